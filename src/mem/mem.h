@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The guest-physical address space of one VM: RAM regions (host memory) and I/O regions
+ * (callbacks) that never overlap among their own kind; where an I/O region covers RAM, the
+ * RAM wins (PCI BARs cannot hide memory).
+ *
+ *     struct mem_space *space = mem_space_new();
+ *     mem_add_ram(space, "ram", 0x80000000, size, MEM_BACKEND_ANONYMOUS, -1, &err);
+ *     mem_io_add(space, &uart->region);
+ *     void *p = mem_ram_pointer(space, gpa, 64, MEM_WRITE);   // NULL if not all RAM
+ *
+ * RAM is added before vCPUs run and lives as long as the space: look-ups take no lock.
+ * I/O regions come and go while the guest runs (PCI BARs): look-ups take a read lock for
+ * the look-up alone; the callback runs without it, under the device's own lock.
+ *
+ * Every 4 KiB page of RAM has one atomic flag byte. Every writer (CPU and device DMA alike)
+ * goes through mem_note_write() before it writes, once per page and access or per cached
+ * permission (a TLB entry that lets a vCPU write without asking again). Whoever clears
+ * MEM_PAGE_DIRTY tells the listeners first, so that cached permissions are dropped.
+ */
+#ifndef TRAPEZE_MEM_MEM_H
+#define TRAPEZE_MEM_MEM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct mem_space;
+
+#define MEM_PAGE_SHIFT 12
+#define MEM_PAGE_SIZE (UINT64_C(1) << MEM_PAGE_SHIFT)
+
+enum mem_access { MEM_READ, MEM_WRITE };
+
+enum mem_backend {
+    MEM_BACKEND_ANONYMOUS, /* transparent huge pages; the fastest */
+    MEM_BACKEND_MEMFD,     /* shareable with another process by descriptor */
+    MEM_BACKEND_FILE       /* private (copy-on-write) mapping of a file */
+};
+
+enum mem_page_flag {
+    MEM_PAGE_DIRTY = 1,   /* written since the dirty log was last read */
+    MEM_PAGE_CODE = 2,    /* an engine holds something derived from its instructions */
+    MEM_PAGE_PRESENT = 4  /* contents are in host memory (lazy resume, post-copy) */
+};
+
+struct mem_ram {
+    const char *name;
+    uint64_t gpa;  /* page-aligned */
+    uint64_t size; /* bytes, page multiple */
+    uint8_t *host; /* owned by the space */
+    _Atomic uint8_t *flags; /* one per page */
+    enum mem_backend backend;
+    int fd; /* of MEMFD and FILE backends, owned; else -1 */
+};
+
+/* Offsets are relative to the region. Called without any lock of mem/. size is 1, 2, 4 or 8
+ * and the access is naturally aligned and inside the region. */
+struct mem_io_ops {
+    uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
+    void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
+    unsigned min_size, max_size; /* bytes; other sizes are an access fault for a CPU */
+};
+
+/* Embedded in its device, which owns it; must stay valid until after mem_io_remove() and
+ * until no vCPU runs (devices die only with their VM or while it is quiesced). */
+struct mem_io {
+    const char *name;
+    uint64_t gpa;
+    uint64_t size;
+    const struct mem_io_ops *ops;
+    void *opaque;
+    bool mapped; /* kept by mem/ */
+};
+
+struct mem_space *mem_space_new(void);
+void mem_space_free(struct mem_space *space);
+
+/* `fd` is taken over: a file to map for MEM_BACKEND_FILE, else -1. Before vCPUs run only. */
+struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa,
+                            uint64_t size, enum mem_backend backend, int fd, struct error **err);
+size_t mem_ram_count(const struct mem_space *space);
+struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
+
+/* The region that holds gpa, or NULL. Lock-free, any thread. */
+struct mem_ram *mem_ram_find(const struct mem_space *space, uint64_t gpa);
+
+/* Host pointer to [gpa, gpa+length) if it lies in one RAM region, else NULL; MEM_WRITE notes
+ * the write for every page. The pointer stays valid as long as the space. */
+void *mem_ram_pointer(struct mem_space *space, uint64_t gpa, uint64_t length,
+                      enum mem_access access);
+
+/* Copies; false (nothing or a part copied) if any byte is not RAM. Device DMA uses these. */
+bool mem_read(struct mem_space *space, uint64_t gpa, void *to, uint64_t length);
+bool mem_write(struct mem_space *space, uint64_t gpa, const void *from, uint64_t length);
+
+/* False: the range is empty, wraps or overlaps another I/O region (then it is not added). */
+bool mem_io_add(struct mem_space *space, struct mem_io *io);
+void mem_io_remove(struct mem_space *space, struct mem_io *io);
+
+/* One CPU access to I/O space; false: nothing there or a size it does not take, which the
+ * architecture turns into an access fault. An access that is not naturally aligned fails. */
+bool mem_io_read(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t *value);
+bool mem_io_write(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t value);
+
+/* Must precede a write to the page of region `ram` that holds `gpa`: marks it dirty; if it
+ * was MEM_PAGE_CODE, clears that and tells the listeners (code_written). */
+void mem_note_write(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
+/* An engine derived something from the page's instructions. */
+void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
+
+/* Reads and clears the dirty flags of [gpa, gpa+size) of one region; bit i of `bitmap`
+ * (64-bit words, caller's) = page i. Listeners are told first (dirty_reset). */
+void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
+                    uint64_t *bitmap);
+
+struct mem_listener {
+    /* A page that an engine had noted as code is about to be written. Any thread. */
+    void (*code_written)(void *opaque, struct mem_ram *ram, uint64_t gpa);
+    /* Drop every cached write permission to the range before returning. Any thread. */
+    void (*dirty_reset)(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t size);
+    void *opaque;
+    struct mem_listener *next; /* kept by mem/ */
+};
+/* Before vCPUs run. The listener is borrowed. */
+void mem_listen(struct mem_space *space, struct mem_listener *listener);
+
+#endif
