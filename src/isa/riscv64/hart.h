@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A RISC-V hart: the architectural state that snapshots, migration, the debugger and
+ * lockstep tests read, and what is derived from it for speed (TLB, cached mode).
+ *
+ * References: "The RISC-V Instruction Set Manual", volume I (unprivileged) and II
+ * (privileged), 20240411; cited below as U §x and P §x.
+ *
+ * Threads: the vCPU's owner only, except for members that are _Atomic.
+ */
+#ifndef TRAPEZE_ISA_RISCV64_HART_H
+#define TRAPEZE_ISA_RISCV64_HART_H
+
+#include "isa/vcpu.h"
+
+enum rv_privilege { RV_U = 0, RV_S = 1, RV_M = 3 };
+
+/* Interrupt numbers: bits of mip/mie (P §3.1.9) and of vcpu.interrupts. */
+enum rv_interrupt {
+    RV_IRQ_SSI = 1,
+    RV_IRQ_MSI = 3,
+    RV_IRQ_STI = 5,
+    RV_IRQ_MTI = 7,
+    RV_IRQ_SEI = 9,
+    RV_IRQ_MEI = 11
+};
+
+/* Exception causes (P table 14). */
+enum rv_cause {
+    RV_CAUSE_FETCH_MISALIGNED = 0,
+    RV_CAUSE_FETCH_ACCESS = 1,
+    RV_CAUSE_ILLEGAL = 2,
+    RV_CAUSE_BREAKPOINT = 3,
+    RV_CAUSE_LOAD_MISALIGNED = 4,
+    RV_CAUSE_LOAD_ACCESS = 5,
+    RV_CAUSE_STORE_MISALIGNED = 6,
+    RV_CAUSE_STORE_ACCESS = 7,
+    RV_CAUSE_ECALL_U = 8,
+    RV_CAUSE_ECALL_S = 9,
+    RV_CAUSE_ECALL_M = 11,
+    RV_CAUSE_FETCH_PAGE = 12,
+    RV_CAUSE_LOAD_PAGE = 13,
+    RV_CAUSE_STORE_PAGE = 15
+};
+
+#define RV_PMP_COUNT 16
+#define RV_TLB_ENTRIES 1024 /* per bank and access kind; power of two */
+
+enum rv_access { RV_LOAD, RV_STORE, RV_FETCH, RV_ACCESS_KINDS };
+
+/* Hit when (va & ~0xfff) == tag; then host = va + addend. An invalid entry's tag is odd. */
+struct rv_tlb_entry {
+    uint64_t tag;
+    uint64_t addend;
+};
+
+/* Separate banks for what an access may see, so that a change of privilege costs nothing. */
+enum rv_tlb_bank { RV_BANK_U, RV_BANK_S, RV_BANK_S_SUM, RV_BANK_M, RV_BANKS };
+
+struct rv_tlb {
+    struct rv_tlb_entry entry[RV_TLB_ENTRIES];
+};
+
+/* A trap that an instruction raised; the engine delivers it with rv_take_trap(). */
+struct rv_trap {
+    uint64_t cause; /* enum rv_cause */
+    uint64_t tval;
+};
+
+struct rv_hart {
+    struct vcpu vcpu; /* first */
+
+    /* x[0] is always 0; x[32] swallows writes to x0 (RV_RD_NONE). */
+    uint64_t x[33];
+    /* While a block runs: address of the block's first instruction (see rv_insn_pc()). */
+    uint64_t pc;
+    uint64_t f[32]; /* singles are NaN-boxed */
+    uint8_t fflags; /* fcsr[4:0] */
+    uint8_t frm;    /* fcsr[7:5] */
+
+    uint8_t privilege; /* enum rv_privilege */
+
+    /* Load reservation (U §A "Zalrsc"): gpa of the reserved naturally aligned word, its size
+     * in bytes (0 = none) and the value LR saw; SC compares by value. */
+    uint64_t reservation_gpa;
+    uint64_t reservation_value;
+    uint8_t reservation_size;
+
+    struct rv_trap trap; /* valid when an rv_exec_fn returned RV_TRAP */
+    enum vcpu_exit exit; /* valid when one returned RV_EXIT */
+
+    /* ---- CSR state, named as in the manual. mip: see rv_mip(). ---- */
+    uint64_t mstatus; /* SD is computed on reads */
+    uint64_t medeleg, mideleg, mie;
+    uint64_t mip_software; /* bits software set: SEIP, STIP, SSIP via mip writes */
+    uint64_t mtvec, mscratch, mepc, mcause, mtval;
+    uint64_t stvec, sscratch, sepc, scause, stval;
+    uint64_t satp;
+    uint64_t mcounteren, scounteren, mcountinhibit;
+    uint64_t menvcfg, senvcfg;
+    uint64_t mseccfg;
+    uint64_t cycle_offset, instret_offset; /* counter = retired + offset, unless inhibited */
+    uint64_t cycle_frozen, instret_frozen; /* values while mcountinhibit stops them */
+    _Atomic uint64_t stimecmp;             /* read by the timer's thread */
+    uint8_t pmpcfg[RV_PMP_COUNT];
+    uint64_t pmpaddr[RV_PMP_COUNT]; /* bits 55:2 of the address */
+
+    /* ---- Machine-supplied behaviour, set before the hart runs ---- */
+    bool sbi_calls; /* ecall from S-mode leaves run() as VCPU_EXIT_ECALL: the VMM is the SBI */
+
+    /* ---- Derived; rebuilt by rv_mode_changed() / rv_tlb_flush_all() ---- */
+    bool stip_timer;                    /* Sstc: time >= stimecmp, as last evaluated */
+    uint8_t data_privilege;             /* effective privilege of loads and stores (MPRV) */
+    struct rv_tlb *tlb_load, *tlb_store, *tlb_fetch; /* current bank of each kind */
+    struct rv_tlb tlb[RV_BANKS][RV_ACCESS_KINDS];
+    struct vtimer *stimer;              /* fires at stimecmp */
+    uint64_t fence_i_epoch;             /* counts fence.i; engines revalidate by it */
+    unsigned wedge_count;               /* consecutive traps at the trap vector itself */
+};
+
+static inline struct rv_hart *rv_hart_of(struct vcpu *vcpu)
+{
+    return (struct rv_hart *)(void *)vcpu;
+}
+
+extern const struct isa isa_riscv64;
+
+/* ---- priv.c: privileged architecture ---- */
+
+/* All pending interrupt bits: outside lines, software-set bits, Sstc. */
+uint64_t rv_mip(struct rv_hart *hart);
+
+/* Call after any change of privilege, mstatus (MPRV, MPP, SUM, MXR), satp mode. */
+void rv_mode_changed(struct rv_hart *hart);
+
+/* Enters the trap handler for hart->trap raised by the instruction at `epc`. */
+void rv_take_trap(struct rv_hart *hart, uint64_t epc);
+
+/* Takes the highest-priority enabled pending interrupt, if any; pc must be exact (not inside
+ * a block). True if one was taken. */
+bool rv_take_interrupt(struct rv_hart *hart);
+
+/* Obeys vcpu.attention except KICK (which stays set); between blocks. */
+void rv_obey_attention(struct rv_hart *hart);
+
+/* Starts in S-mode as an SBI would hand over: delegation, counters, envcfg open. a0 = hartid,
+ * a1 = opaque (FDT address). For M-mode firmware set pc and x[10], x[11] after reset. */
+void rv_enter_supervisor(struct rv_hart *hart, uint64_t pc, uint64_t a0, uint64_t a1);
+
+/* ---- csr.c ---- */
+
+/* The CSR access of csrrw and friends: permission, side effects. False: hart->trap is set
+ * (illegal instruction; `raw` is the encoding for tval). */
+struct rv_insn;
+bool rv_csr_read(struct rv_hart *hart, const struct rv_insn *insn, unsigned csr, bool will_write,
+                 uint64_t *value);
+bool rv_csr_write(struct rv_hart *hart, const struct rv_insn *insn, unsigned csr, uint64_t value);
+const char *rv_csr_name(unsigned csr); /* NULL if unknown */
+
+/* The extensions this hart has, for the device tree: "rv64imafdc_zicsr_..." and each name. */
+const char *rv_isa_string(void);
+size_t rv_isa_extension_count(void);
+const char *rv_isa_extension(size_t index);
+
+#endif
