@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where device data comes from and goes to: characters and entropy. Disks are block/block.h.
+ * Backends belong to the machine and outlive its devices.
+ */
+#ifndef TRAPEZE_BUS_BACKEND_H
+#define TRAPEZE_BUS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A character stream with one device at one end. */
+struct char_backend {
+    /* Device → outside; any thread; never blocks the guest for long: what cannot be taken
+     * now is buffered by the backend, up to its own limit, then dropped and counted. */
+    void (*write)(struct char_backend *backend, const uint8_t *data, size_t size);
+    /* Device has room again after it took less than offered; any thread. May be NULL. */
+    void (*resume_input)(struct char_backend *backend);
+
+    /* Outside → device; set by the device when it is realized. Called on the event-loop
+     * thread. Returns how many bytes it took; the rest is offered again after
+     * resume_input(). */
+    size_t (*on_input)(void *device, const uint8_t *data, size_t size);
+    /* Terminal size changed (columns, rows); may be NULL. */
+    void (*on_resize)(void *device, uint16_t columns, uint16_t rows);
+    void *device;
+};
+
+/* A source of random bytes: the host's, or seeded in deterministic mode. Any thread. */
+struct entropy {
+    void (*fill)(struct entropy *entropy, void *data, size_t size);
+};
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a device is: one const ops struct + one state table + its device-tree node, all in
+ * one file under dev/. Adding one costs that file and one line in dev/devices.list.
+ *
+ *     const struct device_ops device_goldfish_rtc = {
+ *         .name = "goldfish-rtc",
+ *         .size = sizeof(struct rtc),          // struct device first
+ *         .realize = rtc_realize, .reset = rtc_reset,
+ *         .fdt = rtc_fdt, .state = &rtc_state,
+ *     };
+ *
+ * Life: device_new() allocates zeroed memory and realizes it; realize maps its I/O regions
+ * and keeps what it needs of the parameters; reset puts it into its power-on state (called
+ * once after realize and at each guest reset); device_free() unmaps and frees.
+ *
+ * Threads: I/O callbacks arrive on vCPU threads, timers and input on the event-loop thread.
+ * A device takes device.lock in each entry point. Lock order: device → irq sink → nothing.
+ * reset, state save/restore and realize run while the machine is quiesced.
+ */
+#ifndef TRAPEZE_BUS_DEVICE_H
+#define TRAPEZE_BUS_DEVICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bus/backend.h"
+#include "bus/line.h"
+
+struct block;
+struct error;
+struct log;
+struct loop;
+struct mem_space;
+struct pci_host;
+struct state_table;
+struct vclock;
+struct vcpu;
+struct vcpu_timebase;
+
+/* How a guest ends its run; `code` is 0 for a clean end. */
+enum device_power {
+    DEVICE_POWER_OFF,
+    DEVICE_POWER_RESET,
+    DEVICE_POWER_FAILURE /* the guest reports failure `code` (1..65535) */
+};
+
+/* What a machine offers to all its devices; lives as long as the machine. */
+struct device_env {
+    struct mem_space *mem;
+    struct vclock *clock;
+    struct vcpu_timebase *timebase;
+    struct loop *loop;
+    struct log *log;
+    struct entropy *entropy;
+    struct vcpu *const *vcpus; /* for interrupt controllers */
+    unsigned vcpu_count;
+    bool deterministic; /* I/O completes in an order that depends on virtual time alone */
+    struct pci_host *pci; /* where PCI functions plug in; NULL before the host exists */
+    /* The guest asks for the end (any thread; carried out later by the machine). */
+    void (*power)(void *machine, enum device_power request, uint32_t code);
+    void *machine;
+};
+
+/* What one device is made from; each device documents which members it reads. */
+struct device_params {
+    const char *id;              /* unique in the machine: "uart0", "disk0" */
+    uint64_t gpa;                /* MMIO devices: base address */
+    struct irq_line irq;         /* bound by the board */
+    unsigned irq_number;         /* interrupt-controller input, for the device tree */
+    uint32_t irq_phandle;        /* phandle of that controller */
+    struct char_backend *chr;
+    struct block *disk;
+    const char *serial;          /* disks */
+    unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
+    unsigned inputs;             /* interrupt controllers: number of sources */
+};
+
+struct device;
+
+struct device_ops {
+    const char *name; /* "uart16550" */
+    size_t size;
+    bool (*realize)(struct device *device, const struct device_params *params,
+                    struct error **err);
+    void (*unrealize)(struct device *device); /* may be NULL */
+    void (*reset)(struct device *device);
+    /* Adds its node to the device tree being written sequentially (libfdt fdt_begin_node...)
+     * inside /soc; NULL if it has none. Returns false on libfdt errors (out of space). */
+    bool (*fdt)(struct device *device, void *fdt);
+    const struct state_table *state;
+    /* Stop/restart background I/O around a pause: after quiesce() returns no request is in
+     * flight. NULL if the device has none. Event-loop thread. */
+    void (*quiesce)(struct device *device);
+    void (*unquiesce)(struct device *device);
+};
+
+struct device {
+    const struct device_ops *ops;
+    const struct device_env *env;
+    char id[32];
+    pthread_mutex_t lock;
+};
+
+struct device *device_new(const struct device_ops *ops, const struct device_env *env,
+                          const struct device_params *params, struct error **err);
+void device_free(struct device *device); /* NULL is fine */
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One virtual machine: board + vCPUs + memory + devices, and its run-state machine.
+ *
+ *        ┌─────────► paused ◄──┐
+ *     created ─► running ──────┘
+ *                  │  ▲ guest reset (in place)
+ *                  ├──┘
+ *                  ├─► stopped  (guest powered off, or vm_quit)
+ *                  └─► failed   (guest crashed, firmware reported failure)
+ *
+ * Threads: every function is called on the thread that runs `env.loop` (the worker's main
+ * thread) unless it says otherwise. vCPU threads report by posting to the loop; on_end is
+ * called there. Several VMs may live in one process, each with a loop of its own.
+ */
+#ifndef TRAPEZE_VM_VM_H
+#define TRAPEZE_VM_VM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct char_backend;
+struct error;
+struct log;
+struct loop;
+struct machine_config;
+struct state_buffer;
+struct vm;
+
+enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED, VM_FAILED };
+
+enum vm_end {
+    VM_END_POWEROFF,   /* the guest switched itself off; code 0 */
+    VM_END_RESET,      /* the guest asked for a reset and no_reboot is set; code 0 */
+    VM_END_QUIT,       /* vm_quit() */
+    VM_END_EXIT_CODE,  /* a bare-metal program ended the run with `code` (test device, HTIF) */
+    VM_END_GUEST_CRASH /* failure reason through SRST, wedged at its trap vector */
+};
+
+struct vm_env {
+    struct loop *loop;
+    struct log *log;
+    struct char_backend *console; /* UART; borrowed */
+    struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
+    void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
+    void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
+    void *opaque;
+};
+
+/* Opens images, allocates memory, builds the board, loads the guest. Errors are sentences
+ * for the user. The config is not needed afterwards. */
+struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
+                  struct error **err);
+void vm_free(struct vm *vm); /* stops it first; NULL is fine */
+
+bool vm_start(struct vm *vm, struct error **err);
+bool vm_pause(struct vm *vm, struct error **err);  /* returns when no vCPU runs, no I/O is in flight */
+bool vm_resume(struct vm *vm, struct error **err);
+bool vm_reset(struct vm *vm, struct error **err);
+bool vm_powerdown(struct vm *vm, struct error **err); /* asks the guest politely, if a way exists */
+void vm_quit(struct vm *vm);
+
+enum vm_state vm_state(const struct vm *vm);
+const char *vm_state_name(enum vm_state state);
+
+/* Host threads can be taken away and brought back while paused (cloning by fork): after
+ * vm_threads_stop() the caller's thread is the only one that belongs to the VM. */
+void vm_threads_stop(struct vm *vm);
+bool vm_threads_start(struct vm *vm, struct error **err);
+
+struct vm_status {
+    enum vm_state state;
+    unsigned cpus;
+    uint64_t memory;         /* bytes */
+    uint64_t retired;        /* instructions, all vCPUs; exact while paused */
+    int64_t virtual_time_ns;
+    const char *engine;
+};
+void vm_get_status(struct vm *vm, struct vm_status *status);
+
+/* Whole-machine state without RAM, from the declared tables; only while paused/created. */
+void vm_save_state(struct vm *vm, struct state_buffer *out);
+bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err);
+
+#endif
