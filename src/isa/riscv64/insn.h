@@ -12,7 +12,9 @@
  *     static const struct rv_row rows[] = {
  *         {"add", 0x00000033, 0xfe00707f, RV_FORMAT_R, exec_add, 0},
  *     };
- *     const struct rv_extension rv_extension_i = {"i", rows, ARRAY_SIZE(rows)};
+ *     const struct rv_extension rv_i = {"i", rows, ARRAY_SIZE(rows)};
+ *
+ * The variable is named as its file (rv_i.c) and as its line in extensions.list.
  *
  * No two rows may match the same encoding, unless one is marked RV_ROW_SPECIAL and its mask
  * is a strict superset (a hint or a special case of the other): a build-time check.
@@ -33,6 +35,7 @@ enum rv_result {
     RV_NEXT, /* go on with the instruction behind this one; pc untouched */
     RV_JUMP, /* hart->pc is the address of the next instruction */
     RV_TRAP, /* hart->trap is set, nothing architectural changed; pc untouched */
+    RV_SYNC, /* as RV_JUMP, and an interrupt may have become takeable (CSR write, sret) */
     RV_EXIT  /* hart->pc is the next instruction's address and hart->exit says why to leave */
 };
 
@@ -162,6 +165,10 @@ void rv_decoder_free(struct rv_decoder *decoder);
 void rv_decode(const struct rv_decoder *decoder, uint32_t bits, struct rv_insn *insn);
 size_t rv_decoder_row_count(const struct rv_decoder *decoder);
 const struct rv_row *rv_decoder_row(const struct rv_decoder *decoder, size_t index);
+/* Text of a decoded instruction without a decoder at hand (debugger, logs): struct isa's
+ * disassemble(). Slower. */
+unsigned rv_disassemble(const uint8_t *code, size_t available, uint64_t pc, char *text,
+                        size_t text_size);
 /* Text of a decoded instruction, e.g. "addi a0, a0, -1"; objdump -M no-aliases spelling. */
 void rv_format_insn(const struct rv_decoder *decoder, const struct rv_insn *insn, uint64_t pc,
                     char *text, size_t text_size);
