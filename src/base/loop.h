@@ -3,6 +3,9 @@
  * Event loop: epoll, an eventfd for messages from other threads, and a virtual clock's
  * timers. One loop per thread that needs one; a worker has one, its main thread's.
  *
+ * Events: LOOP_HANGUP (the other end is gone, or an error is pending) comes whether asked for
+ * or not, unless the watch is silenced; whoever gets it removes or silences the watch.
+ *
  * Threads: loop_post() and loop_quit() may be called from any thread and from signal-free
  * contexts; everything else only on the loop's thread (or before loop_run()).
  */
@@ -29,14 +32,15 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop);
 void loop_quit(struct loop *loop, int value);
 
-/* The fd is borrowed: remove the watch before closing it. A watch may remove itself (or any
+/* The fd is borrowed: remove the watch before closing it; one watch per fd. A watch may remove itself (or any
  * other watch) inside a callback. A regular file (always ready) is polled every turn. */
 struct loop_watch *loop_watch_add(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn,
                                   void *opaque, struct error **err);
 void loop_watch_set(struct loop_watch *watch, unsigned events); /* 0 silences it */
 void loop_watch_remove(struct loop_watch *watch);               /* NULL is fine */
 
-/* Runs fn(opaque) on the loop's thread, in order of posting. */
+/* Runs fn(opaque) on the loop's thread, in order of posting. What is still waiting when the
+ * loop is freed never runs. */
 void loop_post(struct loop *loop, loop_post_fn *fn, void *opaque);
 
 /* Makes the loop fire the timers of a VCLOCK_REAL clock. The clock must outlive the loop. */

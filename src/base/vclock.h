@@ -9,12 +9,15 @@
  *   VCLOCK_REAL     follows CLOCK_MONOTONIC while running, stands still while paused.
  *   VCLOCK_COUNTED  advances only by vclock_advance(): virtual time is derived from
  *                   retired instructions, so two runs see the same times.
+ * No timer fires while the clock is paused. (A counted clock still advances then: a vCPU may
+ * be on its way to stopping.)
  *
  * Timers: one-shot. In VCLOCK_REAL the owner of the clock (the event-loop thread) sleeps
  * until vclock_next_deadline() and calls vclock_run_timers(); `on_rearm` tells it that the
  * earliest deadline moved. In VCLOCK_COUNTED whoever advances the clock calls
- * vclock_run_timers(). Callbacks run without the clock's lock, on the calling thread, and
- * may arm timers again.
+ * vclock_run_timers(). Callbacks run without the clock's lock, on the calling thread, in order
+ * of deadline and then of arming; they may arm, disarm and free timers. What a callback arms
+ * waits for the next vclock_run_timers(), even if it is due already.
  *
  * Threads: everything is thread-safe. Lock: the clock's own mutex, a leaf (nothing is called
  * with it held). vclock_now() is lock-free while running in VCLOCK_COUNTED and a seqlock
@@ -50,15 +53,18 @@ void vclock_pause(struct vclock *clock);
 void vclock_resume(struct vclock *clock);
 void vclock_advance(struct vclock *clock, int64_t delta_ns); /* VCLOCK_COUNTED only */
 
-/* Called, without the lock, from whichever thread made the earliest deadline earlier. */
+/* Called, without the lock, from whichever thread made the earliest deadline earlier or
+ * resumed the clock. fn NULL: nobody listens any more. */
 void vclock_on_rearm(struct vclock *clock, void (*fn)(void *opaque), void *opaque);
 int64_t vclock_next_deadline(struct vclock *clock); /* virtual ns, or VCLOCK_NEVER */
 void vclock_run_timers(struct vclock *clock);       /* fires everything due */
-/* Host ns to sleep until `deadline`; INT64_MAX while paused or for VCLOCK_NEVER; >= 0. */
+/* Host ns to sleep until `deadline`; INT64_MAX while paused, for VCLOCK_NEVER and (sleeping
+ * does not help) in the future of a counted clock; >= 0. */
 int64_t vclock_host_delay(struct vclock *clock, int64_t deadline);
 
 struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn *fn, void *opaque);
-void vtimer_free(struct vtimer *timer); /* waits for a running callback on another thread */
+/* Waits for a running callback on another thread; a callback may free its own timer. */
+void vtimer_free(struct vtimer *timer); /* NULL is fine */
 void vtimer_arm(struct vtimer *timer, int64_t deadline_ns); /* replaces an earlier deadline */
 void vtimer_disarm(struct vtimer *timer);
 int64_t vtimer_deadline(const struct vtimer *timer); /* VCLOCK_NEVER if not armed */

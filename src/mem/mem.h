@@ -15,8 +15,10 @@
  *
  * Every 4 KiB page of RAM has one atomic flag byte. Every writer (CPU and device DMA alike)
  * goes through mem_note_write() before it writes, once per page and access or per cached
- * permission (a TLB entry that lets a vCPU write without asking again). Whoever clears
- * MEM_PAGE_DIRTY tells the listeners first, so that cached permissions are dropped.
+ * permission (a TLB entry that lets a vCPU write without asking again). A device that writes
+ * through a pointer it holds for a while (disk reads) notes it again when it is done.
+ * mem_dirty_take() clears MEM_PAGE_DIRTY, then has the listeners drop cached permissions;
+ * the page is looked at after that, never before.
  */
 #ifndef TRAPEZE_MEM_MEM_H
 #define TRAPEZE_MEM_MEM_H
@@ -47,13 +49,13 @@ enum mem_page_flag {
 };
 
 struct mem_ram {
-    const char *name;
-    uint64_t gpa;  /* page-aligned */
-    uint64_t size; /* bytes, page multiple */
-    uint8_t *host; /* owned by the space */
+    const char *name; /* owned by the space */
+    uint64_t gpa;     /* page-aligned */
+    uint64_t size;    /* bytes, page multiple */
+    uint8_t *host;    /* owned by the space; aligned to 2 MiB, guarded on both sides */
     _Atomic uint8_t *flags; /* one per page */
     enum mem_backend backend;
-    int fd; /* of MEMFD and FILE backends, owned; else -1 */
+    int fd;           /* of MEMFD and FILE backends, owned; else -1 */
 };
 
 /* Offsets are relative to the region. Called without any lock of mem/. size is 1, 2, 4 or 8
@@ -78,7 +80,8 @@ struct mem_io {
 struct mem_space *mem_space_new(void);
 void mem_space_free(struct mem_space *space);
 
-/* `fd` is taken over: a file to map for MEM_BACKEND_FILE, else -1. Before vCPUs run only. */
+/* `fd` is taken over, also on failure: a file to map for MEM_BACKEND_FILE, else -1. Regions
+ * must not overlap; at most 16. NULL and *err on failure. Before vCPUs run only. */
 struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa,
                             uint64_t size, enum mem_backend backend, int fd, struct error **err);
 size_t mem_ram_count(const struct mem_space *space);
@@ -108,11 +111,14 @@ bool mem_io_write(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t
 /* Must precede a write to the page of region `ram` that holds `gpa`: marks it dirty; if it
  * was MEM_PAGE_CODE, clears that and tells the listeners (code_written). */
 void mem_note_write(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
-/* An engine derived something from the page's instructions. */
+/* mem_note_write() for every page of [gpa, gpa+length), which lies in one RAM region. */
+void mem_note_range(struct mem_space *space, uint64_t gpa, uint64_t length);
+/* An engine is about to derive something from the page's instructions. It drops permissions to
+ * write the page that its own vCPUs have cached: those writes would not be noted. */
 void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
 
-/* Reads and clears the dirty flags of [gpa, gpa+size) of one region; bit i of `bitmap`
- * (64-bit words, caller's) = page i. Listeners are told first (dirty_reset). */
+/* Reads and clears the dirty flags of [gpa, gpa+size), whole pages of one region; bit i of
+ * `bitmap` (64-bit words, caller's) = page i. Then tells the listeners (dirty_reset). */
 void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                     uint64_t *bitmap);
 

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Allocations that cannot fail; see alloc.h for which ones those may be.
+ */
+#include "base/alloc.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *checked(void *memory)
+{
+    if (!memory) {
+        fputs("trapeze: the host is out of memory; free some or give the guest less\n", stderr);
+        abort();
+    }
+    return memory;
+}
+
+void *alloc_zeroed(size_t count, size_t size)
+{
+    /* One byte at least: calloc(0) may return NULL. calloc checks the product. */
+    return checked(count == 0 || size == 0 ? calloc(1, 1) : calloc(count, size));
+}
+
+void *alloc_resize(void *old, size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return checked(NULL);
+    return checked(realloc(old, bytes == 0 ? 1 : bytes));
+}
+
+char *alloc_string(const char *from)
+{
+    return checked(strdup(from));
+}

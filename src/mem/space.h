@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Private to mem/: what a memory space consists of.
+ */
+#ifndef TRAPEZE_MEM_SPACE_H
+#define TRAPEZE_MEM_SPACE_H
+
+#include <pthread.h>
+
+#include "mem/mem.h"
+
+#define MEM_RAM_MAX 16
+
+struct mem_space {
+    /* Sorted by gpa, disjoint. Constant once vCPUs run: no lock. */
+    struct mem_ram *ram[MEM_RAM_MAX];
+    size_t ram_count;
+    struct mem_listener *listeners; /* constant once vCPUs run */
+
+    pthread_rwlock_t io_lock; /* the three below; a leaf */
+    struct mem_io **io;       /* sorted by gpa, disjoint */
+    size_t io_count, io_capacity;
+};
+
+void mem_io_init(struct mem_space *space);
+void mem_io_destroy(struct mem_space *space);
+
+#endif
