@@ -80,7 +80,10 @@ struct vcpu {
 
     _Atomic uint32_t attention;  /* enum vcpu_attention */
     _Atomic uint64_t interrupts; /* lines driven from outside; bit numbers are the ISA's */
-    _Atomic bool in_guest;       /* inside run(): requests in attention are not yet obeyed */
+    /* Inside run(): requests in attention are not yet obeyed. An engine sets it (seq_cst)
+     * before it looks at attention for the first time; it is also false during I/O callbacks,
+     * so that who waits in vcpu_attention_sync() does not wait for a device's lock. */
+    _Atomic bool in_guest;
 
     uint64_t retired; /* instructions retired since reset; exact outside run() */
 
@@ -113,6 +116,9 @@ struct isa {
     uint64_t (*pc)(const struct vcpu *vcpu);
     /* True if the vCPU would take or be woken by an interrupt now; owner thread. */
     bool (*wait_is_over)(struct vcpu *vcpu);
+    /* Drops what those of TLB and FENCE_I in `bits` name; owner thread, perhaps in the middle
+     * of an instruction that waits (vcpu_attention_sync, an I/O callback). */
+    void (*drop)(struct vcpu *vcpu, uint32_t bits);
     /* Debugger's view: no side effects, no faults. False if not mapped. */
     bool (*translate)(struct vcpu *vcpu, uint64_t va, uint64_t *gpa);
     /* Writes one instruction as text; returns its length in bytes (2 or 4 ...), 0 if the
@@ -148,7 +154,8 @@ static inline void vcpu_kick(struct vcpu *vcpu)
 /* Raises the bits (TLB, FENCE_I) in each of `count` vCPUs and returns when none can still
  * act on what they drop: each has obeyed or is not in the guest. `self` (may be NULL) is the
  * calling thread's own vCPU: its requests are obeyed while it waits, so that two vCPUs
- * may do this to each other. */
+ * may do this to each other. The caller may hold locks that vCPUs take in I/O callbacks, but
+ * none that they take elsewhere inside run(). */
 void vcpu_attention_sync(struct vcpu *self, struct vcpu *const *vcpus, size_t count,
                          uint32_t bits);
 

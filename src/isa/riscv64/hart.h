@@ -11,6 +11,7 @@
 #ifndef TRAPEZE_ISA_RISCV64_HART_H
 #define TRAPEZE_ISA_RISCV64_HART_H
 
+#include "isa/riscv64/csr_bits.h"
 #include "isa/vcpu.h"
 
 enum rv_privilege { RV_U = 0, RV_S = 1, RV_M = 3 };
@@ -57,8 +58,21 @@ struct rv_tlb_entry {
 /* Separate banks for what an access may see, so that a change of privilege costs nothing. */
 enum rv_tlb_bank { RV_BANK_U, RV_BANK_S, RV_BANK_S_SUM, RV_BANK_M, RV_BANKS };
 
+/* Never equal to a masked address, not even that of a misaligned access to page 0. */
+#define RV_TLB_INVALID UINT64_C(0xfff)
+#define RV_TLB_LOG 192 /* up to this many fills, a flush visits only the filled entries */
+
 struct rv_tlb {
     struct rv_tlb_entry entry[RV_TLB_ENTRIES];
+    uint32_t fills; /* since the last flush; the first RV_TLB_LOG are logged */
+    uint16_t log[RV_TLB_LOG];
+};
+
+/* A PMP entry as the checks want it; permissions are RV_PMP_R, W, X. */
+struct rv_pmp_range {
+    uint64_t first, last; /* gpa, inclusive */
+    uint8_t permissions;  /* of S and U */
+    uint8_t m_permissions;
 };
 
 /* A trap that an instruction raised; the engine delivers it with rv_take_trap(). */
@@ -98,7 +112,6 @@ struct rv_hart {
     uint64_t satp;
     uint64_t mcounteren, scounteren, mcountinhibit;
     uint64_t menvcfg, senvcfg;
-    uint64_t mseccfg;
     uint64_t cycle_offset, instret_offset; /* counter = retired + offset, unless inhibited */
     uint64_t cycle_frozen, instret_frozen; /* values while mcountinhibit stops them */
     _Atomic uint64_t stimecmp;             /* read by the timer's thread */
@@ -116,6 +129,12 @@ struct rv_hart {
     struct vtimer *stimer;              /* fires at stimecmp */
     uint64_t fence_i_epoch;             /* counts fence.i; engines revalidate by it */
     unsigned wedge_count;               /* consecutive traps at the trap vector itself */
+    uint64_t tlb_generation;            /* counts flushes: a slow path that spans one restarts */
+    /* Addresses [0] of the lower and [1] of the upper half that cached superpages (or 64 KiB
+     * pages) cover: an sfence.vma of one such address is for all of the page's entries. */
+    uint64_t super_first[2], super_last[2];
+    struct rv_pmp_range pmp[RV_PMP_COUNT]; /* the entries that match anything, by priority */
+    unsigned pmp_count;
 };
 
 static inline struct rv_hart *rv_hart_of(struct vcpu *vcpu)
@@ -136,12 +155,24 @@ void rv_mode_changed(struct rv_hart *hart);
 /* Enters the trap handler for hart->trap raised by the instruction at `epc`. */
 void rv_take_trap(struct rv_hart *hart, uint64_t epc);
 
+/* At this value of wedge_count the guest counts as crashed: VCPU_EXIT_WEDGED. */
+#define RV_WEDGE_LIMIT 64
+
 /* Takes the highest-priority enabled pending interrupt, if any; pc must be exact (not inside
  * a block). True if one was taken. */
 bool rv_take_interrupt(struct rv_hart *hart);
 
-/* Obeys vcpu.attention except KICK (which stays set); between blocks. */
+/* Obeys vcpu.attention except KICK (which stays set); between blocks. rv_take_interrupt() is
+ * due after it, and only after it: whatever may make an interrupt takeable (a line, a CSR
+ * write, a change of privilege) raises VCPU_ATTENTION_IRQ. */
 void rv_obey_attention(struct rv_hart *hart);
+
+/* Sstc: evaluates stip_timer and sets the timer to the moment it changes. After a change of
+ * stimecmp, menvcfg.STCE or the time base (VCPU_ATTENTION_TIMER leads here). */
+void rv_stimer_update(struct rv_hart *hart);
+
+/* Raises VCPU_ATTENTION_IRQ if an interrupt is pending and enabled in mie. */
+void rv_recheck_interrupts(struct rv_hart *hart);
 
 /* Starts in S-mode as an SBI would hand over: delegation, counters, envcfg open. a0 = hartid,
  * a1 = opaque (FDT address). For M-mode firmware set pc and x[10], x[11] after reset. */
