@@ -51,6 +51,7 @@ struct loop {
     pthread_mutex_t lock; /* posts, quit; a leaf */
     struct post *first_post;
     struct post **last_post_link;
+    struct post *batch; /* taken off the list and not yet run; own thread */
     bool quit;
     int quit_value;
 
@@ -276,16 +277,40 @@ static void run_posts(struct loop *loop)
 {
     drain(loop->event_fd);
     pthread_mutex_lock(&loop->lock);
-    struct post *post = loop->first_post;
+    loop->batch = loop->first_post;
     loop->first_post = NULL;
     loop->last_post_link = &loop->first_post;
     pthread_mutex_unlock(&loop->lock);
-    while (post) {
-        struct post *next = post->next;
+    while (loop->batch) {
+        struct post *post = loop->batch;
+        loop->batch = post->next;
         post->fn(post->opaque);
         free(post);
-        post = next;
     }
+}
+
+/* Returns the link that ends what is left of the list. */
+static struct post **remove_posts(struct post **link, loop_post_fn *fn, const void *opaque)
+{
+    while (*link) {
+        struct post *post = *link;
+        if (post->fn == fn && post->opaque == opaque) {
+            *link = post->next;
+            free(post);
+        } else {
+            link = &post->next;
+        }
+    }
+    return link;
+}
+
+void loop_cancel(struct loop *loop, loop_post_fn *fn, void *opaque)
+{
+    assert_own_thread(loop);
+    remove_posts(&loop->batch, fn, opaque);
+    pthread_mutex_lock(&loop->lock);
+    loop->last_post_link = remove_posts(&loop->first_post, fn, opaque);
+    pthread_mutex_unlock(&loop->lock);
 }
 
 static bool take_quit(struct loop *loop, int *value)

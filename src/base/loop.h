@@ -43,6 +43,10 @@ void loop_watch_remove(struct loop_watch *watch);               /* NULL is fine 
  * loop is freed never runs. */
 void loop_post(struct loop *loop, loop_post_fn *fn, void *opaque);
 
+/* Forgets every post of fn(opaque) that has not run: before `opaque` is freed. Loop's thread;
+ * nobody may still be posting it. */
+void loop_cancel(struct loop *loop, loop_post_fn *fn, void *opaque);
+
 /* Makes the loop fire the timers of a VCLOCK_REAL clock. The clock must outlive the loop. */
 void loop_attach_clock(struct loop *loop, struct vclock *clock);
 

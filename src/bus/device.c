@@ -10,17 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 
 struct device *device_new(const struct device_ops *ops, const struct device_env *env,
                           const struct device_params *params, struct error **err)
 {
     assert(ops->size >= sizeof(struct device));
-    struct device *device = calloc(1, ops->size);
-    if (device == NULL) {
-        error_set(err, ERROR_HOST, "not enough memory for device '%s'", ops->name);
-        return NULL;
-    }
+    struct device *device = alloc_zeroed(1, ops->size);
     device->ops = ops;
     device->env = env;
     snprintf(device->id, sizeof(device->id), "%s", params->id != NULL ? params->id : ops->name);
