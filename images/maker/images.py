@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""The images: which stages each one is made of, and what its manifest says."""
+import os
+
+from . import initramfs, kernel
+from .archive import RELEASE_TITLE, Archive
+from .cache import digest, remove
+from .host import Failure
+
+NAMES = ["tiny", "debian"]
+FORMAT = 1
+GUEST_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "guest")
+
+
+def build(cache, progress, options):
+    """Builds what options.command names unless it is there; returns its directory."""
+    name = options.command
+    if not options.rebuild and name in NAMES and cache.image(name):
+        return cache.image(name)
+    cache.lock()
+    if not options.rebuild and name in NAMES and cache.image(name):
+        return cache.image(name)  # made by the builder we waited for
+    archive = Archive(cache, progress)
+    return BUILDERS[name](cache, progress, archive, options)
+
+
+def clean(cache, name):
+    remove(cache.path("images", name) if name else cache.path("work"))
+
+
+def source_bytes(*names):
+    """The contents of builder and guest files, so that a changed one makes a stage anew."""
+    data = []
+    for name in names:
+        with open(os.path.join(os.path.dirname(GUEST_DIR), name), "rb") as file:
+            data.append(file.read())
+    return b"\0".join(data)
+
+
+def kernel_stage(cache, progress, archive):
+    cache.require_space(1000, "the kernel")
+    resolved = archive.resolve([kernel.META_PACKAGE, "busybox-static"])
+    package = archive.fetch_one(resolved, kernel.kernel_package(resolved))
+    return kernel.make(cache, progress, package), resolved
+
+
+def boot_stages(cache, progress, archive):
+    """(kernel, path of the initrd): what every image boots with."""
+    made, resolved = kernel_stage(cache, progress, archive)
+    busybox = archive.fetch_one(resolved, "busybox-static")
+    key = digest(made.release, busybox.sha256,
+                 source_bytes("maker/initramfs.py", "guest/init"))
+    return made, initramfs.make(cache, progress, made, busybox, GUEST_DIR, key)
+
+
+def manifest(name, title, append, **keys):
+    return {"format": FORMAT, "name": name, "title": title, "isa": "riscv64",
+            "kernel": "Image", "initrd": "initrd", "append": append, **keys}
+
+
+def build_kernel(cache, progress, archive, _options):
+    return os.path.dirname(kernel_stage(cache, progress, archive)[0].image)
+
+
+def build_tiny(cache, progress, archive, _options):
+    made, initrd = boot_stages(cache, progress, archive)
+    about = manifest("tiny", f"busybox on the kernel of {RELEASE_TITLE}", "console=ttyS0",
+                     memory_mib=128, cpus=1)
+    return cache.publish("tiny", about, {"Image": made.image, "initrd": initrd})
+
+
+def build_debian(cache, progress, archive, options):
+    raise Failure("the debian image cannot be built yet")
+
+
+BUILDERS = {"kernel": build_kernel, "tiny": build_tiny, "debian": build_debian}
