@@ -78,7 +78,8 @@ enum rv_format {
     RV_FORMAT_F_LOAD, /* rd f, imm(rs1) */
     RV_FORMAT_F_STORE,/* rs2 f, imm(rs1) */
     /* compressed (U §C); registers and immediates come out as in the expansion */
-    RV_FORMAT_CI,       /* rd = rs1, imm6 signed: c.addi c.addiw c.li(rs1=x0 via row flag) */
+    RV_FORMAT_CI,       /* rd = rs1, imm6 signed (c.addi) */
+    RV_FORMAT_CADDIW,   /* the same, rd not x0 */
     RV_FORMAT_CLI,      /* rd, rs1 = x0, imm6 */
     RV_FORMAT_CLUI,     /* rd, imm[17:12] << 12 */
     RV_FORMAT_CADDI16SP,/* rd = rs1 = sp, imm */
