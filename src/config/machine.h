@@ -18,6 +18,8 @@ struct error;
 
 #define MACHINE_MAX_CPUS 8
 #define MACHINE_MAX_DISKS 16
+#define MACHINE_MIN_MEMORY (UINT64_C(32) << 20) /* bytes */
+#define MACHINE_MAX_MEMORY (UINT64_C(256) << 30)
 
 struct machine_disk {
     char *path;
@@ -43,6 +45,7 @@ struct machine_config {
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
     enum machine_ram_backend ram_backend;
+    bool virtio_console; /* the console is hvc0 (virtio) instead of ttyS0 (UART) */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
 };
 

@@ -41,7 +41,7 @@ enum vm_end {
 struct vm_env {
     struct loop *loop;
     struct log *log;
-    struct char_backend *console; /* UART; borrowed */
+    struct char_backend *console; /* UART; borrowed; NULL: output goes nowhere */
     struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */

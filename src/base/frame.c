@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See frame.h. Both directions keep one flat buffer: messages are small and few, so moving
+ * the tail after each hand-out costs less than a ring's wrap-around would complicate.
+ */
+#include "base/frame.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+
+enum { PREFIX = 4, READ_CHUNK = 16384 };
+
+static bool reserve(uint8_t **data, size_t *capacity, size_t needed)
+{
+    if (needed <= *capacity)
+        return true;
+    size_t grown = *capacity == 0 ? READ_CHUNK : *capacity;
+    while (grown < needed)
+        grown *= 2;
+    uint8_t *moved = realloc(*data, grown);
+    if (moved == NULL)
+        return false;
+    *data = moved;
+    *capacity = grown;
+    return true;
+}
+
+enum frame_status frame_reader_fill(struct frame_reader *reader, int fd)
+{
+    if (reader->consumed > 0) {
+        memmove(reader->data, reader->data + reader->consumed, reader->size - reader->consumed);
+        reader->size -= reader->consumed;
+        reader->consumed = 0;
+    }
+    if (!reserve(&reader->data, &reader->capacity, reader->size + READ_CHUNK))
+        return FRAME_BROKEN;
+    ssize_t count = read(fd, reader->data + reader->size, READ_CHUNK);
+    if (count == 0)
+        return FRAME_CLOSED;
+    if (count < 0)
+        return errno == EAGAIN || errno == EINTR ? FRAME_MORE : FRAME_BROKEN;
+    reader->size += (size_t)count;
+    return FRAME_MORE;
+}
+
+enum frame_status frame_reader_next(struct frame_reader *reader, size_t limit,
+                                    const uint8_t **data, size_t *size)
+{
+    size_t held = reader->size - reader->consumed;
+    if (held < PREFIX)
+        return FRAME_MORE;
+    const uint8_t *front = reader->data + reader->consumed;
+    size_t length = load_le32(front);
+    if (length > limit)
+        return FRAME_BROKEN;
+    if (held - PREFIX < length)
+        return FRAME_MORE;
+    *data = front + PREFIX;
+    *size = length;
+    reader->consumed += PREFIX + length;
+    return FRAME_MESSAGE;
+}
+
+void frame_reader_clear(struct frame_reader *reader)
+{
+    free(reader->data);
+    *reader = (struct frame_reader){0};
+}
+
+bool frame_writer_add(struct frame_writer *writer, const void *data, size_t size)
+{
+    if (size > FRAME_MAX || writer->size > 4 * (size_t)FRAME_MAX)
+        return false;
+    if (!reserve(&writer->data, &writer->capacity, writer->size + PREFIX + size))
+        return false;
+    store_le32(writer->data + writer->size, (uint32_t)size);
+    memcpy(writer->data + writer->size + PREFIX, data, size);
+    writer->size += PREFIX + size;
+    return true;
+}
+
+enum frame_status frame_writer_flush(struct frame_writer *writer, int fd)
+{
+    size_t sent = 0;
+    while (sent < writer->size) {
+        ssize_t count = send(fd, writer->data + sent, writer->size - sent, MSG_NOSIGNAL);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0 && errno != EAGAIN)
+            return FRAME_BROKEN;
+        if (count < 0)
+            break;
+        sent += (size_t)count;
+    }
+    if (sent > 0)
+        memmove(writer->data, writer->data + sent, writer->size - sent);
+    writer->size -= sent;
+    return writer->size == 0 ? FRAME_MESSAGE : FRAME_MORE;
+}
+
+void frame_writer_clear(struct frame_writer *writer)
+{
+    free(writer->data);
+    *writer = (struct frame_writer){0};
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trapeze control: one verb to a running machine's control socket, the answer as JSON.
+ */
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "cli/cli.h"
+#include "client/worker.h"
+
+static const struct cli_example examples[] = {
+    {"trapeze control", "The control sockets of your running machines."},
+    {"trapeze control /run/user/1000/trapeze/4711.sock status", "State, memory, instructions."},
+    {"trapeze control vm.sock console", "What the guest printed last (up to 256 KiB)."},
+};
+
+static int list_sockets(struct error **err)
+{
+    char *folder = client_runtime_folder(err);
+    DIR *listing = folder != NULL ? opendir(folder) : NULL;
+    const struct dirent *entry;
+    while (listing != NULL && (entry = readdir(listing)) != NULL) {
+        size_t length = strlen(entry->d_name);
+        if (length > 5 && strcmp(entry->d_name + length - 5, ".sock") == 0)
+            printf("%s/%s\n", folder, entry->d_name);
+    }
+    if (listing != NULL)
+        closedir(listing);
+    free(folder);
+    return CLI_OK;
+}
+
+static int run(const struct cli_args *args, struct error **err)
+{
+    if (args->operand_count == 0)
+        return list_sockets(err);
+    if (args->operand_count != 2) {
+        error_set(err, ERROR_USAGE, "'trapeze control' takes a socket and a verb");
+        error_hint(err, "'trapeze control --help' names the verbs.");
+        return CLI_USAGE;
+    }
+    char *reply = client_control(args->operands[0], args->operands[1], err);
+    if (reply == NULL)
+        return CLI_HOST_FAILURE;
+    puts(reply);
+    free(reply);
+    return CLI_OK;
+}
+
+const struct cli_command cli_command_control = {
+    .name = "control",
+    .operands = "[SOCKET VERB]",
+    .summary = "Ask a running machine: status, pause, resume, reset, quit ...",
+    .description =
+        "Every running machine has a control socket ('trapeze run --control PATH' chooses where). "
+        "Without operands the sockets of your machines are listed.\n\n"
+        "Verbs: status; pause and resume; powerdown (asks the guest to switch itself off); reset; "
+        "quit (ends the machine at once); console (what the guest printed last). The answer is "
+        "JSON.",
+    .examples = examples,
+    .example_count = ARRAY_SIZE(examples),
+    .run = run,
+};

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trapeze run: from options to a machine description, then to a worker with its console
+ * attached.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "client/image.h"
+#include "client/worker.h"
+#include "config/vmx.h"
+
+static const struct cli_option options[] = {
+    {"image", 'i', "NAME",
+     "Boot the guest image NAME: 'debian' (a Debian 13 system; the first run builds it) or 'tiny' "
+     "(kernel and busybox). Every run gets a private copy of the image's disk, which is gone "
+     "afterwards.",
+     "What to run"},
+    {"kernel", 'k', "FILE",
+     "Boot a Linux kernel (RISC-V Image format or ELF). Trapeze itself is the guest's SBI "
+     "firmware then, unless --firmware names another.",
+     NULL},
+    {"initrd", 0, "FILE", "Initial RAM disk for the kernel.", NULL},
+    {"append", 'a', "STR",
+     "Kernel command line. With --image it is added to the image's own. Default for --kernel: "
+     "'console=ttyS0'.",
+     NULL},
+    {"firmware", 0, "FILE",
+     "M-mode firmware such as OpenSBI (it then starts the kernel), or a bare-metal ELF program, "
+     "whose exit code becomes trapeze's exit status.",
+     NULL},
+    {"vmx", 0, "FILE", "Start from the machine description in FILE; other options override it.",
+     NULL},
+    {"memory", 'm', "SIZE", "Guest memory, e.g. 512M or 2G; a bare number is MiB. Default: 512M.",
+     "The machine"},
+    {"cpus", 'c', "N", "Number of vCPUs, 1 to 8. Default: 1.", NULL},
+    {"disk", 'd', "FILE[,readonly][,serial=TEXT]",
+     "Attach FILE as a raw virtio disk; may be given several times (vda, vdb, ...). The guest "
+     "writes to the file itself. A comma in a file name is written twice.",
+     NULL},
+    {"engine", 0, "NAME", "How vCPUs are run: 'interp', the interpreter. Default: interp.", NULL},
+    {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
+     NULL},
+    {"deterministic", 0, "[=SEED]",
+     "Virtual time follows retired instructions, all vCPUs share one host thread, and random "
+     "numbers come from SEED (default 0): two runs are identical, instruction by instruction.",
+     NULL},
+    {"ram-backend", 0, "KIND",
+     "Guest memory is 'anonymous' (default; huge pages) or a 'memfd' that another process could "
+     "share.",
+     NULL},
+    {"name", 'n', "NAME", "A name for the machine, shown in messages.", NULL},
+    {"console", 0, "WHERE",
+     "The guest's console: 'stdio' (default), 'none', 'file:PATH' (output only) or "
+     "'socket:PATH' (a unix socket to connect to).",
+     "Console and control"},
+    {"console-device", 0, "KIND",
+     "What the console is for the guest: 'uart' (ttyS0, default) or 'virtio' (hvc0, which "
+     "learns the window's size).",
+     NULL},
+    {"control", 0, "PATH",
+     "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.",
+     NULL},
+    {"dump-fdt", 0, "FILE", "Write the guest's device tree (dtb) to FILE before starting.", NULL},
+    {"verbose", 'v', NULL, "Say more; twice: debugging.", NULL},
+    {"quiet", 'q', NULL, "Only say what went wrong.", NULL},
+};
+
+static const struct cli_example examples[] = {
+    {"trapeze run --image debian", "A Debian 13 machine on this terminal; Ctrl-] ends it."},
+    {"trapeze run --image debian -m 2G -c 4 --disk data.img",
+     "More of everything, and a disk that stays."},
+    {"trapeze run --kernel Image --initrd initrd --append 'console=ttyS0 quiet'",
+     "A kernel of your own."},
+    {"trapeze run --firmware test.elf; echo $?", "A bare-metal program and its exit code."},
+};
+
+/* ---- option values ---- */
+
+static bool parse_size(const char *text, uint64_t *bytes)
+{
+    char *end;
+    errno = 0;
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    uint64_t value = strtoull(text, &end, 10), unit = MIB;
+    if (*end != '\0') {
+        const char *units = "KMGT", *found = strchr(units, toupper((unsigned char)*end));
+        if (found == NULL)
+            return false;
+        unit = KIB << (10 * (found - units));
+        end++;
+        if (strcasecmp(end, "iB") == 0)
+            end += 2;
+    }
+    return errno == 0 && *end == '\0' && !__builtin_mul_overflow(value, unit, bytes);
+}
+
+static bool parse_count(const char *text, uint64_t limit, uint64_t *value)
+{
+    char *end;
+    errno = 0;
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    *value = strtoull(text, &end, 0);
+    return errno == 0 && *end == '\0' && *value <= limit;
+}
+
+/* The next comma-separated part of *at, with ",," as a literal comma; NULL at the end. */
+static char *next_part(const char **at)
+{
+    if (*at == NULL)
+        return NULL;
+    char *part = malloc(strlen(*at) + 1), *out = part;
+    const char *in = *at;
+    while (*in != '\0' && (*in != ',' || in[1] == ',')) {
+        if (*in == ',')
+            in++;
+        *out++ = *in++;
+    }
+    *out = '\0';
+    *at = *in == ',' ? in + 1 : NULL;
+    return part;
+}
+
+static bool parse_disk(const char *text, struct machine_config *config, struct error **err)
+{
+    const char *at = text;
+    if (config->disk_count == MACHINE_MAX_DISKS)
+        return error_set(err, ERROR_USAGE, "a machine has at most %d disks", MACHINE_MAX_DISKS);
+    struct machine_disk *disk = &config->disks[config->disk_count++];
+    *disk = (struct machine_disk){.path = next_part(&at)};
+    if (disk->path[0] == '\0')
+        return error_set(err, ERROR_USAGE, "--disk needs a file name");
+    bool good = true;
+    for (char *part; good && (part = next_part(&at)) != NULL; free(part)) {
+        if (strcmp(part, "readonly") == 0) {
+            disk->read_only = true;
+        } else if (strncmp(part, "serial=", 7) == 0) {
+            free(disk->serial);
+            disk->serial = strdup(part + 7);
+        } else {
+            good = error_set(err, ERROR_USAGE, "--disk: unknown property '%s'", part);
+            error_hint(err, "There are 'readonly' and 'serial=TEXT'; a comma in a file name is "
+                            "written twice.");
+        }
+    }
+    return good;
+}
+
+static bool choose(const char *option, const char *text, const char *const *words, size_t count,
+                   size_t *chosen, struct error **err)
+{
+    for (*chosen = 0; *chosen < count; (*chosen)++)
+        if (strcmp(words[*chosen], text) == 0)
+            return true;
+    error_set(err, ERROR_USAGE, "--%s: there is no '%s'", option, text);
+    error_hint(err, "'trapeze run --help' tells the values it takes.");
+    return false;
+}
+
+static void replace(char **member, const char *text)
+{
+    free(*member);
+    *member = strdup(text);
+}
+
+/* Options that set one string each. */
+static const struct {
+    const char *option;
+    size_t offset;
+} string_options[] = {
+    {"kernel", offsetof(struct machine_config, kernel)},
+    {"initrd", offsetof(struct machine_config, initrd)},
+    {"firmware", offsetof(struct machine_config, firmware)},
+    {"engine", offsetof(struct machine_config, engine)},
+    {"name", offsetof(struct machine_config, name)},
+    {"dump-fdt", offsetof(struct machine_config, dump_fdt)},
+};
+
+static bool apply_numbers(const struct cli_args *args, struct machine_config *config,
+                          struct error **err)
+{
+    const char *text = cli_last(args, "memory");
+    uint64_t number;
+    if (text != NULL && !parse_size(text, &config->memory)) {
+        error_set(err, ERROR_USAGE, "--memory: '%s' is not a size", text);
+        error_hint(err, "Write 512M, 2G or a number of MiB.");
+        return false;
+    }
+    if ((text = cli_last(args, "cpus")) != NULL) {
+        if (!parse_count(text, UINT32_MAX, &number))
+            return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);
+        config->cpus = (unsigned)number;
+    }
+    if (cli_given(args, "deterministic")) {
+        text = cli_last(args, "deterministic");
+        config->deterministic = true;
+        if (text != NULL && !parse_count(text + (text[0] == '='), UINT64_MAX, &config->seed))
+            return error_set(err, ERROR_USAGE, "--deterministic: '%s' is not a number", text);
+    }
+    return true;
+}
+
+static bool apply_choices(const struct cli_args *args, struct machine_config *config,
+                          struct error **err)
+{
+    static const char *const backends[] = {"anonymous", "memfd"};
+    static const char *const devices[] = {"uart", "virtio"};
+    const char *text = cli_last(args, "ram-backend");
+    size_t chosen;
+    if (text != NULL) {
+        if (!choose("ram-backend", text, backends, ARRAY_SIZE(backends), &chosen, err))
+            return false;
+        config->ram_backend = chosen == 0 ? MACHINE_RAM_ANONYMOUS : MACHINE_RAM_MEMFD;
+    }
+    if ((text = cli_last(args, "console-device")) != NULL) {
+        if (!choose("console-device", text, devices, ARRAY_SIZE(devices), &chosen, err))
+            return false;
+        config->virtio_console = chosen == 1;
+    }
+    if (cli_given(args, "no-reboot"))
+        config->no_reboot = true;
+    return true;
+}
+
+static bool apply_append(const struct cli_args *args, struct machine_config *config)
+{
+    const char *text = cli_last(args, "append");
+    char *joined = NULL;
+    if (text != NULL && cli_given(args, "image") && config->append != NULL) {
+        if (asprintf(&joined, "%s %s", config->append, text) < 0)
+            return false;
+        free(config->append);
+        config->append = joined;
+    } else if (text != NULL) {
+        replace(&config->append, text);
+    } else if (config->kernel != NULL && config->append == NULL) {
+        replace(&config->append, config->virtio_console ? "console=hvc0" : "console=ttyS0");
+    }
+    return true;
+}
+
+/* A missing file is best named with the option that named it, before any work is done. */
+static bool check_file(const char *option, const char *path, struct error **err)
+{
+    struct stat status;
+    if (path == NULL)
+        return true;
+    if (stat(path, &status) != 0)
+        error_set_errno(err, errno, "%s: cannot open '%s'", option, path);
+    else if (S_ISDIR(status.st_mode))
+        error_set(err, ERROR_HOST, "%s: '%s' is a folder, not a file", option, path);
+    else if (access(path, R_OK) != 0)
+        error_set_errno(err, errno, "%s: cannot read '%s'", option, path);
+    else
+        return true;
+    return false;
+}
+
+static bool check_files(const struct machine_config *config, struct error **err)
+{
+    bool good = check_file("--kernel", config->kernel, err) &&
+                check_file("--initrd", config->initrd, err) &&
+                check_file("--firmware", config->firmware, err);
+    for (size_t i = 0; good && i < config->disk_count; i++)
+        good = check_file("--disk", config->disks[i].path, err);
+    return good;
+}
+
+/* ---- the console and the end ---- */
+
+static bool parse_console(const char *text, struct client_options *client, struct error **err)
+{
+    if (text == NULL || strcmp(text, "stdio") == 0) {
+        client->console = CLIENT_CONSOLE_STDIO;
+    } else if (strcmp(text, "none") == 0) {
+        client->console = CLIENT_CONSOLE_NONE;
+    } else if (strncmp(text, "file:", 5) == 0 && text[5] != '\0') {
+        client->console = CLIENT_CONSOLE_FILE;
+        client->console_path = text + 5;
+    } else if (strncmp(text, "socket:", 7) == 0 && text[7] != '\0') {
+        client->console = CLIENT_CONSOLE_SOCKET;
+        client->console_path = text + 7;
+    } else {
+        error_set(err, ERROR_USAGE, "--console: there is no '%s'", text);
+        error_hint(err, "It takes stdio, none, file:PATH or socket:PATH.");
+        return false;
+    }
+    return true;
+}
+
+static int exit_status(const struct client_result *result, struct error **err)
+{
+    switch (result->end) {
+    case CLIENT_END_POWEROFF:
+        return CLI_OK;
+    case CLIENT_END_EXIT_CODE:
+        return result->code > 0xff ? 0xff : (int)result->code;
+    case CLIENT_END_CRASH:
+        fprintf(stderr, "trapeze: %s\n", result->message);
+        return CLI_GUEST_CRASH;
+    case CLIENT_END_QUIT:
+        fputs("trapeze: the virtual machine was ended.\n", stderr);
+        return CLI_INTERRUPTED;
+    case CLIENT_END_REFUSED:
+        error_set(err, result->usage ? ERROR_USAGE : ERROR_HOST, "%s", result->message);
+        return CLI_HOST_FAILURE;
+    }
+    return CLI_HOST_FAILURE;
+}
+
+/* ---- putting it together ---- */
+
+/* What a run must undo at its end. */
+struct leftovers {
+    char *copy;
+    int hold;
+};
+
+static bool apply_image(const char *name, struct machine_config *config, bool quiet,
+                        struct leftovers *leftovers, struct error **err)
+{
+    struct image image;
+    if (!image_find(name, &image, err)) {
+        image_clear(&image);
+        return false;
+    }
+    replace(&config->kernel, image.kernel);
+    if (image.initrd != NULL)
+        replace(&config->initrd, image.initrd);
+    if (image.append != NULL)
+        replace(&config->append, image.append);
+    if (image.memory != 0)
+        config->memory = image.memory;
+    if (image.cpus != 0)
+        config->cpus = image.cpus;
+    bool good = true;
+    if (image.disk != NULL) {
+        leftovers->copy = image_private_copy(image.disk, &leftovers->hold, err);
+        good = leftovers->copy != NULL;
+        if (good)
+            config->disks[config->disk_count++] =
+                (struct machine_disk){.path = strdup(leftovers->copy)};
+    }
+    if (good && !quiet)
+        fprintf(stderr, "trapeze: %s%s.%s%s%s\n", image.title,
+                image.disk != NULL ? " on a private copy of its disk, gone when it ends" : "",
+                image.login != NULL ? " Log in as " : "", image.login != NULL ? image.login : "",
+                image.login != NULL ? ", without a password." : "");
+    image_clear(&image);
+    return good;
+}
+
+static bool configure(const struct cli_args *args, struct machine_config *config,
+                      struct leftovers *leftovers, struct error **err)
+{
+    const char *vmx = cli_last(args, "vmx"), *image = cli_last(args, "image");
+    if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
+        return error_set(err, ERROR_USAGE, "--image does not go with %s: it brings its own kernel",
+                         vmx != NULL ? "--vmx" : "--kernel");
+    if (vmx != NULL && !vmx_load(vmx, config, err))
+        return false;
+    /* Numbers are checked before an image is built or copied, and win over the image's. */
+    if (!apply_numbers(args, config, err) || !apply_choices(args, config, err))
+        return false;
+    if (image != NULL && (!apply_image(image, config, cli_given(args, "quiet"), leftovers, err) ||
+                          !apply_numbers(args, config, err)))
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(string_options); i++) {
+        const char *text = cli_last(args, string_options[i].option);
+        if (text != NULL)
+            replace((char **)(void *)((char *)config + string_options[i].offset), text);
+    }
+    for (size_t i = 0; i < args->value_count; i++)
+        if (strcmp(args->values[i].option->name, "disk") == 0 &&
+            !parse_disk(args->values[i].text, config, err))
+            return false;
+    return apply_append(args, config) && machine_config_check(config, err) &&
+           check_files(config, err);
+}
+
+static int log_level(const struct cli_args *args)
+{
+    int level = LOG_LEVEL_WARNING;
+    for (size_t i = 0; i < args->value_count; i++)
+        if (strcmp(args->values[i].option->name, "verbose") == 0 && level < LOG_LEVEL_DEBUG)
+            level++;
+    return cli_given(args, "quiet") ? LOG_LEVEL_ERROR : level;
+}
+
+static int run(const struct cli_args *args, struct error **err)
+{
+    struct machine_config config;
+    struct leftovers leftovers = {NULL, -1};
+    struct client_options client = {.control_path = cli_last(args, "control"),
+                                    .log_level = log_level(args)};
+    struct client_result result;
+    int status = CLI_HOST_FAILURE;
+    machine_config_init(&config);
+    if (parse_console(cli_last(args, "console"), &client, err) &&
+        configure(args, &config, &leftovers, err) && client_run(&config, &client, &result, err))
+        status = exit_status(&result, err);
+    if (leftovers.copy != NULL) {
+        unlink(leftovers.copy);
+        free(leftovers.copy);
+        close(leftovers.hold);
+    }
+    machine_config_clear(&config);
+    return status;
+}
+
+const struct cli_command cli_command_run = {
+    .name = "run",
+    .summary = "Run a virtual machine, its console on this terminal",
+    .description =
+        "Starts a virtual machine in a process of its own and connects its console to this "
+        "terminal. With no terminal on standard input the console simply flows to standard "
+        "output, and standard input to the guest.\n\n"
+        "The machine is compatible with QEMU's riscv64 'virt' board: RAM at 0x80000000, a 16550 "
+        "UART, PCIe with virtio devices.\n\n"
+        "Exit status: 0 when the guest switches itself off; 120 bad usage; 121 the host failed; "
+        "122 the guest crashed (kernel panic, failure reported to the firmware); 130 ended from "
+        "outside; the program's own code for a bare-metal program.",
+    .options = options,
+    .option_count = ARRAY_SIZE(options),
+    .examples = examples,
+    .example_count = ARRAY_SIZE(examples),
+    .run = run,
+};

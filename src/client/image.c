@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See image.h. The builder is a script (images/build), found through $TRAPEZE_BUILDER or at
+ * the place this executable was built for.
+ */
+#include "client/image.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "build.h"
+
+enum { MANIFEST_FORMAT = 1 };
+
+static char *cache_folder(struct error **err)
+{
+    const char *own = getenv("TRAPEZE_CACHE"), *xdg = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    char *path = NULL;
+    int length = -1;
+    if (own != NULL && own[0] != '\0')
+        length = asprintf(&path, "%s", own);
+    else if (xdg != NULL && xdg[0] != '\0')
+        length = asprintf(&path, "%s/trapeze", xdg);
+    else if (home != NULL)
+        length = asprintf(&path, "%s/.cache/trapeze", home);
+    if (length >= 0)
+        return path;
+    error_set(err, ERROR_HOST, "there is no place for guest images");
+    error_hint(err, "Set TRAPEZE_CACHE to a folder.");
+    return NULL;
+}
+
+int image_builder_run(char *const *arguments, struct error **err)
+{
+    const char *builder = getenv("TRAPEZE_BUILDER");
+    if (builder == NULL)
+        builder = TRAPEZE_BUILDER_PATH;
+    if (access(builder, X_OK) != 0) {
+        error_set_errno(err, errno, "the image builder '%s' cannot be run", builder);
+        error_hint(err, "Set TRAPEZE_BUILDER to images/build of the source tree.");
+        return -1;
+    }
+    size_t count = 0;
+    while (arguments[count] != NULL)
+        count++;
+    const char **argv = calloc(count + 2, sizeof(*argv));
+    argv[0] = builder;
+    for (size_t i = 0; i < count; i++)
+        argv[i + 1] = arguments[i];
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDONLY);
+        dup2(null, STDIN_FILENO);
+        execv(builder, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    free(argv);
+    if (pid < 0) {
+        error_set_errno(err, errno, "cannot start the image builder");
+        return -1;
+    }
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* A string of the manifest, `folder`/ in front of it if folder is given; NULL if absent. */
+static char *manifest_text(const json_t *manifest, const char *key, const char *folder)
+{
+    const char *text = json_string_value(json_object_get(manifest, key));
+    char *out = NULL;
+    if (text == NULL)
+        return NULL;
+    if (folder == NULL)
+        return strdup(text);
+    return asprintf(&out, "%s/%s", folder, text) < 0 ? NULL : out;
+}
+
+static bool read_manifest(const char *folder, struct image *image, struct error **err)
+{
+    char *path = NULL;
+    json_error_t where;
+    if (asprintf(&path, "%s/image.json", folder) < 0)
+        return error_set(err, ERROR_HOST, "out of memory");
+    json_t *manifest = json_load_file(path, 0, &where);
+    bool good = json_integer_value(json_object_get(manifest, "format")) == MANIFEST_FORMAT;
+    if (good) {
+        image->title = manifest_text(manifest, "title", NULL);
+        image->append = manifest_text(manifest, "append", NULL);
+        image->login = manifest_text(manifest, "login", NULL);
+        image->kernel = manifest_text(manifest, "kernel", folder);
+        image->initrd = manifest_text(manifest, "initrd", folder);
+        image->disk = manifest_text(manifest, "disk", folder);
+        image->memory =
+            (uint64_t)json_integer_value(json_object_get(manifest, "memory_mib")) * MIB;
+        image->cpus = (unsigned)json_integer_value(json_object_get(manifest, "cpus"));
+        good = image->kernel != NULL && image->title != NULL;
+    }
+    if (!good) {
+        error_set(err, ERROR_HOST, "'%s' is not a manifest that this version understands", path);
+        error_hint(err, "Remove the image ('trapeze image clean NAME') and run again: it is "
+                        "rebuilt.");
+    }
+    json_decref(manifest);
+    free(path);
+    return good;
+}
+
+static bool build(const char *name, const char *folder, struct error **err)
+{
+    char self[64];
+    snprintf(self, sizeof(self), "/proc/%d/exe", (int)getpid());
+    /* The builder names the finished folder on standard output; here only the user's own
+     * output belongs there. */
+    fprintf(stderr, "trapeze: the image '%s' is not there yet; building it once.\n", name);
+    fflush(stdout);
+    int out = dup(STDOUT_FILENO), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    dup2(null, STDOUT_FILENO);
+    char *arguments[] = {(char *)(uintptr_t)name, (char *)(uintptr_t) "--trapeze", self, NULL};
+    int status = image_builder_run(arguments, err);
+    dup2(out, STDOUT_FILENO);
+    close(out);
+    close(null);
+    if (status == 0 && access(folder, F_OK) == 0)
+        return true;
+    if (status < 0)
+        return false;
+    if (status == 2) {
+        error_set(err, ERROR_USAGE, "there is no image '%s'", name);
+        error_hint(err, "'trapeze image list' names the images there are.");
+        return false;
+    }
+    return error_set(err, ERROR_HOST, "the image '%s' could not be built (see above)", name);
+}
+
+bool image_find(const char *name, struct image *image, struct error **err)
+{
+    char *cache = cache_folder(err), *folder = NULL;
+    *image = (struct image){0};
+    if (cache == NULL)
+        return false;
+    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL) {
+        free(cache);
+        return error_set(err, ERROR_USAGE, "'%s' is not the name of an image", name);
+    }
+    bool good = asprintf(&folder, "%s/images/%s", cache, name) >= 0;
+    if (good && access(folder, F_OK) != 0)
+        good = build(name, folder, err);
+    good = good && read_manifest(folder, image, err);
+    free(folder);
+    free(cache);
+    return good;
+}
+
+bool image_is_built(const char *name)
+{
+    char *cache = cache_folder(NULL), *manifest = NULL;
+    bool built = cache != NULL && asprintf(&manifest, "%s/images/%s/image.json", cache, name) > 0 &&
+                 access(manifest, F_OK) == 0;
+    free(manifest);
+    free(cache);
+    return built;
+}
+
+void image_clear(struct image *image)
+{
+    free(image->title);
+    free(image->kernel);
+    free(image->initrd);
+    free(image->disk);
+    free(image->append);
+    free(image->login);
+    *image = (struct image){0};
+}
+
+/* ---- private copies ---- */
+
+static bool copy_extent(int from, int to, off_t start, off_t end, struct error **err)
+{
+    while (start < end) {
+        off_t out = start;
+        ssize_t count = copy_file_range(from, &start, to, &out, (size_t)(end - start), 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return error_set_errno(err, count < 0 ? errno : EIO, "cannot copy the disk");
+    }
+    return true;
+}
+
+/* Data only; holes stay holes. Progress on a terminal after two seconds. */
+static bool copy_sparse(int from, int to, off_t size, struct error **err)
+{
+    enum { STEP = 64 << 20, SHOW_AFTER_S = 2 };
+    time_t begin = time(NULL);
+    bool shown = false, good = ftruncate(to, size) == 0;
+    if (!good)
+        error_set_errno(err, errno, "cannot copy the disk");
+    for (off_t at = 0; good && at < size;) {
+        off_t data = lseek(from, at, SEEK_DATA);
+        if (data < 0)
+            break; /* ENXIO: nothing but a hole is left */
+        off_t end = lseek(from, data, SEEK_HOLE);
+        for (at = data; good && at < end;) {
+            off_t stop = end - at > STEP ? at + STEP : end;
+            good = copy_extent(from, to, at, stop, err);
+            at = stop;
+            if (isatty(STDERR_FILENO) && (shown || time(NULL) - begin >= SHOW_AFTER_S)) {
+                fprintf(stderr, "\rtrapeze: copying the disk: %3d %%",
+                        (int)(100 * at / (size > 0 ? size : 1)));
+                shown = true;
+            }
+        }
+    }
+    if (shown)
+        fputs("\r\033[K", stderr);
+    return good;
+}
+
+static int make_copy_file(const char *folder, char **path, struct error **err)
+{
+    if (asprintf(path, "%s/disk-XXXXXX", folder) < 0)
+        return -1;
+    int fd = mkostemp(*path, O_CLOEXEC);
+    if (fd < 0) {
+        error_set_errno(err, errno, "cannot make a file in '%s'", folder);
+        free(*path);
+        *path = NULL;
+    } else {
+        flock(fd, LOCK_EX);
+    }
+    return fd;
+}
+
+/* Removes copies of runs that did not get to remove theirs (power cut, SIGKILL): a living
+ * run holds the lock. */
+static void remove_abandoned(const char *folder)
+{
+    DIR *listing = opendir(folder);
+    const struct dirent *entry;
+    while (listing != NULL && (entry = readdir(listing)) != NULL) {
+        int fd = openat(dirfd(listing), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        struct stat status;
+        /* A new file is locked a moment after it was made. */
+        if (strncmp(entry->d_name, "disk-", 5) == 0 && fd >= 0 && fstat(fd, &status) == 0 &&
+            status.st_ctime < time(NULL) - 10 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            unlinkat(dirfd(listing), entry->d_name, 0);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (listing != NULL)
+        closedir(listing);
+}
+
+char *image_private_copy(const char *original, int *hold, struct error **err)
+{
+    char *cache = cache_folder(err), *folder = NULL, *path = NULL;
+    if (cache == NULL || asprintf(&folder, "%s/runs", cache) < 0)
+        return NULL;
+    free(cache);
+    mkdir(folder, 0700);
+    remove_abandoned(folder);
+    int from = open(original, O_RDONLY | O_CLOEXEC);
+    if (from < 0)
+        error_set_errno(err, errno, "cannot open the image's disk '%s'", original);
+    int to = from < 0 ? -1 : make_copy_file(folder, &path, err);
+    free(folder);
+    if (to < 0) {
+        if (from >= 0)
+            close(from);
+        return NULL;
+    }
+    struct stat status;
+    bool good = ioctl(to, FICLONE, from) == 0 ||
+                (fstat(from, &status) == 0 && copy_sparse(from, to, status.st_size, err));
+    close(from);
+    *hold = to;
+    if (good)
+        return path;
+    close(to);
+    unlink(path);
+    free(path);
+    return NULL;
+}

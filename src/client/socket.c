@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Unix sockets of workers: where they live, listening, one question and its answer.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/frame.h"
+#include "client/worker.h"
+
+char *client_runtime_folder(struct error **err)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char *path = NULL;
+    int length = runtime != NULL && runtime[0] == '/'
+                     ? asprintf(&path, "%s/trapeze", runtime)
+                     : asprintf(&path, "/tmp/trapeze-%u", (unsigned)geteuid());
+    struct stat status;
+    if (length < 0) {
+        error_set(err, ERROR_HOST, "out of memory");
+        return NULL;
+    }
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+        error_set_errno(err, errno, "cannot make the folder '%s' for control sockets", path);
+        error_hint(err, "Set XDG_RUNTIME_DIR to a folder of yours, or name a socket with "
+                        "--control PATH.");
+    } else if (lstat(path, &status) != 0 || !S_ISDIR(status.st_mode) ||
+               status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
+        error_set(err, ERROR_HOST, "'%s' is not a private folder of yours (mode 0700)", path);
+        error_hint(err, "Remove it, or set XDG_RUNTIME_DIR to a folder of yours.");
+    } else {
+        return path;
+    }
+    free(path);
+    return NULL;
+}
+
+static bool socket_address(const char *path, struct sockaddr_un *address, struct error **err)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address->sun_path)) {
+        error_set(err, ERROR_USAGE, "the socket path '%s' is longer than the %zu bytes Linux allows",
+                  path, sizeof(address->sun_path) - 1);
+        return false;
+    }
+    memcpy(address->sun_path, path, strlen(path));
+    return true;
+}
+
+static int connect_to(const char *path, struct error **err)
+{
+    struct sockaddr_un address;
+    if (!socket_address(path, &address, err))
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    error_set_errno(err, errno, "cannot reach a machine at '%s'", path);
+    error_hint(err, "Is it still running? Its control socket is the one it was started with.");
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+int client_listen(const char *path, struct error **err)
+{
+    struct sockaddr_un address;
+    struct stat status;
+    if (!socket_address(path, &address, err))
+        return -1;
+    if (lstat(path, &status) == 0) {
+        int live = S_ISSOCK(status.st_mode) ? connect_to(path, NULL) : -1;
+        if (live >= 0 || !S_ISSOCK(status.st_mode)) {
+            error_set(err, ERROR_HOST, "'%s' is %s", path,
+                      live >= 0 ? "the socket of a running process" : "a file, not a socket");
+            error_hint(err, "Name another path.");
+            if (live >= 0)
+                close(live);
+            return -1;
+        }
+        unlink(path);
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    mode_t before = umask(0177);
+    bool good = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+                listen(fd, 16) == 0;
+    int number = errno;
+    umask(before);
+    if (good)
+        return fd;
+    error_set_errno(err, number, "cannot make the socket '%s'", path);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* The first message that answers request 1; events and the greeting are passed over. */
+static json_t *await_reply(int fd, struct error **err)
+{
+    struct frame_reader reader = {0};
+    json_t *reply = NULL;
+    enum frame_status status;
+    do {
+        const uint8_t *data;
+        size_t size;
+        while (reply == NULL &&
+               (status = frame_reader_next(&reader, FRAME_MAX, &data, &size)) == FRAME_MESSAGE) {
+            reply = json_loadb((const char *)data, size, 0, NULL);
+            if (!json_is_integer(json_object_get(reply, "id"))) {
+                json_decref(reply);
+                reply = NULL;
+            }
+        }
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        if (reply == NULL && poll(&wait, 1, 30000) == 0)
+            break;
+    } while (reply == NULL && frame_reader_fill(&reader, fd) == FRAME_MORE);
+    frame_reader_clear(&reader);
+    if (reply == NULL)
+        error_set(err, ERROR_HOST, "the machine ended or did not answer within 30 s");
+    return reply;
+}
+
+char *client_control(const char *path, const char *verb, struct error **err)
+{
+    char *text = NULL;
+    int fd = connect_to(path, err);
+    if (fd < 0)
+        return NULL;
+    json_t *request = json_pack("{s:i, s:s}", "id", 1, "verb", verb);
+    char *request_text = json_dumps(request, JSON_COMPACT);
+    struct frame_writer writer = {0};
+    frame_writer_add(&writer, request_text, strlen(request_text));
+    json_t *reply = NULL;
+    if (frame_writer_flush(&writer, fd) != FRAME_MESSAGE)
+        error_set(err, ERROR_HOST, "the machine at '%s' closed the connection", path);
+    else
+        reply = await_reply(fd, err);
+    const char *refusal = json_string_value(json_object_get(reply, "error"));
+    if (refusal != NULL)
+        error_set(err, ERROR_HOST, "%s", refusal);
+    else if (reply != NULL)
+        text = json_dumps(json_object_get(reply, "result"), JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_decref(reply);
+    json_decref(request);
+    free(request_text);
+    frame_writer_clear(&writer);
+    close(fd);
+    return text;
+}

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See worker.h. One poll loop relays keys and console output, listens to the worker's
+ * control link, to signals (signalfd) and to the worker's death (end of the link).
+ *
+ * The console travels over a socket pair, so that the terminal is touched by this process
+ * only: a worker that is killed cannot leave it raw.
+ */
+#include "client/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/frame.h"
+#include "client/terminal.h"
+#include "config/vmx.h"
+
+enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096 };
+
+struct session {
+    pid_t pid;
+    int console;  /* our end of the console, -1 if it does not come to us */
+    int control;  /* our end of the control link */
+    int signals;  /* signalfd */
+    bool input_open;
+    bool ended;   /* the worker said how the machine ended */
+    bool quitting;
+    struct terminal terminal;
+    struct frame_reader reader;
+    struct frame_writer writer;
+    uint8_t pending[CHUNK]; /* keys the worker has not taken yet */
+    size_t pending_size;
+    struct client_result *result;
+};
+
+/* ---- starting ---- */
+
+struct inherited {
+    int config, console, control, listen;
+};
+
+static int config_memfd(const struct machine_config *config, struct error **err)
+{
+    size_t size;
+    char *text = vmx_write(config, &size);
+    int fd = memfd_create("trapeze-config", MFD_CLOEXEC);
+    if (text == NULL || fd < 0 || write(fd, text, size) != (ssize_t)size) {
+        error_set_errno(err, errno, "cannot hand the configuration to the worker");
+        if (fd >= 0)
+            close(fd);
+        fd = -1;
+    }
+    free(text);
+    return fd;
+}
+
+/* In the child: descriptors to keep lose close-on-exec; everything else has it. */
+static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
+                                  int log_level, const sigset_t *mask)
+{
+    char numbers[5][16];
+    const int kept[] = {fds->config, fds->console, fds->control, fds->listen};
+    for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+        snprintf(numbers[i], sizeof(numbers[i]), "%d", kept[i]);
+        if (kept[i] >= 0)
+            fcntl(kept[i], F_SETFD, 0);
+    }
+    snprintf(numbers[4], sizeof(numbers[4]), "%d", log_level);
+    /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
+    setpgid(0, 0);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    char *const argv[] = {"trapeze",     "worker",           numbers[0], numbers[1],
+                          numbers[2],    numbers[3],         (char *)(uintptr_t)console_kind,
+                          numbers[4],    NULL};
+    execv("/proc/self/exe", argv);
+    _exit(127);
+}
+
+static int open_console(const struct client_options *options, struct session *session,
+                        const char **kind, struct error **err)
+{
+    int pair[2], fd = -1;
+    switch (options->console) {
+    case CLIENT_CONSOLE_STDIO:
+        *kind = "stream";
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
+            error_set_errno(err, errno, "cannot make a socket pair for the console");
+            return -1;
+        }
+        session->console = pair[0];
+        return pair[1];
+    case CLIENT_CONSOLE_NONE:
+        *kind = "none";
+        return open("/dev/null", O_RDWR | O_CLOEXEC);
+    case CLIENT_CONSOLE_FILE:
+        *kind = "file";
+        fd = open(options->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (fd < 0)
+            error_set_errno(err, errno, "cannot write the console to '%s'", options->console_path);
+        return fd;
+    case CLIENT_CONSOLE_SOCKET:
+        *kind = "listen";
+        return client_listen(options->console_path, err);
+    }
+    return -1;
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool start(struct session *session, const struct machine_config *config,
+                  const struct client_options *options, int listen_fd, const sigset_t *mask,
+                  struct error **err)
+{
+    struct inherited fds = {.config = -1, .console = -1, .control = -1, .listen = listen_fd};
+    const char *kind = "none";
+    int pair[2];
+    fds.config = config_memfd(config, err);
+    if (fds.config < 0)
+        return false;
+    fds.console = open_console(options, session, &kind, err);
+    if (fds.console < 0) {
+        close(fds.config);
+        return false;
+    }
+    bool good = true;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
+        good = error_set_errno(err, errno, "cannot make a socket pair");
+    if (good) {
+        session->control = pair[0];
+        fds.control = pair[1];
+        session->pid = fork();
+        if (session->pid == 0)
+            exec_worker(&fds, kind, options->log_level, mask);
+        if (session->pid < 0)
+            good = error_set_errno(err, errno, "cannot start the worker process");
+    }
+    close(fds.config);
+    close(fds.console);
+    close_if_open(fds.control);
+    return good;
+}
+
+/* ---- the control link ---- */
+
+static void send_request(struct session *session, const char *verb, json_t *arguments)
+{
+    json_t *request = json_pack("{s:i, s:s, s:o}", "id", 0, "verb", verb, "arguments", arguments);
+    char *text = json_dumps(request, JSON_COMPACT);
+    frame_writer_add(&session->writer, text, strlen(text));
+    frame_writer_flush(&session->writer, session->control);
+    free(text);
+    json_decref(request);
+}
+
+static void send_window_size(struct session *session)
+{
+    uint16_t columns, rows;
+    if (session->terminal.raw && terminal_size(&columns, &rows))
+        send_request(session, "window-size",
+                     json_pack("{s:i, s:i}", "columns", columns, "rows", rows));
+}
+
+static void ask_to_quit(struct session *session)
+{
+    if (session->quitting) /* asked before and still there: it does not listen */
+        kill(session->pid, SIGKILL);
+    session->quitting = true;
+    send_request(session, "quit", json_object());
+}
+
+static void take_end(struct session *session, const json_t *event)
+{
+    static const struct {
+        const char *name;
+        enum client_end end;
+    } ends[] = {{"poweroff", CLIENT_END_POWEROFF}, {"reset", CLIENT_END_POWEROFF},
+                {"exit-code", CLIENT_END_EXIT_CODE}, {"crash", CLIENT_END_CRASH},
+                {"quit", CLIENT_END_QUIT},         {"refused", CLIENT_END_REFUSED}};
+    const char *name = json_string_value(json_object_get(event, "end"));
+    const char *message = json_string_value(json_object_get(event, "message"));
+    for (size_t i = 0; name != NULL && i < ARRAY_SIZE(ends); i++)
+        if (strcmp(ends[i].name, name) == 0) {
+            session->ended = true;
+            session->result->end = ends[i].end;
+        }
+    session->result->code = (uint32_t)json_integer_value(json_object_get(event, "code"));
+    session->result->usage = json_is_true(json_object_get(event, "usage"));
+    snprintf(session->result->message, sizeof(session->result->message), "%s",
+             message != NULL ? message : "");
+}
+
+/* False at the end of the link: the worker is gone. */
+static bool on_control(struct session *session)
+{
+    enum frame_status status = frame_reader_fill(&session->reader, session->control);
+    const uint8_t *data;
+    size_t size;
+    while (frame_reader_next(&session->reader, FRAME_MAX, &data, &size) == FRAME_MESSAGE) {
+        json_t *message = json_loadb((const char *)data, size, 0, NULL);
+        const char *event = json_string_value(json_object_get(message, "event"));
+        if (event != NULL && strcmp(event, "end") == 0)
+            take_end(session, message);
+        json_decref(message);
+    }
+    return status == FRAME_MORE;
+}
+
+/* ---- the console ---- */
+
+static void write_all(int fd, const uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t count = write(fd, data, size);
+        if (count < 0 && errno == EAGAIN) {
+            struct pollfd wait = {.fd = fd, .events = POLLOUT};
+            poll(&wait, 1, -1);
+        } else if (count < 0 && errno != EINTR) {
+            return; /* standard output is gone; the guest goes on */
+        } else if (count > 0) {
+            data += count;
+            size -= (size_t)count;
+        }
+    }
+}
+
+static void on_output(struct session *session)
+{
+    uint8_t data[CHUNK];
+    ssize_t count = read(session->console, data, sizeof(data));
+    if (count > 0) {
+        write_all(STDOUT_FILENO, data, (size_t)count);
+    } else if (count == 0 || errno != EAGAIN) {
+        close(session->console);
+        session->console = -1;
+    }
+}
+
+static void send_keys(struct session *session)
+{
+    ssize_t count = send(session->console, session->pending, session->pending_size, MSG_NOSIGNAL);
+    if (count < 0 && errno != EAGAIN)
+        count = (ssize_t)session->pending_size; /* nobody reads any more */
+    if (count <= 0)
+        return;
+    session->pending_size -= (size_t)count;
+    memmove(session->pending, session->pending + count, session->pending_size);
+}
+
+static void on_input(struct session *session)
+{
+    ssize_t count = read(STDIN_FILENO, session->pending, sizeof(session->pending));
+    if (count <= 0) {
+        session->input_open = count < 0 && (errno == EAGAIN || errno == EINTR);
+        return;
+    }
+    session->pending_size = (size_t)count;
+    uint8_t *escape = session->terminal.raw
+                          ? memchr(session->pending, ESCAPE_KEY, session->pending_size)
+                          : NULL;
+    if (escape != NULL) {
+        session->pending_size = (size_t)(escape - session->pending);
+        ask_to_quit(session);
+    }
+    if (session->pending_size > 0)
+        send_keys(session);
+}
+
+static void on_signal(struct session *session)
+{
+    struct signalfd_siginfo info;
+    if (read(session->signals, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGWINCH)
+        send_window_size(session);
+    else
+        ask_to_quit(session);
+}
+
+static void relay(struct session *session)
+{
+    bool alive = true;
+    while (alive) {
+        bool blocked = session->pending_size > 0;
+        short console_events = (short)(POLLIN | (blocked ? POLLOUT : 0));
+        bool reading = session->input_open && !blocked && session->console >= 0;
+        struct pollfd set[] = {
+            {.fd = session->control,
+             .events = (short)(POLLIN | (session->writer.size > 0 ? POLLOUT : 0))},
+            {.fd = session->signals, .events = POLLIN},
+            {.fd = session->console, .events = console_events},
+            {.fd = reading ? STDIN_FILENO : -1, .events = POLLIN},
+        };
+        if (poll(set, ARRAY_SIZE(set), -1) < 0)
+            continue;
+        if (set[1].revents != 0)
+            on_signal(session);
+        if ((set[2].revents & POLLOUT) != 0)
+            send_keys(session);
+        if ((set[2].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+            on_output(session);
+        if (set[3].revents != 0)
+            on_input(session);
+        if ((set[0].revents & POLLOUT) != 0)
+            frame_writer_flush(&session->writer, session->control);
+        if ((set[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+            alive = on_control(session);
+    }
+    while (session->console >= 0) /* what the guest printed last */
+        on_output(session);
+}
+
+static bool worker_died(int status, struct error **err)
+{
+    if (WIFSIGNALED(status)) {
+        error_set(err, ERROR_HOST, "the machine's worker process was killed by signal %d (%s)",
+                  WTERMSIG(status), strsignal(WTERMSIG(status)));
+        if (WTERMSIG(status) == SIGKILL)
+            error_hint(err, "If nobody did that, the host ran out of memory: give the guest less "
+                            "with --memory.");
+        return false;
+    }
+    return error_set(err, ERROR_HOST,
+                     "the machine's worker process ended without a word (status %d)",
+                     WEXITSTATUS(status));
+}
+
+static bool live_with(struct session *session, const struct client_options *options,
+                      struct error **err)
+{
+    bool console = options->console == CLIENT_CONSOLE_STDIO;
+    session->input_open = console;
+    bool terminal = console && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    bool good = true;
+    if (terminal) {
+        fputs("trapeze: Ctrl-] ends the virtual machine.\n", stderr);
+        good = terminal_enter(&session->terminal, err);
+    }
+    if (good) {
+        send_window_size(session);
+        relay(session);
+    } else {
+        kill(session->pid, SIGKILL);
+    }
+    terminal_leave(&session->terminal);
+    int status = 0;
+    while (waitpid(session->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!good)
+        return false;
+    if (!session->ended && session->quitting) {
+        session->result->end = CLIENT_END_QUIT;
+        return true;
+    }
+    return session->ended || worker_died(status, err);
+}
+
+static char *default_control_path(struct error **err)
+{
+    char *folder = client_runtime_folder(err), *path = NULL;
+    if (folder != NULL && asprintf(&path, "%s/%d.sock", folder, (int)getpid()) < 0)
+        path = NULL;
+    free(folder);
+    return path;
+}
+
+bool client_run(const struct machine_config *config, const struct client_options *options,
+                struct client_result *result, struct error **err)
+{
+    struct session session = {.console = -1, .control = -1, .signals = -1, .result = result};
+    sigset_t blocked, before;
+    *result = (struct client_result){0};
+    char *path = options->control_path != NULL ? strdup(options->control_path)
+                                               : default_control_path(err);
+    int listen_fd = path != NULL ? client_listen(path, err) : -1;
+    if (listen_fd < 0) {
+        free(path);
+        return false;
+    }
+    sigemptyset(&blocked);
+    for (const int *number = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, 0};
+         *number != 0; number++)
+        sigaddset(&blocked, *number);
+    sigprocmask(SIG_BLOCK, &blocked, &before);
+    session.signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
+    bool good = start(&session, config, options, listen_fd, &before, err);
+    close(listen_fd);
+    if (good)
+        good = live_with(&session, options, err);
+    unlink(path);
+    free(path);
+    if (options->console == CLIENT_CONSOLE_SOCKET)
+        unlink(options->console_path);
+    close_if_open(session.console);
+    close_if_open(session.control);
+    close_if_open(session.signals);
+    frame_reader_clear(&session.reader);
+    frame_writer_clear(&session.writer);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return good;
+}

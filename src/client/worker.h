@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Starting a worker process and living with it: its console, its control link, its end.
+ *
+ * The worker is this same executable, started again with inherited descriptors; if it dies,
+ * whatever it was doing, the client restores the terminal and says what happened.
+ *
+ * Threads: single-threaded; client_run() installs signal handlers while it runs.
+ */
+#ifndef TRAPEZE_CLIENT_WORKER_H
+#define TRAPEZE_CLIENT_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct error;
+struct machine_config;
+
+/* Where the guest's console goes. */
+enum client_console {
+    CLIENT_CONSOLE_STDIO,
+    CLIENT_CONSOLE_NONE,
+    CLIENT_CONSOLE_FILE,  /* output only */
+    CLIENT_CONSOLE_SOCKET /* a listening unix socket; one client at a time */
+};
+
+struct client_options {
+    enum client_console console;
+    const char *console_path; /* FILE and SOCKET */
+    const char *control_path; /* control socket; NULL: one is made under the runtime folder */
+    int log_level;            /* enum log_level */
+};
+
+enum client_end {
+    CLIENT_END_POWEROFF,
+    CLIENT_END_EXIT_CODE, /* bare-metal program: `code` */
+    CLIENT_END_CRASH,     /* the guest's fault; sentence in `message` */
+    CLIENT_END_QUIT,      /* escape key, signal, control verb */
+    CLIENT_END_REFUSED    /* the worker could not start the machine: sentence in `message` */
+};
+
+struct client_result {
+    enum client_end end;
+    uint32_t code;
+    bool usage;         /* CLIENT_END_REFUSED: the user's fault rather than the host's */
+    char message[1024]; /* may be empty */
+};
+
+/* Runs a machine in a worker with its console attached, until it ends. False: the host
+ * failed, or the worker died without a word. */
+bool client_run(const struct machine_config *config, const struct client_options *options,
+                struct client_result *result, struct error **err);
+
+/* Directory for sockets, made with mode 0700 if missing: $XDG_RUNTIME_DIR/trapeze or
+ * /tmp/trapeze-UID (refused if it belongs to somebody else). Caller frees. NULL: err. */
+char *client_runtime_folder(struct error **err);
+
+/* A listening unix stream socket at path, mode 0600. A dead socket there is replaced; a live
+ * one is an error. -1: err. */
+int client_listen(const char *path, struct error **err);
+
+/* Connects to a worker's control socket, sends one verb and returns its reply as JSON text
+ * (caller frees). NULL: err, also when the worker answered with an error. */
+char *client_control(const char *path, const char *verb, struct error **err);
+
+#endif

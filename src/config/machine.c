@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See machine.h. What can only be judged with the files at hand (is this a kernel? is there
+ * room for it?) is judged where they are opened, in vm/.
+ */
+#include "config/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+
+void machine_config_init(struct machine_config *config)
+{
+    *config = (struct machine_config){
+        .arch = strdup("riscv64"),
+        .engine = strdup("interp"),
+        .memory = 512 * MIB,
+        .cpus = 1,
+    };
+}
+
+void machine_config_clear(struct machine_config *config)
+{
+    char *const strings[] = {config->name,   config->arch,   config->engine,   config->kernel,
+                             config->initrd, config->append, config->firmware, config->dump_fdt};
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+        free(strings[i]);
+    for (size_t i = 0; i < config->disk_count; i++) {
+        free(config->disks[i].path);
+        free(config->disks[i].serial);
+    }
+    *config = (struct machine_config){0};
+}
+
+bool machine_config_check(const struct machine_config *config, struct error **err)
+{
+    if (strcmp(config->arch, "riscv64") != 0) {
+        error_set(err, ERROR_USAGE, "there is no guest architecture '%s'", config->arch);
+        error_hint(err, "This version runs riscv64 guests.");
+        return false;
+    }
+    if (config->cpus < 1 || config->cpus > MACHINE_MAX_CPUS)
+        return error_set(err, ERROR_USAGE, "a machine has 1 to %d CPUs, not %u", MACHINE_MAX_CPUS,
+                         config->cpus);
+    if (config->memory < MACHINE_MIN_MEMORY || config->memory > MACHINE_MAX_MEMORY ||
+        config->memory % MIB != 0)
+        return error_set(err, ERROR_USAGE,
+                         "guest memory is a whole number of MiB from %u MiB to %u GiB",
+                         (unsigned)(MACHINE_MIN_MEMORY / MIB), (unsigned)(MACHINE_MAX_MEMORY / GIB));
+    if (config->kernel == NULL && config->firmware == NULL) {
+        error_set(err, ERROR_USAGE, "there is nothing to run");
+        error_hint(err, "Name an image (--image debian), a kernel (--kernel FILE) or a firmware or "
+                        "bare-metal program (--firmware FILE).");
+        return false;
+    }
+    if (config->kernel == NULL && (config->initrd != NULL || config->append != NULL)) {
+        error_set(err, ERROR_USAGE, "%s goes with a kernel, and none is named",
+                  config->initrd != NULL ? "an initrd" : "a kernel command line");
+        error_hint(err, "Add --kernel FILE.");
+        return false;
+    }
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
+            return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
+                             config->disks[i].serial);
+    return true;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The guest's console: a char_backend whose output goes to a descriptor, to a 256 KiB ring
+ * that the control socket shows, and past a watcher for kernel panics; input comes from the
+ * descriptor.
+ *
+ * Output never blocks the guest: what the descriptor does not take waits in a 1 MiB queue;
+ * beyond that the oldest is dropped and counted (the ring still shows it).
+ *
+ * Threads: char_backend.write and resume_input from any thread; everything else on the
+ * loop's. Lock: the console's own mutex, a leaf.
+ */
+#ifndef TRAPEZE_WORKER_CONSOLE_H
+#define TRAPEZE_WORKER_CONSOLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bus/backend.h"
+
+#define CONSOLE_RING_SIZE (256 * 1024)
+
+struct console;
+struct error;
+struct loop;
+
+enum console_kind {
+    CONSOLE_STREAM, /* a connected stream, both ways */
+    CONSOLE_FILE,   /* output only; blocking descriptor */
+    CONSOLE_LISTEN, /* a listening unix socket; one client at a time */
+    CONSOLE_NONE    /* the ring only */
+};
+
+/* Takes the descriptor over. on_panic(opaque, line) is called on the loop's thread. */
+struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
+                            void (*on_panic)(void *opaque, const char *line), void *opaque,
+                            struct error **err);
+/* Tries for up to a second to hand out what is still queued. */
+void console_free(struct console *console);
+
+struct char_backend *console_backend(struct console *console);
+
+/* Copies the ring's contents, oldest first, into out[CONSOLE_RING_SIZE]; returns the size. */
+size_t console_ring(struct console *console, uint8_t *out);
+
+void console_resize(struct console *console, uint16_t columns, uint16_t rows);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The worker's control protocol: length-prefixed JSON (base/frame.h) over unix stream
+ * sockets. Any number of clients; each is greeted with
+ *     {"trapeze": "worker", "protocol": 1, "pid": N}
+ * sends {"id": N, "verb": "status", "arguments": {…}} and gets {"id": N, "result": …} or
+ * {"id": N, "error": "sentence"}. Events ({"event": …}) go to every client. A client that
+ * breaks the protocol, sends more than 64 KiB at once or reads too slowly is disconnected.
+ *
+ * Verbs are rows of one table in verbs.c; a later capability adds a row.
+ *
+ * Threads: the loop's only.
+ */
+#ifndef TRAPEZE_WORKER_CONTROL_H
+#define TRAPEZE_WORKER_CONTROL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#define CONTROL_PROTOCOL 1
+
+struct console;
+struct control;
+struct error;
+struct loop;
+struct vm;
+
+/* What the verbs act on; filled in by worker.c, lives as long as the control. */
+struct control_target {
+    struct vm *vm; /* NULL until it exists */
+    struct console *console;
+};
+
+struct control_verb {
+    const char *name;
+    bool needs_vm;
+    /* Returns a new reference, or NULL with err. */
+    json_t *(*run)(struct control_target *target, const json_t *arguments, struct error **err);
+};
+extern const struct control_verb control_verbs[];
+extern const size_t control_verb_count;
+
+/* Takes both descriptors over: link_fd is a connected client whose hang-up means that our
+ * starter is gone (on_link_lost), listen_fd accepts further ones. */
+struct control *control_new(struct loop *loop, int link_fd, int listen_fd,
+                            struct control_target *target, void (*on_link_lost)(void *opaque),
+                            void *opaque, struct error **err);
+void control_free(struct control *control); /* sends what is queued if the sockets take it */
+
+void control_event(struct control *control, json_t *event); /* steals the reference */
+
+#endif

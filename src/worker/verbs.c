@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a control client can ask of a worker: one function and one row each.
+ */
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "vm/vm.h"
+#include "worker/console.h"
+#include "worker/control.h"
+
+static json_t *verb_status(struct control_target *target, const json_t *arguments,
+                           struct error **err)
+{
+    (void)arguments, (void)err;
+    struct vm_status status;
+    vm_get_status(target->vm, &status);
+    return json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "state", vm_state_name(status.state),
+                     "engine", status.engine, "cpus", (int)status.cpus, "memory",
+                     (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
+                     "virtual-time-ns", (json_int_t)status.virtual_time_ns);
+}
+
+static json_t *done(bool good)
+{
+    return good ? json_object() : NULL;
+}
+
+#define VM_VERB(name)                                                                            \
+    static json_t *verb_##name(struct control_target *target, const json_t *arguments,           \
+                               struct error **err)                                               \
+    {                                                                                            \
+        (void)arguments;                                                                         \
+        return done(vm_##name(target->vm, err));                                                 \
+    }
+VM_VERB(pause)
+VM_VERB(resume)
+VM_VERB(reset)
+VM_VERB(powerdown)
+#undef VM_VERB
+
+static json_t *verb_quit(struct control_target *target, const json_t *arguments,
+                         struct error **err)
+{
+    (void)arguments, (void)err;
+    vm_quit(target->vm);
+    return json_object();
+}
+
+/* The ring as text: bytes beyond ASCII as U+0080..U+00FF, so that any byte survives. */
+static json_t *verb_console(struct control_target *target, const json_t *arguments,
+                            struct error **err)
+{
+    (void)arguments, (void)err;
+    uint8_t *ring = alloc_zeroed(1, CONSOLE_RING_SIZE);
+    size_t size = console_ring(target->console, ring), length = 0;
+    char *text = alloc_zeroed(2, size + 1);
+    for (size_t i = 0; i < size; i++) {
+        if (ring[i] >= 0x80)
+            text[length++] = (char)(0xc0 | ring[i] >> 6);
+        text[length++] = (char)(ring[i] >= 0x80 ? 0x80 | (ring[i] & 0x3f) : ring[i]);
+    }
+    json_t *result = json_stringn(text, length);
+    free(text);
+    free(ring);
+    return result;
+}
+
+static json_t *verb_window_size(struct control_target *target, const json_t *arguments,
+                                struct error **err)
+{
+    json_int_t columns = json_integer_value(json_object_get(arguments, "columns"));
+    json_int_t rows = json_integer_value(json_object_get(arguments, "rows"));
+    if (columns < 1 || columns > UINT16_MAX || rows < 1 || rows > UINT16_MAX) {
+        error_set(err, ERROR_USAGE, "columns and rows are numbers from 1 to 65535");
+        return NULL;
+    }
+    console_resize(target->console, (uint16_t)columns, (uint16_t)rows);
+    return json_object();
+}
+
+const struct control_verb control_verbs[] = {
+    {"status", true, verb_status},
+    {"pause", true, verb_pause},
+    {"resume", true, verb_resume},
+    {"reset", true, verb_reset},
+    {"powerdown", true, verb_powerdown},
+    {"quit", true, verb_quit},
+    {"console", false, verb_console},
+    {"window-size", false, verb_window_size},
+};
+const size_t control_verb_count = ARRAY_SIZE(control_verbs);

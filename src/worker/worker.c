@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See worker.h. worker_main() reads like the start order: descriptors, configuration, loop,
+ * console, control, machine; then the loop runs until the machine ends.
+ */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "config/vmx.h"
+#include "vm/vm.h"
+#include "worker/console.h"
+#include "worker/control.h"
+
+/* A panicking kernel prints some lines more; one with panic=N may reboot by itself. */
+enum { PANIC_GRACE_S = 2 };
+
+struct worker {
+    struct loop *loop;
+    struct log log;
+    struct console *console;
+    struct control *control;
+    struct control_target target;
+    struct machine_config config;
+    int panic_timer;
+    struct loop_watch *panic_watch;
+    char panic_line[200];
+    bool ended;
+};
+
+static void report(struct worker *worker, const char *end, uint32_t code, const char *message,
+                   bool usage)
+{
+    if (worker->ended)
+        return;
+    worker->ended = true;
+    if (worker->control != NULL)
+        control_event(worker->control,
+                      json_pack("{s:s, s:s, s:I, s:s, s:b}", "event", "end", "end", end, "code",
+                                (json_int_t)code, "message", message, "usage", (int)usage));
+}
+
+static void on_end(void *opaque, enum vm_end end, uint32_t code)
+{
+    struct worker *worker = opaque;
+    char message[256] = "";
+    const char *name = "quit";
+    switch (end) {
+    case VM_END_POWEROFF:
+        name = "poweroff";
+        break;
+    case VM_END_RESET:
+        name = "reset";
+        break;
+    case VM_END_QUIT:
+        break;
+    case VM_END_EXIT_CODE:
+        name = "exit-code";
+        break;
+    case VM_END_GUEST_CRASH:
+        name = "crash";
+        snprintf(message, sizeof(message), "the guest crashed: it %s",
+                 code == 0 ? "traps without end at its own trap vector"
+                           : "reported a failure when it switched itself off");
+        break;
+    }
+    if (worker->panic_line[0] != '\0' && end != VM_END_QUIT && end != VM_END_POWEROFF) {
+        name = "crash";
+        snprintf(message, sizeof(message), "the guest crashed: %s", worker->panic_line);
+    }
+    report(worker, name, code, message, false);
+    loop_quit(worker->loop, 0);
+}
+
+static void on_state(void *opaque, enum vm_state state)
+{
+    struct worker *worker = opaque;
+    if (worker->control != NULL)
+        control_event(worker->control, json_pack("{s:s, s:s}", "event", "state", "state",
+                                                 vm_state_name(state)));
+}
+
+static void on_panic_timer(void *opaque, int fd, unsigned events)
+{
+    struct worker *worker = opaque;
+    char message[256];
+    (void)fd, (void)events;
+    snprintf(message, sizeof(message), "the guest crashed: %s", worker->panic_line);
+    report(worker, "crash", 0, message, false);
+    loop_quit(worker->loop, 0);
+}
+
+static void on_panic(void *opaque, const char *line)
+{
+    struct worker *worker = opaque;
+    snprintf(worker->panic_line, sizeof(worker->panic_line), "%s", line);
+    /* The user asked the kernel to reboot after a panic: then that is what happens. */
+    const char *append = worker->config.append;
+    bool reboots = append != NULL && (strncmp(append, "panic=", 6) == 0 ||
+                                      strstr(append, " panic=") != NULL);
+    if (reboots && !worker->config.no_reboot) {
+        worker->panic_line[0] = '\0';
+        return;
+    }
+    struct itimerspec grace = {.it_value = {.tv_sec = PANIC_GRACE_S}};
+    timerfd_settime(worker->panic_timer, 0, &grace, NULL);
+}
+
+static void on_link_lost(void *opaque)
+{
+    struct worker *worker = opaque;
+    if (worker->target.vm != NULL)
+        vm_quit(worker->target.vm);
+    loop_quit(worker->loop, 0);
+}
+
+static bool read_config(struct worker *worker, int fd, struct error **err)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0 || status.st_size <= 0 || (size_t)status.st_size > VMX_MAX_SIZE)
+        return error_set(err, ERROR_INTERNAL, "the worker was started without a configuration");
+    size_t size = (size_t)status.st_size;
+    void *text = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (text == MAP_FAILED)
+        return error_set_errno(err, errno, "cannot read the configuration");
+    bool good = vmx_parse(text, size, "configuration", &worker->config, err);
+    munmap(text, size);
+    return good;
+}
+
+static bool console_kind_from(const char *word, enum console_kind *kind)
+{
+    static const char *const words[] = {"stream", "file", "listen", "none"};
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        if (strcmp(words[i], word) == 0) {
+            *kind = (enum console_kind)i;
+            return true;
+        }
+    return false;
+}
+
+static bool start(struct worker *worker, struct error **err)
+{
+    struct vm_env env = {
+        .loop = worker->loop,
+        .log = &worker->log,
+        .console = worker->config.virtio_console ? NULL : console_backend(worker->console),
+        .virtio_console = worker->config.virtio_console ? console_backend(worker->console) : NULL,
+        .on_end = on_end,
+        .on_state = on_state,
+        .opaque = worker,
+    };
+    worker->target.vm = vm_new(&worker->config, &env, err);
+    return worker->target.vm != NULL && vm_start(worker->target.vm, err);
+}
+
+static void finish(struct worker *worker)
+{
+    vm_free(worker->target.vm);
+    console_free(worker->console);
+    control_free(worker->control);
+    loop_watch_remove(worker->panic_watch);
+    if (worker->panic_timer >= 0)
+        close(worker->panic_timer);
+    loop_free(worker->loop);
+    machine_config_clear(&worker->config);
+}
+
+int worker_main(int argc, char **argv)
+{
+    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, KIND, LEVEL, COUNT };
+    struct worker worker = {.panic_timer = -1};
+    struct error *error = NULL;
+    enum console_kind kind;
+    int fds[KIND];
+    if (argc != COUNT || !console_kind_from(argv[KIND], &kind)) {
+        fputs("trapeze: 'worker' is started by 'trapeze run', not by hand\n", stderr);
+        return 1;
+    }
+    for (int i = CONFIG; i < KIND; i++) {
+        fds[i] = atoi(argv[i]);
+        if (fds[i] >= 0)
+            fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    log_init(&worker.log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");
+    machine_config_init(&worker.config);
+    worker.loop = loop_new(&error);
+    bool good = worker.loop != NULL;
+    if (good)
+        worker.control = control_new(worker.loop, fds[LINK], fds[LISTEN], &worker.target,
+                                     on_link_lost, &worker, &error);
+    good = good && worker.control != NULL && read_config(&worker, fds[CONFIG], &error);
+    if (good) {
+        worker.console = console_new(worker.loop, kind, fds[CONSOLE], on_panic, &worker, &error);
+        worker.target.console = worker.console;
+        worker.panic_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        good = worker.console != NULL;
+    }
+    if (good) {
+        worker.panic_watch = loop_watch_add(worker.loop, worker.panic_timer, LOOP_READABLE,
+                                            on_panic_timer, &worker, &error);
+        good = worker.panic_watch != NULL && start(&worker, &error);
+    }
+    if (good)
+        loop_run(worker.loop);
+    else
+        report(&worker, "refused", 0, error_message(error),
+               error_kind(error) == ERROR_USAGE);
+    bool told = worker.control != NULL;
+    if (!told)
+        fprintf(stderr, "trapeze: %s\n", error_message(error));
+    error_free(error);
+    finish(&worker);
+    return told ? 0 : 1;
+}

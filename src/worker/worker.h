@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The per-VM process. It gets everything it needs as inherited descriptors, runs one machine
+ * on one event loop, and says over its control link how the machine ended.
+ */
+#ifndef TRAPEZE_WORKER_WORKER_H
+#define TRAPEZE_WORKER_WORKER_H
+
+/* argv: "worker" CONFIG_FD CONSOLE_FD LINK_FD LISTEN_FD CONSOLE_KIND LOG_LEVEL; started by
+ * client/worker.c only. Returns the process's exit status (0 once it could report). */
+int worker_main(int argc, char **argv);
+
+#endif
