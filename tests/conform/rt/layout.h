@@ -10,8 +10,8 @@
 #define H_FRAME     16
 #define H_SFRAME    272
 #define H_CTX       528
-#define H_TRAP_SP   640
-#define H_STRAP_SP  648
+#define H_TRAP_SP   648
+#define H_STRAP_SP  656
 #define HART_SIZE   1024
 #define EXIT_MAGIC  0x7e57
 

@@ -14,9 +14,9 @@ _Static_assert(offsetof(struct hart, sframe) == H_SFRAME, "layout.h");
 _Static_assert(offsetof(struct hart, ctx) == H_CTX, "layout.h");
 _Static_assert(offsetof(struct hart, trap_sp) == H_TRAP_SP, "layout.h");
 _Static_assert(offsetof(struct hart, strap_sp) == H_STRAP_SP, "layout.h");
-_Static_assert(sizeof(struct hart) <= HART_SIZE, "layout.h");
+_Static_assert(sizeof(struct hart) == HART_SIZE, "layout.h");
 
-struct hart harts[MAX_HARTS] __attribute__((aligned(HART_SIZE)));
+struct hart harts[MAX_HARTS];
 u8 stacks[MAX_HARTS][STACK_SIZE] __attribute__((aligned(16)));
 static u8 trap_stacks[MAX_HARTS][4096] __attribute__((aligned(16)));
 static u8 strap_stacks[MAX_HARTS][4096] __attribute__((aligned(16)));
@@ -25,7 +25,8 @@ static u8 low_stacks[MAX_HARTS][8192] __attribute__((aligned(16)));
 u64 fdt_address;
 static u64 checks, failures;
 
-enum { MAX_REPORTED = 60 };
+/* Enough for the runner to tell every failure from the known ones of an oracle. */
+enum { MAX_REPORTED = 20000 };
 
 /* ---- console ------------------------------------------------------------------------------ */
 static void put(char c)
@@ -211,11 +212,11 @@ void check_no_trap(const char *fmt, ...)
 /* ---- traps -------------------------------------------------------------------------------- */
 static void leave(struct hart *h, u64 value)
 {
-    static const u8 ctx_regs[14] = {1, 2, 3, 8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26};
+    static const u8 ctx_regs[15] = {1,  2,  3,  8,  9,  18, 19, 20,
+                                     21, 22, 23, 24, 25, 26, 27};
     for (size_t i = 0; i < ARRAY_SIZE(ctx_regs); i++) {
         h->frame[ctx_regs[i]] = h->ctx[i];
     }
-    h->frame[27] = h->scratch[3];
     h->frame[4] = (u64)h;
     h->frame[10] = value;
     csr_write(mepc, h->ctx[0]);
@@ -295,9 +296,6 @@ void run_mode_exit(void);
 u64 enter(enum mode mode, u64 pc, const u64 regs[32])
 {
     struct hart *h = self();
-    u64 s11;
-    __asm__ volatile("mv %0, s11" : "=r"(s11));
-    h->scratch[3] = s11;
     u64 mie = csr_read(mstatus) & MSTATUS_MIE;
     csr_clear(mstatus, MSTATUS_MIE | MSTATUS_MPP | MSTATUS_MPIE);
     csr_set(mstatus, MPP(mode) | (mie ? MSTATUS_MPIE : 0));

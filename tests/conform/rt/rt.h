@@ -44,7 +44,7 @@ struct hart {
     u64 at;      /* address of the instruction TRY expects to trap */
     u64 frame[32];
     u64 sframe[32];
-    u64 ctx[14]; /* ra sp gp s0..s10 s11 of the M-mode caller of enter() */
+    u64 ctx[15]; /* ra sp gp s0..s11 of the M-mode caller of enter() */
     u64 trap_sp;
     u64 strap_sp;
     struct trap t;
@@ -58,7 +58,7 @@ struct hart {
     void (*start)(void); /* other harts: function to run, set by start_hart */
     u64 done;            /* and cleared here when it returned */
     u64 scratch[4];      /* for guests */
-};
+} __attribute__((aligned(HART_SIZE)));
 
 static inline struct hart *self(void)
 {
@@ -121,7 +121,6 @@ u64 run_mode(enum mode mode, u64 (*fn)(u64, u64), u64 a0, u64 a1);
 void s_trap_install(void);
 void s_trap(void);
 void m_trap(void);
-/* From S or U mode: run one function in M-mode?  Not offered: return to M-mode and do it there. */
 
 /* ---- machine ------------------------------------------------------------------------------ */
 #define UART_BASE  0x10000000ul

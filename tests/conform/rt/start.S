@@ -169,10 +169,10 @@ mprv_\name:
     STUB lr, lr.d a0, (a1)
     STUB sc, sc.d a0, a2, (a1)
     STUB fetch, jr a1
-    STUB cbo_zero, cbo.zero (a1)
-    STUB cbo_clean, cbo.clean (a1)
-    STUB cbo_flush, cbo.flush (a1)
-    STUB cbo_inval, cbo.inval (a1)
+    STUB cbo_zero, cbo.zero 0(a1)
+    STUB cbo_clean, cbo.clean 0(a1)
+    STUB cbo_flush, cbo.flush 0(a1)
+    STUB cbo_inval, cbo.inval 0(a1)
     STUB prefetch_w, prefetch.w 0(a1)
     STUB sfence, sfence.vma
     .section .stubs, "ax"
