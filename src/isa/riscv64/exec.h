@@ -20,12 +20,12 @@ rv_exec_fn rv_exec_hint; /* does nothing */
 /* rv_system.c */
 rv_exec_fn rv_exec_ebreak;
 
-/* Returned by an instruction that may have made an interrupt takeable, or that changed what
- * instructions behind it mean: the block ends here. */
-static inline enum rv_result rv_synchronize(struct rv_hart *hart, const struct rv_insn *insn)
+/* Returned by an instruction that may have made an interrupt takeable (its VCPU_ATTENTION_IRQ
+ * is looked at between blocks), or that changed what the instructions behind it mean. */
+static inline enum rv_result rv_leave_block(struct rv_hart *hart, const struct rv_insn *insn)
 {
     hart->pc = rv_insn_pc(hart, insn) + insn->length;
-    return RV_SYNC;
+    return RV_JUMP;
 }
 
 /* An instruction that computes `expression` of a = x[rs1] and b = x[rs2] (or of a and imm,

@@ -35,7 +35,6 @@ enum rv_result {
     RV_NEXT, /* go on with the instruction behind this one; pc untouched */
     RV_JUMP, /* hart->pc is the address of the next instruction */
     RV_TRAP, /* hart->trap is set, nothing architectural changed; pc untouched */
-    RV_SYNC, /* as RV_JUMP, and an interrupt may have become takeable (CSR write, sret) */
     RV_EXIT  /* hart->pc is the next instruction's address and hart->exit says why to leave */
 };
 

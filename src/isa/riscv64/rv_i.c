@@ -139,8 +139,7 @@ static enum rv_result exec_fence_i(struct rv_hart *hart, const struct rv_insn *i
 {
     atomic_thread_fence(memory_order_seq_cst);
     hart->fence_i_epoch++;
-    hart->pc = rv_insn_pc(hart, insn) + insn->length;
-    return RV_JUMP;
+    return rv_leave_block(hart, insn);
 }
 
 static const struct rv_row rows[] = {

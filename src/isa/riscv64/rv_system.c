@@ -37,7 +37,7 @@ static enum rv_result trap_return(struct rv_hart *hart, uint64_t enable, uint64_
     hart->privilege = privilege;
     hart->pc = pc;
     rv_mode_changed(hart);
-    return RV_SYNC;
+    return RV_JUMP;
 }
 
 static enum rv_result exec_mret(struct rv_hart *hart, const struct rv_insn *insn)
@@ -64,7 +64,7 @@ static enum rv_result exec_wfi(struct rv_hart *hart, const struct rv_insn *insn)
         (hart->privilege == RV_S && (hart->mstatus & RV_MSTATUS_TW) != 0))
         return rv_raise_illegal(hart, insn);
     if ((rv_mip(hart) & hart->mie) != 0)
-        return rv_synchronize(hart, insn);
+        return rv_leave_block(hart, insn);
     hart->pc = rv_insn_pc(hart, insn) + insn->length;
     hart->exit = VCPU_EXIT_WAIT;
     return RV_EXIT;
@@ -80,8 +80,7 @@ static enum rv_result exec_sfence_vma(struct rv_hart *hart, const struct rv_insn
         rv_tlb_flush_all(hart);
     else
         rv_tlb_flush_page(hart, hart->x[insn->rs1]);
-    hart->pc = rv_insn_pc(hart, insn) + insn->length;
-    return RV_JUMP;
+    return rv_leave_block(hart, insn);
 }
 
 /* sfence.w.inval and sfence.inval.ir: order what is already in order; TVM does not apply. */

@@ -18,7 +18,7 @@ static bool is_plain(unsigned csr)
 
 static enum rv_result after_write(struct rv_hart *hart, const struct rv_insn *insn, unsigned csr)
 {
-    return is_plain(csr) ? RV_NEXT : rv_synchronize(hart, insn);
+    return is_plain(csr) ? RV_NEXT : rv_leave_block(hart, insn);
 }
 
 static enum rv_result swap(struct rv_hart *hart, const struct rv_insn *insn, uint64_t operand)
@@ -80,7 +80,7 @@ static enum rv_result exec_csrrci(struct rv_hart *hart, const struct rv_insn *in
     return modify(hart, insn, CLEAR, insn->rs1);
 }
 
-/* Not RV_ROW_ENDS_BLOCK: reads and plain writes go on; the others leave by RV_SYNC. */
+/* Not RV_ROW_ENDS_BLOCK: reads and plain writes go on; the others leave the block. */
 static const struct rv_row rows[] = {
     {"csrrw", 0x00001073, 0x0000707f, RV_FORMAT_CSR, exec_csrrw, 0},
     {"csrrs", 0x00002073, 0x0000707f, RV_FORMAT_CSR, exec_csrrs, 0},

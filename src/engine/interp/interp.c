@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The interpreter's loop: find the block at pc, call the functions of its instructions until
+ * one of them says something else than RV_NEXT, account for what retired, look up.
+ *
+ * Invariants
+ *   - Between blocks the architectural state is exact; inside one, pc is that of the block's
+ *     first instruction and vcpu.retired lags by the instruction's index.
+ *   - Requests (vcpu.attention) are obeyed between any two blocks.
+ *   - No more instructions retire than the budget says: the last block may be run in part.
+ */
+#include "engine/interp/interp.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "engine/interp/blocks.h"
+
+struct interp {
+    struct blocks blocks;
+    uint64_t trapped_at; /* vcpu.retired at the last trap */
+};
+
+static bool interp_supports(const struct isa *isa)
+{
+    return isa == &isa_riscv64;
+}
+
+static bool interp_attach(struct vcpu *vcpu, struct error **err)
+{
+    struct interp *interp = alloc_zeroed(1, sizeof(*interp));
+    if (!blocks_init(&interp->blocks, err)) {
+        free(interp);
+        return false;
+    }
+    interp->trapped_at = UINT64_MAX;
+    vcpu->engine = &engine_interp;
+    vcpu->engine_data = interp;
+    return true;
+}
+
+static void interp_detach(struct vcpu *vcpu)
+{
+    struct interp *interp = vcpu->engine_data;
+    if (!interp)
+        return;
+    blocks_destroy(&interp->blocks);
+    free(interp);
+    vcpu->engine = NULL;
+    vcpu->engine_data = NULL;
+}
+
+/* Delivers hart->trap. False: the guest does nothing but trap at its own trap vector. */
+static bool deliver_trap(struct interp *interp, struct rv_hart *hart, uint64_t epc)
+{
+    if (hart->vcpu.retired != interp->trapped_at)
+        hart->wedge_count = 0; /* it got somewhere since the last trap */
+    interp->trapped_at = hart->vcpu.retired;
+    rv_take_trap(hart, epc);
+    return hart->wedge_count < RV_WEDGE_LIMIT;
+}
+
+/* Obeys what other threads asked for. False: leave with *exit. */
+static bool look_up(struct rv_hart *hart, enum vcpu_exit *exit)
+{
+    struct vcpu *vcpu = &hart->vcpu;
+    rv_obey_attention(hart);
+    rv_take_interrupt(hart);
+    if ((atomic_load(&vcpu->attention) & VCPU_ATTENTION_KICK) == 0)
+        return true;
+    atomic_fetch_and(&vcpu->attention, ~(uint32_t)VCPU_ATTENTION_KICK);
+    *exit = vcpu->htif_value != 0 ? VCPU_EXIT_HTIF : VCPU_EXIT_KICK;
+    return false;
+}
+
+/* Runs a block; *last is the instruction that ended it. */
+static inline enum rv_result run_block(struct rv_hart *hart, const struct block *block,
+                                       const struct rv_insn **last)
+{
+    const struct rv_insn *insn = block->insns;
+    enum rv_result result;
+    while ((result = insn->exec(hart, insn)) == RV_NEXT)
+        insn++;
+    *last = insn;
+    return result;
+}
+
+/* Runs the first `count` instructions of a longer block. */
+static enum rv_result run_part(struct rv_hart *hart, const struct block *block, unsigned count,
+                               const struct rv_insn **last)
+{
+    for (unsigned i = 0; i < count; i++) {
+        *last = &block->insns[i];
+        enum rv_result result = (*last)->exec(hart, *last);
+        if (result != RV_NEXT)
+            return result;
+    }
+    hart->pc += block->insns[count].offset;
+    return RV_JUMP;
+}
+
+/* What is rarer than a jump. False: leave with *exit. */
+static bool conclude(struct interp *interp, struct rv_hart *hart, const struct rv_insn *insn,
+                     enum rv_result result, enum vcpu_exit *exit)
+{
+    hart->vcpu.retired += insn->index;
+    switch (result) {
+    case RV_TRAP:
+        *exit = VCPU_EXIT_WEDGED;
+        return deliver_trap(interp, hart, rv_insn_pc(hart, insn));
+    case RV_EXIT:
+        *exit = hart->exit;
+        if (hart->exit != VCPU_EXIT_ECALL) /* an ecall does not retire (P §3.3.1) */
+            hart->vcpu.retired++;
+        return false;
+    case RV_JUMP:
+    case RV_NEXT:
+        break;
+    }
+    hart->vcpu.retired++;
+    return true;
+}
+
+static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint64_t budget)
+{
+    struct vcpu *vcpu = &hart->vcpu;
+    enum vcpu_exit exit = VCPU_EXIT_BUDGET;
+    uint64_t limit = vcpu->retired + budget;
+    if (limit < budget)
+        limit = UINT64_MAX;
+    /* What was pending when the hart last left, or was made so by the machine. */
+    rv_take_interrupt(hart);
+    for (;;) {
+        if (UNLIKELY(atomic_load(&vcpu->attention) != 0) && !look_up(hart, &exit))
+            return exit;
+        uint64_t left = limit - vcpu->retired;
+        if (UNLIKELY(left == 0))
+            return VCPU_EXIT_BUDGET;
+        const struct block *block = blocks_find(&interp->blocks, hart);
+        if (UNLIKELY(!block)) {
+            if (!deliver_trap(interp, hart, hart->pc))
+                return VCPU_EXIT_WEDGED;
+            continue;
+        }
+        const struct rv_insn *last;
+        enum rv_result result = LIKELY(block->count <= left)
+                                    ? run_block(hart, block, &last)
+                                    : run_part(hart, block, (unsigned)left, &last);
+        if (LIKELY(result == RV_JUMP))
+            vcpu->retired += last->index + 1u;
+        else if (!conclude(interp, hart, last, result, &exit))
+            return exit;
+    }
+}
+
+static enum vcpu_exit interp_run(struct vcpu *vcpu, uint64_t budget)
+{
+    /* seq_cst, and attention is read behind it: see isa/vcpu.c. */
+    atomic_store(&vcpu->in_guest, true);
+    enum vcpu_exit exit = run_loop(vcpu->engine_data, rv_hart_of(vcpu), budget);
+    atomic_store(&vcpu->in_guest, false);
+    return exit;
+}
+
+const struct engine engine_interp = {
+    .name = "interp",
+    .supports = interp_supports,
+    .attach = interp_attach,
+    .detach = interp_detach,
+    .run = interp_run,
+};
