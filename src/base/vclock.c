@@ -114,13 +114,14 @@ int64_t vclock_now(struct vclock *clock)
     }
 }
 
-/* Lock held. Sets what vclock_now() reads, as one change. */
-static void set_time(struct vclock *clock, bool running, int64_t virtual_ns, int64_t host_ns)
+/* Lock held. Between the two, vclock_now() waits. */
+static void begin_change(struct vclock *clock)
 {
     atomic_fetch_add(&clock->sequence, 1);
-    atomic_store(&clock->running, running);
-    atomic_store(&clock->base_virtual, virtual_ns);
-    atomic_store(&clock->base_host, host_ns);
+}
+
+static void end_change(struct vclock *clock)
+{
     atomic_fetch_add(&clock->sequence, 1);
 }
 
@@ -159,7 +160,9 @@ void vclock_set_now(struct vclock *clock, int64_t now_ns)
     assert(now_ns >= 0);
     pthread_mutex_lock(&clock->lock);
     assert(!atomic_load(&clock->running));
-    set_time(clock, false, now_ns, 0);
+    begin_change(clock);
+    atomic_store(&clock->base_virtual, now_ns);
+    end_change(clock);
     pthread_mutex_unlock(&clock->lock);
 }
 
@@ -167,10 +170,13 @@ void vclock_pause(struct vclock *clock)
 {
     pthread_mutex_lock(&clock->lock);
     if (atomic_load(&clock->running)) {
+        begin_change(clock);
+        atomic_store(&clock->running, false);
+        /* The host clock is read after begin_change(): whoever read a later time before
+         * would see virtual time go back. */
         if (clock->mode == VCLOCK_REAL)
-            set_time(clock, false, vclock_now(clock), 0);
-        else
-            atomic_store(&clock->running, false); /* advances go on: leave base_virtual alone */
+            atomic_fetch_add(&clock->base_virtual, host_now() - atomic_load(&clock->base_host));
+        end_change(clock);
     }
     pthread_mutex_unlock(&clock->lock);
 }
@@ -179,10 +185,10 @@ void vclock_resume(struct vclock *clock)
 {
     pthread_mutex_lock(&clock->lock);
     if (!atomic_load(&clock->running)) {
-        if (clock->mode == VCLOCK_REAL)
-            set_time(clock, true, atomic_load(&clock->base_virtual), host_now());
-        else
-            atomic_store(&clock->running, true);
+        begin_change(clock);
+        atomic_store(&clock->base_host, host_now());
+        atomic_store(&clock->running, true);
+        end_change(clock);
     }
     pthread_mutex_unlock(&clock->lock);
     tell_rearm(clock);

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Prints "N passed, N failed, N skipped" for the test runs of build directories.
+
+    count_tests.py BUILD_DIRECTORY...
+
+Reads meson-logs/testlog.json. A program that speaks TAP counts as many tests as it ran,
+any other counts as one; a program that failed otherwise than by a failed case (a crash, a
+timeout, a wrong plan) counts as one more failure, and so does a directory where nothing
+ran. Exit status 0 only if something passed and nothing failed.
+"""
+import collections
+import json
+import pathlib
+import re
+import sys
+
+CASE = re.compile(r"^(not )?ok\b[^#]*(?:#\s*(\w+))?", re.MULTILINE)
+
+
+def count_program(record):
+    """Outcomes of one program: a Counter of passed, failed, skipped."""
+    counts = collections.Counter()
+    for case in CASE.finditer(record.get("stdout") or ""):
+        directive = (case[2] or "").upper()
+        if directive.startswith("SKIP"):
+            counts["skipped"] += 1
+        elif case[1] and directive != "TODO":
+            counts["failed"] += 1
+        else:
+            counts["passed"] += 1
+    result = record["result"]
+    if result == "SKIP":
+        counts["skipped"] += not counts["skipped"]
+    elif result not in ("OK", "EXPECTEDFAIL"):
+        counts["failed"] += not counts["failed"]
+    elif not counts:
+        counts["passed"] += 1
+    return counts
+
+
+def main(directories):
+    total = collections.Counter()
+    bad = []
+    for directory in directories:
+        log = pathlib.Path(directory, "meson-logs", "testlog.json")
+        records = []
+        if log.exists():
+            records = [json.loads(line) for line in log.read_text().splitlines() if line]
+        if not records:
+            total["failed"] += 1
+            bad.append(f"{directory}: it did not build, or no test ran")
+        for record in records:
+            counts = count_program(record)
+            total += counts
+            if counts["failed"]:
+                bad.append(f"{directory}: {record['name']}: {record['result']}, see {log.with_suffix('.txt')}")
+    print()
+    for line in bad:
+        print(f"failed in {line}")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 0 if total["passed"] and not total["failed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
