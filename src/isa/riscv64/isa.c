@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The riscv64 ISA as the machine sees it: making, resetting and describing harts. Their
+ * declared state is in state.c.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "isa/riscv64/isa_internal.h"
+#include "isa/riscv64/mmu_internal.h"
+
+/* In canonical order (U §36.4, table 36.1): the single letters, then Z* by the category that
+ * their second letter names, then S*. */
+static const char *const extensions[] = {
+    "i",      "m",      "a",     "f",        "d",           "c",      "zicbom", "zicbop", "zicboz",
+    "zicntr", "zicond", "zicsr", "zifencei", "zihintpause", "zihpm",  "zawrs",  "zba",    "zbb",
+    "zbs",    "sstc",   "svadu", "svinval",  "svnapot",     "svpbmt", "svvptc",
+};
+
+static const char isa_string[] =
+    "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zihpm_zawrs_"
+    "zba_zbb_zbs_sstc_svadu_svinval_svnapot_svpbmt_svvptc";
+
+const char *rv_isa_string(void)
+{
+    return isa_string;
+}
+
+size_t rv_isa_extension_count(void)
+{
+    return ARRAY_SIZE(extensions);
+}
+
+const char *rv_isa_extension(size_t index)
+{
+    return index < ARRAY_SIZE(extensions) ? extensions[index] : NULL;
+}
+
+/* On the thread that runs the clock's timers: see priv.c. */
+static void stimer_fired(void *opaque)
+{
+    vcpu_attention(opaque, VCPU_ATTENTION_TIMER);
+}
+
+static void hart_reset(struct vcpu *vcpu)
+{
+    struct rv_hart *hart = rv_hart_of(vcpu);
+    vcpu->retired = 0;
+    vcpu->htif_value = 0;
+    memset(hart->x, 0, sizeof(hart->x));
+    memset(hart->f, 0, sizeof(hart->f));
+    hart->pc = 0;
+    hart->fflags = 0;
+    hart->frm = 0;
+    hart->privilege = RV_M;
+    hart->reservation_gpa = 0;
+    hart->reservation_value = 0;
+    hart->reservation_size = 0;
+    hart->trap = (struct rv_trap){0};
+
+    hart->mstatus = RV_MSTATUS_FIXED;
+    hart->medeleg = hart->mideleg = hart->mie = hart->mip_software = 0;
+    hart->mtvec = hart->mscratch = hart->mepc = hart->mcause = hart->mtval = 0;
+    hart->stvec = hart->sscratch = hart->sepc = hart->scause = hart->stval = 0;
+    hart->satp = 0;
+    hart->mcounteren = hart->scounteren = hart->mcountinhibit = 0;
+    /* The device tree promises Svpbmt and Svadu, and firmware that is older than these bits
+     * (OpenSBI 1.1) leaves them as it finds them. */
+    hart->menvcfg = RV_MENVCFG_PBMTE | RV_MENVCFG_ADUE;
+    hart->senvcfg = 0;
+    hart->cycle_offset = hart->instret_offset = 0;
+    hart->cycle_frozen = hart->instret_frozen = 0;
+    atomic_store(&hart->stimecmp, UINT64_MAX);
+    memset(hart->pmpcfg, 0, sizeof(hart->pmpcfg));
+    memset(hart->pmpaddr, 0, sizeof(hart->pmpaddr));
+    rv_rebuild_derived(hart);
+}
+
+void rv_rebuild_derived(struct rv_hart *hart)
+{
+    hart->wedge_count = 0;
+    hart->fence_i_epoch++;
+    rv_pmp_update(hart);
+    rv_tlb_flush_all(hart);
+    rv_stimer_update(hart);
+    rv_mode_changed(hart);
+}
+
+static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
+{
+    struct rv_hart *hart = calloc(1, sizeof(*hart));
+    if (!hart) {
+        error_set_errno(err, ENOMEM, "cannot make vCPU %u", setup->index);
+        return NULL;
+    }
+    struct vcpu *vcpu = &hart->vcpu;
+    vcpu->isa = &isa_riscv64;
+    vcpu->index = setup->index;
+    vcpu->mem = setup->mem;
+    vcpu->timebase = setup->timebase;
+    vcpu->log = setup->log;
+    vcpu->wake = setup->wake;
+    vcpu->owner = setup->owner;
+    hart->stimer = vtimer_new(setup->timebase->clock, stimer_fired, vcpu);
+    rv_tlb_init(hart);
+    hart_reset(vcpu);
+    return vcpu;
+}
+
+static void hart_free(struct vcpu *vcpu)
+{
+    if (!vcpu)
+        return;
+    struct rv_hart *hart = rv_hart_of(vcpu);
+    vtimer_free(hart->stimer);
+    free(hart);
+}
+
+static uint64_t hart_pc(const struct vcpu *vcpu)
+{
+    return ((const struct rv_hart *)(const void *)vcpu)->pc;
+}
+
+/* P §3.3.3: neither the global enables nor delegation matter to wfi. */
+static bool hart_wait_is_over(struct vcpu *vcpu)
+{
+    struct rv_hart *hart = rv_hart_of(vcpu);
+    return rv_mip(hart) & hart->mie;
+}
+
+static void hart_drop(struct vcpu *vcpu, uint32_t bits)
+{
+    struct rv_hart *hart = rv_hart_of(vcpu);
+    if (bits & VCPU_ATTENTION_TLB)
+        rv_tlb_flush_all(hart);
+    if (bits & VCPU_ATTENTION_FENCE_I)
+        hart->fence_i_epoch++;
+}
+
+static bool hart_translate(struct vcpu *vcpu, uint64_t va, uint64_t *gpa)
+{
+    return rv_translate_debug(rv_hart_of(vcpu), va, gpa);
+}
+
+/* ---- as text ---- */
+
+static const char *const x_names[32] = {
+    "zero", "ra", "sp", "gp", "tp",  "t0",  "t1", "t2", "s0", "s1", "a0",
+    "a1",   "a2", "a3", "a4", "a5",  "a6",  "a7", "s2", "s3", "s4", "s5",
+    "s6",   "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
+};
+
+static const struct {
+    const char *name;
+    uint32_t offset;
+} dumped[] = {
+#define DUMP(member)                                                                               \
+    {                                                                                              \
+#member, (uint32_t)offsetof(struct rv_hart, member)                                        \
+    }
+    DUMP(mstatus), DUMP(mie),    DUMP(medeleg), DUMP(mideleg),  DUMP(mtvec),
+    DUMP(mepc),    DUMP(mcause), DUMP(mtval),   DUMP(stvec),    DUMP(sepc),
+    DUMP(scause),  DUMP(stval),  DUMP(satp),    DUMP(sscratch),
+#undef DUMP
+};
+
+struct text {
+    char *at;
+    size_t left;
+};
+
+static void __attribute__((format(printf, 2, 3))) put(struct text *text, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text->at, text->left, format, arguments);
+    va_end(arguments);
+    size_t used = length < 0 ? 0 : (size_t)length;
+    if (used >= text->left)
+        used = text->left > 0 ? text->left - 1 : 0; /* cut; what follows is lost as well */
+    text->at += used;
+    text->left -= used;
+}
+
+static void hart_dump(const struct vcpu *vcpu, char *to, size_t size)
+{
+    const struct rv_hart *hart = (const struct rv_hart *)(const void *)vcpu;
+    struct text text = {to, size};
+    put(&text, "hart %u: pc %016llx, mode %c, %llu instructions retired\n", vcpu->index,
+        (unsigned long long)hart->pc, "US?M"[hart->privilege & 3],
+        (unsigned long long)vcpu -> retired);
+    for (unsigned i = 1; i < 32; i++)
+        put(&text, "%8s %016llx%s", x_names[i], (unsigned long long)hart->x[i],
+            i % 4 == 0 || i == 31 ? "\n" : "");
+    for (size_t i = 0; i < ARRAY_SIZE(dumped); i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)hart + dumped[i].offset, sizeof(value));
+        put(&text, "%8s %016llx%s", dumped[i].name, (unsigned long long)value,
+            i % 4 == 3 || i + 1 == ARRAY_SIZE(dumped) ? "\n" : "");
+    }
+}
+
+const struct isa isa_riscv64 = {
+    .name = "riscv64",
+    .state = &rv_hart_state,
+    .vcpu_new = hart_new,
+    .vcpu_free = hart_free,
+    .vcpu_reset = hart_reset,
+    .pc = hart_pc,
+    .wait_is_over = hart_wait_is_over,
+    .drop = hart_drop,
+    .translate = hart_translate,
+    .disassemble = rv_disassemble,
+    .dump = hart_dump,
+};

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Loads, stores, fetches and atomics that the inline TLB look-up does not serve, and the TLB
+ * itself. A slow access is cut at the page boundary into one or two parts; every part is
+ * placed (translated, checked) before anything is read or written.
+ *
+ * Flushes in the middle. Noting a write may call listeners that wait for other vCPUs, and
+ * while they wait this hart obeys requests to drop translations. So an access that finds
+ * tlb_generation changed since it began starts again: neither an old translation nor the note
+ * of a write whose dirty flag has been taken meanwhile is ever acted on.
+ *
+ * TLB invariants
+ *   - RAM only; a page is filled only if PMP has one answer for all of it.
+ *   - A store entry: D is set in the PTE, the write was noted in this generation, the page
+ *     was not MEM_PAGE_CODE, and vcpu.htif_tohost is not in it.
+ *   - Bank M is never translated; U, S and S_SUM hold what satp, MXR and menvcfg said when they
+ *     were filled and are flushed when those change.
+ */
+#include "isa/riscv64/mmu_internal.h"
+
+#include <assert.h>
+
+#define PAGE_MASK (MEM_PAGE_SIZE - 1)
+
+/* ---- flushing ---- */
+
+static void flush_table(struct rv_tlb *tlb)
+{
+    if (tlb->fills <= RV_TLB_LOG) {
+        for (uint32_t i = 0; i < tlb->fills; i++)
+            tlb->entry[tlb->log[i]].tag = RV_TLB_INVALID;
+    } else {
+        for (size_t i = 0; i < RV_TLB_ENTRIES; i++)
+            tlb->entry[i].tag = RV_TLB_INVALID;
+    }
+    tlb->fills = 0;
+}
+
+static void forget_superpages(struct rv_hart *hart)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        hart->super_first[half] = UINT64_MAX;
+        hart->super_last[half] = 0;
+    }
+}
+
+void rv_tlb_init(struct rv_hart *hart)
+{
+    for (unsigned bank = 0; bank < RV_BANKS; bank++)
+        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
+            hart->tlb[bank][kind].fills = UINT32_MAX;
+    rv_tlb_flush_all(hart);
+}
+
+void rv_tlb_flush_translated(struct rv_hart *hart)
+{
+    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
+        if (bank == RV_BANK_M)
+            continue;
+        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
+            flush_table(&hart->tlb[bank][kind]);
+    }
+    forget_superpages(hart);
+    hart->tlb_generation++;
+}
+
+void rv_tlb_flush_all(struct rv_hart *hart)
+{
+    for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
+        flush_table(&hart->tlb[RV_BANK_M][kind]);
+    rv_tlb_flush_translated(hart);
+}
+
+void rv_tlb_flush_loads(struct rv_hart *hart)
+{
+    for (unsigned bank = 0; bank < RV_BANKS; bank++)
+        if (bank != RV_BANK_M)
+            flush_table(&hart->tlb[bank][RV_LOAD]);
+    hart->tlb_generation++;
+}
+
+void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va)
+{
+    size_t half = va >> 63;
+    /* P §10.2.1: any address in a leaf orders the whole leaf, whose entries we cannot tell
+     * from others. */
+    if (va >= hart->super_first[half] && va <= hart->super_last[half]) {
+        rv_tlb_flush_translated(hart);
+        return;
+    }
+    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
+        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++) {
+            struct rv_tlb_entry *entry = rv_tlb_slot(&hart->tlb[bank][kind], va);
+            if (entry->tag == align_down(va, MEM_PAGE_SIZE))
+                entry->tag = RV_TLB_INVALID;
+        }
+    }
+    hart->tlb_generation++;
+}
+
+/* ---- filling ---- */
+
+static void fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const uint8_t *host,
+                 uint64_t page_size)
+{
+    struct rv_tlb_entry *entry = rv_tlb_slot(tlb, va);
+    uint64_t page = align_down(va, MEM_PAGE_SIZE);
+    /* An entry that is replaced is in the log already. */
+    if (entry->tag == RV_TLB_INVALID) {
+        if (tlb->fills < RV_TLB_LOG)
+            tlb->log[tlb->fills] = (uint16_t)((va >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1));
+        if (tlb->fills <= RV_TLB_LOG)
+            tlb->fills++;
+    }
+    entry->tag = page;
+    entry->addend = (uint64_t)(uintptr_t)host - va;
+
+    if (page_size > MEM_PAGE_SIZE) {
+        size_t half = va >> 63;
+        uint64_t first = align_down(va, page_size), last = first + (page_size - 1);
+        if (first < hart->super_first[half])
+            hart->super_first[half] = first;
+        if (last > hart->super_last[half])
+            hart->super_last[half] = last;
+    }
+}
+
+static bool holds_tohost(const struct rv_hart *hart, uint64_t gpa)
+{
+    uint64_t tohost = hart->vcpu.htif_tohost;
+    return tohost != 0 && (gpa ^ tohost) < MEM_PAGE_SIZE;
+}
+
+void rv_note_write(struct rv_hart *hart, struct mem_ram *ram, uint64_t gpa)
+{
+    uint64_t generation;
+    do {
+        generation = hart->tlb_generation;
+        mem_note_write(hart->vcpu.mem, ram, gpa);
+    } while (generation != hart->tlb_generation);
+}
+
+/* ---- placing one part of an access ---- */
+
+struct place {
+    uint8_t *host; /* NULL: not RAM */
+    uint64_t gpa;
+};
+
+static const struct {
+    uint8_t page, access;
+} fault_causes[RV_ACCESS_KINDS] = {
+    [RV_LOAD] = {RV_CAUSE_LOAD_PAGE, RV_CAUSE_LOAD_ACCESS},
+    [RV_STORE] = {RV_CAUSE_STORE_PAGE, RV_CAUSE_STORE_ACCESS},
+    [RV_FETCH] = {RV_CAUSE_FETCH_PAGE, RV_CAUSE_FETCH_ACCESS},
+};
+
+static bool fault(struct rv_hart *hart, enum rv_access access, enum rv_fault what, uint64_t va)
+{
+    const bool page = what == RV_FAULT_PAGE;
+    rv_raise(hart, page ? fault_causes[access].page : fault_causes[access].access, va);
+    return false;
+}
+
+static unsigned effective_privilege(const struct rv_hart *hart, enum rv_access access)
+{
+    return access == RV_FETCH ? hart->privilege : hart->data_privilege;
+}
+
+static struct rv_tlb *current_tlb(const struct rv_hart *hart, enum rv_access access)
+{
+    return access == RV_LOAD    ? hart->tlb_load
+           : access == RV_STORE ? hart->tlb_store
+                                : hart->tlb_fetch;
+}
+
+/* gpa of a host address that came from a TLB entry. There are one or two RAM regions. */
+static uint64_t host_to_gpa(const struct rv_hart *hart, const uint8_t *host)
+{
+    size_t count = mem_ram_count(hart->vcpu.mem);
+    for (size_t i = 0; i < count; i++) {
+        const struct mem_ram *ram = mem_ram_at(hart->vcpu.mem, i);
+        uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)ram->host);
+        if (offset < ram->size)
+            return ram->gpa + offset;
+    }
+    assert(false && "a TLB entry points outside of RAM");
+    return 0;
+}
+
+/* The host address of va if the TLB knows it, else NULL. */
+static uint8_t *tlb_find(const struct rv_hart *hart, uint64_t va, enum rv_access access)
+{
+    const struct rv_tlb_entry *entry = rv_tlb_slot(current_tlb(hart, access), va);
+    if (entry->tag != align_down(va, MEM_PAGE_SIZE))
+        return NULL;
+    return (uint8_t *)(uintptr_t)(va + entry->addend);
+}
+
+/* Where [va, va+size), which lies in one page, is. A store's page is noted as written. The
+ * caller checks tlb_generation before it acts on the place. */
+static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv_access access,
+                       struct place *place)
+{
+    unsigned privilege = effective_privilege(hart, access);
+    uint64_t generation = hart->tlb_generation;
+    struct rv_translation to;
+    enum rv_fault what = rv_walk(hart, va, access, privilege, &to);
+    if (what != RV_FAULT_NONE)
+        return fault(hart, access, what, va);
+    if (!rv_pmp_allows(hart, to.gpa, size, access, privilege))
+        return fault(hart, access, RV_FAULT_ACCESS, va);
+
+    *place = (struct place){.gpa = to.gpa};
+    struct mem_ram *ram = mem_ram_find(hart->vcpu.mem, to.gpa);
+    if (!ram)
+        return true;
+    uint64_t offset = to.gpa - ram->gpa;
+    place->host = ram->host + offset;
+    if (access == RV_STORE) {
+        rv_note_write(hart, ram, to.gpa);
+        unsigned flags = atomic_load(&ram->flags[offset >> MEM_PAGE_SHIFT]);
+        if ((flags & MEM_PAGE_CODE) || holds_tohost(hart, to.gpa))
+            return true;
+    }
+    bool uniform;
+    uint64_t page = align_down(to.gpa, MEM_PAGE_SIZE);
+    (void)rv_pmp_permissions(hart, page, page + PAGE_MASK, privilege, &uniform);
+    if (uniform && generation == hart->tlb_generation)
+        fill(hart, current_tlb(hart, access), va, place->host, to.page_size);
+    return true;
+}
+
+/* ---- I/O ---- */
+
+/* During a callback this vCPU uses nothing that it has cached, and the callback may wait for
+ * a lock whose holder waits for this vCPU (vcpu.h). */
+static void leave_guest(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, false);
+}
+
+static void enter_guest(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_guest, true);
+    /* FENCE_I waits for the end of the block: what is left of it is decoded already, and this
+     * access and what follows count as having come before the fence. */
+    if (atomic_load(&vcpu->attention) & VCPU_ATTENTION_TLB) {
+        atomic_fetch_and(&vcpu->attention, ~(uint32_t)VCPU_ATTENTION_TLB);
+        vcpu->isa->drop(vcpu, VCPU_ATTENTION_TLB);
+    }
+}
+
+static bool io_access(struct rv_hart *hart, uint64_t va, const struct place *place, unsigned size,
+                      enum rv_access access, uint64_t *value)
+{
+    struct vcpu *vcpu = &hart->vcpu;
+    bool ok = false;
+    if ((place->gpa & (size - 1)) == 0) {
+        bool inside = atomic_load_explicit(&vcpu->in_guest, memory_order_relaxed);
+        if (inside)
+            leave_guest(vcpu);
+        ok = access == RV_LOAD ? mem_io_read(vcpu->mem, place->gpa, size, value)
+                               : mem_io_write(vcpu->mem, place->gpa, size, *value);
+        if (inside)
+            enter_guest(vcpu);
+    }
+    return ok || fault(hart, access, RV_FAULT_ACCESS, va);
+}
+
+/* ---- loads and stores ---- */
+
+/* An access in one or two parts. parts[1] is unused if it lies within one page. */
+struct split {
+    unsigned first; /* bytes in the first page */
+    struct place parts[2];
+};
+
+static bool place_one(struct rv_hart *hart, uint64_t va, unsigned size, bool crossing,
+                      enum rv_access access, struct place *place)
+{
+    place->host = tlb_find(hart, va, access);
+    if (place->host)
+        return true;
+    if (!place_part(hart, va, size, access, place))
+        return false;
+    /* Misaligned I/O (mmu.h): the address is that of the part which is at fault. */
+    if (crossing && !place->host)
+        return fault(hart, access, RV_FAULT_ACCESS, va);
+    return true;
+}
+
+static bool place_split(struct rv_hart *hart, uint64_t va, unsigned size, enum rv_access access,
+                        struct split *split)
+{
+    unsigned in_page = (unsigned)(MEM_PAGE_SIZE - (va & PAGE_MASK));
+    bool crossing = in_page < size;
+    split->first = crossing ? in_page : size;
+    uint64_t generation;
+    do {
+        generation = hart->tlb_generation;
+        if (!place_one(hart, va, split->first, crossing, access, &split->parts[0]))
+            return false;
+        if (crossing && !place_one(hart, va + split->first, size - split->first, true, access,
+                                   &split->parts[1]))
+            return false;
+    } while (generation != hart->tlb_generation);
+    return true;
+}
+
+bool rv_load_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t *value)
+{
+    struct split split;
+    *value = 0;
+    if (!place_split(hart, va, size, RV_LOAD, &split))
+        return false;
+    const uint8_t *host = split.parts[0].host;
+    if (!host)
+        return io_access(hart, va, &split.parts[0], size, RV_LOAD, value);
+
+    uint8_t bytes[8] = {0};
+    if (split.first == size && ((uintptr_t)host & (size - 1)) == 0) {
+        switch (size) { /* single-copy atomic */
+        case 1:
+            *value = __atomic_load_n(host, __ATOMIC_RELAXED);
+            return true;
+        case 2:
+            *value = __atomic_load_n((const uint16_t *)(const void *)host, __ATOMIC_RELAXED);
+            return true;
+        case 4:
+            *value = __atomic_load_n((const uint32_t *)(const void *)host, __ATOMIC_RELAXED);
+            return true;
+        default:
+            *value = __atomic_load_n((const uint64_t *)(const void *)host, __ATOMIC_RELAXED);
+            return true;
+        }
+    }
+    memcpy(bytes, host, split.first);
+    if (split.first < size)
+        memcpy(bytes + split.first, split.parts[1].host, size - split.first);
+    *value = load_le64(bytes);
+    return true;
+}
+
+static void store_aligned(uint8_t *host, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        __atomic_store_n(host, (uint8_t)value, __ATOMIC_RELAXED);
+        break;
+    case 2:
+        __atomic_store_n((uint16_t *)(void *)host, (uint16_t)value, __ATOMIC_RELAXED);
+        break;
+    case 4:
+        __atomic_store_n((uint32_t *)(void *)host, (uint32_t)value, __ATOMIC_RELAXED);
+        break;
+    default:
+        __atomic_store_n((uint64_t *)(void *)host, value, __ATOMIC_RELAXED);
+        break;
+    }
+}
+
+/* The host/target interface: a test tells its verdict by storing to tohost. 32-bit programs
+ * and headers store the low word alone. */
+static void check_tohost(struct rv_hart *hart, uint64_t gpa, unsigned size, uint64_t value)
+{
+    if (size < 8)
+        value = bits_get(value, 0, 8 * size);
+    if (hart->vcpu.htif_tohost == 0 || gpa != hart->vcpu.htif_tohost || value == 0)
+        return;
+    hart->vcpu.htif_value = value;
+    atomic_fetch_or(&hart->vcpu.attention, (uint32_t)VCPU_ATTENTION_KICK);
+}
+
+bool rv_store_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t value)
+{
+    struct split split;
+    if (!place_split(hart, va, size, RV_STORE, &split))
+        return false;
+    struct place *place = &split.parts[0];
+    if (!place->host)
+        return io_access(hart, va, place, size, RV_STORE, &value);
+
+    if (split.first == size && ((uintptr_t)place->host & (size - 1)) == 0) {
+        store_aligned(place->host, size, value);
+        if (hart->vcpu.htif_tohost != 0)
+            check_tohost(hart, host_to_gpa(hart, place->host), size, value);
+        return true;
+    }
+    uint8_t bytes[8];
+    store_le64(bytes, value);
+    memcpy(place->host, bytes, split.first);
+    if (split.first < size)
+        memcpy(split.parts[1].host, bytes + split.first, size - split.first);
+    return true;
+}
+
+/* ---- pointers for atomics, fetches and cache-block operations ---- */
+
+/* As place_split() for an access that lies in one page and must be RAM. */
+static bool place_ram(struct rv_hart *hart, uint64_t va, unsigned size, enum rv_access access,
+                      struct place *place)
+{
+    uint64_t generation;
+    place->host = tlb_find(hart, va, access);
+    if (place->host) {
+        place->gpa = host_to_gpa(hart, place->host);
+        return true;
+    }
+    do {
+        generation = hart->tlb_generation;
+        if (!place_part(hart, va, size, access, place))
+            return false;
+    } while (generation != hart->tlb_generation);
+    return place->host || fault(hart, access, RV_FAULT_ACCESS, va);
+}
+
+bool rv_atomic_pointer(struct rv_hart *hart, uint64_t va, unsigned size, bool store, void **host,
+                       uint64_t *gpa)
+{
+    if (va & (size - 1)) {
+        rv_raise(hart, store ? RV_CAUSE_STORE_MISALIGNED : RV_CAUSE_LOAD_MISALIGNED, va);
+        return false;
+    }
+    /* Write permission of a page or of PMP includes the permission to read. */
+    struct place place;
+    if (!place_ram(hart, va, size, store ? RV_STORE : RV_LOAD, &place))
+        return false;
+    *host = place.host;
+    *gpa = place.gpa;
+    return true;
+}
+
+bool rv_fetch_pointer(struct rv_hart *hart, uint64_t va, const uint8_t **host, unsigned *in_page,
+                      uint64_t *gpa)
+{
+    struct place place;
+    bool cached = tlb_find(hart, va, RV_FETCH) != NULL;
+    if (!place_ram(hart, va, 2, RV_FETCH, &place))
+        return false;
+    *host = place.host;
+    *gpa = place.gpa;
+    *in_page = (unsigned)(MEM_PAGE_SIZE - (va & PAGE_MASK));
+    if (!cached) {
+        uint64_t last = rv_pmp_uniform_last(hart, place.gpa, place.gpa | PAGE_MASK);
+        *in_page = (unsigned)(last - place.gpa + 1);
+    }
+    return true;
+}
+
+bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host)
+{
+    const unsigned block = 64;
+    uint64_t start = align_down(va, block);
+    struct place place;
+    bool ok;
+    if (store) {
+        ok = place_ram(hart, start, block, RV_STORE, &place);
+    } else {
+        /* cbo.clean and friends need what a load or a store needs (U §19.3); every page and
+         * PMP entry that may be stored to may be loaded from. Without RAM behind it there is
+         * no cache. */
+        place.host = tlb_find(hart, start, RV_LOAD);
+        ok = place.host || place_part(hart, start, block, RV_LOAD, &place);
+    }
+    if (!ok) {
+        /* They fault as stores do, and with the address that the instruction named. */
+        if (hart->trap.cause == RV_CAUSE_LOAD_PAGE)
+            hart->trap.cause = RV_CAUSE_STORE_PAGE;
+        else if (hart->trap.cause == RV_CAUSE_LOAD_ACCESS)
+            hart->trap.cause = RV_CAUSE_STORE_ACCESS;
+        hart->trap.tval = va;
+        return false;
+    }
+    *host = place.host;
+    return true;
+}
