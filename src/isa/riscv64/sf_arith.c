@@ -213,6 +213,13 @@ SF_INLINE uint64_t soft_add(const struct sf_format *f, uint64_t a, uint64_t b, e
     return add_wide(f, widen(x), widen(y), rm, flags);
 }
 
+/* Negating a NaN changes neither whether it signals nor, as results are canonical, the result. */
+SF_INLINE uint64_t soft_sub(const struct sf_format *f, uint64_t a, uint64_t b, enum sf_round rm,
+                            uint8_t *flags)
+{
+    return soft_add(f, a, b ^ sf_zero(f, true), rm, flags);
+}
+
 SF_INLINE uint64_t soft_mul(const struct sf_format *f, uint64_t a, uint64_t b, enum sf_round rm,
                             uint8_t *flags)
 {
@@ -332,37 +339,49 @@ SF_INLINE uint64_t soft_fma(const struct sf_format *f, uint64_t a, uint64_t b, u
     return add_wide(f, product, widen(z), rm, flags);
 }
 
-/* The public functions: the short cut, else the long way. */
-#define DEFINE_BINARY(name, op, F, soft)                                                           \
+/* The public functions: the short cut, else the long way. The latter stays out of line, so that
+ * the former needs no stack frame. */
+#define LONG_WAY static __attribute__((noinline)) uint64_t
+
+#define DEFINE_BINARY(name, op, F)                                                                 \
+    LONG_WAY long_##name##_##F(uint64_t a, uint64_t b, enum sf_round rm, uint8_t *flags)           \
+    {                                                                                              \
+        return soft_##name(&sf_format_##F, a, b, rm, flags);                                       \
+    }                                                                                              \
     uint64_t sf_##name##_##F(uint64_t a, uint64_t b, enum sf_round rm, uint8_t *flags)             \
     {                                                                                              \
         uint64_t result;                                                                           \
         if (LIKELY(host_shortcut(&sf_format_##F, op, a, b, 0, rm, flags, &result)))                \
             return result;                                                                         \
-        return soft;                                                                               \
+        return long_##name##_##F(a, b, rm, flags);                                                 \
     }
 
-/* Subtraction is addition of the negated operand; negating a NaN changes neither whether it
- * signals nor, as results are canonical, the result. */
 #define DEFINE_ARITHMETIC(F)                                                                       \
-    DEFINE_BINARY(add, HOST_ADD, F, soft_add(&sf_format_##F, a, b, rm, flags))                     \
-    DEFINE_BINARY(sub, HOST_SUB, F,                                                                \
-                  soft_add(&sf_format_##F, a, b ^ sf_zero(&sf_format_##F, true), rm, flags))       \
-    DEFINE_BINARY(mul, HOST_MUL, F, soft_mul(&sf_format_##F, a, b, rm, flags))                     \
-    DEFINE_BINARY(div, HOST_DIV, F, soft_div(&sf_format_##F, a, b, rm, flags))                     \
+    DEFINE_BINARY(add, HOST_ADD, F)                                                                \
+    DEFINE_BINARY(sub, HOST_SUB, F)                                                                \
+    DEFINE_BINARY(mul, HOST_MUL, F)                                                                \
+    DEFINE_BINARY(div, HOST_DIV, F)                                                                \
+    LONG_WAY long_sqrt_##F(uint64_t a, enum sf_round rm, uint8_t *flags)                           \
+    {                                                                                              \
+        return soft_sqrt(&sf_format_##F, a, rm, flags);                                            \
+    }                                                                                              \
     uint64_t sf_sqrt_##F(uint64_t a, enum sf_round rm, uint8_t *flags)                             \
     {                                                                                              \
         uint64_t result;                                                                           \
         if (LIKELY(host_shortcut(&sf_format_##F, HOST_SQRT, a, 0, 0, rm, flags, &result)))         \
             return result;                                                                         \
-        return soft_sqrt(&sf_format_##F, a, rm, flags);                                            \
+        return long_sqrt_##F(a, rm, flags);                                                        \
+    }                                                                                              \
+    LONG_WAY long_fma_##F(uint64_t a, uint64_t b, uint64_t c, enum sf_round rm, uint8_t *flags)    \
+    {                                                                                              \
+        return soft_fma(&sf_format_##F, a, b, c, rm, flags);                                       \
     }                                                                                              \
     uint64_t sf_fma_##F(uint64_t a, uint64_t b, uint64_t c, enum sf_round rm, uint8_t *flags)      \
     {                                                                                              \
         uint64_t result;                                                                           \
         if (LIKELY(host_shortcut(&sf_format_##F, HOST_FMA, a, b, c, rm, flags, &result)))          \
             return result;                                                                         \
-        return soft_fma(&sf_format_##F, a, b, c, rm, flags);                                       \
+        return long_fma_##F(a, b, c, rm, flags);                                                   \
     }
 
 DEFINE_ARITHMETIC(f32)
