@@ -15,7 +15,7 @@ import pathlib
 import re
 import sys
 
-CASE = re.compile(r"^(not )?ok\b[^#]*(?:#\s*(\w+))?", re.MULTILINE)
+CASE = re.compile(r"^(not )?ok\b[^#\n]*(?:#\s*(\w+))?", re.MULTILINE)
 
 
 def count_program(record):
