@@ -122,7 +122,7 @@ static void put_payload(struct state_buffer *out, const struct state_field *fiel
             state_save(field->table, from, out);
             break;
         case STATE_KIND_END:
-            assert(!"the end of a table is no field");
+            assert(false && "the end of a table is no field");
         }
     }
 }
@@ -230,7 +230,7 @@ static bool take_element(const struct state_field *field, uint8_t *to, struct re
         break;
     case STATE_KIND_TABLE:
     case STATE_KIND_END:
-        assert(!"handled above, or no field");
+        assert(false && "handled above, or no field");
     }
     return true;
 }

@@ -118,7 +118,7 @@ static bool prepare_backend(struct mem_ram *ram, struct error **err)
         error_hint(err, "It is truncated or belongs to a guest with less memory");
         return false;
     }
-    assert(!"no such backend");
+    assert(false && "no such backend");
     return false;
 }
 
