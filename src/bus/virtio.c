@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Status and queues of a virtio device, whatever its transport.
+ *
+ * Invariants: activate() and deactivate() alternate, `active` tells which was last, and it
+ * implies DRIVER_OK; `accepted` is fixed while FEATURES_OK is set and then a subset
+ * of `offered` with VERSION_1; a queue is enabled only after virtqueue_check().
+ */
+#include "bus/virtio.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+
+#define TRANSPORT_FEATURES (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1)
+#define DRIVER_STATUS_BITS                                                                  \
+    (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |            \
+     VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED)
+
+static void pass_on_notifications(void *opaque);
+
+/* --- violations and configuration changes --- */
+
+static void fire_config_interrupt(struct virtio *virtio)
+{
+    if ((virtio->status & VIRTIO_STATUS_DRIVER_OK) != 0)
+        notifier_fire(&virtio->config_interrupt, 0);
+}
+
+void virtio_config_changed(struct virtio *virtio)
+{
+    virtio->config_generation++;
+    fire_config_interrupt(virtio);
+}
+
+static void needs_reset(struct virtio *virtio, const char *what)
+{
+    log_guest(virtio->device->env->log, &virtio->log_limit,
+              "%s: the driver in the guest broke the rules of virtio: %s; the device stops "
+              "until it is reset",
+              virtio->device->id, what);
+    if ((virtio->status & VIRTIO_STATUS_NEEDS_RESET) != 0)
+        return;
+    virtio->status |= VIRTIO_STATUS_NEEDS_RESET;
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        virtio->queues[i].broken = true;
+    fire_config_interrupt(virtio);
+}
+
+void virtio_violation(struct virtio *virtio, const char *what)
+{
+    needs_reset(virtio, what);
+}
+
+static void queue_violation(void *opaque, struct virtqueue *queue, const char *what)
+{
+    (void)queue;
+    needs_reset(opaque, what);
+}
+
+/* --- notifications --- */
+
+/* Lock held. True: the device has more to do. */
+static bool pass_on(struct virtio *virtio, unsigned index)
+{
+    struct virtqueue *queue = &virtio->queues[index];
+    if (!virtio->active || virtio->quiesced || !virtio->dma || !queue->enabled || queue->broken)
+        return false;
+    return virtio->ops->notify(virtio, queue);
+}
+
+/* Marks queues and makes sure that the loop will look at them. */
+static void post_notifications(struct virtio *virtio, uint32_t queues)
+{
+    if (queues != 0 && atomic_fetch_or(&virtio->notified, queues) == 0)
+        loop_post(virtio->device->env->loop, pass_on_notifications, virtio);
+}
+
+static void pass_on_notifications(void *opaque)
+{
+    struct virtio *virtio = opaque;
+    uint32_t again = 0, queues = atomic_exchange(&virtio->notified, 0);
+    pthread_mutex_lock(&virtio->device->lock);
+    for (unsigned i = 0; i < virtio->ops->queue_count; i++) {
+        if ((queues & 1u << i) != 0 && pass_on(virtio, i))
+            again |= 1u << i;
+    }
+    pthread_mutex_unlock(&virtio->device->lock);
+    post_notifications(virtio, again);
+}
+
+void virtio_notified(void *opaque, unsigned queue)
+{
+    struct virtio *virtio = opaque;
+    if (queue >= virtio->ops->queue_count)
+        return;
+    if (!virtio->device->env->deterministic) {
+        post_notifications(virtio, 1u << queue);
+        return;
+    }
+    /* No other vCPU runs, so what there is to do ends. */
+    pthread_mutex_lock(&virtio->device->lock);
+    while (pass_on(virtio, queue))
+        ;
+    pthread_mutex_unlock(&virtio->device->lock);
+}
+
+static void notify_all(struct virtio *virtio)
+{
+    for (unsigned i = 0; i < virtio->ops->queue_count; i++)
+        virtio_notified(virtio, i);
+}
+
+/* --- life --- */
+
+static void deactivate(struct virtio *virtio)
+{
+    if (virtio->active && virtio->ops->deactivate != NULL)
+        virtio->ops->deactivate(virtio);
+    virtio->active = false;
+}
+
+void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
+                 uint64_t features)
+{
+    assert(ops->queue_count <= VIRTIO_QUEUE_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
+    assert(ops->config_size <= VIRTIO_CONFIG_MAX);
+    *virtio = (struct virtio){
+        .ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES};
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
+        struct virtqueue *queue = &virtio->queues[i];
+        queue->mem = device->env->mem;
+        queue->index = (uint16_t)i;
+        queue->size_max = i < ops->queue_count ? ops->queue_size : 0;
+        queue->violation = queue_violation;
+        queue->violation_opaque = virtio;
+        notifier_bind(&queue->notify, virtio_notified, virtio);
+        virtqueue_reset(queue);
+    }
+}
+
+void virtio_destroy(struct virtio *virtio)
+{
+    deactivate(virtio);
+    if (virtio->device->env->loop != NULL)
+        loop_cancel(virtio->device->env->loop, pass_on_notifications, virtio);
+}
+
+void virtio_reset(struct virtio *virtio)
+{
+    deactivate(virtio);
+    virtio->accepted = 0;
+    virtio->offered_select = virtio->accepted_select = 0;
+    virtio->queue_select = 0;
+    virtio->status = 0;
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        virtqueue_reset(&virtio->queues[i]);
+}
+
+static void activate(struct virtio *virtio)
+{
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
+        virtio->queues[i].event_idx = virtio_has(virtio, VIRTIO_F_EVENT_IDX);
+        virtio->queues[i].indirect = virtio_has(virtio, VIRTIO_F_INDIRECT_DESC);
+    }
+    virtio->active = true;
+    const struct virtio_activation activation = {.mem = virtio->device->env->mem,
+                                                 .queues = virtio->queues,
+                                                 .queue_count = virtio->ops->queue_count,
+                                                 .features = virtio->accepted};
+    if (virtio->ops->activate != NULL)
+        virtio->ops->activate(virtio, &activation);
+}
+
+void virtio_set_status(struct virtio *virtio, uint8_t status)
+{
+    /* 2.1.1: the driver never clears a bit other than by reset, so bits only come. */
+    uint8_t added = (uint8_t)(status & DRIVER_STATUS_BITS & ~virtio->status);
+    if ((added & VIRTIO_STATUS_FEATURES_OK) != 0 &&
+        ((virtio->accepted & ~virtio->offered) != 0 || !virtio_has(virtio, VIRTIO_F_VERSION_1)))
+        added &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK; /* 2.2.2: the driver sees it missing */
+    virtio->status |= added;
+    if ((added & VIRTIO_STATUS_DRIVER_OK) == 0)
+        return;
+    if ((virtio->status & VIRTIO_STATUS_FEATURES_OK) == 0)
+        needs_reset(virtio, "DRIVER_OK without FEATURES_OK");
+    if ((virtio->status & VIRTIO_STATUS_NEEDS_RESET) == 0)
+        activate(virtio);
+    else
+        fire_config_interrupt(virtio); /* what broke earlier could not be told before */
+}
+
+uint32_t virtio_offered_half(const struct virtio *virtio)
+{
+    if (virtio->offered_select > 1)
+        return 0;
+    return (uint32_t)(virtio->offered >> (32 * virtio->offered_select));
+}
+
+void virtio_set_accepted(struct virtio *virtio, uint32_t half)
+{
+    if ((virtio->status & VIRTIO_STATUS_FEATURES_OK) != 0)
+        return;
+    if (virtio->accepted_select > 1) {
+        /* Bits 64 and up do not exist: accepting one must not look like success. */
+        if (half != 0)
+            virtio->accepted |= UINT64_C(1) << 63;
+        return;
+    }
+    unsigned shift = 32 * virtio->accepted_select;
+    virtio->accepted &= ~(UINT64_C(0xffffffff) << shift);
+    virtio->accepted |= (uint64_t)half << shift;
+}
+
+struct virtqueue *virtio_queue(struct virtio *virtio)
+{
+    return virtio->queue_select < virtio->ops->queue_count ? &virtio->queues[virtio->queue_select]
+                                                           : NULL;
+}
+
+void virtio_enable_queue(struct virtio *virtio, struct virtqueue *queue)
+{
+    if (queue->enabled)
+        return;
+    const char *what = virtqueue_check(queue);
+    if (what == NULL && virtio->active)
+        what = "a queue was enabled after DRIVER_OK";
+    if (what == NULL)
+        queue->enabled = true;
+    else
+        needs_reset(virtio, what);
+}
+
+void virtio_set_dma(struct virtio *virtio, bool allowed)
+{
+    pthread_mutex_lock(&virtio->device->lock);
+    bool missed = allowed && !virtio->dma && virtio->active;
+    virtio->dma = allowed;
+    pthread_mutex_unlock(&virtio->device->lock);
+    if (missed)
+        notify_all(virtio);
+}
+
+void virtio_quiesce(struct virtio *virtio)
+{
+    pthread_mutex_lock(&virtio->device->lock);
+    virtio->quiesced = true;
+    pthread_mutex_unlock(&virtio->device->lock);
+}
+
+void virtio_unquiesce(struct virtio *virtio)
+{
+    pthread_mutex_lock(&virtio->device->lock);
+    virtio->quiesced = false;
+    pthread_mutex_unlock(&virtio->device->lock);
+    notify_all(virtio);
+}
+
+/* --- state --- */
+
+bool virtio_restored(struct virtio *virtio, struct error **err)
+{
+    const uint8_t status = virtio->status;
+    bool in_use = (status & VIRTIO_STATUS_DRIVER_OK) != 0 &&
+                  (status & VIRTIO_STATUS_NEEDS_RESET) == 0;
+    if ((status & ~(DRIVER_STATUS_BITS | VIRTIO_STATUS_NEEDS_RESET)) != 0 ||
+        (in_use && (status & VIRTIO_STATUS_FEATURES_OK) == 0) ||
+        ((status & VIRTIO_STATUS_FEATURES_OK) != 0 &&
+         ((virtio->accepted & ~virtio->offered) != 0 || !virtio_has(virtio, VIRTIO_F_VERSION_1))))
+        return error_set(err, ERROR_USAGE,
+                         "the saved state of '%s' does not fit this device: status 0x%02x, "
+                         "features 0x%llx of 0x%llx",
+                         virtio->device->id, status, (unsigned long long)virtio->accepted,
+                         (unsigned long long)virtio->offered);
+    for (unsigned i = virtio->ops->queue_count; i < VIRTIO_QUEUE_MAX; i++) {
+        if (virtio->queues[i].enabled)
+            return error_set(err, ERROR_USAGE, "the saved state of '%s' has too many queues",
+                             virtio->device->id);
+    }
+    deactivate(virtio);
+    if (in_use)
+        activate(virtio);
+    return true;
+}
+
+static const struct state_field virtio_fields[] = {
+    STATE_UINT(struct virtio, accepted, "accepted"),
+    STATE_UINT(struct virtio, offered_select, "offered_select"),
+    STATE_UINT(struct virtio, accepted_select, "accepted_select"),
+    STATE_UINT(struct virtio, queue_select, "queue_select"),
+    STATE_UINT(struct virtio, status, "status"),
+    STATE_UINT(struct virtio, config_generation, "config_generation"),
+    STATE_STRUCTS(struct virtio, queues, "queues", &virtqueue_state),
+    STATE_END,
+};
+
+const struct state_table virtio_state = {"virtio", 1, virtio_fields, NULL, NULL};

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Registers of the virtio PCI transport. Each structure has a page of the BAR to itself, so
+ * that a page of it can later be mapped or trapped on its own (ioeventfd for the notify page):
+ *
+ *     0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 notify
+ *
+ * Queue n is notified at 0x3000 + 4 * n. Accesses of a width a register does not have read as
+ * zero and change nothing (4.1.3.1 obliges the driver, not us).
+ *
+ * Lock: device->lock around each access, except that a notification is fired without it.
+ */
+#include "bus/virtio_pci.h"
+
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/state.h"
+
+#define VIRTIO_PCI_VENDOR 0x1af4
+#define VIRTIO_PCI_DEVICE_BASE 0x1040
+#define CAPABILITY_VENDOR 0x09
+#define NO_VECTOR 0xffffu
+
+enum { BAR_INDEX = 0, BAR_SIZE = 0x4000, NOTIFY_MULTIPLIER = 4 };
+enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
+enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_PCI_CFG = 5 };
+
+/* struct virtio_pci_cap (4.1.4): offsets of its members. */
+enum {
+    CAP_LENGTH = 2,
+    CAP_TYPE = 3,
+    CAP_BAR = 4,
+    CAP_OFFSET = 8,
+    CAP_SIZE = 12,
+    CAP_EXTRA = 16, /* notify multiplier; data window of CAP_PCI_CFG */
+    CAP_BYTES_MAX = 20
+};
+
+/* struct virtio_pci_common_cfg (4.1.4.3). */
+enum common_register {
+    COMMON_OFFERED_SELECT = 0x00,
+    COMMON_OFFERED = 0x04,
+    COMMON_ACCEPTED_SELECT = 0x08,
+    COMMON_ACCEPTED = 0x0c,
+    COMMON_CONFIG_VECTOR = 0x10,
+    COMMON_QUEUE_COUNT = 0x12,
+    COMMON_STATUS = 0x14,
+    COMMON_GENERATION = 0x15,
+    COMMON_QUEUE_SELECT = 0x16,
+    COMMON_QUEUE_SIZE = 0x18,
+    COMMON_QUEUE_VECTOR = 0x1a,
+    COMMON_QUEUE_ENABLE = 0x1c,
+    COMMON_QUEUE_NOTIFY_OFFSET = 0x1e,
+    COMMON_QUEUE_DESC = 0x20, /* 64-bit ones in two halves */
+    COMMON_QUEUE_AVAIL = 0x28,
+    COMMON_QUEUE_USED = 0x30,
+    COMMON_BYTES = 0x38
+};
+
+/* Width of the register that starts at an offset; 0: none does. */
+static const uint8_t common_width[COMMON_BYTES] = {
+    [COMMON_OFFERED_SELECT] = 4, [COMMON_OFFERED] = 4,
+    [COMMON_ACCEPTED_SELECT] = 4, [COMMON_ACCEPTED] = 4,
+    [COMMON_CONFIG_VECTOR] = 2, [COMMON_QUEUE_COUNT] = 2,
+    [COMMON_STATUS] = 1, [COMMON_GENERATION] = 1,
+    [COMMON_QUEUE_SELECT] = 2, [COMMON_QUEUE_SIZE] = 2,
+    [COMMON_QUEUE_VECTOR] = 2, [COMMON_QUEUE_ENABLE] = 2,
+    [COMMON_QUEUE_NOTIFY_OFFSET] = 2,
+    [COMMON_QUEUE_DESC] = 4, [COMMON_QUEUE_DESC + 4] = 4,
+    [COMMON_QUEUE_AVAIL] = 4, [COMMON_QUEUE_AVAIL + 4] = 4,
+    [COMMON_QUEUE_USED] = 4, [COMMON_QUEUE_USED + 4] = 4,
+};
+
+/* --- interrupts --- */
+
+static void raise_isr(struct virtio_pci *pci, uint8_t bit)
+{
+    pci->isr |= bit;
+    pci_set_intx(&pci->function, true);
+}
+
+static void queue_interrupt(void *opaque, unsigned queue)
+{
+    (void)queue;
+    raise_isr(opaque, ISR_QUEUE);
+}
+
+static void config_interrupt(void *opaque, unsigned value)
+{
+    (void)value;
+    raise_isr(opaque, ISR_CONFIG);
+}
+
+static void clear_isr(struct virtio_pci *pci)
+{
+    pci->isr = 0;
+    pci_set_intx(&pci->function, false);
+}
+
+/* --- common configuration --- */
+
+static uint64_t *queue_address(struct virtqueue *queue, uint64_t offset)
+{
+    switch (offset & ~UINT64_C(7)) {
+    case COMMON_QUEUE_DESC:
+        return &queue->desc;
+    case COMMON_QUEUE_AVAIL:
+        return &queue->avail;
+    default:
+        return &queue->used;
+    }
+}
+
+static uint32_t queue_register_read(struct virtqueue *queue, uint64_t offset)
+{
+    switch (offset) {
+    case COMMON_QUEUE_SIZE:
+        return queue->size;
+    case COMMON_QUEUE_VECTOR:
+        return NO_VECTOR;
+    case COMMON_QUEUE_ENABLE:
+        return queue->enabled;
+    case COMMON_QUEUE_NOTIFY_OFFSET:
+        return queue->index;
+    default:
+        return (uint32_t)(*queue_address(queue, offset) >> (8 * (offset & 4)));
+    }
+}
+
+static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
+{
+    struct virtio *virtio = &pci->virtio;
+    struct virtqueue *queue = virtio_queue(virtio);
+    switch (offset) {
+    case COMMON_OFFERED_SELECT:
+        return virtio->offered_select;
+    case COMMON_OFFERED:
+        return virtio_offered_half(virtio);
+    case COMMON_ACCEPTED_SELECT:
+        return virtio->accepted_select;
+    case COMMON_ACCEPTED:
+        return virtio->accepted_select > 1
+                   ? 0
+                   : (uint32_t)(virtio->accepted >> (32 * virtio->accepted_select));
+    case COMMON_CONFIG_VECTOR:
+        return NO_VECTOR;
+    case COMMON_QUEUE_COUNT:
+        return virtio->ops->queue_count;
+    case COMMON_STATUS:
+        return virtio->status;
+    case COMMON_GENERATION:
+        return virtio->config_generation;
+    case COMMON_QUEUE_SELECT:
+        return virtio->queue_select;
+    default: /* 4.1.4.3.1: a queue that does not exist reads as zero */
+        return queue != NULL ? queue_register_read(queue, offset) : 0;
+    }
+}
+
+static void queue_register_write(struct virtio_pci *pci, struct virtqueue *queue, uint64_t offset,
+                                 uint32_t value)
+{
+    if (queue->enabled || offset == COMMON_QUEUE_VECTOR || offset == COMMON_QUEUE_NOTIFY_OFFSET)
+        return;
+    if (offset == COMMON_QUEUE_SIZE) {
+        queue->size = (uint16_t)value; /* judged when the queue is enabled */
+    } else if (offset == COMMON_QUEUE_ENABLE) {
+        if (value == 1)
+            virtio_enable_queue(&pci->virtio, queue);
+    } else {
+        uint64_t *address = queue_address(queue, offset);
+        *address = bits_set(*address, (unsigned)(8 * (offset & 4)), 32, value);
+    }
+}
+
+static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value)
+{
+    struct virtio *virtio = &pci->virtio;
+    struct virtqueue *queue = virtio_queue(virtio);
+    switch (offset) {
+    case COMMON_OFFERED_SELECT:
+        virtio->offered_select = value;
+        break;
+    case COMMON_ACCEPTED_SELECT:
+        virtio->accepted_select = value;
+        break;
+    case COMMON_ACCEPTED:
+        virtio_set_accepted(virtio, value);
+        break;
+    case COMMON_STATUS:
+        if (value != 0) {
+            virtio_set_status(virtio, (uint8_t)value);
+        } else {
+            virtio_reset(virtio);
+            clear_isr(pci);
+        }
+        break;
+    case COMMON_QUEUE_SELECT:
+        virtio->queue_select = (uint16_t)value;
+        break;
+    case COMMON_OFFERED:
+    case COMMON_CONFIG_VECTOR:
+    case COMMON_QUEUE_COUNT:
+    case COMMON_GENERATION:
+        break;
+    default:
+        if (queue != NULL)
+            queue_register_write(pci, queue, offset, value);
+    }
+}
+
+/* --- the structures in the BAR --- */
+
+static uint32_t common_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+{
+    return offset < COMMON_BYTES && common_width[offset] == size ? common_read(pci, offset) : 0;
+}
+
+static void common_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
+                                unsigned size)
+{
+    if (offset < COMMON_BYTES && common_width[offset] == size)
+        common_write(pci, offset, value);
+}
+
+static uint32_t isr_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+{
+    (void)size;
+    if (offset != 0)
+        return 0;
+    uint8_t isr = pci->isr;
+    clear_isr(pci);
+    return isr;
+}
+
+static uint32_t device_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+{
+    uint32_t value = 0;
+    for (unsigned i = 0; i < size; i++) {
+        if (offset + i < pci->virtio.ops->config_size)
+            value |= (uint32_t)pci->virtio.config[offset + i] << (8 * i);
+    }
+    return value;
+}
+
+/* A page of the BAR and the capability that points to it. No device has writable
+ * configuration fields yet. */
+static const struct region {
+    uint32_t offset;
+    uint8_t capability;
+    uint32_t (*read)(struct virtio_pci *pci, uint64_t offset, unsigned size);
+    void (*write)(struct virtio_pci *pci, uint64_t offset, uint32_t value, unsigned size);
+} regions[] = {
+    {0x0000, CAP_COMMON, common_region_read, common_region_write},
+    {0x1000, CAP_ISR, isr_region_read, NULL},
+    {0x2000, CAP_DEVICE, device_region_read, NULL},
+    {0x3000, CAP_NOTIFY, NULL, NULL}, /* written without the lock: see bar_write() */
+};
+enum { REGION_SHIFT = 12, REGION_SIZE = 0x1000, NOTIFY_REGION = 3 };
+
+static uint32_t region_bytes(const struct virtio *virtio, uint8_t capability)
+{
+    switch (capability) {
+    case CAP_COMMON:
+        return COMMON_BYTES;
+    case CAP_ISR:
+        return 1;
+    case CAP_NOTIFY:
+        return NOTIFY_MULTIPLIER * virtio->ops->queue_count;
+    default:
+        return virtio->ops->config_size;
+    }
+}
+
+static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
+{
+    struct virtio_pci *pci = opaque;
+    if (size == 8)
+        return bar_read(opaque, offset, 4) | bar_read(opaque, offset + 4, 4) << 32;
+    const struct region *region = &regions[offset >> REGION_SHIFT];
+    if (region->read == NULL)
+        return 0;
+    pthread_mutex_lock(&pci->device.lock);
+    uint32_t value = region->read(pci, offset % REGION_SIZE, size);
+    pthread_mutex_unlock(&pci->device.lock);
+    return value;
+}
+
+static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct virtio_pci *pci = opaque;
+    if (size == 8) {
+        bar_write(opaque, offset, (uint32_t)value, 4);
+        bar_write(opaque, offset + 4, value >> 32, 4);
+        return;
+    }
+    unsigned index = (unsigned)(offset >> REGION_SHIFT);
+    if (index == NOTIFY_REGION) {
+        uint64_t queue = offset % REGION_SIZE / NOTIFY_MULTIPLIER;
+        if (offset % NOTIFY_MULTIPLIER == 0 && queue < pci->virtio.ops->queue_count)
+            notifier_fire(&pci->virtio.queues[queue].notify, (unsigned)queue);
+        return;
+    }
+    if (regions[index].write == NULL)
+        return;
+    pthread_mutex_lock(&pci->device.lock);
+    regions[index].write(pci, offset % REGION_SIZE, (uint32_t)value, size);
+    pthread_mutex_unlock(&pci->device.lock);
+}
+
+static const struct mem_io_ops bar_ops = {bar_read, bar_write, 1, 8};
+
+/* --- configuration space --- */
+
+/* Where VIRTIO_PCI_CAP_PCI_CFG points (4.1.4.9), if that is an access the BAR can take. */
+static bool window_target(const struct virtio_pci *pci, uint32_t *offset, unsigned *size)
+{
+    const uint8_t *cap = pci->function.config + pci->pci_cfg_offset;
+    *offset = load_le32(cap + CAP_OFFSET);
+    uint32_t length = load_le32(cap + CAP_SIZE);
+    *size = (unsigned)length;
+    return cap[CAP_BAR] == BAR_INDEX && (length == 1 || length == 2 || length == 4) &&
+           *offset % length == 0 && range_within(*offset, length, BAR_SIZE);
+}
+
+static bool touches_window(const struct virtio_pci *pci, unsigned offset, unsigned size)
+{
+    unsigned data = pci->pci_cfg_offset + CAP_EXTRA;
+    return offset < data + 4 && offset + size > data && size <= 4;
+}
+
+static void config_read(struct pci_function *function, unsigned offset, unsigned size)
+{
+    struct virtio_pci *pci = function->opaque;
+    uint32_t target;
+    unsigned width;
+    if (touches_window(pci, offset, size) && window_target(pci, &target, &width))
+        store_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA,
+                   (uint32_t)bar_read(pci, target, width));
+}
+
+static void config_written(struct pci_function *function, unsigned offset, unsigned size)
+{
+    struct virtio_pci *pci = function->opaque;
+    uint32_t target;
+    unsigned width;
+    if (offset <= PCI_REG_COMMAND && offset + size > PCI_REG_COMMAND)
+        virtio_set_dma(&pci->virtio, (load_le16(function->config + PCI_REG_COMMAND) &
+                                      PCI_COMMAND_MASTER) != 0);
+    if (touches_window(pci, offset, size) && window_target(pci, &target, &width)) {
+        uint32_t data = load_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA);
+        bar_write(pci, target, bits_get(data, 0, 8 * width), width);
+    }
+}
+
+static const struct pci_function_ops function_ops = {config_read, config_written};
+
+static void add_capabilities(struct virtio_pci *pci)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(regions); i++) {
+        uint8_t cap[CAP_BYTES_MAX] = {0};
+        uint32_t bytes = region_bytes(&pci->virtio, regions[i].capability);
+        unsigned length = regions[i].capability == CAP_NOTIFY ? CAP_EXTRA + 4 : CAP_EXTRA;
+        if (bytes == 0)
+            continue;
+        cap[CAP_LENGTH] = (uint8_t)length;
+        cap[CAP_TYPE] = regions[i].capability;
+        cap[CAP_BAR] = BAR_INDEX;
+        store_le32(cap + CAP_OFFSET, regions[i].offset);
+        store_le32(cap + CAP_SIZE, bytes);
+        if (regions[i].capability == CAP_NOTIFY)
+            store_le32(cap + CAP_EXTRA, NOTIFY_MULTIPLIER);
+        pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, NULL, length);
+    }
+    uint8_t cap[CAP_BYTES_MAX] = {[CAP_LENGTH] = CAP_BYTES_MAX, [CAP_TYPE] = CAP_PCI_CFG};
+    uint8_t writable[CAP_BYTES_MAX] = {[CAP_BAR] = 0xff};
+    memset(writable + CAP_OFFSET, 0xff, CAP_BYTES_MAX - CAP_OFFSET);
+    pci->pci_cfg_offset = pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, writable,
+                                             CAP_BYTES_MAX);
+}
+
+/* --- life --- */
+
+static struct virtio_pci *pci_of(struct device *device)
+{
+    return CONTAINER_OF(device, struct virtio_pci, device);
+}
+
+bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, uint64_t features,
+                        const struct device_params *params, struct error **err)
+{
+    struct device *device = &pci->device;
+    if (device->env->pci == NULL)
+        return error_set(err, ERROR_INTERNAL, "this machine has no PCI host bridge to plug into");
+    virtio_init(&pci->virtio, device, ops, features);
+    pci_function_init(&pci->function, &(struct pci_identity){
+                                          .vendor = VIRTIO_PCI_VENDOR,
+                                          .device = (uint16_t)(VIRTIO_PCI_DEVICE_BASE +
+                                                               ops->device_id),
+                                          .subsystem_vendor = VIRTIO_PCI_VENDOR,
+                                          .subsystem = (uint16_t)(0x40 + ops->device_id),
+                                          .class_code = ops->class_code,
+                                          .revision = 1, /* 4.1.2.1: not transitional */
+                                          .pin = 1,
+                                      });
+    pci->function.ops = &function_ops;
+    pci->function.opaque = pci;
+    pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, pci);
+    add_capabilities(pci);
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        notifier_bind(&pci->virtio.queues[i].interrupt, queue_interrupt, pci);
+    notifier_bind(&pci->virtio.config_interrupt, config_interrupt, pci);
+    return pci_plug(device->env->pci, &pci->function, params->pci_slot, err);
+}
+
+void virtio_pci_unrealize(struct device *device)
+{
+    struct virtio_pci *pci = pci_of(device);
+    pci_unplug(&pci->function);
+    pthread_mutex_lock(&device->lock);
+    virtio_destroy(&pci->virtio);
+    pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_pci_reset(struct device *device)
+{
+    struct virtio_pci *pci = pci_of(device);
+    pthread_mutex_lock(&device->lock);
+    virtio_reset(&pci->virtio);
+    pci->virtio.config_generation = 0;
+    clear_isr(pci);
+    pthread_mutex_unlock(&device->lock);
+    pci_function_reset(&pci->function);
+}
+
+void virtio_pci_quiesce(struct device *device)
+{
+    virtio_quiesce(&pci_of(device)->virtio);
+}
+
+void virtio_pci_unquiesce(struct device *device)
+{
+    virtio_unquiesce(&pci_of(device)->virtio);
+}
+
+static bool virtio_pci_post_restore(void *object, struct error **err)
+{
+    struct virtio_pci *pci = object;
+    return virtio_restored(&pci->virtio, err);
+}
+
+static const struct state_field virtio_pci_fields[] = {
+    STATE_STRUCT(struct virtio_pci, virtio, "virtio", &virtio_state),
+    STATE_STRUCT(struct virtio_pci, function, "function", &pci_function_state),
+    STATE_UINT(struct virtio_pci, isr, "isr"),
+    STATE_END,
+};
+
+const struct state_table virtio_pci_state = {"virtio-pci", 1, virtio_pci_fields, NULL,
+                                             virtio_pci_post_restore};

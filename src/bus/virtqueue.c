@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The split ring, with a driver that may be hostile and rewrite everything while we look.
+ *
+ * Everything in guest memory is addressed through mem_ram_pointer() at each access: a look-up
+ * in a handful of regions is cheaper than any way of keeping cached pointers right, and it
+ * is the bounds check and the dirty note at once. Each descriptor is copied and judged from
+ * the copy. Work per chain is bounded: VIRTQ_SIZE_MAX descriptors.
+ *
+ * Memory order (2.7.6, 2.7.13): an index is loaded with acquire before what it covers, and
+ * stored with release after it; between storing our index and loading the driver's wish to
+ * be told (and the other way round) there is a full fence on both sides.
+ *
+ * Choices where the specification leaves room: a descriptor of length zero is skipped; a
+ * chain whose descriptors are in an indirect table may have VIRTQ_SIZE_MAX of them, whatever
+ * the size the driver chose for the ring (Linux does that).
+ */
+#include "bus/virtqueue.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/state.h"
+#include "mem/mem.h"
+
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
+enum { AVAIL_NO_INTERRUPT = 1 };
+
+#define DESC_BYTES 16u
+#define USED_ELEMENT_BYTES 8u
+#define CHAIN_BYTES_MAX (UINT64_C(1) << 32) /* 2.7.5.1: a chain's bytes */
+
+/* Where things are in the available and used rings. */
+enum { RING_FLAGS = 0, RING_INDEX = 2, RING_ENTRIES = 4 };
+
+static uint64_t used_event_at(const struct virtqueue *queue)
+{
+    return queue->avail + RING_ENTRIES + 2u * queue->size;
+}
+
+static uint64_t avail_event_at(const struct virtqueue *queue)
+{
+    return queue->used + RING_ENTRIES + USED_ELEMENT_BYTES * queue->size;
+}
+
+static bool fail(struct virtqueue *queue, const char *what)
+{
+    if (!queue->broken) {
+        queue->broken = true;
+        if (queue->violation != NULL)
+            queue->violation(queue->violation_opaque, queue, what);
+    }
+    return false;
+}
+
+void virtqueue_reset(struct virtqueue *queue)
+{
+    struct virtqueue bound = *queue;
+    *queue = (struct virtqueue){.mem = bound.mem,
+                                .notify = bound.notify,
+                                .interrupt = bound.interrupt,
+                                .violation = bound.violation,
+                                .violation_opaque = bound.violation_opaque,
+                                .index = bound.index,
+                                .size_max = bound.size_max,
+                                .size = bound.size_max};
+}
+
+static bool in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size)
+{
+    return mem_ram_pointer(queue->mem, gpa, size, MEM_READ) != NULL;
+}
+
+const char *virtqueue_check(const struct virtqueue *queue)
+{
+    if (!is_power_of_two(queue->size) || queue->size > queue->size_max)
+        return "the queue size is not a power of two up to the maximum";
+    if (queue->desc % 16 != 0 || queue->avail % 2 != 0 || queue->used % 4 != 0)
+        return "a ring is misaligned";
+    /* 2.7: sizes include the event fields whether or not they are used. */
+    if (!in_ram(queue, queue->desc, DESC_BYTES * queue->size) ||
+        !in_ram(queue, queue->avail, RING_ENTRIES + 2u * queue->size + 2) ||
+        !in_ram(queue, queue->used, RING_ENTRIES + USED_ELEMENT_BYTES * queue->size + 2))
+        return "a ring is outside of memory";
+    return NULL;
+}
+
+/* --- guest memory, 16 bits at a time --- */
+
+static bool load16(struct virtqueue *queue, uint64_t gpa, uint16_t *value)
+{
+    const uint16_t *from = mem_ram_pointer(queue->mem, gpa, 2, MEM_READ);
+    if (from == NULL)
+        return fail(queue, "a ring is outside of memory");
+    *value = le16toh(__atomic_load_n(from, __ATOMIC_ACQUIRE));
+    return true;
+}
+
+static bool store16(struct virtqueue *queue, uint64_t gpa, uint16_t value)
+{
+    uint16_t *to = mem_ram_pointer(queue->mem, gpa, 2, MEM_WRITE);
+    if (to == NULL)
+        return fail(queue, "a ring is outside of memory");
+    __atomic_store_n(to, htole16(value), __ATOMIC_RELEASE);
+    mem_note_range(queue->mem, gpa, 2);
+    return true;
+}
+
+/* --- reading a chain --- */
+
+struct descriptor {
+    uint64_t gpa;
+    uint32_t length;
+    uint16_t flags, next;
+};
+
+/* A table of descriptors being walked: the queue's or an indirect one. */
+struct table {
+    uint64_t gpa;
+    uint32_t count;
+    bool indirect;
+    unsigned walked;
+};
+
+static bool load_descriptor(struct virtqueue *queue, const struct table *table, uint32_t index,
+                            struct descriptor *descriptor)
+{
+    uint8_t raw[DESC_BYTES];
+    if (table->gpa > UINT64_MAX - (uint64_t)DESC_BYTES * table->count ||
+        !mem_read(queue->mem, table->gpa + (uint64_t)DESC_BYTES * index, raw, sizeof(raw)))
+        return fail(queue, "a descriptor table is outside of memory");
+    /* The copy must not be fetched again behind the checks that follow. */
+    atomic_signal_fence(memory_order_seq_cst);
+    *descriptor = (struct descriptor){.gpa = load_le64(raw),
+                                      .length = load_le32(raw + 8),
+                                      .flags = load_le16(raw + 12),
+                                      .next = load_le16(raw + 14)};
+    return true;
+}
+
+/* Adds one piece of host memory; `gpa` lies in `ram`. */
+static bool add_segment(struct virtqueue *queue, struct virtq_chain *chain, struct mem_ram *ram,
+                        uint64_t gpa, uint64_t length, bool writable)
+{
+    unsigned at = chain->out_count + chain->in_count;
+    if (at == VIRTQ_SEGMENT_MAX)
+        return fail(queue, "a descriptor chain is too long");
+    if (writable) {
+        mem_note_range(queue->mem, gpa, length);
+        chain->in_count++;
+        chain->in_size += length;
+    } else {
+        chain->out_count++;
+        chain->out_size += length;
+    }
+    chain->segment[at] = (struct iovec){ram->host + (gpa - ram->gpa), (size_t)length};
+    chain->range[at] = (struct virtq_range){gpa, length};
+    return true;
+}
+
+/* A buffer may run from one RAM region into the next; host memory then does not. */
+static bool add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
+                       const struct descriptor *descriptor, uint64_t limit)
+{
+    bool writable = (descriptor->flags & DESC_WRITE) != 0;
+    uint64_t gpa = descriptor->gpa, left = descriptor->length;
+    if (!writable && chain->in_count > 0)
+        return fail(queue, "a readable descriptor follows a writable one");
+    if (left > limit - chain->out_size - chain->in_size)
+        return fail(queue, "a request has too many bytes");
+    if (left > 0 && gpa > UINT64_MAX - (left - 1))
+        return fail(queue, "a buffer is outside of memory");
+    while (left > 0) {
+        struct mem_ram *ram = mem_ram_find(queue->mem, gpa);
+        if (ram == NULL)
+            return fail(queue, "a buffer is outside of memory");
+        uint64_t here = ram->size - (gpa - ram->gpa);
+        uint64_t part = left < here ? left : here;
+        if (!add_segment(queue, chain, ram, gpa, part, writable))
+            return false;
+        gpa += part;
+        left -= part;
+    }
+    return true;
+}
+
+/* 2.7.5.3. Its own WRITE flag means nothing. */
+static bool enter_indirect(struct virtqueue *queue, const struct descriptor *descriptor,
+                           struct table *table)
+{
+    if (!queue->indirect)
+        return fail(queue, "an indirect descriptor was not negotiated");
+    if (table->indirect)
+        return fail(queue, "an indirect table contains an indirect descriptor");
+    if ((descriptor->flags & DESC_NEXT) != 0)
+        return fail(queue, "an indirect descriptor has a successor");
+    if (descriptor->length == 0 || descriptor->length % DESC_BYTES != 0)
+        return fail(queue, "an indirect table has a size that is no multiple of 16");
+    *table = (struct table){.gpa = descriptor->gpa,
+                            .count = descriptor->length / DESC_BYTES,
+                            .indirect = true};
+    return true;
+}
+
+static bool walk(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
+{
+    struct table table = {.gpa = queue->desc, .count = queue->size};
+    uint32_t index = chain->head;
+    for (unsigned total = 0;; total++) {
+        struct descriptor descriptor;
+        if (index >= table.count)
+            return fail(queue, "a descriptor index is out of range");
+        if (table.walked++ == table.count)
+            return fail(queue, "a descriptor chain loops");
+        if (total > VIRTQ_SIZE_MAX) /* the descriptor of an indirect table is not counted */
+            return fail(queue, "a descriptor chain is too long");
+        if (!load_descriptor(queue, &table, index, &descriptor))
+            return false;
+        if ((descriptor.flags & DESC_INDIRECT) != 0) {
+            if (!enter_indirect(queue, &descriptor, &table))
+                return false;
+            index = 0;
+            continue;
+        }
+        if (!add_buffer(queue, chain, &descriptor, limit))
+            return false;
+        if ((descriptor.flags & DESC_NEXT) == 0)
+            return true;
+        index = descriptor.next;
+    }
+}
+
+/* True if there is something to take. Before it says no, it asks the driver to notify us of
+ * the next arrival and looks again: one of the two sees the other (2.7.10). */
+static bool available(struct virtqueue *queue)
+{
+    uint16_t index;
+    if (!load16(queue, queue->avail + RING_INDEX, &index))
+        return false;
+    if (index == queue->avail_next && queue->event_idx) {
+        if (!store16(queue, avail_event_at(queue), queue->avail_next))
+            return false;
+        atomic_thread_fence(memory_order_seq_cst);
+        if (!load16(queue, queue->avail + RING_INDEX, &index))
+            return false;
+    }
+    if ((uint16_t)(index - queue->avail_next) > queue->size)
+        return fail(queue, "the available index runs ahead");
+    return index != queue->avail_next;
+}
+
+bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
+{
+    if (!queue->enabled || queue->broken || !available(queue))
+        return false;
+    chain->out_count = chain->in_count = 0;
+    chain->out_size = chain->in_size = 0;
+    uint64_t entry = queue->avail + RING_ENTRIES + 2u * (queue->avail_next % queue->size);
+    if (!load16(queue, entry, &chain->head) ||
+        !walk(queue, chain, limit < CHAIN_BYTES_MAX ? limit : CHAIN_BYTES_MAX))
+        return false;
+    chain->touched = chain->in_size;
+    queue->avail_next++;
+    return true;
+}
+
+/* --- giving back --- */
+
+static void note_touched(struct virtqueue *queue, const struct virtq_chain *chain)
+{
+    uint64_t left = chain->touched;
+    unsigned end = chain->out_count + chain->in_count;
+    for (unsigned i = chain->out_count; i < end && left > 0; i++) {
+        const struct virtq_range *range = &chain->range[i];
+        uint64_t part = range->length < left ? range->length : left;
+        mem_note_range(queue->mem, range->gpa, part);
+        left -= part;
+    }
+}
+
+void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
+{
+    assert(written <= chain->in_size);
+    note_touched(queue, chain);
+    if (!queue->enabled || queue->broken)
+        return;
+    uint64_t gpa = queue->used + RING_ENTRIES +
+                   USED_ELEMENT_BYTES * (queue->used_next % queue->size);
+    uint8_t element[USED_ELEMENT_BYTES];
+    store_le32(element, chain->head);
+    store_le32(element + 4, written);
+    if (!mem_write(queue->mem, gpa, element, sizeof(element))) {
+        fail(queue, "a ring is outside of memory");
+        return;
+    }
+    queue->used_next++;
+    store16(queue, queue->used + RING_INDEX, queue->used_next);
+}
+
+void virtqueue_signal(struct virtqueue *queue)
+{
+    if (!queue->enabled || queue->broken || queue->used_next == queue->signalled)
+        return;
+    /* Our index is visible before we look whether the driver wants to hear of it (2.7.7.2). */
+    atomic_thread_fence(memory_order_seq_cst);
+    uint16_t before = queue->signalled, now = queue->used_next, wish;
+    queue->signalled = now;
+    bool wanted;
+    if (queue->event_idx) {
+        if (!load16(queue, used_event_at(queue), &wish))
+            return;
+        /* Did the index pass used_event since last time? */
+        wanted = (uint16_t)(now - wish - 1) < (uint16_t)(now - before);
+    } else {
+        if (!load16(queue, queue->avail + RING_FLAGS, &wish))
+            return;
+        wanted = (wish & AVAIL_NO_INTERRUPT) == 0;
+    }
+    if (wanted)
+        notifier_fire(&queue->interrupt, queue->index);
+}
+
+/* --- segments --- */
+
+bool virtq_slice(struct iovec **iov, unsigned *count, uint64_t offset, uint64_t size)
+{
+    while (*count > 0 && offset >= (*iov)->iov_len) {
+        offset -= (*iov)->iov_len;
+        ++*iov;
+        --*count;
+    }
+    if (*count > 0) {
+        (*iov)->iov_base = (uint8_t *)(*iov)->iov_base + offset;
+        (*iov)->iov_len -= (size_t)offset;
+    }
+    unsigned used = 0;
+    while (used < *count && size > 0) {
+        struct iovec *segment = &(*iov)[used++];
+        if (segment->iov_len > size)
+            segment->iov_len = (size_t)size;
+        size -= segment->iov_len;
+    }
+    *count = used;
+    return size == 0;
+}
+
+/* Calls for each piece of [offset, offset+size) in iov[0..count): one loop for both ways. */
+static size_t copy(const struct iovec *iov, unsigned count, uint64_t offset, uint8_t *to,
+                   const uint8_t *from, size_t size)
+{
+    size_t done = 0;
+    for (unsigned i = 0; i < count && done < size; i++) {
+        if (offset >= iov[i].iov_len) {
+            offset -= iov[i].iov_len;
+            continue;
+        }
+        size_t part = iov[i].iov_len - (size_t)offset;
+        if (part > size - done)
+            part = size - done;
+        uint8_t *guest = (uint8_t *)iov[i].iov_base + offset;
+        if (to != NULL)
+            memcpy(to + done, guest, part);
+        else
+            memcpy(guest, from + done, part);
+        done += part;
+        offset = 0;
+    }
+    return done;
+}
+
+size_t virtq_read(const struct virtq_chain *chain, uint64_t offset, void *to, size_t size)
+{
+    size_t done = copy(chain->segment, chain->out_count, offset, to, NULL, size);
+    atomic_signal_fence(memory_order_seq_cst);
+    return done;
+}
+
+size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void *from, size_t size)
+{
+    return copy(chain->segment + chain->out_count, chain->in_count, offset, NULL, from, size);
+}
+
+/* --- state --- */
+
+static bool virtqueue_post_restore(void *object, struct error **err)
+{
+    struct virtqueue *queue = object;
+    const char *what = queue->enabled && !queue->broken ? virtqueue_check(queue) : NULL;
+    if (what == NULL)
+        return true;
+    return error_set(err, ERROR_USAGE, "the saved state of virtqueue %u is invalid: %s",
+                     queue->index, what);
+}
+
+static const struct state_field virtqueue_fields[] = {
+    STATE_UINT(struct virtqueue, size, "size"),
+    STATE_BOOL(struct virtqueue, enabled, "enabled"),
+    STATE_UINT(struct virtqueue, desc, "desc"),
+    STATE_UINT(struct virtqueue, avail, "avail"),
+    STATE_UINT(struct virtqueue, used, "used"),
+    STATE_BOOL(struct virtqueue, broken, "broken"),
+    STATE_UINT(struct virtqueue, avail_next, "avail_next"),
+    STATE_UINT(struct virtqueue, used_next, "used_next"),
+    STATE_UINT(struct virtqueue, signalled, "signalled"),
+    STATE_END,
+};
+
+const struct state_table virtqueue_state = {"virtqueue", 1, virtqueue_fields, NULL,
+                                            virtqueue_post_restore};

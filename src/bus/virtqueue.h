@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Split virtqueues (virtio 1.2, 2.7) seen from the device: the only code that reads
+ * descriptors.
+ *
+ *     while (virtqueue_pop(queue, &chain, limit)) {
+ *         size_t got = virtq_read(&chain, 0, &header, sizeof(header));
+ *         ...
+ *         virtqueue_push(queue, &chain, bytes_written);
+ *     }
+ *     virtqueue_signal(queue);
+ *
+ * A chain that was popped consists of host memory only: its segments lie in guest RAM, were
+ * fetched once, and do not change when the guest rewrites its descriptors. What the buffers
+ * hold may change at any time: read it once, then judge the copy.
+ *
+ * A queue that breaks the rules calls `violation` once and is dead until it is reset: pop
+ * finds nothing and push does nothing.
+ *
+ * Writable segments are noted as written (mem_note_write) by pop, before the device writes,
+ * and again by push, after it did: I/O may take long and the dirty log may be read meanwhile.
+ *
+ * Threads: the owning device's lock protects the queue. `notify` and `interrupt` are bound
+ * while nothing runs; `notify` is fired by the transport from any thread.
+ */
+#ifndef TRAPEZE_BUS_VIRTQUEUE_H
+#define TRAPEZE_BUS_VIRTQUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "bus/line.h"
+
+struct error;
+struct mem_space;
+struct state_table;
+
+#define VIRTQ_SIZE_MAX 256 /* descriptors in a ring and in a chain */
+/* A segment ends where a RAM region does, so a chain may have a few more of them. */
+#define VIRTQ_SEGMENT_MAX (VIRTQ_SIZE_MAX + 16)
+
+struct virtqueue {
+    /* Bound by the transport. */
+    struct mem_space *mem;
+    struct notifier notify;    /* guest → device; value: index */
+    struct notifier interrupt; /* device → guest; value: index */
+    void (*violation)(void *opaque, struct virtqueue *queue, const char *what);
+    void *violation_opaque;
+    uint16_t index;
+    uint16_t size_max;
+
+    /* Set up by the driver. */
+    uint16_t size;
+    bool enabled;
+    uint64_t desc, avail, used; /* gpa */
+
+    /* Negotiated features; derived. */
+    bool event_idx, indirect;
+
+    /* Progress. */
+    bool broken;
+    uint16_t avail_next; /* entries of the available ring consumed */
+    uint16_t used_next;  /* entries of the used ring filled */
+    uint16_t signalled;  /* used_next at the last decision about an interrupt */
+};
+
+struct virtq_range {
+    uint64_t gpa, length;
+};
+
+/* One request: readable segments, then writable ones. Large; allocate it with the request.
+ * The device may change `segment` as it likes (virtq_slice, partial I/O). */
+struct virtq_chain {
+    uint16_t head;
+    unsigned out_count, in_count; /* segments the device reads, and those it writes */
+    uint64_t out_size, in_size;   /* bytes */
+    uint64_t touched; /* bytes of the writable part that may be written: in_size, or less if
+                         the device knows better when it pushes */
+    struct iovec segment[VIRTQ_SEGMENT_MAX];
+    struct virtq_range range[VIRTQ_SEGMENT_MAX]; /* where each segment was */
+};
+
+static inline struct iovec *virtq_in(struct virtq_chain *chain)
+{
+    return chain->segment + chain->out_count;
+}
+
+/* Sets the queue's power-on state; keeps what is bound and size_max. */
+void virtqueue_reset(struct virtqueue *queue);
+
+/* NULL if the driver's set-up is valid (size, alignment, all rings in RAM), else what is not. */
+const char *virtqueue_check(const struct virtqueue *queue);
+
+/* Takes the next request. False: none, or the queue is broken or not enabled; a later
+ * arrival is notified. `limit`: most bytes (both parts together) a request may have. */
+bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit);
+
+/* Gives a request back; `written`: bytes of the writable part the device filled, from its
+ * start. */
+void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written);
+
+/* Interrupts the driver if it wants that for what was pushed since the last call. */
+void virtqueue_signal(struct virtqueue *queue);
+
+/* Copy from the readable part / into the writable part, at a byte offset in it; return how
+ * many bytes there were. Before the segments are changed. */
+size_t virtq_read(const struct virtq_chain *chain, uint64_t offset, void *to, size_t size);
+size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void *from,
+                   size_t size);
+
+/* Narrows iov[0..*count) in place to bytes [offset, offset+size); true if it had them all. */
+bool virtq_slice(struct iovec **iov, unsigned *count, uint64_t offset, uint64_t size);
+
+extern const struct state_table virtqueue_state;
+
+#endif

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * virtio block device (virtio 1.2, 5.2) on a struct block: read, write, flush, identify.
+ *
+ * Requests are popped on notification, up to as many in flight as the ring has entries, and
+ * completed in whatever order the disk finishes them. A reset must not wait for their
+ * completion callbacks, which need this device's lock: it waits until the disk touches no
+ * guest memory any more (block_wait_idle) and starts a new `epoch`; callbacks of an older
+ * one find that and only give the request's memory back.
+ *
+ * params: disk, serial, pci_slot.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/state.h"
+#include "block/block.h"
+#include "bus/virtio_pci.h"
+
+#define QUEUE_SIZE 256u
+/* Of a request's descriptors two hold header and status. */
+#define SEGMENT_MAX (QUEUE_SIZE - 2)
+#define REQUEST_BYTES_MAX UINT32_MAX /* so that a length fits into the used ring */
+#define HEADER_BYTES 16u
+#define SERIAL_BYTES 20u
+
+#define VIRTIO_BLK_F_SEG_MAX (UINT64_C(1) << 2)
+#define VIRTIO_BLK_F_RO (UINT64_C(1) << 5)
+#define VIRTIO_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
+#define VIRTIO_BLK_F_FLUSH (UINT64_C(1) << 9)
+
+/* Configuration space (5.2.4). */
+enum { CONFIG_CAPACITY = 0, CONFIG_SEG_MAX = 12, CONFIG_BLK_SIZE = 20, CONFIG_BYTES = 24 };
+
+enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
+enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
+
+struct virtio_blk {
+    struct virtio_pci pci; /* first */
+    struct block *disk;
+    uint64_t capacity; /* sectors */
+    char serial[SERIAL_BYTES]; /* not terminated if all are used */
+    uint32_t epoch;    /* counts deactivations */
+    unsigned in_flight;
+    bool stalled;      /* requests were left in the ring: too many in flight */
+    struct request *spare;
+    struct log_limit log_limit;
+};
+
+struct request {
+    struct block_request io;
+    struct virtio_blk *blk;
+    uint32_t epoch;
+    uint8_t *status;   /* in guest memory */
+    uint32_t bytes;    /* of data */
+    bool is_read;
+    struct request *next_spare;
+    struct virtq_chain chain;
+};
+
+static struct virtio_blk *blk_of(struct virtio *virtio)
+{
+    return CONTAINER_OF(virtio, struct virtio_blk, pci.virtio);
+}
+
+static struct virtqueue *blk_queue(struct virtio_blk *blk)
+{
+    return &blk->pci.virtio.queues[0];
+}
+
+/* --- request memory --- */
+
+static struct request *request_get(struct virtio_blk *blk)
+{
+    struct request *request = blk->spare;
+    if (request != NULL)
+        blk->spare = request->next_spare;
+    else
+        request = alloc_zeroed(1, sizeof(*request)); /* at most QUEUE_SIZE times */
+    request->blk = blk;
+    request->epoch = blk->epoch;
+    return request;
+}
+
+static void request_put(struct request *request)
+{
+    request->next_spare = request->blk->spare;
+    request->blk->spare = request;
+}
+
+/* --- completion --- */
+
+/* Lock held. The request is the guest's again, and its memory ours. */
+static void finish(struct request *request, uint8_t status)
+{
+    struct virtio_blk *blk = request->blk;
+    *request->status = status;
+    /* What the driver may rely on having been written, from the start: after a failed read
+     * nothing. The status byte is the last one. */
+    uint32_t written = 1;
+    if (request->is_read)
+        written = status == STATUS_OK ? request->bytes + 1 : 0;
+    virtqueue_push(blk_queue(blk), &request->chain, written);
+    request_put(request);
+}
+
+/* Without the FLUSH feature a write is complete when it is on stable storage (5.2.6.2). */
+static bool needs_flush(const struct request *request)
+{
+    return request->io.kind == BLOCK_WRITE &&
+           !virtio_has(&request->blk->pci.virtio, VIRTIO_BLK_F_FLUSH);
+}
+
+static void blk_done(struct block_request *io, int error)
+{
+    static const char *const verbs[] = {"read", "write", "flush"};
+    struct request *request = CONTAINER_OF(io, struct request, io);
+    struct virtio_blk *blk = request->blk;
+    if (error != 0)
+        log_guest(blk->pci.device.env->log, &blk->log_limit, "%s: %s of %u bytes at %llu failed: %s",
+                  blk->pci.device.id, verbs[io->kind], request->bytes,
+                  (unsigned long long)io->offset, strerror(error));
+
+    pthread_mutex_lock(&blk->pci.device.lock);
+    bool current = request->epoch == blk->epoch;
+    if (current && error == 0 && needs_flush(request)) {
+        io->kind = BLOCK_FLUSH;
+        block_submit(blk->disk, io);
+        pthread_mutex_unlock(&blk->pci.device.lock);
+        return;
+    }
+    blk->in_flight--;
+    if (current) {
+        finish(request, error == 0 ? STATUS_OK : STATUS_IOERR);
+        virtqueue_signal(blk_queue(blk));
+    } else {
+        request_put(request);
+    }
+    bool resume = blk->stalled;
+    blk->stalled = false;
+    pthread_mutex_unlock(&blk->pci.device.lock);
+    if (resume)
+        virtio_notified(&blk->pci.virtio, 0);
+}
+
+/* --- requests --- */
+
+static bool start_io(struct request *request, enum block_kind kind, uint64_t sector)
+{
+    struct virtio_blk *blk = request->blk;
+    if (request->bytes % BLOCK_SECTOR != 0 ||
+        !range_within(sector, request->bytes / BLOCK_SECTOR, blk->capacity) ||
+        (kind == BLOCK_WRITE && block_read_only(blk->disk)))
+        return false;
+    request->io.kind = kind;
+    request->io.offset = sector * BLOCK_SECTOR;
+    request->io.done = blk_done;
+    blk->in_flight++;
+    block_submit(blk->disk, &request->io);
+    return true;
+}
+
+static bool start_transfer(struct request *request, enum block_kind kind, uint64_t sector)
+{
+    struct virtq_chain *chain = &request->chain;
+    bool read = kind == BLOCK_READ;
+    request->is_read = read;
+    request->bytes = (uint32_t)(read ? chain->in_size - 1 : chain->out_size - HEADER_BYTES);
+    request->io.iov = read ? virtq_in(chain) : chain->segment;
+    request->io.iov_count = read ? chain->in_count : chain->out_count;
+    bool whole = virtq_slice(&request->io.iov, &request->io.iov_count, read ? 0 : HEADER_BYTES,
+                             request->bytes);
+    assert(whole && "a slice of what the chain counted");
+    (void)whole;
+    return start_io(request, kind, sector);
+}
+
+static uint8_t identify(struct request *request)
+{
+    size_t room = (size_t)(request->chain.in_size - 1);
+    request->is_read = true;
+    request->bytes = (uint32_t)virtq_write(&request->chain, 0, request->blk->serial,
+                                           room < SERIAL_BYTES ? room : SERIAL_BYTES);
+    return STATUS_OK;
+}
+
+/* Starts or finishes one request; false: the driver broke the rules. */
+static bool handle(struct request *request)
+{
+    struct virtio_blk *blk = request->blk;
+    struct virtq_chain *chain = &request->chain;
+    uint8_t header[HEADER_BYTES];
+    if (virtq_read(chain, 0, header, HEADER_BYTES) != HEADER_BYTES || chain->in_size == 0) {
+        virtio_violation(&blk->pci.virtio, "a request has no room for header and status");
+        return false;
+    }
+    const struct iovec *last = &virtq_in(chain)[chain->in_count - 1];
+    request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
+    request->bytes = 0;
+    request->is_read = false;
+
+    uint8_t status = STATUS_IOERR;
+    switch (load_le32(header)) {
+    case TYPE_IN:
+        if (start_transfer(request, BLOCK_READ, load_le64(header + 8)))
+            return true;
+        break;
+    case TYPE_OUT:
+        if (start_transfer(request, BLOCK_WRITE, load_le64(header + 8)))
+            return true;
+        break;
+    case TYPE_FLUSH:
+        if (block_read_only(blk->disk))
+            status = STATUS_OK;
+        else if (start_io(request, BLOCK_FLUSH, 0))
+            return true;
+        break;
+    case TYPE_GET_ID:
+        status = identify(request);
+        break;
+    default:
+        status = STATUS_UNSUPP;
+    }
+    finish(request, status);
+    return true;
+}
+
+static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
+{
+    struct virtio_blk *blk = blk_of(virtio);
+    bool more = true;
+    /* Requests that fail at once do not count as in flight: bound the turn as well. */
+    for (unsigned turn = 0; turn < QUEUE_SIZE && blk->in_flight < QUEUE_SIZE; turn++) {
+        struct request *request = request_get(blk);
+        more = virtqueue_pop(queue, &request->chain, REQUEST_BYTES_MAX);
+        if (!more || !handle(request)) {
+            request_put(request);
+            more = false;
+            break;
+        }
+    }
+    virtqueue_signal(queue);
+    blk->stalled = more && blk->in_flight == QUEUE_SIZE;
+    return more && !blk->stalled;
+}
+
+/* --- life --- */
+
+static void blk_activate(struct virtio *virtio, const struct virtio_activation *activation)
+{
+    (void)activation;
+    blk_of(virtio)->stalled = false;
+}
+
+static void blk_deactivate(struct virtio *virtio)
+{
+    struct virtio_blk *blk = blk_of(virtio);
+    block_wait_idle(blk->disk);
+    blk->epoch++;
+}
+
+static const struct virtio_ops blk_ops = {
+    .name = "virtio-blk",
+    .device_id = 2,
+    .class_code = 0x010000, /* mass storage, SCSI: what QEMU says, and drivers expect */
+    .queue_count = 1,
+    .queue_size = QUEUE_SIZE,
+    .config_size = CONFIG_BYTES,
+    .activate = blk_activate,
+    .deactivate = blk_deactivate,
+    .notify = blk_notify,
+};
+
+static bool blk_realize(struct device *device, const struct device_params *params,
+                        struct error **err)
+{
+    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
+    assert(params->disk != NULL);
+    blk->disk = params->disk;
+    blk->capacity = block_size(blk->disk) / BLOCK_SECTOR;
+    if (params->serial != NULL)
+        memcpy(blk->serial, params->serial, strnlen(params->serial, SERIAL_BYTES));
+
+    uint64_t features = VIRTIO_BLK_F_SEG_MAX | VIRTIO_BLK_F_BLK_SIZE | VIRTIO_BLK_F_FLUSH;
+    if (block_read_only(blk->disk))
+        features |= VIRTIO_BLK_F_RO;
+    if (!virtio_pci_realize(&blk->pci, &blk_ops, features, params, err))
+        return false;
+    uint8_t *config = blk->pci.virtio.config;
+    store_le64(config + CONFIG_CAPACITY, blk->capacity);
+    store_le32(config + CONFIG_SEG_MAX, SEGMENT_MAX);
+    store_le32(config + CONFIG_BLK_SIZE, BLOCK_SECTOR);
+    return true;
+}
+
+static void blk_unrealize(struct device *device)
+{
+    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
+    virtio_pci_unrealize(device);
+    block_drain(blk->disk); /* gives the requests back */
+    assert(blk->in_flight == 0);
+    while (blk->spare != NULL) {
+        struct request *request = blk->spare;
+        blk->spare = request->next_spare;
+        free(request);
+    }
+}
+
+static void blk_quiesce(struct device *device)
+{
+    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
+    virtio_pci_quiesce(device);
+    block_drain(blk->disk);
+}
+
+static bool blk_post_restore(void *object, struct error **err)
+{
+    struct virtio_blk *blk = object;
+    uint64_t sectors = block_size(blk->disk) / BLOCK_SECTOR;
+    if (blk->capacity == sectors)
+        return true;
+    return error_set(err, ERROR_USAGE,
+                     "the saved state is of a disk of %llu sectors, '%s' has %llu: attach the "
+                     "disk that was there when it was saved",
+                     (unsigned long long)blk->capacity, blk->pci.device.id,
+                     (unsigned long long)sectors);
+}
+
+static const struct state_field blk_fields[] = {
+    STATE_UINT(struct virtio_blk, capacity, "capacity"),
+    STATE_STRUCT(struct virtio_blk, pci, "pci", &virtio_pci_state),
+    STATE_END,
+};
+
+static const struct state_table blk_state = {"virtio-blk", 1, blk_fields, NULL, blk_post_restore};
+
+const struct device_ops device_virtio_blk = {
+    .name = "virtio-blk",
+    .size = sizeof(struct virtio_blk),
+    .realize = blk_realize,
+    .unrealize = blk_unrealize,
+    .reset = virtio_pci_reset,
+    .state = &blk_state,
+    .quiesce = blk_quiesce,
+    .unquiesce = virtio_pci_unquiesce,
+};
