@@ -20,18 +20,17 @@ pkgconf|pkg-config
 libfdt-dev
 libjansson-dev
 '
-# images/ builds the guest's disk with these.
+# images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="
 $build_packages
-mmdebstrap
+python3
 debian-archive-keyring
+gpgv
+kmod
 e2fsprogs
-cpio
-zstd
 "
 test_packages="
 $run_packages
-python3
 libcmocka-dev
 gcc-riscv64-linux-gnu
 libc6-dev-riscv64-cross
@@ -96,17 +95,22 @@ for package in $wanted; do
 done
 [ -n "$missing" ] || exit 0
 
+# For people to read: the first of each a|b.
+shown=
+for package in $missing; do
+    shown="$shown ${package%%|*}"
+done
+
 if [ "$(id -u)" = 0 ]; then
     as_root=env
 elif command -v sudo >/dev/null 2>&1; then
     as_root='sudo env'
 else
-    say "these packages are missing:$missing"
-    say "install them as root with: apt-get install$missing"
+    say "packages are missing; install them as root with: apt-get install$shown"
     exit 1
 fi
 
-say "installing:$missing"
+say "installing:$shown"
 # Several of us may run at once, and a package system that asks questions stops a script.
 apt="$as_root DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600"
 $apt update >/dev/null || say "apt-get update failed; trying with the package lists of last time"
