@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import subprocess
-import sys
 from urllib.parse import urlsplit, urlunsplit
 
 from .host import Failure, environment, run, tool
@@ -163,6 +162,11 @@ class Archive:
     def _config(self):
         return os.path.join(self.dir, "apt.conf")
 
+    def public_sources(self):
+        """The sources as a guest may use them: reachable by network, without passwords."""
+        return [(without_password(source), source[1]) for source in self.sources
+                if source[0].startswith("http")]
+
     # -- packages ---------------------------------------------------------------------------------
 
     def _apt(self, *argv, error):
@@ -197,10 +201,7 @@ class Archive:
         if wanted:
             total = sum(size for _, size in wanted)
             self.progress.step(f"downloading {len(wanted)} packages, {total / 1e6:.0f} MB")
-            # apt draws its own progress if its standard output is a terminal.
-            run("apt-get", "-c", self._config(), *([] if sys.stderr.isatty() else ["-q"]),
-                "--download-only", "install", *names, stdout=sys.stderr.fileno(), stderr=None,
-                error="the download failed (run the command again: it resumes where it stopped)")
+            self._fetch(["--download-only", "install", *names], None, total)
         packages = []
         for name, _, file, _, sha256 in resolved:
             path = os.path.join(directory, file)
@@ -219,14 +220,31 @@ class Archive:
         if os.path.exists(path) and file_sha256(path) == sha256:
             return Package(name, path, sha256)
         self.progress.step(f"downloading {file}, {size / 1e6:.0f} MB")
-        # "apt-get download" resumes a partial file and checks the same chain of hashes.
-        run("apt-get", "-c", self._config(), *([] if sys.stderr.isatty() else ["-q"]), "download",
-            name, cwd=directory, stdout=sys.stderr.fileno(), stderr=None,
-            error="the download failed (run the command again)")
+        self._fetch(["download", name], directory, size)
         if not os.path.exists(path) or file_sha256(path) != sha256:
             raise Failure(f"{file} did not arrive as the signed package list describes it; "
                           "run the command again")
         return Package(name, path, sha256)
+
+
+    def _fetch(self, argv, directory, total):
+        """Runs an apt-get that downloads `total` bytes, and shows how far it is."""
+        command = [tool("apt-get"), "-c", self._config(), "-q", "-o", "APT::Status-Fd=1", *argv]
+        with subprocess.Popen(command, env=environment(), cwd=directory, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as apt:
+            problems = []
+            for line in apt.stdout:
+                if line.startswith(("E: ", "W: ", "Err:")):
+                    problems.append(line.strip())
+                found = re.match(r"dlstatus:\d+:([\d.]+):(.*)", line)
+                if found:
+                    done = int(total * float(found.group(1)) / 100)
+                    self.progress.update(done // 10**6, total // 10**6, f"MB  {found.group(2)}")
+        self.progress.done()
+        if apt.returncode != 0:
+            raise Failure("the download failed: " + "; ".join(problems or ["apt-get said nothing"])
+                          + "\nRun the command again: it resumes where it stopped")
 
 
 def file_sha256(path):

@@ -4,6 +4,7 @@
 Invariant: a directory under images/ or a stage under work/ without the suffix ".part" is complete.
 Whatever carries that suffix belongs to the holder of the lock and is removed by the next one.
 """
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -86,6 +87,20 @@ class Cache:
                 remove(self.path("work", entry))
         os.rename(part, final)
         return final
+
+    @contextlib.contextmanager
+    def scratch(self, name):
+        """A directory of this build only, removed at its end."""
+        part = self.path("work", name + PART)
+        os.mkdir(part)
+        try:
+            yield part
+        finally:
+            remove(part)
+
+    def discard(self, path):
+        """Removes a large intermediate tree."""
+        remove(path)
 
     def publish(self, name, manifest, files):
         """Moves or links `files` ({name: path}) into images/NAME with its manifest, atomically."""

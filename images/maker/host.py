@@ -50,7 +50,7 @@ def run(*argv, error, **options):
                           stdout=options.pop("stdout", subprocess.PIPE),
                           stderr=options.pop("stderr", subprocess.PIPE), **options)
     if done.returncode != 0:
-        detail = (done.stderr or done.stdout or "").strip()
+        detail = "\n".join(text.strip() for text in (done.stdout, done.stderr) if text).strip()
         raise Failure(f"{error}: {argv[0]} failed with status {done.returncode}"
                       + (f":\n{detail}" if detail else ""))
     return done.stdout

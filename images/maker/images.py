@@ -2,10 +2,9 @@
 """The images: which stages each one is made of, and what its manifest says."""
 import os
 
-from . import initramfs, kernel
+from . import firstboot, initramfs, kernel, rootfs
 from .archive import RELEASE_TITLE, Archive
 from .cache import digest, remove
-from .host import Failure
 
 NAMES = ["tiny", "debian"]
 FORMAT = 1
@@ -69,8 +68,39 @@ def build_tiny(cache, progress, archive, _options):
     return cache.publish("tiny", about, {"Image": made.image, "initrd": initrd})
 
 
+def package_names():
+    with open(os.path.join(os.path.dirname(GUEST_DIR), "packages.debian")) as file:
+        lines = (line.split("#")[0].strip() for line in file)
+        return [line for line in lines if line]
+
+
 def build_debian(cache, progress, archive, options):
-    raise Failure("the debian image cannot be built yet")
+    trapeze = firstboot.find_trapeze(options.trapeze)  # before the work, not after it
+    cache.require_space(3000, "the Debian image")
+    made, initrd = boot_stages(cache, progress, archive)
+    names = package_names()
+    resolved = archive.resolve(names)
+    packages = archive.download(resolved, names)
+    key = digest(archive.version(resolved), names,
+                 source_bytes("maker/package.py", "maker/rootfs.py"), overlay_bytes())
+    unpacked = rootfs.make(cache, progress, packages, set(names), made, GUEST_DIR,
+                           archive.public_sources(), key)
+    with cache.scratch("configured") as directory:
+        root = firstboot.configure(progress, trapeze, made, initrd, unpacked, directory,
+                                   len(packages))
+        about = manifest("debian", f"{RELEASE_TITLE} riscv64",
+                         f"root=LABEL={rootfs.LABEL} rw console=ttyS0", disk="root.img",
+                         memory_mib=512, cpus=2, login="root")
+        path = cache.publish("debian", about,
+                             {"Image": made.image, "initrd": initrd, "root.img": root})
+    return path
+
+
+def overlay_bytes():
+    base = os.path.join(GUEST_DIR, "debian")
+    paths = sorted(os.path.join(parent, name) for parent, _, files in os.walk(base)
+                   for name in files)
+    return source_bytes(*(os.path.relpath(path, os.path.dirname(GUEST_DIR)) for path in paths))
 
 
 BUILDERS = {"kernel": build_kernel, "tiny": build_tiny, "debian": build_debian}
