@@ -25,23 +25,25 @@ full) timeouts=20 ;;
     ;;
 esac
 
-# A build that fails is a failed test, not the end without a closing line.
+# run_suites DIRECTORY TIMEOUT_MULTIPLIER MESON_OPTIONS [OPTIONS OF meson test]
+# A configuration or a build that fails is a failed test, not the end without a closing line.
 run_suites() {
     directory=$1
     multiplier=$2
-    shift 2
+    options=$3
+    shift 3
     rm -f "$directory/meson-logs/testlog.json"
-    if ninja -C "$directory"; then
+    # shellcheck disable=SC2086 # words on purpose
+    if scripts/configure.sh "$directory" -Dtests=enabled $options && ninja -C "$directory"; then
         meson test -C "$directory" --print-errorlogs -t "$multiplier" "$@" || true
     fi
 }
 
-scripts/configure.sh "$plain" -Dtests=enabled
-scripts/configure.sh "$sanitized" -Dtests=enabled -Db_sanitize=address,undefined -Db_lundef=false
-run_suites "$plain" "$timeouts"
+run_suites "$plain" "$timeouts" ""
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_stack_use_after_return=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
 # Sanitizers slow a program down by a factor of three or so.
-ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1} \
-UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1} \
-    run_suites "$sanitized" $((timeouts * 3)) --suite unit --suite fuzz
+run_suites "$sanitized" $((timeouts * 3)) "-Db_sanitize=address,undefined -Db_lundef=false" \
+    --suite unit --suite fuzz
 
 exec python3 scripts/count_tests.py "$plain" "$sanitized"
