@@ -70,7 +70,9 @@ struct device_params {
     uint64_t gpa;                /* MMIO devices: base address */
     struct irq_line irq;         /* bound by the board */
     unsigned irq_number;         /* interrupt-controller input, for the device tree */
-    uint32_t irq_phandle;        /* phandle of that controller */
+    uint32_t irq_phandle;        /* phandle of that controller; interrupt controllers: of hart
+                                    0's local one, hart i's is + i (bus/fdt_node.h) */
+    uint32_t phandle;            /* of this device's own node, if others refer to it */
     struct char_backend *chr;
     struct block *disk;
     const char *serial;          /* disks */
@@ -90,6 +92,9 @@ struct device_ops {
     /* Adds its node to the device tree being written sequentially (libfdt fdt_begin_node...)
      * inside /soc; NULL if it has none. Returns false on libfdt errors (out of space). */
     bool (*fdt)(struct device *device, void *fdt);
+    bool (*fdt_root)(struct device *device, void *fdt); /* the same for nodes at the root */
+    /* Interrupt controllers: drives an input (a sink of bus/line.h; `device` is it). */
+    void (*set_input)(void *device, unsigned input, bool level);
     const struct state_table *state;
     /* Stop/restart background I/O around a pause: after quiesce() returns no request is in
      * flight. NULL if the device has none. Event-loop thread. */
