@@ -39,8 +39,7 @@ static char *format_text(const char *format, va_list arguments)
 }
 
 /* Replaces the message by `first` `separator` `second`; without memory it stays as it is. */
-static void join(struct error *error, const char *first, const char *separator,
-                 const char *second)
+static void join(struct error *error, const char *first, const char *separator, const char *second)
 {
     char *joined;
     if (asprintf(&joined, "%s%s%s", first, separator, second) < 0)

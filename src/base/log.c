@@ -16,8 +16,8 @@
 
 #include "base/bits.h"
 
-#define LINE_BYTES 1024
-#define GUEST_BURST 8U
+#define LINE_BYTES      1024
+#define GUEST_BURST     8U
 #define GUEST_WINDOW_NS UINT64_C(10000000000)
 
 static const char *const level_words[] = {
@@ -54,15 +54,13 @@ static void write_fully(int fd, const char *bytes, size_t length)
     }
 }
 
-__attribute__((format(printf, 3, 0))) static void write_line(const struct log *log,
-                                                             enum log_level level,
-                                                             const char *format,
-                                                             va_list arguments)
+__attribute__((format(printf, 3, 0))) static void
+write_line(const struct log *log, enum log_level level, const char *format, va_list arguments)
 {
     char line[LINE_BYTES + 3]; /* and the end of line */
     size_t used = printed(0, LINE_BYTES,
-                          snprintf(line, LINE_BYTES, "%s%s%s", log->name,
-                                   log->name[0] ? ": " : "", level_words[level]));
+                          snprintf(line, LINE_BYTES, "%s%s%s", log->name, log->name[0] ? ": " : "",
+                                   level_words[level]));
     size_t room = LINE_BYTES - used;
     int result = vsnprintf(line + used, room, format, arguments);
     size_t end = printed(used, room, result);

@@ -32,8 +32,9 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop);
 void loop_quit(struct loop *loop, int value);
 
-/* The fd is borrowed: remove the watch before closing it; one watch per fd. A watch may remove itself (or any
- * other watch) inside a callback. A regular file (always ready) is polled every turn. */
+/* The fd is borrowed: remove the watch before closing it; one watch per fd. A watch may remove
+ * itself (or any other watch) inside a callback. A regular file (always ready) is polled every
+ * turn. */
 struct loop_watch *loop_watch_add(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn,
                                   void *opaque, struct error **err);
 void loop_watch_set(struct loop_watch *watch, unsigned events); /* 0 silences it */

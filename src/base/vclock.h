@@ -30,7 +30,7 @@
 #include <stdint.h>
 
 #define VCLOCK_NEVER INT64_MAX
-#define NS_PER_S INT64_C(1000000000)
+#define NS_PER_S     INT64_C(1000000000)
 
 enum vclock_mode { VCLOCK_REAL, VCLOCK_COUNTED };
 
@@ -46,9 +46,10 @@ void vclock_free(struct vclock *clock); /* all timers must be gone */
 
 enum vclock_mode vclock_mode(const struct vclock *clock);
 int64_t vclock_now(struct vclock *clock);
-int64_t vclock_wall_now(struct vclock *clock); /* ns since 1970, for the RTC */
+int64_t vclock_wall_now(struct vclock *clock);             /* ns since 1970, for the RTC */
 void vclock_set_now(struct vclock *clock, int64_t now_ns); /* restore; only while paused */
-void vclock_set_wall(struct vclock *clock, int64_t wall_ns); /* guest set its RTC: host unaffected */
+void vclock_set_wall(struct vclock *clock,
+                     int64_t wall_ns); /* guest set its RTC: host unaffected */
 void vclock_pause(struct vclock *clock);
 void vclock_resume(struct vclock *clock);
 void vclock_advance(struct vclock *clock, int64_t delta_ns); /* VCLOCK_COUNTED only */
@@ -64,7 +65,7 @@ int64_t vclock_host_delay(struct vclock *clock, int64_t deadline);
 
 struct vtimer *vtimer_new(struct vclock *clock, vtimer_fn *fn, void *opaque);
 /* Waits for a running callback on another thread; a callback may free its own timer. */
-void vtimer_free(struct vtimer *timer); /* NULL is fine */
+void vtimer_free(struct vtimer *timer);                     /* NULL is fine */
 void vtimer_arm(struct vtimer *timer, int64_t deadline_ns); /* replaces an earlier deadline */
 void vtimer_disarm(struct vtimer *timer);
 int64_t vtimer_deadline(const struct vtimer *timer); /* VCLOCK_NEVER if not armed */

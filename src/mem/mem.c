@@ -107,11 +107,9 @@ static bool prepare_backend(struct mem_ram *ram, struct error **err)
         return true;
     case MEM_BACKEND_FILE:
         if (fstat(ram->fd, &status) != 0)
-            return error_set_errno(err, errno, "cannot look at the memory file of '%s'",
-                                   ram->name);
+            return error_set_errno(err, errno, "cannot look at the memory file of '%s'", ram->name);
         /* Beyond the end of the file lies SIGBUS. */
-        if (S_ISREG(status.st_mode) && status.st_size >= 0 &&
-            (uint64_t)status.st_size >= ram->size)
+        if (S_ISREG(status.st_mode) && status.st_size >= 0 && (uint64_t)status.st_size >= ram->size)
             return true;
         error_set(err, ERROR_HOST, "the memory file of '%s' is not a file of %llu bytes or more",
                   ram->name, (unsigned long long)ram->size);
@@ -142,8 +140,8 @@ static bool map_host(struct ram_region *region, struct error **err)
     (void)madvise(host, (size_t)ram->size, MADV_DONTDUMP);
 
     region->flag_bytes = (size_t)(ram->size >> MEM_PAGE_SHIFT);
-    void *bytes = mmap(NULL, region->flag_bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *bytes =
+        mmap(NULL, region->flag_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED)
         return cannot_map(err, errno, ram);
     memset(bytes, MEM_PAGE_PRESENT, region->flag_bytes);
@@ -180,15 +178,12 @@ static void insert_sorted(struct mem_space *space, struct mem_ram *ram)
     space->ram[at] = ram;
 }
 
-struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa,
-                            uint64_t size, enum mem_backend backend, int fd, struct error **err)
+struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa, uint64_t size,
+                            enum mem_backend backend, int fd, struct error **err)
 {
     struct ram_region *region = alloc_zeroed(1, sizeof(*region));
-    region->ram = (struct mem_ram){.name = alloc_string(name),
-                                   .gpa = gpa,
-                                   .size = size,
-                                   .backend = backend,
-                                   .fd = fd};
+    region->ram = (struct mem_ram){
+        .name = alloc_string(name), .gpa = gpa, .size = size, .backend = backend, .fd = fd};
     if (!check_range(space, &region->ram, err) || !map_host(region, err)) {
         free_region(&region->ram);
         return NULL;

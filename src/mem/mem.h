@@ -32,7 +32,7 @@ struct error;
 struct mem_space;
 
 #define MEM_PAGE_SHIFT 12
-#define MEM_PAGE_SIZE (UINT64_C(1) << MEM_PAGE_SHIFT)
+#define MEM_PAGE_SIZE  (UINT64_C(1) << MEM_PAGE_SHIFT)
 
 enum mem_access { MEM_READ, MEM_WRITE };
 
@@ -43,19 +43,19 @@ enum mem_backend {
 };
 
 enum mem_page_flag {
-    MEM_PAGE_DIRTY = 1,   /* written since the dirty log was last read */
-    MEM_PAGE_CODE = 2,    /* an engine holds something derived from its instructions */
-    MEM_PAGE_PRESENT = 4  /* contents are in host memory (lazy resume, post-copy) */
+    MEM_PAGE_DIRTY = 1,  /* written since the dirty log was last read */
+    MEM_PAGE_CODE = 2,   /* an engine holds something derived from its instructions */
+    MEM_PAGE_PRESENT = 4 /* contents are in host memory (lazy resume, post-copy) */
 };
 
 struct mem_ram {
-    const char *name; /* owned by the space */
-    uint64_t gpa;     /* page-aligned */
-    uint64_t size;    /* bytes, page multiple */
-    uint8_t *host;    /* owned by the space; aligned to 2 MiB, guarded on both sides */
+    const char *name;       /* owned by the space */
+    uint64_t gpa;           /* page-aligned */
+    uint64_t size;          /* bytes, page multiple */
+    uint8_t *host;          /* owned by the space; aligned to 2 MiB, guarded on both sides */
     _Atomic uint8_t *flags; /* one per page */
     enum mem_backend backend;
-    int fd;           /* of MEMFD and FILE backends, owned; else -1 */
+    int fd; /* of MEMFD and FILE backends, owned; else -1 */
 };
 
 /* Offsets are relative to the region. Called without any lock of mem/. size is 1, 2, 4 or 8
@@ -82,8 +82,8 @@ void mem_space_free(struct mem_space *space);
 
 /* `fd` is taken over, also on failure: a file to map for MEM_BACKEND_FILE, else -1. Regions
  * must not overlap; at most 16. NULL and *err on failure. Before vCPUs run only. */
-struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa,
-                            uint64_t size, enum mem_backend backend, int fd, struct error **err);
+struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa, uint64_t size,
+                            enum mem_backend backend, int fd, struct error **err);
 size_t mem_ram_count(const struct mem_space *space);
 struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
 

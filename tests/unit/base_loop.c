@@ -271,8 +271,7 @@ static void regular_files_are_always_ready(void **state)
     FILE *file = tmpfile();
     assert_non_null(file);
     struct error *err = NULL;
-    fixture->watches[0] =
-        loop_watch_add(fixture->loop, fileno(file), 0, count_down, fixture, &err);
+    fixture->watches[0] = loop_watch_add(fixture->loop, fileno(file), 0, count_down, fixture, &err);
     assert_no_error(err);
     for (int i = 0; i < 10; i++)
         spin(fixture);
@@ -371,8 +370,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(only_asked_events_are_reported, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hangup_is_reported_unless_silenced, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_callback_may_remove_itself_and_others, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_callback_may_remove_itself_and_others, set_up, tear_down),
         cmocka_unit_test_setup_teardown(regular_files_are_always_ready, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_descriptors_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loop_fires_timers, set_up, tear_down),

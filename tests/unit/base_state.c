@@ -28,8 +28,8 @@ struct thing {
     uint8_t bytes[5];
     struct part one;
     struct part many[2];
-    unsigned derived;    /* not saved: u8 + 1 */
-    unsigned pre_saves;  /* calls */
+    unsigned derived;   /* not saved: u8 + 1 */
+    unsigned pre_saves; /* calls */
 };
 
 static bool check_part(void *object, struct error **err)
@@ -122,9 +122,9 @@ static void the_wire_format_is_what_the_header_says(void **state)
     struct state_buffer out = {0};
     state_save(&part_state, &part, &out);
     static const uint8_t expected[] = {
-        4, 'p', 'a', 'r', 't', 1, 0, 0, 0, 2, 0, 0, 0,           /* name, version, fields */
-        5, 'l', 'e', 'v', 'e', 'l', 2, 2, 0, 0, 0, 0x02, 0x01,   /* name, kind, length, value */
-        2, 'o', 'n', 1, 1, 0, 0, 0, 1,
+        4, 'p', 'a', 'r', 't', 1,   0, 0, 0, 2, 0, 0,    0,    /* name, version, fields */
+        5, 'l', 'e', 'v', 'e', 'l', 2, 2, 0, 0, 0, 0x02, 0x01, /* name, kind, length, value */
+        2, 'o', 'n', 1,   1,   0,   0, 0, 1,
     };
     assert_int_equal(out.size, sizeof(expected));
     assert_memory_equal(out.data, expected, sizeof(expected));

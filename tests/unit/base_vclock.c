@@ -23,7 +23,7 @@ struct marker {
     struct record *record;
     int id;
     struct vtimer *timer;
-    int64_t rearm_to;  /* VCLOCK_NEVER: do not */
+    int64_t rearm_to; /* VCLOCK_NEVER: do not */
     bool free_itself;
     struct vtimer *disarms; /* another timer, or NULL */
 };

@@ -93,14 +93,14 @@ static void wrong_accesses_fail_and_reach_nobody(void **state)
         unsigned size;
         bool works;
     } cases[] = {
-        {0x0fff, 1, false},  {0x1000, 1, true},        {0x100f, 1, true},
-        {0x1010, 1, false},  {0x1001, 2, false},       {0x1004, 8, false},
-        {0x1002, 4, false},  {0x1008, 8, true},        {0x1000, 0, false},
-        {0x1000, 3, false},  {0x1000, 16, false},      {0x1000, 0x80000000, false},
-        {0x2000, 4, true},   {0x2000, 2, false},       {0x2000, 8, false},
-        {0x2000, 1, false},  {0x3004, 2, true},        {0x3004, 4, false},
-        {0x3000, 8, false},  {UINT64_MAX, 1, true},    {UINT64_MAX, 2, false},
-        {0, 8, false},       {UINT64_MAX - 7, 8, true},
+        {0x0fff, 1, false}, {0x1000, 1, true},         {0x100f, 1, true},
+        {0x1010, 1, false}, {0x1001, 2, false},        {0x1004, 8, false},
+        {0x1002, 4, false}, {0x1008, 8, true},         {0x1000, 0, false},
+        {0x1000, 3, false}, {0x1000, 16, false},       {0x1000, 0x80000000, false},
+        {0x2000, 4, true},  {0x2000, 2, false},        {0x2000, 8, false},
+        {0x2000, 1, false}, {0x3004, 2, true},         {0x3004, 4, false},
+        {0x3000, 8, false}, {UINT64_MAX, 1, true},     {UINT64_MAX, 2, false},
+        {0, 8, false},      {UINT64_MAX - 7, 8, true},
     };
     unsigned working = 0;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -126,9 +126,8 @@ static void overlaps_wraps_and_empty_ranges_are_refused(void **state)
     static const struct {
         uint64_t gpa, size;
     } refused[] = {
-        {0x1000, 0x1000}, {0x1fff, 1},          {0x0fff, 2},
-        {0, 0x10000},     {0x1800, 0x10},       {0x5000, 0},
-        {0x5000, UINT64_MAX}, {UINT64_MAX, 2},  {0, UINT64_MAX},
+        {0x1000, 0x1000}, {0x1fff, 1},          {0x0fff, 2},     {0, 0x10000},    {0x1800, 0x10},
+        {0x5000, 0},      {0x5000, UINT64_MAX}, {UINT64_MAX, 2}, {0, UINT64_MAX},
     };
     for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
         assert_false(add(space, &probe, refused[i].gpa, refused[i].size));
@@ -149,8 +148,7 @@ static void ram_wins(void **state)
     (void)state;
     struct mem_space *space = mem_space_new();
     struct error *err = NULL;
-    assert_non_null(
-        mem_add_ram(space, "ram", 0x10000, 0x1000, MEM_BACKEND_ANONYMOUS, -1, &err));
+    assert_non_null(mem_add_ram(space, "ram", 0x10000, 0x1000, MEM_BACKEND_ANONYMOUS, -1, &err));
     struct probe probe;
     assert_true(add(space, &probe, 0xf000, 0x3000));
     uint64_t value;

@@ -352,7 +352,7 @@ static void writes_to_code_are_told_once(void **state)
     assert_ptr_equal(log.ram, ram);
     mem_note_write(space, ram, 0x41234);
     assert_int_equal(log.code, 1);
-    mem_note_code(space, ram, 0x41000); /* dirty already: noted all the same */
+    mem_note_code(space, ram, 0x41000);              /* dirty already: noted all the same */
     assert_true(mem_write(space, 0x40fff, "ab", 2)); /* ends on it */
     assert_int_equal(log.code, 2);
     assert_int_equal(ram->flags[1], MEM_PAGE_PRESENT | MEM_PAGE_DIRTY);
