@@ -372,8 +372,6 @@ static void pmp_changed(struct rv_hart *hart)
 {
     rv_pmp_update(hart);
     rv_tlb_flush_all(hart);
-    /* What an engine decoded was fetched with the old permissions. */
-    hart->fence_i_epoch++;
 }
 
 static bool pmp_locked(const struct rv_hart *hart, unsigned i)

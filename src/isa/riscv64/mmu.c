@@ -435,13 +435,12 @@ bool rv_fetch_pointer(struct rv_hart *hart, uint64_t va, const uint8_t **host, u
                       uint64_t *gpa)
 {
     struct place place;
-    bool cached = tlb_find(hart, va, RV_FETCH) != NULL;
     if (!place_ram(hart, va, 2, RV_FETCH, &place))
         return false;
     *host = place.host;
     *gpa = place.gpa;
     *in_page = (unsigned)(MEM_PAGE_SIZE - (va & PAGE_MASK));
-    if (!cached) {
+    if (!tlb_find(hart, va, RV_FETCH)) { /* not all of the page may be executed alike */
         uint64_t last = rv_pmp_uniform_last(hart, place.gpa, place.gpa | PAGE_MASK);
         *in_page = (unsigned)(last - place.gpa + 1);
     }
