@@ -178,8 +178,10 @@ static void meddle(void *opaque, struct mem_ram *ram, uint64_t gpa)
         return;
     if (m->pte_at != 0)
         ram_put(m->f, m->pte_at, m->pte);
-    if (m->code_again)
+    if (m->code_again) { /* another vCPU decoded the page again */
         mem_note_code(m->f->mem, ram, gpa);
+        return;
+    }
     atomic_fetch_and(&ram->flags[(gpa - ram->gpa) >> 12], (uint8_t)~MEM_PAGE_DIRTY);
     isa_riscv64.drop(&m->f->hart->vcpu, VCPU_ATTENTION_TLB);
 }
@@ -211,6 +213,24 @@ static void a_flush_in_the_middle_restarts(void **state)
     assert_int_equal(m.calls, 1);
     assert_int_equal(flags_of(f, DATA + 0x4000) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
     assert_int_equal(flags_of(f, DATA + 0x5000) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
+
+    /* So is a page table whose A bit is set. */
+    m = (struct meddler){.listener = m.listener, .f = f};
+    uint64_t at = map(&t, VA, 0, DATA, RWX_AD & ~A), value;
+    poke(f->hart, 0x30a, RV_MENVCFG_ADUE);
+    rv_tlb_flush_all(f->hart);
+    mem_note_code(f->mem, f->ram, at);
+    assert_true(rv_load64(f->hart, VA, &value));
+    assert_int_equal(m.calls, 1);
+    assert_int_equal(ram_get(f, at), pte_of(DATA, RWX_AD));
+    assert_int_equal(flags_of(f, at) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
+
+    /* A page that is code again by the time it is written is not cached. */
+    m = (struct meddler){.listener = m.listener, .f = f, .code_again = true};
+    mem_note_code(f->mem, f->ram, DATA);
+    assert_true(rv_store64(f->hart, VA, 1));
+    assert_int_equal(m.calls, 1);
+    assert_false(cached(f->hart->tlb_store, VA));
 }
 
 /* ---- misaligned ---- */
