@@ -352,6 +352,15 @@ void loop_attach_clock(struct loop *loop, struct vclock *clock)
     set_timer(loop);
 }
 
+void loop_detach_clock(struct loop *loop)
+{
+    assert_own_thread(loop);
+    if (!loop->clock)
+        return;
+    vclock_on_rearm(loop->clock, NULL, NULL);
+    loop->clock = NULL;
+}
+
 static void run_timers(struct loop *loop)
 {
     drain(loop->timer_fd);

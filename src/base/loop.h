@@ -48,7 +48,9 @@ void loop_post(struct loop *loop, loop_post_fn *fn, void *opaque);
  * nobody may still be posting it. */
 void loop_cancel(struct loop *loop, loop_post_fn *fn, void *opaque);
 
-/* Makes the loop fire the timers of a VCLOCK_REAL clock. The clock must outlive the loop. */
+/* Makes the loop fire the timers of a VCLOCK_REAL clock, until it is detached; one at a time.
+ * The clock must outlive the loop or be detached first (fine if none is attached). */
 void loop_attach_clock(struct loop *loop, struct vclock *clock);
+void loop_detach_clock(struct loop *loop);
 
 #endif

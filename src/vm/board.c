@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parts list of the riscv64 board and how the parts are wired. Order matters: interrupt
+ * controllers before what they serve, the PCIe host before its functions.
+ */
+#include "vm/board.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libfdt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "block/block.h"
+#include "bus/pci.h"
+#include "dev/devices.h"
+#include "dev/pcie_host.h"
+#include "vm/machine.h"
+
+/* DRIVES_HARTS: an interrupt controller in front of the harts' local ones. */
+enum part_flag { USES_CONSOLE = 1, DRIVES_HARTS = 2 };
+
+struct part {
+    const struct device_ops *ops;
+    const char *id;
+    uint64_t gpa;
+    unsigned irq; /* PLIC input, 0: none */
+    uint32_t phandle; /* 0: nobody refers to it */
+    unsigned flags;   /* enum part_flag */
+};
+
+static const struct part parts[] = {
+    {&device_aclint, "aclint", BOARD_ACLINT_GPA, 0, 0, DRIVES_HARTS},
+    {&device_plic, "plic", BOARD_PLIC_GPA, 0, FDT_PHANDLE_PLIC, DRIVES_HARTS},
+    {&device_sifive_test, "test", BOARD_TEST_GPA, 0, BOARD_PHANDLE_TEST, 0},
+    {&device_goldfish_rtc, "rtc", BOARD_RTC_GPA, BOARD_RTC_IRQ, 0, 0},
+    {&device_uart16550, "uart0", BOARD_UART_GPA, BOARD_UART_IRQ, 0, USES_CONSOLE},
+    {&device_pcie_host, "pcie", BOARD_PCIE_GPA, BOARD_PCIE_IRQ, 0, 0},
+};
+
+static struct device *find_device(struct vm *vm, const struct device_ops *ops)
+{
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops == ops)
+            return vm->devices[i];
+    return NULL;
+}
+
+static struct device *add_device(struct vm *vm, const struct device_ops *ops,
+                                 const struct device_params *params, struct error **err)
+{
+    if (vm->device_count == VM_MAX_DEVICES) {
+        error_set(err, ERROR_USAGE, "a machine has at most %d devices", VM_MAX_DEVICES);
+        return NULL;
+    }
+    struct device *device = device_new(ops, &vm->device_env, params, err);
+    if (device != NULL)
+        vm->devices[vm->device_count++] = device;
+    return device;
+}
+
+static bool add_parts(struct vm *vm, struct error **err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        const struct part *part = &parts[i];
+        struct device_params params = {
+            .id = part->id,
+            .gpa = part->gpa,
+            .irq_number = part->irq,
+            .irq_phandle = (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC
+                                                             : FDT_PHANDLE_PLIC,
+            .phandle = part->phandle,
+            .inputs = BOARD_PLIC_SOURCES,
+            .chr = (part->flags & USES_CONSOLE) != 0 ? vm->env.console : NULL,
+        };
+        if (part->irq != 0)
+            irq_line_bind(&params.irq, device_plic.set_input, find_device(vm, &device_plic),
+                          part->irq);
+        struct device *device = add_device(vm, part->ops, &params, err);
+        if (device == NULL)
+            return false;
+        if (part->ops == &device_pcie_host)
+            vm->device_env.pci = pcie_host_bus(device);
+    }
+    return true;
+}
+
+static bool add_disk(struct vm *vm, size_t index, struct error **err)
+{
+    const struct machine_disk *config = &vm->config.disks[index];
+    const struct block_env env = {vm->env.loop, vm->clock, vm->config.deterministic};
+    char id[16];
+    int fd = open(config->path, (config->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (fd < 0) {
+        error_set_errno(err, errno, "cannot open the disk '%s'%s", config->path,
+                        config->read_only ? "" : " for writing");
+        if (errno == EACCES || errno == EROFS)
+            error_hint(err, "Add ',readonly' if the guest shall only read it.");
+        return false;
+    }
+    vm->disks[index] = block_new(fd, config->read_only, &env, err);
+    if (vm->disks[index] == NULL) {
+        close(fd);
+        error_prefix(err, "disk '%s'", config->path);
+        return false;
+    }
+    snprintf(id, sizeof(id), "disk%zu", index);
+    const struct device_params params = {
+        .id = id, .disk = vm->disks[index], .serial = config->serial};
+    return add_device(vm, &device_virtio_blk, &params, err) != NULL;
+}
+
+bool vm_board_new(struct vm *vm, struct error **err)
+{
+    const struct device_params rng = {.id = "rng0"};
+    const struct device_params console = {.id = "console0", .chr = vm->env.virtio_console};
+    if (!add_parts(vm, err) || add_device(vm, &device_virtio_rng, &rng, err) == NULL)
+        return false;
+    if (console.chr != NULL && add_device(vm, &device_virtio_console, &console, err) == NULL)
+        return false;
+    for (size_t i = 0; i < vm->config.disk_count; i++)
+        if (!add_disk(vm, i, err))
+            return false;
+    return true;
+}
+
+void vm_board_free(struct vm *vm)
+{
+    while (vm->device_count > 0)
+        device_free(vm->devices[--vm->device_count]);
+    for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
+        block_free(vm->disks[i]);
+}
+
+void vm_board_reset(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->device_count; i++)
+        vm->devices[i]->ops->reset(vm->devices[i]);
+}
+
+bool vm_board_fdt(struct vm *vm, void *fdt, bool root)
+{
+    for (size_t i = 0; i < vm->device_count; i++) {
+        const struct device_ops *ops = vm->devices[i]->ops;
+        bool (*write)(struct device *device, void *to) = root ? ops->fdt_root : ops->fdt;
+        if (write != NULL && !write(vm->devices[i], fdt))
+            return false;
+    }
+    return true;
+}
+
+void vm_board_quiesce(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops->quiesce != NULL)
+            vm->devices[i]->ops->quiesce(vm->devices[i]);
+}
+
+void vm_board_unquiesce(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops->unquiesce != NULL)
+            vm->devices[i]->ops->unquiesce(vm->devices[i]);
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See boot.h. Where things go:
+ *
+ *     RAM base                firmware, if any (bare-metal ELF: where it says)
+ *     RAM base + text_offset  kernel Image (its header says; 2 MiB on riscv64)
+ *     …
+ *     top - FDT - initrd      initrd, page-aligned
+ *     top - 2 MiB             device tree, then fw_dynamic_info
+ *     top                     end of RAM, or RAM base + 2 GiB if there is more: firmware and
+ *                             early kernels map low memory only
+ */
+#include "vm/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "isa/riscv64/hart.h"
+#include "vm/machine.h"
+
+#define FDT_ROOM (2 * MIB)
+#define FDT_MAX (1 * MIB)
+#define TOP_LIMIT (2 * GIB)
+/* What Linux needs beside its image to come up at all: page structs, page tables, slabs;
+ * found by trying (31 MB image: 96 MiB boots, 80 MiB does not). */
+#define KERNEL_SLACK (48 * MIB)
+
+/* ---- files ---- */
+
+static struct boot_file *open_file(struct boot *boot, const char *what, const char *path,
+                                   struct error **err)
+{
+    struct stat status;
+    struct boot_file *file = &boot->files[boot->file_count];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        error_set_errno(err, errno, "cannot open the %s '%s'", what, path);
+        return NULL;
+    }
+    boot->file_count++;
+    *file = (struct boot_file){fd, 0, alloc_string(path)};
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        error_set(err, ERROR_USAGE, "the %s '%s' is not a regular file", what, path);
+        return NULL;
+    }
+    if (status.st_size == 0) {
+        error_set(err, ERROR_USAGE, "the %s '%s' is empty", what, path);
+        return NULL;
+    }
+    file->size = (uint64_t)status.st_size;
+    return file;
+}
+
+bool boot_read(const struct boot_file *file, uint64_t offset, void *to, size_t size,
+               struct error **err)
+{
+    while (size > 0) {
+        ssize_t count = pread(file->fd, to, size, (off_t)offset);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return error_set_errno(err, errno, "cannot read '%s'", file->path);
+        if (count == 0)
+            return error_set(err, ERROR_HOST, "'%s' is shorter than it was a moment ago",
+                             file->path);
+        to = (uint8_t *)to + count;
+        offset += (uint64_t)count;
+        size -= (size_t)count;
+    }
+    return true;
+}
+
+void boot_clear(struct boot *boot)
+{
+    for (size_t i = 0; i < boot->file_count; i++) {
+        close(boot->files[i].fd);
+        free(boot->files[i].path);
+    }
+    *boot = (struct boot){0};
+}
+
+/* ---- the plan ---- */
+
+bool boot_add_segment(struct boot *boot, const struct boot_segment *segment, uint64_t ram_base,
+                      uint64_t ram_size, struct error **err)
+{
+    const char *path = segment->file->path;
+    if (!range_within(segment->offset, segment->file_size, segment->file->size) ||
+        segment->file_size > segment->memory_size)
+        return error_set(err, ERROR_USAGE, "'%s' is truncated or damaged: it promises more bytes "
+                         "than it has", path);
+    if (segment->gpa < ram_base ||
+        !range_within(segment->gpa - ram_base, segment->memory_size, ram_size)) {
+        error_set(err, ERROR_USAGE,
+                  "'%s' wants to be loaded at 0x%llx (%llu KiB), outside of the guest's memory, "
+                  "0x%llx to 0x%llx",
+                  path, (unsigned long long)segment->gpa,
+                  (unsigned long long)(segment->memory_size / KIB), (unsigned long long)ram_base,
+                  (unsigned long long)(ram_base + ram_size));
+        error_hint(err, "If it is only too large, give the guest more with --memory.");
+        return false;
+    }
+    if (boot->segment_count == BOOT_MAX_SEGMENTS)
+        return error_set(err, ERROR_USAGE, "'%s' has more than %d segments", path,
+                         BOOT_MAX_SEGMENTS);
+    boot->segments[boot->segment_count++] = *segment;
+    return true;
+}
+
+/* Recognises what people give by mistake. */
+static bool refuse_kernel(const struct boot_file *file, const uint8_t *head, size_t size,
+                          struct error **err)
+{
+    static const struct {
+        size_t offset;
+        const char *bytes;
+        size_t length;
+        const char *what, *remedy;
+    } kinds[] = {
+        {0, "\x1f\x8b", 2, "compressed with gzip", "Unpack it first: gunzip."},
+        {0, "\xfd" "7zXZ", 5, "compressed with xz", "Unpack it first: unxz."},
+        {0, "\x28\xb5\x2f\xfd", 4, "compressed with zstd", "Unpack it first: unzstd."},
+        {4, "zimg", 4, "a compressed EFI kernel (zboot)",
+         "Give it the uncompressed arch/riscv/boot/Image."},
+        {0x202, "HdrS", 4, "an x86 kernel (bzImage)", "This machine is riscv64."},
+        {56, "ARM\x64", 4, "an ARM64 kernel", "This machine is riscv64."},
+        {0, "MZ", 2, "an EFI program without a RISC-V kernel header",
+         "Give it a RISC-V Linux Image."},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (kinds[i].offset + kinds[i].length <= size &&
+            memcmp(head + kinds[i].offset, kinds[i].bytes, kinds[i].length) == 0) {
+            error_set(err, ERROR_USAGE, "the kernel '%s' is %s", file->path, kinds[i].what);
+            error_hint(err, "%s", kinds[i].remedy);
+            return false;
+        }
+    error_set(err, ERROR_USAGE, "'%s' is not a RISC-V Linux kernel (Image or ELF)", file->path);
+    error_hint(err, "Debian's is in the package linux-image-riscv64; a bare-metal program is given "
+                    "with --firmware.");
+    return false;
+}
+
+struct planner {
+    struct boot *boot;
+    uint64_t ram_base, ram_size;
+    uint64_t loaded_end; /* first gpa behind what is loaded low */
+};
+
+/* Linux's arch/riscv boot image header (Documentation/arch/riscv/boot-image-header.rst). */
+static bool plan_image(struct planner *plan, const struct boot_file *file, const uint8_t *head,
+                       uint64_t *entry, struct error **err)
+{
+    uint64_t text_offset = load_le64(head + 8), image_size = load_le64(head + 16);
+    uint64_t needed;
+    if (image_size < file->size)
+        image_size = file->size;
+    if (__builtin_add_overflow(text_offset, image_size, &needed) ||
+        __builtin_add_overflow(needed, KERNEL_SLACK, &needed) || image_size > 4 * GIB)
+        return error_set(err, ERROR_USAGE, "the kernel '%s' has a damaged header", file->path);
+    if (needed > plan->ram_size) {
+        error_set(err, ERROR_USAGE,
+                  "the kernel '%s' needs about %llu MiB of memory to start, the guest has %llu MiB",
+                  file->path, (unsigned long long)((needed + MIB - 1) / MIB),
+                  (unsigned long long)(plan->ram_size / MIB));
+        error_hint(err, "Give it more with --memory %lluM.",
+                   (unsigned long long)(align_up(needed, 32 * MIB) / MIB));
+        return false;
+    }
+    struct boot_segment segment = {file, 0, file->size, plan->ram_base + text_offset, image_size};
+    *entry = segment.gpa;
+    plan->loaded_end = segment.gpa + image_size;
+    return boot_add_segment(plan->boot, &segment, plan->ram_base, plan->ram_size, err);
+}
+
+static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry,
+                        struct error **err)
+{
+    uint8_t head[1024] = {0};
+    struct boot_file *file = open_file(plan->boot, "kernel", path, err);
+    if (file == NULL)
+        return false;
+    size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
+    if (!boot_read(file, 0, head, size, err))
+        return false;
+    if (boot_is_elf(head, size)) {
+        struct elf_result result;
+        if (!boot_load_elf(plan->boot, file, plan->ram_base, plan->ram_size, &result, err))
+            return false;
+        *entry = result.entry;
+        plan->loaded_end = result.end;
+        return true;
+    }
+    if (size >= 64 && memcmp(head + 56, "RSC\x05", 4) == 0 && memcmp(head + 4, "zimg", 4) != 0)
+        return plan_image(plan, file, head, entry, err);
+    if (size < 64) {
+        error_set(err, ERROR_USAGE, "the kernel '%s' is not a kernel or truncated: it has %zu bytes",
+                  path, size);
+        return false;
+    }
+    return refuse_kernel(file, head, size, err);
+}
+
+/* M-mode firmware: an ELF, or a raw binary for the start of RAM. */
+static bool plan_firmware(struct planner *plan, const char *path, struct error **err)
+{
+    struct boot *boot = plan->boot;
+    uint8_t head[16] = {0};
+    struct boot_file *file = open_file(boot, "firmware", path, err);
+    if (file == NULL)
+        return false;
+    size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
+    if (!boot_read(file, 0, head, size, err))
+        return false;
+    if (boot_is_elf(head, size)) {
+        struct elf_result result;
+        if (!boot_load_elf(boot, file, plan->ram_base, plan->ram_size, &result, err))
+            return false;
+        boot->entry = result.entry;
+        boot->tohost_gpa = result.tohost;
+        boot->fromhost_gpa = result.fromhost;
+        plan->loaded_end = result.end;
+        return true;
+    }
+    boot->entry = plan->ram_base;
+    plan->loaded_end = plan->ram_base + file->size;
+    struct boot_segment segment = {file, 0, file->size, plan->ram_base, file->size};
+    return boot_add_segment(boot, &segment, plan->ram_base, plan->ram_size, err);
+}
+
+static bool plan_initrd(struct planner *plan, const char *path, struct error **err)
+{
+    struct boot *boot = plan->boot;
+    const struct boot_file *file = open_file(boot, "initrd", path, err);
+    if (file == NULL)
+        return false;
+    if (file->size > boot->fdt_gpa - plan->ram_base ||
+        align_down(boot->fdt_gpa - file->size, MEM_PAGE_SIZE) < plan->loaded_end) {
+        error_set(err, ERROR_USAGE, "the initrd '%s' (%llu MiB) does not fit behind the kernel",
+                  path, (unsigned long long)((file->size + MIB - 1) / MIB));
+        error_hint(err, "Give the guest more memory with --memory.");
+        return false;
+    }
+    boot->initrd_size = file->size;
+    boot->initrd_gpa = align_down(boot->fdt_gpa - file->size, MEM_PAGE_SIZE);
+    struct boot_segment segment = {file, 0, file->size, boot->initrd_gpa, file->size};
+    return boot_add_segment(boot, &segment, plan->ram_base, plan->ram_size, err);
+}
+
+bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t ram_base,
+               uint64_t ram_size, struct error **err)
+{
+    struct planner plan = {boot, ram_base, ram_size, ram_base};
+    *boot = (struct boot){.sbi = config->firmware == NULL};
+    uint64_t *kernel_entry = boot->sbi ? &boot->entry : &boot->next_entry;
+    uint64_t firmware_end = ram_base;
+    if (config->firmware != NULL && !plan_firmware(&plan, config->firmware, err))
+        return false;
+    firmware_end = plan.loaded_end;
+    if (config->kernel != NULL && !plan_kernel(&plan, config->kernel, kernel_entry, err))
+        return false;
+    if (config->firmware != NULL && config->kernel != NULL && *kernel_entry < firmware_end)
+        return error_set(err, ERROR_USAGE, "the firmware '%s' and the kernel '%s' overlap in memory",
+                         config->firmware, config->kernel);
+    uint64_t top = ram_base + (ram_size < TOP_LIMIT ? ram_size : TOP_LIMIT);
+    boot->fdt_gpa = align_down(top - FDT_ROOM, FDT_ROOM);
+    boot->fdt_limit = FDT_MAX;
+    if (boot->fdt_gpa < plan.loaded_end) {
+        error_set(err, ERROR_USAGE, "there is no room for the device tree behind what is loaded");
+        error_hint(err, "Give the guest more memory with --memory.");
+        return false;
+    }
+    return config->initrd == NULL || plan_initrd(&plan, config->initrd, err);
+}
+
+/* ---- carrying it out ---- */
+
+bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err)
+{
+    for (size_t i = 0; i < boot->segment_count; i++) {
+        const struct boot_segment *segment = &boot->segments[i];
+        uint8_t *to = mem_ram_pointer(mem, segment->gpa, segment->memory_size, MEM_WRITE);
+        if (to == NULL)
+            return error_set(err, ERROR_INTERNAL, "'%s' does not fit into one piece of memory",
+                             segment->file->path);
+        if (!boot_read(segment->file, segment->offset, to, segment->file_size, err))
+            return false;
+        memset(to + segment->file_size, 0, segment->memory_size - segment->file_size);
+    }
+    return true;
+}
+
+/* What OpenSBI's fw_dynamic reads at a2 (its include/sbi/fw_dynamic.h). */
+static uint64_t write_dynamic_info(struct vm *vm)
+{
+    const struct boot *boot = &vm->boot;
+    uint64_t gpa = boot->fdt_gpa + FDT_MAX;
+    const uint64_t info[6] = {
+        UINT64_C(0x4942534f), /* "OSBI" */
+        2,                    /* version */
+        boot->next_entry,
+        RV_S, /* next mode */
+        0,    /* options */
+        UINT64_MAX /* any boot hart */
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(info); i++) {
+        uint8_t bytes[8];
+        store_le64(bytes, info[i]);
+        bool written = mem_write(vm->mem, gpa + 8 * i, bytes, sizeof(bytes));
+        (void)written; /* inside RAM by the plan */
+    }
+    return gpa;
+}
+
+static void dump_fdt(struct vm *vm, const void *fdt, size_t size)
+{
+    int fd = open(vm->config.dump_fdt, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0 || write(fd, fdt, size) != (ssize_t)size)
+        log_warning(vm->log, "cannot write the device tree to '%s': %s", vm->config.dump_fdt,
+                    strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool load_fdt(struct vm *vm, struct error **err)
+{
+    size_t size;
+    void *fdt = vm_fdt_new(vm, &size, err);
+    if (fdt == NULL)
+        return false;
+    bool good = size <= vm->boot.fdt_limit && mem_write(vm->mem, vm->boot.fdt_gpa, fdt, size);
+    if (!good)
+        error_set(err, ERROR_INTERNAL, "the device tree is too large (%zu bytes)", size);
+    if (good && vm->config.dump_fdt != NULL)
+        dump_fdt(vm, fdt, size);
+    free(fdt);
+    return good;
+}
+
+bool boot_load(struct vm *vm, struct error **err)
+{
+    const struct boot *boot = &vm->boot;
+    if (!boot_load_segments(boot, vm->mem, err) || !load_fdt(vm, err))
+        return false;
+    uint64_t info = boot->sbi ? 0 : write_dynamic_info(vm);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        struct rv_hart *hart = rv_hart_of(cpu->vcpu);
+        vm->isa->vcpu_reset(cpu->vcpu);
+        cpu->vcpu->htif_tohost = boot->tohost_gpa;
+        cpu->waiting = false;
+        cpu->resume_at_start = false;
+        hart->sbi_calls = boot->sbi;
+        if (boot->sbi) {
+            rv_enter_supervisor(hart, boot->entry, i, boot->fdt_gpa);
+        } else {
+            hart->pc = boot->entry;
+            hart->x[10] = i;
+            hart->x[11] = boot->fdt_gpa;
+            hart->x[12] = info;
+        }
+        /* An SBI starts the boot hart; the kernel starts the others through HSM. */
+        atomic_store(&cpu->state, boot->sbi && i > 0 ? CPU_STOPPED : CPU_STARTED);
+    }
+    return true;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is put into RAM before the first instruction, and where: kernel, initrd, firmware,
+ * device tree. The plan is made once, from files that stay open; every guest reset carries
+ * it out again.
+ *
+ * Files are hostile: every size and address of theirs is checked against the file and RAM
+ * before use.
+ */
+#ifndef TRAPEZE_VM_BOOT_H
+#define TRAPEZE_VM_BOOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct machine_config;
+struct mem_space;
+struct vm;
+
+#define BOOT_MAX_FILES 3
+#define BOOT_MAX_SEGMENTS 32
+
+struct boot_file {
+    int fd;
+    uint64_t size; /* bytes */
+    char *path;
+};
+
+/* file[offset, offset+file_size) goes to gpa; zeroes follow up to memory_size. */
+struct boot_segment {
+    const struct boot_file *file;
+    uint64_t offset, file_size;
+    uint64_t gpa, memory_size;
+};
+
+struct boot {
+    struct boot_file files[BOOT_MAX_FILES];
+    size_t file_count;
+    struct boot_segment segments[BOOT_MAX_SEGMENTS];
+    size_t segment_count;
+    bool sbi;            /* the VMM is the firmware: the kernel starts in S-mode */
+    uint64_t entry;      /* gpa of the first instruction */
+    uint64_t next_entry; /* with firmware: the kernel's, 0 = none */
+    uint64_t initrd_gpa, initrd_size; /* 0, 0: none */
+    uint64_t fdt_gpa, fdt_limit;      /* room for the device tree (and fw_dynamic_info) */
+    uint64_t tohost_gpa, fromhost_gpa; /* HTIF symbols of a bare-metal ELF; 0 = none */
+};
+
+/* Fills in the plan for RAM [ram_base, ram_base+ram_size). boot_clear() in either case. */
+bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t ram_base,
+               uint64_t ram_size, struct error **err);
+void boot_clear(struct boot *boot);
+
+/* Writes the segments into RAM. */
+bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err);
+
+/* The whole start: segments, device tree, registers of every hart. vCPUs stand still. */
+bool boot_load(struct vm *vm, struct error **err);
+
+/* load_elf.c */
+struct elf_result {
+    uint64_t entry, end; /* gpa; end of the highest segment */
+    uint64_t tohost, fromhost;
+};
+bool boot_is_elf(const uint8_t *head, size_t size);
+bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram_base,
+                   uint64_t ram_size, struct elf_result *result, struct error **err);
+
+/* boot.c, for the loaders: reads exactly `size` bytes; false with a sentence. */
+bool boot_read(const struct boot_file *file, uint64_t offset, void *to, size_t size,
+               struct error **err);
+bool boot_add_segment(struct boot *boot, const struct boot_segment *segment, uint64_t ram_base,
+                      uint64_t ram_size, struct error **err);
+
+#endif

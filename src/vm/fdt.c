@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The device tree (Devicetree Specification 0.4; Linux's bindings riscv/cpus.yaml and
+ * riscv/extensions.yaml), written front to back with libfdt.
+ */
+#include <libfdt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "isa/riscv64/hart.h"
+#include "vm/board.h"
+#include "vm/machine.h"
+
+enum { FDT_CAPACITY = 256 * 1024, RNG_SEED_SIZE = 64, CACHE_BLOCK = 64 };
+
+/* One failed call (out of space) makes all later ones no-ops; the end looks at it. */
+struct writer {
+    void *fdt;
+    int result;
+};
+
+#define TRY(writer, call)                                                                        \
+    do {                                                                                         \
+        if ((writer)->result == 0)                                                               \
+            (writer)->result = (call);                                                           \
+    } while (0)
+
+static void begin(struct writer *w, const char *name)
+{
+    TRY(w, fdt_begin_node(w->fdt, name));
+}
+
+static void finish(struct writer *w)
+{
+    TRY(w, fdt_end_node(w->fdt));
+}
+
+static void text(struct writer *w, const char *name, const char *value)
+{
+    TRY(w, fdt_put_string(w->fdt, name, value));
+}
+
+static void number(struct writer *w, const char *name, uint32_t value)
+{
+    TRY(w, fdt_property_u32(w->fdt, name, value));
+}
+
+static void wide(struct writer *w, const char *name, uint64_t value)
+{
+    TRY(w, fdt_property_u64(w->fdt, name, value));
+}
+
+static void flag(struct writer *w, const char *name)
+{
+    TRY(w, fdt_property(w->fdt, name, NULL, 0));
+}
+
+static void write_chosen(struct writer *w, struct vm *vm)
+{
+    uint8_t seed[RNG_SEED_SIZE];
+    char path[64];
+    begin(w, "chosen");
+    if (vm->config.append != NULL)
+        text(w, "bootargs", vm->config.append);
+    if (vm->boot.initrd_size != 0) {
+        wide(w, "linux,initrd-start", vm->boot.initrd_gpa);
+        wide(w, "linux,initrd-end", vm->boot.initrd_gpa + vm->boot.initrd_size);
+    }
+    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)BOARD_UART_GPA);
+    text(w, "stdout-path", path);
+    vm->entropy->fill(vm->entropy, seed, sizeof(seed));
+    TRY(w, fdt_property(w->fdt, "rng-seed", seed, sizeof(seed)));
+    finish(w);
+}
+
+static void write_extensions(struct writer *w)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < rv_isa_extension_count(); i++)
+        size += strlen(rv_isa_extension(i)) + 1;
+    char *list = alloc_zeroed(1, size), *at = list;
+    for (size_t i = 0; i < rv_isa_extension_count(); i++)
+        at = stpcpy(at, rv_isa_extension(i)) + 1;
+    TRY(w, fdt_property(w->fdt, "riscv,isa-extensions", list, (int)size));
+    free(list);
+}
+
+static void write_cpu(struct writer *w, unsigned index)
+{
+    char name[16];
+    snprintf(name, sizeof(name), "cpu@%x", index);
+    begin(w, name);
+    text(w, "device_type", "cpu");
+    number(w, "reg", index);
+    text(w, "status", "okay");
+    text(w, "compatible", "riscv");
+    text(w, "riscv,isa", rv_isa_string());
+    text(w, "riscv,isa-base", "rv64i");
+    write_extensions(w);
+    text(w, "mmu-type", "riscv,sv57");
+    number(w, "riscv,cbom-block-size", CACHE_BLOCK);
+    number(w, "riscv,cboz-block-size", CACHE_BLOCK);
+    number(w, "riscv,cbop-block-size", CACHE_BLOCK);
+    number(w, "phandle", BOARD_PHANDLE_HART(index));
+    begin(w, "interrupt-controller");
+    number(w, "#interrupt-cells", 1);
+    flag(w, "interrupt-controller");
+    text(w, "compatible", "riscv,cpu-intc");
+    number(w, "phandle", FDT_PHANDLE_CPU_INTC + index);
+    finish(w);
+    finish(w);
+}
+
+static void write_cpus(struct writer *w, const struct vm *vm)
+{
+    begin(w, "cpus");
+    number(w, "#address-cells", 1);
+    number(w, "#size-cells", 0);
+    number(w, "timebase-frequency", VM_TIMEBASE_HZ);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        write_cpu(w, i);
+    begin(w, "cpu-map");
+    begin(w, "cluster0");
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "core%u", i);
+        begin(w, name);
+        number(w, "cpu", BOARD_PHANDLE_HART(i));
+        finish(w);
+    }
+    finish(w);
+    finish(w);
+    finish(w);
+}
+
+static void write_memory(struct writer *w, const struct vm *vm)
+{
+    char name[32];
+    const fdt64_t range[] = {cpu_to_fdt64(vm->ram->gpa), cpu_to_fdt64(vm->ram->size)};
+    snprintf(name, sizeof(name), "memory@%llx", (unsigned long long)vm->ram->gpa);
+    begin(w, name);
+    text(w, "device_type", "memory");
+    TRY(w, fdt_property(w->fdt, "reg", range, sizeof(range)));
+    finish(w);
+}
+
+static void write_aliases(struct writer *w)
+{
+    char path[64];
+    begin(w, "aliases");
+    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)BOARD_UART_GPA);
+    text(w, "serial0", path);
+    finish(w);
+}
+
+static void write_devices(struct writer *w, struct vm *vm, bool root)
+{
+    if (w->result == 0 && !vm_board_fdt(vm, w->fdt, root))
+        w->result = -FDT_ERR_NOSPACE;
+}
+
+static void write_soc(struct writer *w, struct vm *vm)
+{
+    begin(w, "soc");
+    number(w, "#address-cells", 2);
+    number(w, "#size-cells", 2);
+    text(w, "compatible", "simple-bus");
+    flag(w, "ranges");
+    write_devices(w, vm, false);
+    finish(w);
+}
+
+void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err)
+{
+    struct writer writer = {.fdt = alloc_zeroed(1, FDT_CAPACITY)}, *w = &writer;
+    TRY(w, fdt_create(w->fdt, FDT_CAPACITY));
+    TRY(w, fdt_finish_reservemap(w->fdt));
+    begin(w, "");
+    number(w, "#address-cells", 2);
+    number(w, "#size-cells", 2);
+    text(w, "compatible", "riscv-virtio");
+    text(w, "model", "trapeze,virt");
+    write_chosen(w, vm);
+    write_aliases(w);
+    write_memory(w, vm);
+    write_cpus(w, vm);
+    /* How a guest learns that it is in a virtual machine (systemd-detect-virt reads it). */
+    begin(w, "hypervisor");
+    text(w, "compatible", "trapeze,hypervisor");
+    finish(w);
+    write_soc(w, vm);
+    write_devices(w, vm, true);
+    finish(w);
+    TRY(w, fdt_finish(w->fdt));
+    if (w->result != 0) {
+        error_set(err, ERROR_INTERNAL, "cannot write the device tree: %s",
+                  fdt_strerror(w->result));
+        free(w->fdt);
+        return NULL;
+    }
+    *size = fdt_totalsize(w->fdt);
+    return w->fdt;
+}

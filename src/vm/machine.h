@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The inside of a struct vm, for the files of vm/ only.
+ *
+ * Locks: vm->lock guards what decides whether vCPU threads may run (`holds`, `parked`,
+ * `quit_threads`) and is never held while guest code runs. A cpu's own lock guards its
+ * wake-up flag. Order: device locks → cpu->lock; vm->lock → nothing but cpu->lock.
+ */
+#ifndef TRAPEZE_VM_MACHINE_H
+#define TRAPEZE_VM_MACHINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "bus/device.h"
+#include "config/machine.h"
+#include "isa/vcpu.h"
+#include "mem/mem.h"
+#include "vm/boot.h"
+#include "vm/vm.h"
+
+#define VM_RAM_BASE UINT64_C(0x80000000)
+#define VM_TIMEBASE_HZ 10000000
+#define VM_MAX_DEVICES 32
+
+/* SBI hart states (SBI 2.0, 9.1); with firmware every hart counts as started. */
+enum cpu_state {
+    CPU_STARTED = 0,
+    CPU_STOPPED = 1,
+    CPU_START_PENDING = 2,
+    CPU_SUSPENDED = 4
+};
+
+/* One vCPU and the host thread that runs it. */
+struct vm_cpu {
+    struct vm *vm;
+    struct vcpu *vcpu;
+    pthread_t thread;
+    bool has_thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool signalled; /* somebody wants the thread to look up */
+
+    _Atomic int state; /* enum cpu_state */
+    /* Where START_PENDING starts, or a non-retentive suspend resumes. */
+    uint64_t start_pc, start_opaque;
+    bool resume_at_start;
+    bool waiting; /* deterministic mode: gave up its turns until an interrupt */
+};
+
+struct vm {
+    struct vm_env env;
+    struct log *log;
+    struct machine_config config; /* own copies of what is needed after vm_new() */
+    enum vm_state state;
+
+    struct vclock *clock;
+    struct vcpu_timebase timebase;
+    struct mem_space *mem;
+    struct mem_ram *ram;
+    struct mem_listener listener;
+    struct entropy *entropy;
+
+    const struct isa *isa;
+    const struct engine *engine;
+    struct vm_cpu cpus[MACHINE_MAX_CPUS];
+    struct vcpu *vcpus[MACHINE_MAX_CPUS];
+    unsigned cpu_count;
+
+    struct device_env device_env;
+    struct device *devices[VM_MAX_DEVICES];
+    size_t device_count;
+    struct block *disks[MACHINE_MAX_DISKS];
+    struct boot boot;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;    /* holds, parked or quit_threads changed */
+    _Atomic unsigned holds;    /* > 0: no vCPU may run */
+    unsigned threads, parked;  /* host threads that exist, and that stand still */
+    bool quit_threads;
+
+    _Atomic int power_request; /* enum vm_power */
+    _Atomic uint32_t power_code;
+};
+
+/* What the guest asked for; the first request wins until it is carried out. */
+enum vm_power { VM_POWER_NONE, VM_POWER_OFF, VM_POWER_RESET, VM_POWER_FAILURE, VM_POWER_WEDGED };
+
+/* run_state.c: any thread; the vCPUs stop, the loop's thread carries it out. */
+void vm_power(struct vm *vm, enum vm_power request, uint32_t code);
+/* Forgets a request that is not yet carried out; the VM is about to be freed. */
+void vm_power_cancel(struct vm *vm);
+
+/* run_state.c: no vCPU runs between the two; loop's thread. They nest. */
+void vm_hold(struct vm *vm);
+void vm_release(struct vm *vm);
+
+/* vcpu_thread.c */
+bool vm_cpus_new(struct vm *vm, struct error **err);
+void vm_cpus_free(struct vm *vm);
+void vm_cpu_wake(struct vcpu *vcpu);
+
+/* board.c */
+bool vm_board_new(struct vm *vm, struct error **err);
+void vm_board_free(struct vm *vm);
+void vm_board_reset(struct vm *vm);
+/* The devices' nodes inside /soc, or those at the root. */
+bool vm_board_fdt(struct vm *vm, void *fdt, bool root);
+void vm_board_quiesce(struct vm *vm);
+void vm_board_unquiesce(struct vm *vm);
+
+/* fdt.c: the whole tree, malloc()ed; its size in *size. NULL: err. */
+void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);
+
+/* entropy.c */
+struct entropy *entropy_new(bool deterministic, uint64_t seed);
+void entropy_free(struct entropy *entropy);
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The run-state machine of vm.h. A VM runs when no hold is on it: a pause is a hold, so is
+ * the moment of a reset, so is the time between a guest's power request and its execution.
+ * Holds nest; the last release lets the vCPU threads go.
+ */
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "vm/machine.h"
+
+static void set_state(struct vm *vm, enum vm_state state)
+{
+    vm->state = state;
+    if (vm->env.on_state != NULL)
+        vm->env.on_state(vm->env.opaque, state);
+}
+
+enum vm_state vm_state(const struct vm *vm)
+{
+    return vm->state;
+}
+
+const char *vm_state_name(enum vm_state state)
+{
+    static const char *const names[] = {"created", "running", "paused", "stopped", "failed"};
+    return names[state];
+}
+
+/* ---- holds ---- */
+
+static void hold_without_waiting(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    atomic_fetch_add(&vm->holds, 1);
+    pthread_mutex_unlock(&vm->lock);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vcpu_kick(vm->vcpus[i]);
+}
+
+static void wait_until_parked(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    while (vm->parked < vm->threads)
+        pthread_cond_wait(&vm->changed, &vm->lock);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_hold(struct vm *vm)
+{
+    hold_without_waiting(vm);
+    wait_until_parked(vm);
+}
+
+void vm_release(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    atomic_fetch_sub(&vm->holds, 1);
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- the user's side ---- */
+
+static bool refuse(const struct vm *vm, const char *verb, struct error **err)
+{
+    return error_set(err, ERROR_USAGE, "a machine that is %s cannot be %s",
+                     vm_state_name(vm->state), verb);
+}
+
+bool vm_start(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_CREATED)
+        return refuse(vm, "started", err);
+    if (!boot_load(vm, err))
+        return false;
+    vclock_resume(vm->clock);
+    set_state(vm, VM_RUNNING);
+    vm_release(vm); /* vm_new() made it with one hold */
+    return true;
+}
+
+bool vm_pause(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_RUNNING)
+        return refuse(vm, "paused", err);
+    vm_hold(vm);
+    vm_board_quiesce(vm);
+    vclock_pause(vm->clock);
+    set_state(vm, VM_PAUSED);
+    return true;
+}
+
+bool vm_resume(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_PAUSED)
+        return refuse(vm, "resumed", err);
+    vclock_resume(vm->clock);
+    vm_board_unquiesce(vm);
+    set_state(vm, VM_RUNNING);
+    vm_release(vm);
+    return true;
+}
+
+static void end(struct vm *vm, enum vm_end how, uint32_t code)
+{
+    if (vm->state == VM_STOPPED || vm->state == VM_FAILED)
+        return;
+    vm_hold(vm); /* for good */
+    vm_board_quiesce(vm);
+    vclock_pause(vm->clock);
+    set_state(vm, how == VM_END_GUEST_CRASH ? VM_FAILED : VM_STOPPED);
+    vm->env.on_end(vm->env.opaque, how, code);
+}
+
+/* The guest starts again in place: devices as at power-on, memory loaded afresh. */
+static bool reset_in_place(struct vm *vm, struct error **err)
+{
+    bool paused = vm->state == VM_PAUSED;
+    vm_hold(vm);
+    if (!paused)
+        vm_board_quiesce(vm);
+    vm_board_reset(vm);
+    bool good = boot_load(vm, err);
+    if (!paused)
+        vm_board_unquiesce(vm);
+    vm_release(vm);
+    return good;
+}
+
+bool vm_reset(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
+        return refuse(vm, "reset", err);
+    return reset_in_place(vm, err);
+}
+
+bool vm_powerdown(struct vm *vm, struct error **err)
+{
+    (void)vm;
+    error_set(err, ERROR_USAGE, "this machine has no power button that the guest would hear");
+    error_hint(err, "Switch it off from inside, or end it with 'quit'.");
+    return false;
+}
+
+void vm_quit(struct vm *vm)
+{
+    end(vm, VM_END_QUIT, 0);
+}
+
+/* ---- the guest's side ---- */
+
+static void carry_out_power(void *opaque)
+{
+    struct vm *vm = opaque;
+    struct error *error = NULL;
+    int request = atomic_load(&vm->power_request);
+    uint32_t code = atomic_load(&vm->power_code);
+    bool bare_metal = vm->config.kernel == NULL;
+    wait_until_parked(vm);
+    switch (request) {
+    case VM_POWER_OFF:
+        end(vm, VM_END_POWEROFF, 0);
+        break;
+    case VM_POWER_FAILURE:
+        end(vm, bare_metal ? VM_END_EXIT_CODE : VM_END_GUEST_CRASH, code);
+        break;
+    case VM_POWER_WEDGED:
+        end(vm, VM_END_GUEST_CRASH, 0);
+        break;
+    case VM_POWER_RESET:
+        if (vm->config.no_reboot) {
+            end(vm, VM_END_RESET, 0);
+        } else if (!reset_in_place(vm, &error)) {
+            log_error(vm->log, "the guest cannot be restarted: %s", error_message(error));
+            error_free(error);
+            end(vm, VM_END_GUEST_CRASH, 1);
+        }
+        break;
+    default:
+        break;
+    }
+    atomic_store(&vm->power_request, VM_POWER_NONE);
+    vm_release(vm);
+}
+
+void vm_power(struct vm *vm, enum vm_power request, uint32_t code)
+{
+    int none = VM_POWER_NONE;
+    if (!atomic_compare_exchange_strong(&vm->power_request, &none, request))
+        return;
+    atomic_store(&vm->power_code, code);
+    hold_without_waiting(vm);
+    loop_post(vm->env.loop, carry_out_power, vm);
+}
+
+void vm_power_cancel(struct vm *vm)
+{
+    loop_cancel(vm->env.loop, carry_out_power, vm);
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Host threads that run vCPUs: one per hart, or in deterministic mode one for all.
+ *
+ * A thread runs guest code, sleeps (wfi, stopped hart) on its cpu's own condition, or is
+ * parked because a hold is on the VM. Whoever wants its attention sets the vCPU's attention
+ * bits or its state and then calls vm_cpu_wake(); the flag `signalled` under the cpu's lock
+ * makes sure that a wake-up between look and sleep is not lost.
+ *
+ * Deterministic mode: every hart in turn runs exactly SLICE instructions, then virtual time
+ * moves by SLICE × NS_PER_INSTRUCTION, then due timers fire. When all harts wait, time jumps
+ * to the next timer.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "isa/riscv64/hart.h"
+#include "vm/machine.h"
+#include "vm/sbi/sbi.h"
+
+enum { SLICE = 1000, NS_PER_INSTRUCTION = 10 };
+
+/* ---- sleeping and parking ---- */
+
+void vm_cpu_wake(struct vcpu *vcpu)
+{
+    struct vm_cpu *cpu = vcpu->owner;
+    /* All harts share the first one's thread and condition in deterministic mode. */
+    if (cpu->vm->config.deterministic)
+        cpu = &cpu->vm->cpus[0];
+    pthread_mutex_lock(&cpu->lock);
+    cpu->signalled = true;
+    pthread_cond_signal(&cpu->wake);
+    pthread_mutex_unlock(&cpu->lock);
+}
+
+static void sleep_until_woken(struct vm_cpu *cpu)
+{
+    pthread_mutex_lock(&cpu->lock);
+    while (!cpu->signalled)
+        pthread_cond_wait(&cpu->wake, &cpu->lock);
+    cpu->signalled = false;
+    pthread_mutex_unlock(&cpu->lock);
+}
+
+/* Stands still while a hold is on the VM. False: the thread shall end. */
+static bool park_if_held(struct vm *vm)
+{
+    if (atomic_load(&vm->holds) == 0)
+        return true;
+    pthread_mutex_lock(&vm->lock);
+    vm->parked++;
+    pthread_cond_broadcast(&vm->changed);
+    while (atomic_load(&vm->holds) > 0 && !vm->quit_threads)
+        pthread_cond_wait(&vm->changed, &vm->lock);
+    vm->parked--;
+    bool go_on = !vm->quit_threads;
+    pthread_mutex_unlock(&vm->lock);
+    return go_on;
+}
+
+/* ---- what a vCPU leaves run() for ---- */
+
+static void report_wedged(struct vm_cpu *cpu)
+{
+    char text[4096];
+    cpu->vm->isa->dump(cpu->vcpu, text, sizeof(text));
+    log_error(cpu->vm->log, "vCPU %u traps without end at its own trap vector:\n%s",
+              cpu->vcpu->index, text);
+    vm_power(cpu->vm, VM_POWER_WEDGED, 0);
+}
+
+/* HTIF (riscv-isa-sim): bits 63:56 device, 55:48 command. Device 0 is the system: an odd
+ * payload ends the run, an even one is the address of a system call of which only write()
+ * exists; device 1 command 1 prints a character. */
+static void serve_htif(struct vm_cpu *cpu)
+{
+    struct vm *vm = cpu->vm;
+    uint64_t value = cpu->vcpu->htif_value, answer = 1, call[4];
+    unsigned device = (unsigned)(value >> 56), command = (unsigned)(value >> 48 & 0xff);
+    uint64_t payload = bits_get(value, 0, 48);
+    uint8_t zero[8] = {0}, bytes[8], character = (uint8_t)payload;
+    struct char_backend *console = vm->env.console;
+    cpu->vcpu->htif_value = 0;
+    mem_write(vm->mem, vm->boot.tohost_gpa, zero, sizeof(zero));
+    if (device == 0 && (payload & 1) != 0) {
+        uint32_t code = (uint32_t)(payload >> 1);
+        vm_power(vm, code == 0 ? VM_POWER_OFF : VM_POWER_FAILURE, code);
+        return;
+    }
+    if (device == 1 && command == 1 && console != NULL) {
+        console->write(console, &character, 1);
+    } else if (device == 0 && mem_read(vm->mem, payload, call, sizeof(call)) &&
+               call[0] == 64 /* write */ && call[3] <= 64 * KIB) {
+        const void *text = mem_ram_pointer(vm->mem, call[2], call[3], MEM_READ);
+        if (text != NULL && console != NULL)
+            console->write(console, text, (size_t)call[3]);
+        store_le64(bytes, call[3]);
+        mem_write(vm->mem, payload, bytes, sizeof(bytes));
+    }
+    if (vm->boot.fromhost_gpa != 0) {
+        store_le64(bytes, answer);
+        mem_write(vm->mem, vm->boot.fromhost_gpa, bytes, sizeof(bytes));
+    }
+}
+
+/* True: the vCPU waits for an interrupt. */
+static bool handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
+{
+    switch (reason) {
+    case VCPU_EXIT_KICK:
+    case VCPU_EXIT_BUDGET:
+        return false;
+    case VCPU_EXIT_WAIT:
+        return true;
+    case VCPU_EXIT_ECALL:
+        return sbi_call(cpu);
+    case VCPU_EXIT_HTIF:
+        serve_htif(cpu);
+        return false;
+    case VCPU_EXIT_WEDGED:
+        report_wedged(cpu);
+        return false;
+    }
+    return false;
+}
+
+/* A hart that another one started, or that wakes from a non-retentive suspend, begins as
+ * SBI 2.0 (9.1, table 25) says. */
+static void begin_at_start(struct vm_cpu *cpu)
+{
+    cpu->vm->isa->vcpu_reset(cpu->vcpu);
+    rv_enter_supervisor(rv_hart_of(cpu->vcpu), cpu->start_pc, cpu->vcpu->index,
+                        cpu->start_opaque);
+    cpu->resume_at_start = false;
+    atomic_store(&cpu->state, CPU_STARTED);
+}
+
+/* Brings a waiting, suspended or just started hart to where run() can go on. False: it has
+ * nothing to run yet. */
+static bool make_runnable(struct vm_cpu *cpu)
+{
+    int state = atomic_load(&cpu->state);
+    if (state == CPU_STOPPED)
+        return false;
+    if (state == CPU_START_PENDING) {
+        begin_at_start(cpu);
+        cpu->waiting = false;
+        return true;
+    }
+    if (cpu->waiting) {
+        /* Attention may hold what ends the wait: a timer, a line. */
+        rv_obey_attention(rv_hart_of(cpu->vcpu));
+        if (!cpu->vm->isa->wait_is_over(cpu->vcpu))
+            return false;
+        cpu->waiting = false;
+    }
+    if (state == CPU_SUSPENDED) {
+        atomic_store(&cpu->state, CPU_STARTED);
+        if (cpu->resume_at_start)
+            begin_at_start(cpu);
+    }
+    return true;
+}
+
+/* ---- one thread per hart ---- */
+
+static void *run_one(void *opaque)
+{
+    struct vm_cpu *cpu = opaque;
+    while (park_if_held(cpu->vm)) {
+        if (!make_runnable(cpu)) {
+            sleep_until_woken(cpu);
+            continue;
+        }
+        cpu->waiting =
+            handle_exit(cpu, cpu->vm->engine->run(cpu->vcpu, UINT64_MAX)) || cpu->waiting;
+    }
+    return NULL;
+}
+
+/* ---- deterministic mode: one thread for all harts ---- */
+
+/* One turn of every hart; true if any of them ran. */
+static bool run_round(struct vm *vm)
+{
+    bool ran = false;
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        uint64_t left = SLICE;
+        while (left > 0 && atomic_load(&vm->holds) == 0 && make_runnable(cpu)) {
+            uint64_t before = cpu->vcpu->retired;
+            enum vcpu_exit reason = vm->engine->run(cpu->vcpu, left);
+            uint64_t done = cpu->vcpu->retired - before;
+            left = done < left ? left - done : 0;
+            cpu->waiting = handle_exit(cpu, reason) || cpu->waiting;
+            ran = true;
+            if (done == 0 && reason != VCPU_EXIT_KICK)
+                break; /* traps without retiring use up the turn too */
+        }
+    }
+    return ran;
+}
+
+static void *run_all(void *opaque)
+{
+    struct vm *vm = opaque;
+    while (park_if_held(vm)) {
+        if (run_round(vm)) {
+            vclock_advance(vm->clock, SLICE * NS_PER_INSTRUCTION);
+        } else if (atomic_load(&vm->holds) == 0) {
+            int64_t deadline = vclock_next_deadline(vm->clock), now = vclock_now(vm->clock);
+            if (deadline == VCLOCK_NEVER) {
+                sleep_until_woken(&vm->cpus[0]);
+                continue;
+            }
+            if (deadline > now)
+                vclock_advance(vm->clock, deadline - now);
+        }
+        vclock_run_timers(vm->clock);
+    }
+    return NULL;
+}
+
+/* ---- life of the threads ---- */
+
+void vm_threads_stop(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->quit_threads = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        if (!vm->cpus[i].has_thread)
+            continue;
+        pthread_join(vm->cpus[i].thread, NULL);
+        vm->cpus[i].has_thread = false;
+    }
+    vm->threads = 0;
+    vm->quit_threads = false;
+}
+
+bool vm_threads_start(struct vm *vm, struct error **err)
+{
+    unsigned count = vm->config.deterministic ? 1 : vm->cpu_count;
+    for (unsigned i = 0; i < count; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        char name[16];
+        int number = vm->config.deterministic
+                         ? pthread_create(&cpu->thread, NULL, run_all, vm)
+                         : pthread_create(&cpu->thread, NULL, run_one, cpu);
+        if (number != 0) {
+            vm_threads_stop(vm);
+            return error_set_errno(err, number, "cannot start a thread for vCPU %u", i);
+        }
+        snprintf(name, sizeof(name), "vcpu%u", i);
+        pthread_setname_np(cpu->thread, name);
+        cpu->has_thread = true;
+        vm->threads++;
+    }
+    return true;
+}
+
+bool vm_cpus_new(struct vm *vm, struct error **err)
+{
+    for (unsigned i = 0; i < vm->config.cpus; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        const struct vcpu_setup setup = {
+            .index = i,
+            .mem = vm->mem,
+            .timebase = &vm->timebase,
+            .log = vm->log,
+            .wake = vm_cpu_wake,
+            .owner = cpu,
+        };
+        cpu->vm = vm;
+        pthread_mutex_init(&cpu->lock, NULL);
+        pthread_cond_init(&cpu->wake, NULL);
+        cpu->vcpu = vm->isa->vcpu_new(&setup, err);
+        vm->vcpus[i] = cpu->vcpu;
+        vm->cpu_count++;
+        if (cpu->vcpu == NULL)
+            return false;
+        cpu->vcpu->engine = vm->engine;
+        if (!vm->engine->attach(cpu->vcpu, err))
+            return false;
+    }
+    return true;
+}
+
+void vm_cpus_free(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        if (cpu->vcpu != NULL) {
+            if (cpu->vcpu->engine_data != NULL)
+                vm->engine->detach(cpu->vcpu);
+            vm->isa->vcpu_free(cpu->vcpu);
+        }
+        pthread_cond_destroy(&cpu->wake);
+        pthread_mutex_destroy(&cpu->lock);
+    }
+    vm->cpu_count = 0;
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See vm.h. vm_new() reads like a table of contents: what a machine is made of, in the order
+ * in which one part needs the other.
+ */
+#include "vm/vm.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "engine/interp/interp.h"
+#include "isa/riscv64/hart.h"
+#include "vm/machine.h"
+
+/* 2026-01-01: what a deterministic machine believes at its start. */
+#define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
+
+static const struct engine *const engines[] = {&engine_interp};
+
+static void copy_config(struct machine_config *to, const struct machine_config *from)
+{
+    *to = *from;
+    char **const strings[] = {&to->name,   &to->arch,   &to->engine,   &to->kernel,
+                              &to->initrd, &to->append, &to->firmware, &to->dump_fdt};
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+        if (*strings[i] != NULL)
+            *strings[i] = alloc_string(*strings[i]);
+    for (size_t i = 0; i < to->disk_count; i++) {
+        to->disks[i].path = alloc_string(to->disks[i].path);
+        if (to->disks[i].serial != NULL)
+            to->disks[i].serial = alloc_string(to->disks[i].serial);
+    }
+}
+
+static bool choose_engine(struct vm *vm, struct error **err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
+        if (strcmp(engines[i]->name, vm->config.engine) == 0 && engines[i]->supports(vm->isa)) {
+            vm->engine = engines[i];
+            return true;
+        }
+    error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests", vm->config.engine,
+              vm->isa->name);
+    error_hint(err, "This version has 'interp'.");
+    return false;
+}
+
+static void make_clock(struct vm *vm)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    bool counted = vm->config.deterministic;
+    vm->clock = vclock_new(counted ? VCLOCK_COUNTED : VCLOCK_REAL,
+                           counted ? DETERMINISTIC_EPOCH_NS
+                                   : now.tv_sec * NS_PER_S + now.tv_nsec);
+    vm->timebase.clock = vm->clock;
+    vm->timebase.ns_per_tick = NS_PER_S / VM_TIMEBASE_HZ;
+    if (!counted)
+        loop_attach_clock(vm->env.loop, vm->clock);
+}
+
+/* The dirty log was read: vCPUs must ask again before they write. */
+static void on_dirty_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t size)
+{
+    struct vm *vm = opaque;
+    (void)ram, (void)gpa, (void)size;
+    vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_TLB);
+}
+
+static bool make_memory(struct vm *vm, struct error **err)
+{
+    vm->mem = mem_space_new();
+    vm->ram = mem_add_ram(vm->mem, "ram", VM_RAM_BASE, vm->config.memory,
+                          vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
+                                                                     : MEM_BACKEND_ANONYMOUS,
+                          -1, err);
+    if (vm->ram == NULL)
+        return false;
+    vm->listener = (struct mem_listener){.dirty_reset = on_dirty_reset, .opaque = vm};
+    mem_listen(vm->mem, &vm->listener);
+    return true;
+}
+
+/* A device's power request, on whatever thread. */
+static void on_device_power(void *machine, enum device_power request, uint32_t code)
+{
+    static const enum vm_power meaning[] = {
+        [DEVICE_POWER_OFF] = VM_POWER_OFF,
+        [DEVICE_POWER_RESET] = VM_POWER_RESET,
+        [DEVICE_POWER_FAILURE] = VM_POWER_FAILURE,
+    };
+    vm_power(machine, meaning[request], code);
+}
+
+static void describe_env(struct vm *vm)
+{
+    vm->device_env = (struct device_env){
+        .mem = vm->mem,
+        .clock = vm->clock,
+        .timebase = &vm->timebase,
+        .loop = vm->env.loop,
+        .log = vm->log,
+        .entropy = vm->entropy,
+        .vcpus = vm->vcpus,
+        .vcpu_count = vm->cpu_count,
+        .deterministic = vm->config.deterministic,
+        .power = on_device_power,
+        .machine = vm,
+    };
+}
+
+struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
+                  struct error **err)
+{
+    if (!machine_config_check(config, err))
+        return NULL;
+    struct vm *vm = alloc_zeroed(1, sizeof(*vm));
+    vm->env = *env;
+    vm->log = env->log;
+    vm->isa = &isa_riscv64;
+    vm->holds = 1; /* until vm_start() */
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_cond_init(&vm->changed, NULL);
+    copy_config(&vm->config, config);
+    make_clock(vm);
+    vm->entropy = entropy_new(config->deterministic, config->seed);
+    bool good = choose_engine(vm, err) &&
+                boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
+                make_memory(vm, err) && vm_cpus_new(vm, err);
+    if (good) {
+        describe_env(vm);
+        good = vm_board_new(vm, err) && vm_threads_start(vm, err);
+    }
+    if (good)
+        return vm;
+    vm_free(vm);
+    return NULL;
+}
+
+void vm_free(struct vm *vm)
+{
+    if (vm == NULL)
+        return;
+    if (vm->state == VM_RUNNING)
+        vm_hold(vm);
+    vm_threads_stop(vm);
+    vm_power_cancel(vm);
+    vm_board_free(vm);
+    vm_cpus_free(vm);
+    boot_clear(&vm->boot);
+    if (vm->mem != NULL)
+        mem_space_free(vm->mem);
+    entropy_free(vm->entropy);
+    loop_detach_clock(vm->env.loop);
+    vclock_free(vm->clock);
+    machine_config_clear(&vm->config);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+    free(vm);
+}
+
+void vm_get_status(struct vm *vm, struct vm_status *status)
+{
+    *status = (struct vm_status){
+        .state = vm->state,
+        .cpus = vm->cpu_count,
+        .memory = vm->config.memory,
+        .virtual_time_ns = vclock_now(vm->clock),
+        .engine = vm->engine->name,
+    };
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        status->retired += __atomic_load_n(&vm->vcpus[i]->retired, __ATOMIC_RELAXED);
+}
+
+/* ---- state ---- */
+
+/* What belongs to the machine itself, gathered for the state table. */
+struct machine_state {
+    int64_t now_ns;
+    int64_t wall_ns;
+    uint64_t time_offset;
+    uint32_t cpu_states[MACHINE_MAX_CPUS];
+    uint64_t start_pc[MACHINE_MAX_CPUS], start_opaque[MACHINE_MAX_CPUS];
+    uint8_t resume_at_start[MACHINE_MAX_CPUS], waiting[MACHINE_MAX_CPUS];
+    uint64_t interrupts[MACHINE_MAX_CPUS];
+};
+
+static const struct state_field machine_fields[] = {
+    STATE_UINT(struct machine_state, now_ns, "now-ns"),
+    STATE_UINT(struct machine_state, wall_ns, "wall-ns"),
+    STATE_UINT(struct machine_state, time_offset, "time-offset"),
+    STATE_UINTS(struct machine_state, cpu_states, "cpu-states"),
+    STATE_UINTS(struct machine_state, start_pc, "start-pc"),
+    STATE_UINTS(struct machine_state, start_opaque, "start-opaque"),
+    STATE_UINTS(struct machine_state, resume_at_start, "resume-at-start"),
+    STATE_UINTS(struct machine_state, waiting, "waiting"),
+    STATE_UINTS(struct machine_state, interrupts, "interrupts"),
+    STATE_END,
+};
+static const struct state_table machine_state_table = {"machine", 1, machine_fields, NULL, NULL};
+
+void vm_save_state(struct vm *vm, struct state_buffer *out)
+{
+    struct machine_state machine = {
+        .now_ns = vclock_now(vm->clock),
+        .wall_ns = vclock_wall_now(vm->clock),
+        .time_offset = atomic_load(&vm->timebase.offset_ticks),
+    };
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        const struct vm_cpu *cpu = &vm->cpus[i];
+        machine.cpu_states[i] = (uint32_t)atomic_load(&cpu->state);
+        machine.start_pc[i] = cpu->start_pc;
+        machine.start_opaque[i] = cpu->start_opaque;
+        machine.resume_at_start[i] = cpu->resume_at_start;
+        machine.waiting[i] = cpu->waiting;
+        machine.interrupts[i] = atomic_load(&cpu->vcpu->interrupts);
+    }
+    state_save(&machine_state_table, &machine, out);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        state_save(vm->isa->state, vm->vcpus[i], out);
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops->state != NULL)
+            state_save(vm->devices[i]->ops->state, vm->devices[i], out);
+}
+
+static bool apply_machine_state(struct vm *vm, const struct machine_state *machine,
+                                struct error **err)
+{
+    if (machine->now_ns < 0 || machine->wall_ns < 0)
+        return error_set(err, ERROR_USAGE, "the saved state has an impossible time");
+    vclock_set_now(vm->clock, machine->now_ns);
+    vclock_set_wall(vm->clock, machine->wall_ns);
+    atomic_store(&vm->timebase.offset_ticks, machine->time_offset);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct vm_cpu *cpu = &vm->cpus[i];
+        uint32_t state = machine->cpu_states[i];
+        if (state != CPU_STARTED && state != CPU_STOPPED && state != CPU_START_PENDING &&
+            state != CPU_SUSPENDED)
+            return error_set(err, ERROR_USAGE, "the saved state has an impossible hart state");
+        atomic_store(&cpu->state, (int)state);
+        cpu->start_pc = machine->start_pc[i];
+        cpu->start_opaque = machine->start_opaque[i];
+        cpu->resume_at_start = machine->resume_at_start[i] != 0;
+        cpu->waiting = machine->waiting[i] != 0;
+        atomic_store(&cpu->vcpu->interrupts, machine->interrupts[i]);
+    }
+    return true;
+}
+
+bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err)
+{
+    struct machine_state machine;
+    size_t at = 0;
+    if (!state_restore(&machine_state_table, &machine, data, size, &at, err) ||
+        !apply_machine_state(vm, &machine, err))
+        return false;
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        if (!state_restore(vm->isa->state, vm->vcpus[i], data, size, &at, err))
+            return false;
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops->state != NULL &&
+            !state_restore(vm->devices[i]->ops->state, vm->devices[i], data, size, &at, err)) {
+            error_prefix(err, "device %s", vm->devices[i]->id);
+            return false;
+        }
+    if (at != size)
+        return error_set(err, ERROR_USAGE, "the saved state has %zu bytes too many", size - at);
+    /* Whatever is pending makes itself known again. */
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vcpu_attention(vm->vcpus[i], VCPU_ATTENTION_IRQ | VCPU_ATTENTION_TIMER |
+                                         VCPU_ATTENTION_TLB | VCPU_ATTENTION_FENCE_I);
+    return true;
+}
