@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dev/virtio_blk.c as a driver sees it.
+ */
+#include "support.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "block/block.h"
+#include "virtio_guest.h"
+
+#define SECTORS 128u
+#define F_RO (UINT64_C(1) << 5)
+#define F_FLUSH (UINT64_C(1) << 9)
+enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8 };
+enum { OK = 0, IOERR = 1, UNSUPP = 2, UNTOUCHED = 0xee };
+
+#define HEADER GUEST_DATA
+#define STATUS (GUEST_DATA + 0x800)
+#define BUFFER (GUEST_DATA + 0x1000)
+
+struct fixture {
+    struct guest g;
+    char path[64];
+    struct block *disk;
+    int fd; /* to look at the file behind the device's back */
+};
+
+static struct fixture *fixture_new(bool read_only, bool deterministic)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    strcpy(f->path, "/tmp/trapeze-test-XXXXXX");
+    f->fd = mkstemp(f->path);
+    assert_true(f->fd >= 0);
+    for (unsigned i = 0; i < SECTORS; i++) {
+        uint8_t sector[512];
+        memset(sector, (int)i, sizeof(sector));
+        assert_int_equal(write(f->fd, sector, sizeof(sector)), sizeof(sector));
+    }
+    guest_init(&f->g, deterministic);
+    const struct block_env env = {.loop = f->g.loop, .clock = f->g.env.clock,
+                                  .deterministic = deterministic};
+    struct error *err = NULL;
+    f->disk = block_new(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only,
+                        &env, &err);
+    assert_no_error(err);
+    guest_plug(&f->g, &device_virtio_blk, &(struct device_params){.id = "disk0",
+                                                                  .disk = f->disk,
+                                                                  .serial = "serial-1"});
+    return f;
+}
+
+static int setup(void **state)
+{
+    *state = fixture_new(false, false);
+    return 0;
+}
+
+static int setup_read_only(void **state)
+{
+    *state = fixture_new(true, false);
+    return 0;
+}
+
+static int setup_deterministic(void **state)
+{
+    *state = fixture_new(false, true);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    device_free(f->g.device);
+    f->g.device = NULL;
+    block_free(f->disk);
+    guest_free(&f->g);
+    close(f->fd);
+    unlink(f->path);
+    free(f);
+    return 0;
+}
+
+static uint8_t *ram(struct fixture *f, uint64_t gpa)
+{
+    return mem_ram_pointer(f->g.mem, gpa, 1, MEM_READ);
+}
+
+/* Puts header and status of request `slot` (its own memory) into the ring, with `bytes` of
+ * data at `data` in between; three descriptors from 3 * slot on. */
+static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sector, uint64_t data,
+                  uint32_t bytes)
+{
+    struct ring *ring = &f->g.rings[0];
+    uint8_t header[16] = {0};
+    store_le32(header, type);
+    store_le64(header + 8, sector);
+    assert_true(mem_write(f->g.mem, HEADER + 16 * slot, header, sizeof(header)));
+    *ram(f, STATUS + slot) = UNTOUCHED;
+    unsigned d = 3 * slot;
+    unsigned writes = type == OUT ? 0 : RING_WRITE;
+    ring_desc(ring, d, HEADER + 16 * slot, 16, RING_NEXT, bytes > 0 ? d + 1 : d + 2);
+    ring_desc(ring, d + 1, data, bytes, RING_NEXT | writes, d + 2);
+    ring_desc(ring, d + 2, STATUS + slot, 1, RING_WRITE, 0);
+    ring_offer(ring, (uint16_t)d);
+}
+
+/* The device's part until everything in the ring is done. */
+static void serve(struct fixture *f)
+{
+    guest_notify(&f->g, 0);
+    while (ring_used_index(&f->g.rings[0]) != f->g.rings[0].avail_index) {
+        if (f->g.env.deterministic) {
+            vclock_advance(f->g.env.clock, 1000000);
+            vclock_run_timers(f->g.env.clock);
+        } else {
+            guest_pump(&f->g);
+            block_wait_idle(f->disk);
+            guest_pump(&f->g);
+        }
+    }
+}
+
+static uint8_t request(struct fixture *f, uint32_t type, uint64_t sector, uint32_t bytes)
+{
+    offer(f, 0, type, sector, BUFFER, bytes);
+    serve(f);
+    return *ram(f, STATUS);
+}
+
+static uint32_t last_length(struct fixture *f)
+{
+    const struct ring *ring = &f->g.rings[0];
+    return ring_used_length(ring, (uint16_t)(ring->avail_index - 1));
+}
+
+static uint8_t file_byte(struct fixture *f, unsigned sector)
+{
+    uint8_t byte;
+    assert_int_equal(pread(f->fd, &byte, 1, sector * 512), 1);
+    return byte;
+}
+
+static void the_configuration_names_size_and_limits(void **state)
+{
+    struct fixture *f = *state;
+    guest_map_bar(&f->g);
+    assert_int_equal(guest_config_get(&f->g, PCI_REG_VENDOR, 4), 0x10421af4);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG, 4), SECTORS);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 4, 4), 0);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 12, 4), 254);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 20, 4), 512);
+    assert_int_equal(guest_offered(&f->g) & (F_RO | F_FLUSH), F_FLUSH);
+}
+
+static void sectors_are_read_and_written(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_FLUSH);
+    assert_int_equal(request(f, IN, 5, 1024), OK);
+    assert_int_equal(last_length(f), 1025);
+    assert_int_equal(*ram(f, BUFFER), 5);
+    assert_int_equal(*ram(f, BUFFER + 1023), 6);
+    assert_int_equal(guest_isr(&f->g), 1);
+
+    memset(ram(f, BUFFER), 0xab, 512);
+    assert_int_equal(request(f, OUT, 7, 512), OK);
+    assert_int_equal(last_length(f), 1);
+    assert_int_equal(file_byte(f, 6), 6);
+    assert_int_equal(file_byte(f, 7), 0xab);
+    assert_int_equal(file_byte(f, 8), 8);
+    assert_int_equal(request(f, FLUSH, 0, 0), OK);
+    assert_int_equal(last_length(f), 1);
+    assert_int_equal(request(f, IN, SECTORS - 1, 512), OK);
+    assert_int_equal(*ram(f, BUFFER), SECTORS - 1);
+    assert_int_equal(request(f, IN, 0, 0), OK); /* no data at all */
+}
+
+/* 2.7.4: how a request is cut into descriptors must not matter. */
+static void framing_does_not_matter(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[0];
+    guest_start(&f->g, 0);
+    uint8_t header[16] = {IN};
+    header[8] = 9;
+    assert_true(mem_write(f->g.mem, HEADER, header, 16));
+    ring_desc(ring, 0, HEADER, 3, RING_NEXT, 1);
+    ring_desc(ring, 1, HEADER + 3, 13, RING_NEXT, 2);
+    ring_desc(ring, 2, BUFFER, 500, RING_NEXT | RING_WRITE, 3);
+    ring_desc(ring, 3, BUFFER + 500, 13, RING_WRITE, 0); /* 12 bytes and the status */
+    *ram(f, BUFFER + 512) = UNTOUCHED;
+    ring_offer(ring, 0);
+    serve(f);
+    assert_int_equal(*ram(f, BUFFER + 512), OK);
+    assert_int_equal(*ram(f, BUFFER), 9);
+    assert_int_equal(*ram(f, BUFFER + 511), 9);
+    assert_int_equal(last_length(f), 513);
+
+    /* Header and data in one. */
+    header[0] = OUT;
+    assert_true(mem_write(f->g.mem, BUFFER, header, 16));
+    memset(ram(f, BUFFER + 16), 0x77, 512);
+    ring_desc(ring, 0, BUFFER, 16 + 512, RING_NEXT, 1);
+    ring_desc(ring, 1, STATUS, 1, RING_WRITE, 0);
+    ring_offer(ring, 0);
+    serve(f);
+    assert_int_equal(*ram(f, STATUS), OK);
+    assert_int_equal(file_byte(f, 9), 0x77);
+}
+
+static void the_serial_identifies_the_disk(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, 0);
+    memset(ram(f, BUFFER), 0xff, 32);
+    assert_int_equal(request(f, GET_ID, 0, 20), OK);
+    assert_memory_equal(ram(f, BUFFER), "serial-1\0\0\0\0\0\0\0\0\0\0\0\0\xff", 21);
+    assert_int_equal(request(f, GET_ID, 0, 4), OK);
+    assert_int_equal(request(f, GET_ID, 0, 32), OK);
+}
+
+/* Requests that fail: what status, and that neither disk nor buffer changes. */
+static void bad_requests_fail(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint32_t type, bytes;
+        uint64_t sector;
+        uint8_t status;
+    } rows[] = {
+        {IN, 512, SECTORS, IOERR},
+        {IN, 1024, SECTORS - 1, IOERR},
+        {IN, 512, UINT64_MAX, IOERR},
+        {IN, 512, UINT64_MAX / 512, IOERR},
+        {IN, 512, UINT64_C(1) << 55, IOERR}, /* 0 after multiplying by 512 */
+        {OUT, 512, SECTORS, IOERR},
+        {OUT, 1024, SECTORS - 1, IOERR},
+        {OUT, 512, UINT64_C(1) << 55, IOERR},
+        {IN, 511, 0, IOERR},
+        {OUT, 513, 0, IOERR},
+        {2, 512, 0, UNSUPP},
+        {11, 512, 0, UNSUPP},
+        {0x80000000, 512, 0, UNSUPP},
+        {UINT32_MAX, 0, 0, UNSUPP},
+    };
+    guest_start(&f->g, F_FLUSH);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        memset(ram(f, BUFFER), 0x5a, 1024);
+        uint8_t status = request(f, rows[i].type, rows[i].sector, rows[i].bytes);
+        if (status != rows[i].status)
+            fail_msg("row %zu: status %u", i, status);
+        for (unsigned b = 0; b < 1024; b++)
+            assert_int_equal(*ram(f, BUFFER + b), 0x5a);
+        if (rows[i].type == IN)
+            assert_int_equal(last_length(f), 0);
+    }
+    for (unsigned i = 0; i < SECTORS; i++)
+        assert_int_equal(file_byte(f, i), i);
+}
+
+static void a_request_without_header_or_status_is_a_violation(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[0];
+    for (unsigned i = 0; i < 3; i++) {
+        guest_start(&f->g, 0);
+        ring_desc(ring, 0, HEADER, i == 0 ? 15 : 16, RING_NEXT, 1);
+        ring_desc(ring, 1, STATUS, i == 1 ? 0 : 1, i == 2 ? 0 : RING_WRITE, 0);
+        ring_offer(ring, 0);
+        guest_notify(&f->g, 0);
+        guest_pump(&f->g);
+        assert_int_equal(guest_reg(&f->g, REG_STATUS, 1) & VIRTIO_STATUS_NEEDS_RESET,
+                         VIRTIO_STATUS_NEEDS_RESET);
+        assert_int_equal(ring_used_index(ring), 0);
+    }
+    guest_start(&f->g, 0);
+    assert_int_equal(request(f, IN, 1, 512), OK);
+}
+
+static void a_read_only_disk_stays_as_it_is(void **state)
+{
+    struct fixture *f = *state;
+    guest_map_bar(&f->g);
+    assert_int_equal(guest_offered(&f->g) & F_RO, F_RO);
+    guest_start(&f->g, F_RO | F_FLUSH);
+    assert_int_equal(request(f, OUT, 3, 512), IOERR);
+    assert_int_equal(file_byte(f, 3), 3);
+    assert_int_equal(request(f, FLUSH, 0, 0), OK);
+    assert_int_equal(request(f, IN, 3, 512), OK);
+    assert_int_equal(*ram(f, BUFFER), 3);
+}
+
+static void an_io_error_is_reported(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, 0);
+    assert_int_equal(ftruncate(f->fd, 512), 0);
+    assert_int_equal(request(f, IN, 10, 512), IOERR);
+    assert_int_equal(last_length(f), 0);
+    assert_int_equal(request(f, IN, 0, 512), OK);
+}
+
+static void many_requests_are_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_FLUSH);
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < 80; i++) {
+            memset(ram(f, BUFFER + 512 * i), (int)(round + i), 512);
+            offer(f, i, OUT, i, BUFFER + 512 * i, 512);
+        }
+        serve(f);
+        for (unsigned i = 0; i < 80; i++) {
+            assert_int_equal(*ram(f, STATUS + i), OK);
+            assert_int_equal(file_byte(f, i), round + i);
+        }
+    }
+}
+
+/* The same descriptors offered again before they are used: more requests than the ring has
+ * entries. */
+static void a_driver_cannot_exceed_the_ring(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[0];
+    guest_start(&f->g, 0);
+    offer(f, 0, FLUSH, 0, 0, 0);
+    for (unsigned i = 0; i < 255; i++)
+        ring_offer(ring, 0);
+    guest_notify(&f->g, 0);
+    loop_post(f->g.loop, guest_quit_loop, f->g.loop);
+    loop_run(f->g.loop); /* popped all of them */
+    for (unsigned i = 0; i < 256; i++)
+        ring_offer(ring, 0);
+    serve(f);
+    assert_int_equal(ring_used_index(ring), 512);
+    assert_int_equal(guest_reg(&f->g, REG_STATUS, 1) & VIRTIO_STATUS_NEEDS_RESET, 0);
+}
+
+static void a_reset_forgets_what_is_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    for (unsigned round = 0; round < 50; round++) {
+        guest_start(&f->g, F_FLUSH);
+        for (unsigned i = 0; i < 16; i++)
+            offer(f, i, IN, i, BUFFER + 512 * i, 512);
+        guest_notify(&f->g, 0);
+        guest_pump(&f->g);
+        uint16_t before = ring_used_index(&f->g.rings[0]);
+        guest_set_reg(&f->g, REG_STATUS, 0, 1);
+        /* From here on the memory is the guest's. */
+        memset(ram(f, BUFFER), 0xcc, 16 * 512);
+        memset(ram(f, STATUS), UNTOUCHED, 16);
+        block_drain(f->disk);
+        guest_pump(&f->g);
+        assert_true(before <= 16);
+        assert_int_equal(ring_used_index(&f->g.rings[0]), before);
+        for (unsigned i = 0; i < 16 * 512; i++)
+            assert_int_equal(*ram(f, BUFFER + i), 0xcc);
+        for (unsigned i = 0; i < 16; i++)
+            assert_int_equal(*ram(f, STATUS + i), UNTOUCHED);
+    }
+    guest_start(&f->g, 0);
+    assert_int_equal(request(f, IN, 1, 512), OK);
+}
+
+static void a_pause_completes_what_is_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[0];
+    guest_start(&f->g, F_FLUSH);
+    for (unsigned i = 0; i < 16; i++)
+        offer(f, i, IN, i, BUFFER + 512 * i, 512);
+    guest_notify(&f->g, 0);
+    guest_pump(&f->g);
+    f->g.device->ops->quiesce(f->g.device);
+    assert_int_equal(ring_used_index(ring), 16);
+    offer(f, 0, IN, 0, BUFFER, 512);
+    guest_notify(&f->g, 0);
+    guest_pump(&f->g);
+    block_drain(f->disk);
+    assert_int_equal(ring_used_index(ring), 16);
+    f->g.device->ops->unquiesce(f->g.device);
+    serve(f);
+    assert_int_equal(ring_used_index(ring), 17);
+}
+
+static void state_survives_a_round_trip(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_FLUSH);
+    assert_int_equal(request(f, IN, 1, 512), OK);
+    struct fixture *other = fixture_new(false, false);
+    assert_state_round_trip(device_virtio_blk.state, f->g.device, other->g.device);
+    other->g.rings[0] = f->g.rings[0];
+    other->g.rings[0].mem = other->g.mem;
+    ring_put16(other->g.mem, other->g.rings[0].used + 2, 1);
+    assert_int_equal(request(other, IN, 4, 512), OK);
+    assert_int_equal(*ram(other, BUFFER), 4);
+
+    /* Another disk behind the same state. */
+    struct state_buffer buffer = {0};
+    struct error *err = NULL;
+    size_t at = 0;
+    state_save(device_virtio_blk.state, f->g.device, &buffer);
+    for (size_t i = 0; i + 9 < buffer.size; i++) {
+        if (memcmp(buffer.data + i, "capacity", 8) == 0) {
+            buffer.data[i + 8 + 5]++; /* behind name, kind and length */
+            break;
+        }
+    }
+    assert_false(state_restore(device_virtio_blk.state, other->g.device, buffer.data, buffer.size,
+                               &at, &err));
+    assert_error(&err, ERROR_USAGE, "the saved state is of a disk of 129 sectors");
+    state_buffer_free(&buffer);
+    void *other_state = other;
+    teardown(&other_state);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define READ_ONLY(name) cmocka_unit_test_setup_teardown(name, setup_read_only, teardown)
+#define DETERMINISTIC(name) cmocka_unit_test_setup_teardown(name, setup_deterministic, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(the_configuration_names_size_and_limits),
+        TEST(sectors_are_read_and_written),
+        TEST(framing_does_not_matter),
+        TEST(the_serial_identifies_the_disk),
+        TEST(bad_requests_fail),
+        TEST(a_request_without_header_or_status_is_a_violation),
+        READ_ONLY(a_read_only_disk_stays_as_it_is),
+        TEST(an_io_error_is_reported),
+        TEST(many_requests_are_in_flight),
+        TEST(a_driver_cannot_exceed_the_ring),
+        TEST(a_reset_forgets_what_is_in_flight),
+        TEST(a_pause_completes_what_is_in_flight),
+        TEST(state_survives_a_round_trip),
+        DETERMINISTIC(sectors_are_read_and_written),
+        DETERMINISTIC(many_requests_are_in_flight),
+        DETERMINISTIC(a_reset_forgets_what_is_in_flight),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
