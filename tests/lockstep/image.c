@@ -119,8 +119,8 @@ static void emit_system_call(struct image *image, uint32_t number)
     emit(image, 0x00000073);
 }
 
-void image_build(struct image *image, const struct program *const *programs,
-                 const unsigned *counts, size_t count)
+void image_build(struct image *image, const struct program *const *programs, const unsigned *counts,
+                 size_t count)
 {
     assert(count <= image_capacity());
     image->programs = count;
@@ -138,8 +138,7 @@ void image_build(struct image *image, const struct program *const *programs,
         memcpy(state->x, program->x, sizeof(state->x));
         memcpy(state->f, program->f, sizeof(state->f));
         state->fcsr = program->fcsr;
-        state->x[2] = state->x[8] =
-            IMAGE_DATA + result_at + offsetof(struct image_result, scratch);
+        state->x[2] = state->x[8] = IMAGE_DATA + result_at + offsetof(struct image_result, scratch);
         memcpy(result->scratch, program->scratch, SCRATCH_SIZE);
 
         emit_prologue(image, IMAGE_DATA + state_at);

@@ -37,7 +37,7 @@ struct image_result {
 struct image {
     uint8_t *code, *data; /* as at IMAGE_CODE and IMAGE_DATA */
     uint64_t code_size, data_size;
-    uint64_t results;     /* address of the first result */
+    uint64_t results; /* address of the first result */
     size_t programs;
 };
 
@@ -48,8 +48,8 @@ void image_free(struct image *image);
 size_t image_capacity(void);
 
 /* Program i runs its first counts[i] items; branches beyond go to the end. counts NULL: all. */
-void image_build(struct image *image, const struct program *const *programs,
-                 const unsigned *counts, size_t count);
+void image_build(struct image *image, const struct program *const *programs, const unsigned *counts,
+                 size_t count);
 
 /* Writes the image as a static ELF executable. */
 bool image_write_elf(const struct image *image, const char *path);

@@ -57,11 +57,12 @@ static bool starts_with(const char *text, const char *start)
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* Not user-level, not in the oracle, or wrong there; README.md says where they are tested instead. */
+/* Not user-level, not in the oracle, or wrong there; README.md says where they are tested instead.
+ */
 static bool is_excluded(const struct rv_row *row)
 {
-    static const char *const names[] = {"ecall", "ebreak", "c.ebreak", "sret", "mret", "wfi",
-                                        "ctzw"};
+    static const char *const names[] = {"ecall", "ebreak", "c.ebreak", "sret",
+                                        "mret",  "wfi",    "ctzw"};
     static const char *const families[] = {"sfence.", "sinval.", "cbo.", "wrs.", "czero."};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (strcmp(row->name, names[i]) == 0)
@@ -145,9 +146,27 @@ static const struct rv_row *draw_row(const struct generator *generator, uint64_t
 static uint64_t draw_integer(uint64_t *seed)
 {
     static const uint64_t special[] = {
-        0, 1, 2, UINT64_MAX, INT64_MAX, (uint64_t)1 << 63, 0x7fffffff, 0x80000000, 0xffffffff,
-        UINT64_C(0xffffffff80000000), UINT64_C(0xffffffff7fffffff), 0x100000000, 63, 64, 31, 32,
-        0x8000, 0xff80, 0x80, UINT64_C(0x8080808080808080), UINT64_C(0x0100ff0001000080),
+        0,
+        1,
+        2,
+        UINT64_MAX,
+        INT64_MAX,
+        (uint64_t)1 << 63,
+        0x7fffffff,
+        0x80000000,
+        0xffffffff,
+        UINT64_C(0xffffffff80000000),
+        UINT64_C(0xffffffff7fffffff),
+        0x100000000,
+        63,
+        64,
+        31,
+        32,
+        0x8000,
+        0xff80,
+        0x80,
+        UINT64_C(0x8080808080808080),
+        UINT64_C(0x0100ff0001000080),
     };
     switch (below(seed, 4)) {
     case 0:
@@ -335,7 +354,7 @@ static void draw_atomic(const struct generator *generator, uint64_t *seed, struc
         return;
     add(item, draw_part(generator, seed, draw_row(generator, seed, FAMILY_INTEGER)));
     struct rv_row store = *row;
-    store.match |= 0x08000000; /* lr → sc */
+    store.match |= 0x08000000;  /* lr → sc */
     store.mask &= ~0x01f00000u; /* rs2 */
     add(item, draw_atomic_part(generator, seed, &store));
 }
@@ -363,7 +382,7 @@ static uint32_t draw_link_register(uint64_t *seed)
 static void draw_jump(const struct generator *generator, uint64_t *seed, struct item *item)
 {
     const struct rv_row *row = draw_row(generator, seed, FAMILY_JUMP);
-    uint32_t here = 0x00000017 | SCRATCH_POINTER << 7; /* auipc x9, 0 */
+    uint32_t here = 0x00000017 | SCRATCH_POINTER << 7;                          /* auipc x9, 0 */
     uint32_t there = 0x00000013 | SCRATCH_POINTER << 7 | SCRATCH_POINTER << 15; /* addi x9, x9 */
     switch (row->format) {
     case RV_FORMAT_J:
@@ -413,13 +432,23 @@ static void draw_stack(const struct generator *generator, uint64_t *seed, struct
 
 /* Percentages; a program keeps to one mix. */
 static const uint8_t mixes[][FAMILIES] = {
-    {[FAMILY_INTEGER] = 36, [FAMILY_FLOAT] = 26, [FAMILY_LOAD] = 14, [FAMILY_STORE] = 8,
-     [FAMILY_ATOMIC] = 4, [FAMILY_BRANCH] = 6, [FAMILY_JUMP] = 2, [FAMILY_FCSR] = 3,
+    {[FAMILY_INTEGER] = 36,
+     [FAMILY_FLOAT] = 26,
+     [FAMILY_LOAD] = 14,
+     [FAMILY_STORE] = 8,
+     [FAMILY_ATOMIC] = 4,
+     [FAMILY_BRANCH] = 6,
+     [FAMILY_JUMP] = 2,
+     [FAMILY_FCSR] = 3,
      [FAMILY_STACK] = 1},
     /* The loads keep registers from all becoming NaN. */
     {[FAMILY_INTEGER] = 6, [FAMILY_FLOAT] = 55, [FAMILY_LOAD] = 30, [FAMILY_FCSR] = 9},
-    {[FAMILY_INTEGER] = 70, [FAMILY_LOAD] = 12, [FAMILY_STORE] = 6, [FAMILY_ATOMIC] = 4,
-     [FAMILY_BRANCH] = 6, [FAMILY_JUMP] = 2},
+    {[FAMILY_INTEGER] = 70,
+     [FAMILY_LOAD] = 12,
+     [FAMILY_STORE] = 6,
+     [FAMILY_ATOMIC] = 4,
+     [FAMILY_BRANCH] = 6,
+     [FAMILY_JUMP] = 2},
 };
 
 static enum family draw_family(uint64_t *seed, const uint8_t *mix)

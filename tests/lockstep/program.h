@@ -22,11 +22,11 @@
 /* What a part's displacement to the item's target is written into. */
 enum link_kind {
     LINK_NONE,
-    LINK_BRANCH,        /* B format, relative to the part itself */
-    LINK_JAL,           /* J format */
-    LINK_COMPRESSED_J,  /* c.j */
-    LINK_COMPRESSED_B,  /* c.beqz, c.bnez */
-    LINK_FROM_FIRST     /* I format, relative to the item's first part (an auipc) */
+    LINK_BRANCH,       /* B format, relative to the part itself */
+    LINK_JAL,          /* J format */
+    LINK_COMPRESSED_J, /* c.j */
+    LINK_COMPRESSED_B, /* c.beqz, c.bnez */
+    LINK_FROM_FIRST    /* I format, relative to the item's first part (an auipc) */
 };
 
 struct part {

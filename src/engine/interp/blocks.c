@@ -18,10 +18,10 @@
 #include "base/error.h"
 #include "mem/mem.h"
 
-#define ARENA_SIZE  (32 * MIB)
-#define STRADDLERS  64 /* power of two */
-#define CODE_MAX    (BLOCK_MAX_INSNS * 4)
-#define BLOCK_BYTES(insns, code) \
+#define ARENA_SIZE (32 * MIB)
+#define STRADDLERS 64 /* power of two */
+#define CODE_MAX   (BLOCK_MAX_INSNS * 4)
+#define BLOCK_BYTES(insns, code)                                                                   \
     (sizeof(struct block) + ((insns) + 1) * sizeof(struct rv_insn) + (code))
 
 /* A decoded instruction that straddles pages. */

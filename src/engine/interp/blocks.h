@@ -19,12 +19,12 @@
 #define BLOCK_TABLE     65536 /* hash slots; power of two */
 
 struct block {
-    const uint8_t *host; /* of the first instruction */
-    uint64_t epoch;      /* hart->fence_i_epoch up to which it is known to be good */
-    struct block *next;  /* in its hash slot */
-    uint16_t count;      /* instructions, the end marker not counted */
-    uint16_t size;       /* bytes of code */
-    uint32_t code_at;    /* offset in this struct of the bytes it was made from */
+    const uint8_t *host;    /* of the first instruction */
+    uint64_t epoch;         /* hart->fence_i_epoch up to which it is known to be good */
+    struct block *next;     /* in its hash slot */
+    uint16_t count;         /* instructions, the end marker not counted */
+    uint16_t size;          /* bytes of code */
+    uint32_t code_at;       /* offset in this struct of the bytes it was made from */
     struct rv_insn insns[]; /* count of them and the end marker */
 };
 

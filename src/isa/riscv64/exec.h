@@ -29,22 +29,27 @@ static inline enum rv_result rv_leave_block(struct rv_hart *hart, const struct r
 }
 
 /* An instruction that computes `expression` of a = x[rs1] and b = x[rs2] (or of a and imm,
- * as uint64_t) and writes it to x[rd]. Static unless named above. */
-#define RV_DEFINE_RR(function, expression)                                               \
-    enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)            \
-    {                                                                                    \
-        uint64_t a = hart->x[insn->rs1], b = hart->x[insn->rs2];                         \
-        hart->x[insn->rd] = (uint64_t)(expression);                                      \
-        return RV_NEXT;                                                                  \
+ * as uint64_t) and writes it to x[rd]. */
+#define RV_DEFINE_RR_AS(linkage, function, expression)                                             \
+    linkage enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)              \
+    {                                                                                              \
+        uint64_t a = hart->x[insn->rs1], b = hart->x[insn->rs2];                                   \
+        hart->x[insn->rd] = (uint64_t)(expression);                                                \
+        return RV_NEXT;                                                                            \
     }
-#define RV_DEFINE_RI(function, expression)                                               \
-    enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)            \
-    {                                                                                    \
-        uint64_t a = hart->x[insn->rs1], imm = (uint64_t)insn->imm;                      \
-        (void)a, (void)imm;                                                              \
-        hart->x[insn->rd] = (uint64_t)(expression);                                      \
-        return RV_NEXT;                                                                  \
+#define RV_DEFINE_RI_AS(linkage, function, expression)                                             \
+    linkage enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)              \
+    {                                                                                              \
+        uint64_t a = hart->x[insn->rs1], imm = (uint64_t)insn->imm;                                \
+        (void)a, (void)imm;                                                                        \
+        hart->x[insn->rd] = (uint64_t)(expression);                                                \
+        return RV_NEXT;                                                                            \
     }
+#define RV_DEFINE_RR(function, expression) RV_DEFINE_RR_AS(static, function, expression)
+#define RV_DEFINE_RI(function, expression) RV_DEFINE_RI_AS(static, function, expression)
+/* The same for the functions named above. */
+#define RV_DEFINE_SHARED_RR(function, expression) RV_DEFINE_RR_AS(extern, function, expression)
+#define RV_DEFINE_SHARED_RI(function, expression) RV_DEFINE_RI_AS(extern, function, expression)
 
 /* The *w instructions: the low 32 bits of a result, sign-extended. */
 static inline uint64_t rv_word(uint64_t value)

@@ -91,9 +91,8 @@ static bool extract_s(uint32_t raw, struct rv_insn *insn)
 
 static bool extract_b(uint32_t raw, struct rv_insn *insn)
 {
-    insn->imm = sign_extend(move(raw, 31, 12, 1) | move(raw, 7, 11, 1) | move(raw, 25, 5, 6) |
-                                move(raw, 8, 1, 4),
-                            13);
+    insn->imm = sign_extend(
+        move(raw, 31, 12, 1) | move(raw, 7, 11, 1) | move(raw, 25, 5, 6) | move(raw, 8, 1, 4), 13);
     set_registers(raw, insn);
     insn->rd = RV_RD_NONE;
     return true;

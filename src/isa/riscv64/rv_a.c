@@ -11,60 +11,59 @@
 #include "isa/riscv64/mmu.h"
 
 /* `extend` is the type that extends the old value to 64 bits. */
-#define DEFINE_LR(function, bits, extend)                                                \
-    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)     \
-    {                                                                                    \
-        void *host;                                                                      \
-        uint64_t gpa;                                                                    \
-        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, false, &host, &gpa)) \
-            return RV_TRAP;                                                              \
-        uint##bits##_t value = __atomic_load_n((uint##bits##_t *)host, __ATOMIC_SEQ_CST); \
-        hart->reservation_gpa = gpa;                                                     \
-        hart->reservation_value = value;                                                 \
-        hart->reservation_size = (bits) / 8;                                             \
-        hart->x[insn->rd] = (uint64_t)(extend)value;                                     \
-        return RV_NEXT;                                                                  \
+#define DEFINE_LR(function, bits, extend)                                                          \
+    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)               \
+    {                                                                                              \
+        void *host;                                                                                \
+        uint64_t gpa;                                                                              \
+        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, false, &host, &gpa))          \
+            return RV_TRAP;                                                                        \
+        uint##bits##_t value = __atomic_load_n((uint##bits##_t *)host, __ATOMIC_SEQ_CST);          \
+        hart->reservation_gpa = gpa;                                                               \
+        hart->reservation_value = value;                                                           \
+        hart->reservation_size = (bits) / 8;                                                       \
+        hart->x[insn->rd] = (uint64_t)(extend)value;                                               \
+        return RV_NEXT;                                                                            \
     }
 DEFINE_LR(exec_lr_w, 32, int32_t)
 DEFINE_LR(exec_lr_d, 64, uint64_t)
 
 /* Any SC ends the reservation, one that faults excepted (it had no effect). */
-#define DEFINE_SC(function, bits)                                                        \
-    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)     \
-    {                                                                                    \
-        void *host;                                                                      \
-        uint64_t gpa;                                                                    \
-        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, true, &host, &gpa)) \
-            return RV_TRAP;                                                              \
-        uint##bits##_t expected = (uint##bits##_t)hart->reservation_value;               \
-        bool stored =                                                                    \
-            hart->reservation_size == (bits) / 8 && hart->reservation_gpa == gpa &&      \
-            __atomic_compare_exchange_n((uint##bits##_t *)host, &expected,               \
-                                        (uint##bits##_t)hart->x[insn->rs2], false,       \
-                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
-        hart->reservation_size = 0;                                                      \
-        hart->x[insn->rd] = stored ? 0 : 1;                                              \
-        return RV_NEXT;                                                                  \
+#define DEFINE_SC(function, bits)                                                                  \
+    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)               \
+    {                                                                                              \
+        void *host;                                                                                \
+        uint64_t gpa;                                                                              \
+        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, true, &host, &gpa))           \
+            return RV_TRAP;                                                                        \
+        uint##bits##_t expected = (uint##bits##_t)hart->reservation_value;                         \
+        bool stored = hart->reservation_size == (bits) / 8 && hart->reservation_gpa == gpa &&      \
+                      __atomic_compare_exchange_n((uint##bits##_t *)host, &expected,               \
+                                                  (uint##bits##_t)hart->x[insn->rs2], false,       \
+                                                  __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
+        hart->reservation_size = 0;                                                                \
+        hart->x[insn->rd] = stored ? 0 : 1;                                                        \
+        return RV_NEXT;                                                                            \
     }
 DEFINE_SC(exec_sc_w, 32)
 DEFINE_SC(exec_sc_d, 64)
 
 /* `operation` yields the old value from `host` (pointer to memory) and b (the operand), both
  * of type uint<bits>_t. */
-#define DEFINE_AMO(function, bits, extend, operation)                                    \
-    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)     \
-    {                                                                                    \
-        void *pointer;                                                                   \
-        uint64_t gpa;                                                                    \
-        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, true, &pointer, &gpa)) \
-            return RV_TRAP;                                                              \
-        uint##bits##_t *host = pointer;                                                  \
-        uint##bits##_t b = (uint##bits##_t)hart->x[insn->rs2];                           \
-        hart->x[insn->rd] = (uint64_t)(extend)(operation);                               \
-        return RV_NEXT;                                                                  \
+#define DEFINE_AMO(function, bits, extend, operation)                                              \
+    static enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)               \
+    {                                                                                              \
+        void *pointer;                                                                             \
+        uint64_t gpa;                                                                              \
+        if (!rv_atomic_pointer(hart, hart->x[insn->rs1], (bits) / 8, true, &pointer, &gpa))        \
+            return RV_TRAP;                                                                        \
+        uint##bits##_t *host = pointer;                                                            \
+        uint##bits##_t b = (uint##bits##_t)hart->x[insn->rs2];                                     \
+        hart->x[insn->rd] = (uint64_t)(extend)(operation);                                         \
+        return RV_NEXT;                                                                            \
     }
-#define DEFINE_AMO_PAIR(name, builtin)                                                   \
-    DEFINE_AMO(exec_##name##_w, 32, int32_t, builtin(host, b, __ATOMIC_SEQ_CST))         \
+#define DEFINE_AMO_PAIR(name, builtin)                                                             \
+    DEFINE_AMO(exec_##name##_w, 32, int32_t, builtin(host, b, __ATOMIC_SEQ_CST))                   \
     DEFINE_AMO(exec_##name##_d, 64, uint64_t, builtin(host, b, __ATOMIC_SEQ_CST))
 DEFINE_AMO_PAIR(amoswap, __atomic_exchange_n)
 DEFINE_AMO_PAIR(amoadd, __atomic_fetch_add)
@@ -73,15 +72,15 @@ DEFINE_AMO_PAIR(amoand, __atomic_fetch_and)
 DEFINE_AMO_PAIR(amoor, __atomic_fetch_or)
 
 /* Minimum and maximum have no builtin. Written even if nothing changes: an AMO is a store. */
-#define DEFINE_CHOOSE(name, bits, extend, type, relation)                                \
-    static inline uint##bits##_t choose_##name##bits(uint##bits##_t *host, uint##bits##_t b) \
-    {                                                                                    \
-        uint##bits##_t old = __atomic_load_n(host, __ATOMIC_RELAXED);                    \
-        while (!__atomic_compare_exchange_n(host, &old, (type)old relation(type) b ? old : b, \
-                                            true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) { \
-        }                                                                                \
-        return old;                                                                      \
-    }                                                                                    \
+#define DEFINE_CHOOSE(name, bits, extend, type, relation)                                          \
+    static inline uint##bits##_t choose_##name##bits(uint##bits##_t *host, uint##bits##_t b)       \
+    {                                                                                              \
+        uint##bits##_t old = __atomic_load_n(host, __ATOMIC_RELAXED);                              \
+        while (!__atomic_compare_exchange_n(host, &old, (type)old relation(type) b ? old : b,      \
+                                            true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {           \
+        }                                                                                          \
+        return old;                                                                                \
+    }                                                                                              \
     DEFINE_AMO(exec_##name##bits, bits, extend, choose_##name##bits(host, b))
 DEFINE_CHOOSE(amomin, 32, int32_t, int32_t, <)
 DEFINE_CHOOSE(amomax, 32, int32_t, int32_t, >)

@@ -8,37 +8,37 @@
 #include "isa/riscv64/exec.h"
 #include "isa/riscv64/mmu.h"
 
-RV_DEFINE_RI(rv_exec_addi, a + imm)
-static RV_DEFINE_RI(exec_slti, (int64_t)a < (int64_t)imm)
-static RV_DEFINE_RI(exec_sltiu, a < imm)
-static RV_DEFINE_RI(exec_xori, a ^ imm)
-static RV_DEFINE_RI(exec_ori, a | imm)
-RV_DEFINE_RI(rv_exec_andi, a & imm)
-RV_DEFINE_RI(rv_exec_slli, a << imm)
-RV_DEFINE_RI(rv_exec_srli, a >> imm)
-RV_DEFINE_RI(rv_exec_srai, (int64_t)a >> imm)
-RV_DEFINE_RI(rv_exec_addiw, rv_word(a + imm))
-static RV_DEFINE_RI(exec_slliw, rv_word(a << imm))
-static RV_DEFINE_RI(exec_srliw, rv_word((uint32_t)a >> imm))
-static RV_DEFINE_RI(exec_sraiw, (int64_t)((int32_t)a >> imm))
-RV_DEFINE_RI(rv_exec_lui, imm)
-static RV_DEFINE_RI(exec_auipc, rv_insn_pc(hart, insn) + imm)
+RV_DEFINE_SHARED_RI(rv_exec_addi, a + imm)
+RV_DEFINE_RI(exec_slti, (int64_t)a < (int64_t)imm)
+RV_DEFINE_RI(exec_sltiu, a < imm)
+RV_DEFINE_RI(exec_xori, a ^ imm)
+RV_DEFINE_RI(exec_ori, a | imm)
+RV_DEFINE_SHARED_RI(rv_exec_andi, a &imm)
+RV_DEFINE_SHARED_RI(rv_exec_slli, a << imm)
+RV_DEFINE_SHARED_RI(rv_exec_srli, a >> imm)
+RV_DEFINE_SHARED_RI(rv_exec_srai, (int64_t)a >> imm)
+RV_DEFINE_SHARED_RI(rv_exec_addiw, rv_word(a + imm))
+RV_DEFINE_RI(exec_slliw, rv_word(a << imm))
+RV_DEFINE_RI(exec_srliw, rv_word((uint32_t)a >> imm))
+RV_DEFINE_RI(exec_sraiw, (int64_t)((int32_t)a >> imm))
+RV_DEFINE_SHARED_RI(rv_exec_lui, imm)
+RV_DEFINE_RI(exec_auipc, rv_insn_pc(hart, insn) + imm)
 
-RV_DEFINE_RR(rv_exec_add, a + b)
-RV_DEFINE_RR(rv_exec_sub, a - b)
-static RV_DEFINE_RR(exec_sll, a << (b & 63))
-static RV_DEFINE_RR(exec_slt, (int64_t)a < (int64_t)b)
-static RV_DEFINE_RR(exec_sltu, a < b)
-RV_DEFINE_RR(rv_exec_xor, a ^ b)
-static RV_DEFINE_RR(exec_srl, a >> (b & 63))
-static RV_DEFINE_RR(exec_sra, (int64_t)a >> (b & 63))
-RV_DEFINE_RR(rv_exec_or, a | b)
-RV_DEFINE_RR(rv_exec_and, a & b)
-RV_DEFINE_RR(rv_exec_addw, rv_word(a + b))
-RV_DEFINE_RR(rv_exec_subw, rv_word(a - b))
-static RV_DEFINE_RR(exec_sllw, rv_word(a << (b & 31)))
-static RV_DEFINE_RR(exec_srlw, rv_word((uint32_t)a >> (b & 31)))
-static RV_DEFINE_RR(exec_sraw, (int64_t)((int32_t)a >> (b & 31)))
+RV_DEFINE_SHARED_RR(rv_exec_add, a + b)
+RV_DEFINE_SHARED_RR(rv_exec_sub, a - b)
+RV_DEFINE_RR(exec_sll, a << (b & 63))
+RV_DEFINE_RR(exec_slt, (int64_t)a < (int64_t)b)
+RV_DEFINE_RR(exec_sltu, a < b)
+RV_DEFINE_SHARED_RR(rv_exec_xor, a ^ b)
+RV_DEFINE_RR(exec_srl, a >> (b & 63))
+RV_DEFINE_RR(exec_sra, (int64_t)a >> (b & 63))
+RV_DEFINE_SHARED_RR(rv_exec_or, a | b)
+RV_DEFINE_SHARED_RR(rv_exec_and, a &b)
+RV_DEFINE_SHARED_RR(rv_exec_addw, rv_word(a + b))
+RV_DEFINE_SHARED_RR(rv_exec_subw, rv_word(a - b))
+RV_DEFINE_RR(exec_sllw, rv_word(a << (b & 31)))
+RV_DEFINE_RR(exec_srlw, rv_word((uint32_t)a >> (b & 31)))
+RV_DEFINE_RR(exec_sraw, (int64_t)((int32_t)a >> (b & 31)))
 
 enum rv_result rv_exec_hint(struct rv_hart *hart, const struct rv_insn *insn)
 {
@@ -64,52 +64,52 @@ enum rv_result rv_exec_jalr(struct rv_hart *hart, const struct rv_insn *insn)
     return RV_JUMP;
 }
 
-#define DEFINE_BRANCH(function, condition)                                               \
-    enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)            \
-    {                                                                                    \
-        uint64_t a = hart->x[insn->rs1], b = hart->x[insn->rs2];                         \
-        if (!(condition))                                                                \
-            return RV_NEXT;                                                              \
-        hart->pc = rv_insn_pc(hart, insn) + (uint64_t)insn->imm;                         \
-        return RV_JUMP;                                                                  \
+#define DEFINE_BRANCH(linkage, function, condition)                                                \
+    linkage enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)              \
+    {                                                                                              \
+        uint64_t a = hart->x[insn->rs1], b = hart->x[insn->rs2];                                   \
+        if (!(condition))                                                                          \
+            return RV_NEXT;                                                                        \
+        hart->pc = rv_insn_pc(hart, insn) + (uint64_t)insn->imm;                                   \
+        return RV_JUMP;                                                                            \
     }
-DEFINE_BRANCH(rv_exec_beq, a == b)
-DEFINE_BRANCH(rv_exec_bne, a != b)
-static DEFINE_BRANCH(exec_blt, (int64_t)a < (int64_t)b)
-static DEFINE_BRANCH(exec_bge, (int64_t)a >= (int64_t)b)
-static DEFINE_BRANCH(exec_bltu, a < b)
-static DEFINE_BRANCH(exec_bgeu, a >= b)
+DEFINE_BRANCH(extern, rv_exec_beq, a == b)
+DEFINE_BRANCH(extern, rv_exec_bne, a != b)
+DEFINE_BRANCH(static, exec_blt, (int64_t)a < (int64_t)b)
+DEFINE_BRANCH(static, exec_bge, (int64_t)a >= (int64_t)b)
+DEFINE_BRANCH(static, exec_bltu, a < b)
+DEFINE_BRANCH(static, exec_bgeu, a >= b)
 
 /* `signedness` is the C type that extends the loaded value as the instruction does. */
-#define DEFINE_LOAD(function, bits, signedness)                                          \
-    enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)            \
-    {                                                                                    \
-        uint##bits##_t value;                                                            \
-        if (UNLIKELY(!rv_load##bits(hart, hart->x[insn->rs1] + (uint64_t)insn->imm, &value))) \
-            return RV_TRAP;                                                              \
-        hart->x[insn->rd] = (uint64_t)(signedness)value;                                 \
-        return RV_NEXT;                                                                  \
+#define DEFINE_LOAD(linkage, function, bits, signedness)                                           \
+    linkage enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)              \
+    {                                                                                              \
+        uint##bits##_t value;                                                                      \
+        if (UNLIKELY(!rv_load##bits(hart, hart->x[insn->rs1] + (uint64_t)insn->imm, &value)))      \
+            return RV_TRAP;                                                                        \
+        hart->x[insn->rd] = (uint64_t)(signedness)value;                                           \
+        return RV_NEXT;                                                                            \
     }
-static DEFINE_LOAD(exec_lb, 8, int8_t)
-static DEFINE_LOAD(exec_lh, 16, int16_t)
-DEFINE_LOAD(rv_exec_lw, 32, int32_t)
-DEFINE_LOAD(rv_exec_ld, 64, uint64_t)
-static DEFINE_LOAD(exec_lbu, 8, uint8_t)
-static DEFINE_LOAD(exec_lhu, 16, uint16_t)
-static DEFINE_LOAD(exec_lwu, 32, uint32_t)
+DEFINE_LOAD(static, exec_lb, 8, int8_t)
+DEFINE_LOAD(static, exec_lh, 16, int16_t)
+DEFINE_LOAD(extern, rv_exec_lw, 32, int32_t)
+DEFINE_LOAD(extern, rv_exec_ld, 64, uint64_t)
+DEFINE_LOAD(static, exec_lbu, 8, uint8_t)
+DEFINE_LOAD(static, exec_lhu, 16, uint16_t)
+DEFINE_LOAD(static, exec_lwu, 32, uint32_t)
 
-#define DEFINE_STORE(function, bits)                                                     \
-    enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)            \
-    {                                                                                    \
-        uint64_t va = hart->x[insn->rs1] + (uint64_t)insn->imm;                          \
-        if (UNLIKELY(!rv_store##bits(hart, va, (uint##bits##_t)hart->x[insn->rs2])))     \
-            return RV_TRAP;                                                              \
-        return RV_NEXT;                                                                  \
+#define DEFINE_STORE(linkage, function, bits)                                                      \
+    linkage enum rv_result function(struct rv_hart *hart, const struct rv_insn *insn)              \
+    {                                                                                              \
+        uint64_t va = hart->x[insn->rs1] + (uint64_t)insn->imm;                                    \
+        if (UNLIKELY(!rv_store##bits(hart, va, (uint##bits##_t)hart->x[insn->rs2])))               \
+            return RV_TRAP;                                                                        \
+        return RV_NEXT;                                                                            \
     }
-static DEFINE_STORE(exec_sb, 8)
-static DEFINE_STORE(exec_sh, 16)
-DEFINE_STORE(rv_exec_sw, 32)
-DEFINE_STORE(rv_exec_sd, 64)
+DEFINE_STORE(static, exec_sb, 8)
+DEFINE_STORE(static, exec_sh, 16)
+DEFINE_STORE(extern, rv_exec_sw, 32)
+DEFINE_STORE(extern, rv_exec_sd, 64)
 
 /* Bits of a fence's predecessor and successor sets (U §2.7). */
 enum { FENCE_W = 1, FENCE_R = 2, FENCE_O = 4, FENCE_I = 8 };

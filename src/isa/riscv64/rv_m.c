@@ -45,19 +45,19 @@ static inline uint64_t remainder_unsigned(uint64_t a, uint64_t b)
     return b == 0 ? a : a % b;
 }
 
-static RV_DEFINE_RR(exec_mul, a * b)
-static RV_DEFINE_RR(exec_mulh, mulh(a, b))
-static RV_DEFINE_RR(exec_mulhsu, mulhsu(a, b))
-static RV_DEFINE_RR(exec_mulhu, mulhu(a, b))
-static RV_DEFINE_RR(exec_div, divide((int64_t)a, (int64_t)b))
-static RV_DEFINE_RR(exec_divu, divide_unsigned(a, b))
-static RV_DEFINE_RR(exec_rem, remainder_of((int64_t)a, (int64_t)b))
-static RV_DEFINE_RR(exec_remu, remainder_unsigned(a, b))
-static RV_DEFINE_RR(exec_mulw, rv_word(a * b))
-static RV_DEFINE_RR(exec_divw, rv_word((uint64_t)divide((int32_t)a, (int32_t)b)))
-static RV_DEFINE_RR(exec_divuw, rv_word(divide_unsigned((uint32_t)a, (uint32_t)b)))
-static RV_DEFINE_RR(exec_remw, rv_word((uint64_t)remainder_of((int32_t)a, (int32_t)b)))
-static RV_DEFINE_RR(exec_remuw, rv_word(remainder_unsigned((uint32_t)a, (uint32_t)b)))
+RV_DEFINE_RR(exec_mul, a *b)
+RV_DEFINE_RR(exec_mulh, mulh(a, b))
+RV_DEFINE_RR(exec_mulhsu, mulhsu(a, b))
+RV_DEFINE_RR(exec_mulhu, mulhu(a, b))
+RV_DEFINE_RR(exec_div, divide((int64_t)a, (int64_t)b))
+RV_DEFINE_RR(exec_divu, divide_unsigned(a, b))
+RV_DEFINE_RR(exec_rem, remainder_of((int64_t)a, (int64_t)b))
+RV_DEFINE_RR(exec_remu, remainder_unsigned(a, b))
+RV_DEFINE_RR(exec_mulw, rv_word(a *b))
+RV_DEFINE_RR(exec_divw, rv_word((uint64_t)divide((int32_t)a, (int32_t)b)))
+RV_DEFINE_RR(exec_divuw, rv_word(divide_unsigned((uint32_t)a, (uint32_t)b)))
+RV_DEFINE_RR(exec_remw, rv_word((uint64_t)remainder_of((int32_t)a, (int32_t)b)))
+RV_DEFINE_RR(exec_remuw, rv_word(remainder_unsigned((uint32_t)a, (uint32_t)b)))
 
 static const struct rv_row rows[] = {
     {"mul", 0x02000033, 0xfe00707f, RV_FORMAT_R, exec_mul, 0},

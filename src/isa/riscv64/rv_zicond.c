@@ -4,8 +4,8 @@
  */
 #include "isa/riscv64/exec.h"
 
-static RV_DEFINE_RR(exec_czero_eqz, b == 0 ? 0 : a)
-static RV_DEFINE_RR(exec_czero_nez, b != 0 ? 0 : a)
+RV_DEFINE_RR(exec_czero_eqz, b == 0 ? 0 : a)
+RV_DEFINE_RR(exec_czero_nez, b != 0 ? 0 : a)
 
 static const struct rv_row rows[] = {
     {"czero.eqz", 0x0e005033, 0xfe00707f, RV_FORMAT_R, exec_czero_eqz, 0},
