@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Each virtio device, its transport and the PCI bus against a driver that does anything.
+ *
+ * Input: 1 byte that chooses the device, then records of 12 bytes, each one thing that the
+ * driver, the backend or the machine does (enum record). Everything arrives as it would from
+ * a vCPU. The checks are those of asserts and sanitizers, and: the machine's state survives
+ * save, restore, save unchanged at any point; a disk never changes where it is read-only.
+ */
+#include "fuzz.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/state.h"
+#include "block/block.h"
+#include "virtio_guest.h"
+
+#define DISK_SECTORS 64u
+
+enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, KIND_COUNT };
+
+enum record {
+    START,         /* negotiates and sets up every queue; c: features */
+    REGISTER,      /* writes BAR + b, c, in size a */
+    REGISTER_READ,
+    CONFIG_SPACE,  /* writes configuration register b & 255 */
+    CONFIG_READ,
+    PUT_DESC,      /* a: queue and index, b: flags/next, c: address, d: length */
+    PUT_MEMORY,    /* RAM + (b * 4): c, d */
+    BLK_HEADER,    /* a: slot, b: type, c: sector */
+    OFFER,         /* a: queue, b: head */
+    NOTIFY,
+    RUN,           /* the event loop, or virtual time goes on */
+    BACKEND,       /* input, new terminal size */
+    PAUSE,
+    MACHINE_RESET,
+    SAVE_RESTORE,
+    RECORD_COUNT
+};
+
+struct target {
+    struct guest g;
+    enum kind kind;
+    struct block *disk;
+    int disk_fd;
+    struct char_backend chr;
+};
+
+static void swallow(struct char_backend *backend, const uint8_t *data, size_t size)
+{
+    (void)backend;
+    uint8_t sum = 0;
+    for (size_t i = 0; i < size; i++)
+        sum = (uint8_t)(sum + data[i]); /* so that a sanitizer sees it read */
+    *(volatile uint8_t *)&sum;
+}
+
+static void resume_input(struct char_backend *backend)
+{
+    static const uint8_t text[] = "more";
+    if (backend->on_input != NULL)
+        (void)backend->on_input(backend->device, text, sizeof(text));
+}
+
+static void make_disk(struct target *t, struct device_params *params)
+{
+    uint8_t pattern[512];
+    bool read_only = t->kind == BLK_READ_ONLY;
+    memset(pattern, 0x5a, sizeof(pattern));
+    t->disk_fd = memfd_create("fuzz", MFD_CLOEXEC);
+    for (unsigned i = 0; i < DISK_SECTORS; i++)
+        fuzz_check(write(t->disk_fd, pattern, sizeof(pattern)) == sizeof(pattern));
+    const struct block_env env = {.loop = t->g.loop, .clock = t->g.env.clock,
+                                  .deterministic = t->g.env.deterministic};
+    t->disk = block_new(dup(t->disk_fd), read_only, &env, NULL);
+    fuzz_check(t->disk != NULL);
+    params->disk = t->disk;
+    params->serial = "0123456789012345678901234567890";
+}
+
+static void target_make(struct target *t, uint8_t choice)
+{
+    static const struct device_ops *const devices[KIND_COUNT] = {
+        &device_virtio_blk, &device_virtio_blk, &device_virtio_console, &device_virtio_rng};
+    memset(t, 0, sizeof(*t));
+    t->kind = choice % KIND_COUNT;
+    t->disk_fd = -1;
+    t->chr.write = swallow;
+    t->chr.resume_input = resume_input;
+    bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY;
+    guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
+    struct device_params params = {.id = "fuzz", .chr = &t->chr, .pci_slot = 3};
+    if (disk)
+        make_disk(t, &params);
+    guest_plug(&t->g, devices[t->kind], &params);
+}
+
+static void target_free(struct target *t)
+{
+    if (t->kind == BLK_READ_ONLY) {
+        uint8_t sector[512];
+        for (unsigned i = 0; i < DISK_SECTORS; i++) {
+            fuzz_check(pread(t->disk_fd, sector, 512, i * 512) == 512);
+            for (unsigned b = 0; b < 512; b++)
+                fuzz_check(sector[b] == 0x5a);
+        }
+    }
+    device_free(t->g.device);
+    t->g.device = NULL;
+    block_free(t->disk);
+    if (t->disk_fd >= 0)
+        close(t->disk_fd);
+    guest_free(&t->g);
+}
+
+static void start(struct target *t, uint32_t features)
+{
+    guest_map_bar(&t->g);
+    guest_start(&t->g, guest_offered(&t->g) & features);
+}
+
+static void run(struct target *t)
+{
+    if (!t->g.env.deterministic)
+        guest_pump(&t->g);
+    vclock_run_timers(t->g.env.clock);
+    if (t->g.env.deterministic)
+        vclock_advance(t->g.env.clock, 60000);
+}
+
+static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
+{
+    uint8_t text[256];
+    memset(text, a, sizeof(text));
+    if (t->kind != CONSOLE)
+        return;
+    if ((a & 1) != 0)
+        t->chr.on_resize(t->chr.device, b, (uint16_t)c);
+    else
+        (void)t->chr.on_input(t->chr.device, text, b % sizeof(text));
+}
+
+static void pause_resume(struct target *t)
+{
+    t->g.device->ops->quiesce(t->g.device);
+    run(t);
+    t->g.device->ops->unquiesce(t->g.device);
+}
+
+/* Into the same device: what it was restored from is in memory and behind it. */
+static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
+{
+    struct device *device = t->g.device;
+    struct state_buffer first = {0}, second = {0};
+    struct error *err = NULL;
+    size_t at = 0;
+    device->ops->quiesce(device);
+    state_save(device->ops->state, device, &first);
+    bool restored = state_restore(device->ops->state, device, first.data, first.size, &at, &err);
+    if (!restored)
+        fprintf(stderr, "%s\n", error_message(err));
+    fuzz_check(restored && at == first.size);
+    state_save(device->ops->state, device, &second);
+    fuzz_check(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
+    if (byte != 0) {
+        /* A damaged stream: refused or not, the device must stand whatever it left. */
+        first.data[damage % first.size] ^= byte;
+        at = 0;
+        if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
+            at = 0;
+            fuzz_check(state_restore(device->ops->state, device, second.data, second.size, &at,
+                                     NULL));
+        }
+    }
+    state_buffer_free(&first);
+    state_buffer_free(&second);
+    device->ops->unquiesce(device);
+}
+
+static void put_desc(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
+{
+    uint64_t gpa = GUEST_DATA + (c & 0xffff);
+    if ((c & 0x80000000) != 0)
+        gpa = (uint64_t)c << (a & 31);
+    ring_put_desc(t->g.mem, GUEST_RING(a >> 7), a & 0x1f, gpa, d, b & 7, b >> 3);
+}
+
+/* A block request in three descriptors from 3 * slot on. */
+static void blk_request(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
+{
+    unsigned slot = a & 7, first = 3 * slot;
+    uint8_t header[16] = {(uint8_t)(b & 15)};
+    store_le64(header + 8, c);
+    (void)mem_write(t->g.mem, GUEST_DATA + 16 * slot, header, sizeof(header));
+    unsigned writes = (b & 15) != 1 ? RING_WRITE : 0;
+    uint32_t bytes = (b & 16) != 0 ? d : (d % 8) * 512;
+    uint64_t table = GUEST_RING(0);
+    ring_put_desc(t->g.mem, table, first, GUEST_DATA + 16 * slot, 16, RING_NEXT, first + 1);
+    ring_put_desc(t->g.mem, table, first + 1, GUEST_DATA + 0x1000, bytes, RING_NEXT | writes,
+                  first + 2);
+    ring_put_desc(t->g.mem, table, first + 2, GUEST_DATA + 0x800 + slot, 1, RING_WRITE, 0);
+}
+
+static void access_io(struct target *t, uint64_t gpa, uint8_t a, uint64_t value, bool write)
+{
+    unsigned size = 1u << (a & 3);
+    gpa = align_down(gpa, size);
+    uint64_t read;
+    if (write)
+        (void)mem_io_write(t->g.mem, gpa, size, value);
+    else
+        (void)mem_io_read(t->g.mem, gpa, size, &read);
+}
+
+static void step(struct target *t, struct fuzz_input *input)
+{
+    struct guest *g = &t->g;
+    uint8_t kind = (uint8_t)fuzz_take(input, 1), a = (uint8_t)fuzz_take(input, 1);
+    uint16_t b = (uint16_t)fuzz_take(input, 2);
+    uint32_t c = (uint32_t)fuzz_take(input, 4), d = (uint32_t)fuzz_take(input, 4);
+    uint64_t wide = (uint64_t)d << 32 | c;
+    unsigned queue = a & 1;
+    switch (kind % RECORD_COUNT) {
+    case START:
+        start(t, c);
+        break;
+    case REGISTER:
+    case REGISTER_READ:
+        access_io(t, GUEST_BAR + (b & 0x3fff), a, wide, kind % RECORD_COUNT == REGISTER);
+        break;
+    case CONFIG_SPACE:
+    case CONFIG_READ:
+        access_io(t, guest_config_gpa(g->slot, b & 255), a, wide,
+                  kind % RECORD_COUNT == CONFIG_SPACE);
+        break;
+    case PUT_DESC:
+        put_desc(t, a, b, c, d);
+        break;
+    case PUT_MEMORY:
+        (void)mem_write(g->mem, GUEST_RAM + 4 * b, &wide, sizeof(wide));
+        break;
+    case BLK_HEADER:
+        blk_request(t, a, b, c, d);
+        break;
+    case OFFER:
+        if (g->rings[queue].size != 0)
+            ring_offer(&g->rings[queue], b);
+        break;
+    case NOTIFY:
+        access_io(t, GUEST_BAR + REG_NOTIFY + 4 * queue, 1, queue, true);
+        break;
+    case RUN:
+        run(t);
+        break;
+    case BACKEND:
+        backend(t, a, b, c);
+        break;
+    case PAUSE:
+        pause_resume(t);
+        break;
+    case MACHINE_RESET:
+        g->device->ops->quiesce(g->device);
+        g->device->ops->reset(g->device);
+        g->device->ops->unquiesce(g->device);
+        break;
+    case SAVE_RESTORE:
+        save_restore(t, c, a);
+        break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input input = {data, size};
+    struct target *t = malloc(sizeof(*t));
+    target_make(t, (uint8_t)fuzz_take(&input, 1));
+    while (input.left > 0)
+        step(t, &input);
+    run(t);
+    target_free(t);
+    free(t);
+    return 0;
+}
+
+static void add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
+{
+    (*at)[0] = kind;
+    (*at)[1] = a;
+    store_le16(*at + 2, b);
+    store_le32(*at + 4, c);
+    store_le32(*at + 8, d);
+    *at += 12;
+}
+
+/* A driver that mostly works: starts the device, offers requests, serves; with noise. */
+size_t fuzz_generate(uint64_t *seed, uint8_t *data)
+{
+    uint8_t *at = data;
+    *at++ = (uint8_t)fuzz_random(seed);
+    unsigned noise = (unsigned)(fuzz_random(seed) % 25);
+    if (fuzz_random(seed) % 8 != 0)
+        add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), 0);
+    for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
+        uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
+        uint8_t slot = r & 7, queue = r >> 3 & 1;
+        if (r >> 32 & 1) {
+            add(&at, BLK_HEADER, slot, (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
+                (uint32_t)(s >> 32));
+            add(&at, OFFER, 0, (uint16_t)(3 * slot), 0, 0);
+            queue = 0;
+        } else {
+            unsigned flags = (r >> 33 & 1) != 0 ? RING_WRITE : 0;
+            add(&at, PUT_DESC, (uint8_t)(queue << 7 | slot), (uint16_t)flags, s & 0xfff,
+                (uint32_t)(s >> 32 & 0x1fff));
+            add(&at, OFFER, queue, slot, 0, 0);
+        }
+        add(&at, NOTIFY, queue, 0, 0, 0);
+        if (r >> 40 & 1)
+            add(&at, RUN, 0, 0, 0, 0);
+        if (fuzz_random(seed) % 100 < noise) {
+            uint64_t x = fuzz_random(seed), y = fuzz_random(seed);
+            uint16_t b = (uint16_t)(x >> 16);
+            if (x >> 9 & 1)
+                b &= 0x303f; /* where the registers are */
+            add(&at, (uint8_t)x, (uint8_t)(x >> 8), b, (uint32_t)y, (uint32_t)(y >> 32));
+        }
+    }
+    return (size_t)(at - data);
+}
