@@ -31,13 +31,13 @@ static const struct range {
     uint16_t first, last;
     uint16_t step; /* 0: 1 */
 } existing[] = {
-    {0x001, 0x003, 0}, {0xc00, 0xc1f, 0},                       /* FP, counters */
-    {0x100, 0x100, 0}, {0x104, 0x106, 0}, {0x10a, 0x10a, 0},    /* sstatus ... senvcfg */
-    {0x140, 0x144, 0}, {0x14d, 0x14d, 0}, {0x180, 0x180, 0},    /* sscratch ... satp */
-    {0x300, 0x306, 0}, {0x30a, 0x30a, 0}, {0x320, 0x320, 0},    /* mstatus ... mcountinhibit */
-    {0x323, 0x33f, 0}, {0x340, 0x344, 0},                       /* mhpmevent, mscratch ... mip */
-    {0x3a0, 0x3ae, 2}, {0x3b0, 0x3ef, 0},                       /* PMP */
-    {0xb00, 0xb00, 0}, {0xb02, 0xb1f, 0}, {0xf11, 0xf15, 0},    /* mcycle ..., mvendorid ... */
+    {0x001, 0x003, 0}, {0xc00, 0xc1f, 0},                    /* FP, counters */
+    {0x100, 0x100, 0}, {0x104, 0x106, 0}, {0x10a, 0x10a, 0}, /* sstatus ... senvcfg */
+    {0x140, 0x144, 0}, {0x14d, 0x14d, 0}, {0x180, 0x180, 0}, /* sscratch ... satp */
+    {0x300, 0x306, 0}, {0x30a, 0x30a, 0}, {0x320, 0x320, 0}, /* mstatus ... mcountinhibit */
+    {0x323, 0x33f, 0}, {0x340, 0x344, 0},                    /* mhpmevent, mscratch ... mip */
+    {0x3a0, 0x3ae, 2}, {0x3b0, 0x3ef, 0},                    /* PMP */
+    {0xb00, 0xb00, 0}, {0xb02, 0xb1f, 0}, {0xf11, 0xf15, 0}, /* mcycle ..., mvendorid ... */
 };
 
 static bool model_exists(unsigned csr)
@@ -134,9 +134,9 @@ static const struct warl {
     {MENVCFG, 0x30, 0x00, 0x00},
     {SENVCFG, 0, ONES, 0xf1},
     {SENVCFG, 0x30, 0x20, 0x30},
-    {0x180, 0, ONES, 0},                                                    /* mode 15 */
-    {0x180, 0, UINT64_C(0x1000000000000001), 0},                            /* mode 1 */
-    {0x180, UINT64_C(0x8000000000012345), UINT64_C(0xb000000000000001),     /* mode 11 */
+    {0x180, 0, ONES, 0},                                                /* mode 15 */
+    {0x180, 0, UINT64_C(0x1000000000000001), 0},                        /* mode 1 */
+    {0x180, UINT64_C(0x8000000000012345), UINT64_C(0xb000000000000001), /* mode 11 */
      UINT64_C(0x8000000000012345)},
     {0x180, 0, UINT64_C(0x8fffffffffffffff), UINT64_C(0x8fffffffffffffff)}, /* 16 ASID bits */
     {0x180, 0, UINT64_C(0x9000000000000001), UINT64_C(0x9000000000000001)},

@@ -106,7 +106,7 @@ static inline int fixture_teardown(void **state)
     return 0;
 }
 
-#define FIXTURE_TEST(function) \
+#define FIXTURE_TEST(function)                                                                     \
     cmocka_unit_test_setup_teardown(function, fixture_setup, fixture_teardown)
 
 static inline void set_privilege(struct rv_hart *hart, unsigned privilege)

@@ -153,8 +153,7 @@ static void store_entries_need_a_noted_page_without_code(void **state)
     /* Code: the write is noted, which takes the flag away; only then is it cached. */
     mem_note_code(f->mem, f->ram, DATA + 0x1000);
     assert_true(rv_store8(hart, DATA + 0x1000, 1));
-    assert_int_equal(flags_of(f, DATA + 0x1000) & (MEM_PAGE_CODE | MEM_PAGE_DIRTY),
-                     MEM_PAGE_DIRTY);
+    assert_int_equal(flags_of(f, DATA + 0x1000) & (MEM_PAGE_CODE | MEM_PAGE_DIRTY), MEM_PAGE_DIRTY);
     /* A page that crosses into the next notes both. */
     assert_true(rv_store64(hart, DATA + 0x2ffc, ~UINT64_C(0)));
     assert_int_equal(flags_of(f, DATA + 0x2000) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
@@ -304,12 +303,12 @@ static void atomics_must_be_aligned(void **state)
         for (unsigned offset = 0; offset < 8; offset++) {
             bool aligned = offset % size == 0;
             for (unsigned store = 0; store < 2; store++) {
-                assert_int_equal(
-                    rv_atomic_pointer(hart, DATA + offset, size, store, &host, &gpa), aligned);
+                assert_int_equal(rv_atomic_pointer(hart, DATA + offset, size, store, &host, &gpa),
+                                 aligned);
                 if (aligned)
                     continue;
-                assert_int_equal(hart->trap.cause, store ? RV_CAUSE_STORE_MISALIGNED
-                                                         : RV_CAUSE_LOAD_MISALIGNED);
+                assert_int_equal(hart->trap.cause,
+                                 store ? RV_CAUSE_STORE_MISALIGNED : RV_CAUSE_LOAD_MISALIGNED);
                 assert_int_equal(hart->trap.tval, DATA + offset);
             }
         }

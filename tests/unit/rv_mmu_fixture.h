@@ -8,13 +8,13 @@
 #include "rv_fixture.h"
 
 enum { V = 1, R = 2, W = 4, X = 8, U = 16, G = 32, A = 64, D = 128 };
-#define RWX_AD (V | R | W | X | A | D)
+#define RWX_AD  (V | R | W | X | A | D)
 #define PBMT(n) ((uint64_t)(n) << 61)
 #define NAPOT   (UINT64_C(1) << 63)
 
-#define ROOT  (RAM_BASE + 15 * MIB)
-#define DATA  (RAM_BASE + 0x200000) /* aligned to 2 MiB */
-#define VA    UINT64_C(0x1234567000)
+#define ROOT (RAM_BASE + 15 * MIB)
+#define DATA (RAM_BASE + 0x200000) /* aligned to 2 MiB */
+#define VA   UINT64_C(0x1234567000)
 
 struct tables {
     struct fixture *f;
@@ -68,9 +68,9 @@ static inline int try_access(struct fixture *f, enum rv_access access, uint64_t 
     const uint8_t *host = NULL;
     void *pointer = NULL;
     unsigned in_page;
-    bool ok = access == RV_FETCH ? rv_fetch_pointer(hart, va, &host, &in_page, gpa)
-                                 : rv_atomic_pointer(hart, va, 8, access == RV_STORE, &pointer,
-                                                     gpa);
+    bool ok = access == RV_FETCH
+                  ? rv_fetch_pointer(hart, va, &host, &in_page, gpa)
+                  : rv_atomic_pointer(hart, va, 8, access == RV_STORE, &pointer, gpa);
     if (ok) {
         const uint8_t *at = access == RV_FETCH ? host : pointer;
         assert_ptr_equal(at, f->ram->host + (*gpa - RAM_BASE));
@@ -94,12 +94,12 @@ static inline int try_access(struct fixture *f, enum rv_access access, uint64_t 
     return (int)trap.cause;
 }
 
-static const int page_fault[] = {
-    [RV_LOAD] = RV_CAUSE_LOAD_PAGE, [RV_STORE] = RV_CAUSE_STORE_PAGE,
-    [RV_FETCH] = RV_CAUSE_FETCH_PAGE};
-static const int access_fault[] = {
-    [RV_LOAD] = RV_CAUSE_LOAD_ACCESS, [RV_STORE] = RV_CAUSE_STORE_ACCESS,
-    [RV_FETCH] = RV_CAUSE_FETCH_ACCESS};
+static const int page_fault[] = {[RV_LOAD] = RV_CAUSE_LOAD_PAGE,
+                                 [RV_STORE] = RV_CAUSE_STORE_PAGE,
+                                 [RV_FETCH] = RV_CAUSE_FETCH_PAGE};
+static const int access_fault[] = {[RV_LOAD] = RV_CAUSE_LOAD_ACCESS,
+                                   [RV_STORE] = RV_CAUSE_STORE_ACCESS,
+                                   [RV_FETCH] = RV_CAUSE_FETCH_ACCESS};
 
 #define expect(f, access, va, cause)                                                               \
     do {                                                                                           \

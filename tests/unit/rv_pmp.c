@@ -76,7 +76,7 @@ static void check_access(struct rv_hart *hart, uint64_t gpa, unsigned size, bool
     uint8_t byte;
     uint32_t word;
     bool expected = model_allows(hart, gpa, size, RV_LOAD, hart->data_privilege);
-    bool ok = slow         ? rv_load_slow(hart, gpa, size, &value)
+    bool ok = slow        ? rv_load_slow(hart, gpa, size, &value)
               : size == 1 ? rv_load8(hart, gpa, &byte)
               : size == 4 ? rv_load32(hart, gpa, &word)
                           : rv_load64(hart, gpa, &value);
@@ -86,7 +86,7 @@ static void check_access(struct rv_hart *hart, uint64_t gpa, unsigned size, bool
         assert_int_equal(hart->trap.tval, gpa);
     }
     expected = model_allows(hart, gpa, size, RV_STORE, hart->data_privilege);
-    ok = slow         ? rv_store_slow(hart, gpa, size, 0)
+    ok = slow        ? rv_store_slow(hart, gpa, size, 0)
          : size == 1 ? rv_store8(hart, gpa, 0)
          : size == 4 ? rv_store32(hart, gpa, 0)
                      : rv_store64(hart, gpa, 0);

@@ -157,8 +157,8 @@ static void impossible_values_are_refused(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(impossible); i++) {
         struct error *err = NULL;
         size_t at = 0;
-        size_t where = payload_of(&saved, impossible[i].field) +
-                       impossible[i].index * impossible[i].size;
+        size_t where =
+            payload_of(&saved, impossible[i].field) + impossible[i].index * impossible[i].size;
         uint8_t before[8];
         memcpy(before, saved.data + where, sizeof(before));
         memcpy(saved.data + where, &impossible[i].value, impossible[i].size);
@@ -202,8 +202,7 @@ static void damaged_streams(void **state)
         f->hart->sbi_calls = random_next(&seed) % 2;
         state_save(&rv_hart_state, f->hart, &saved);
         for (uint64_t hits = random_next(&seed) % 4; hits < 4; hits++)
-            saved.data[random_next(&seed) % saved.size] ^=
-                (uint8_t)(1u << random_next(&seed) % 8);
+            saved.data[random_next(&seed) % saved.size] ^= (uint8_t)(1u << random_next(&seed) % 8);
         size_t size = random_next(&seed) % 8 ? saved.size : random_next(&seed) % saved.size;
         struct error *err = NULL;
         size_t at = 0;

@@ -169,10 +169,8 @@ static void mtime_may_jump(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FIXTURE_TEST(deadlines),
-        FIXTURE_TEST(every_deadline_is_the_first_moment),
-        FIXTURE_TEST(comparator),
-        FIXTURE_TEST(the_timer_interrupts),
+        FIXTURE_TEST(deadlines),      FIXTURE_TEST(every_deadline_is_the_first_moment),
+        FIXTURE_TEST(comparator),     FIXTURE_TEST(the_timer_interrupts),
         FIXTURE_TEST(mtime_may_jump),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

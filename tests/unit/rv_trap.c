@@ -81,9 +81,9 @@ static bool model_interrupt(uint64_t mip, uint64_t mie, uint64_t mideleg, unsign
 {
     static const unsigned order[] = {11, 3, 7, 9, 1, 5};
     for (*to = RV_M;; *to = RV_S) {
-        bool enabled = privilege < *to ||
-                       (privilege == *to &&
-                        (status & (*to == RV_M ? RV_MSTATUS_MIE : RV_MSTATUS_SIE)));
+        bool enabled =
+            privilege < *to ||
+            (privilege == *to && (status & (*to == RV_M ? RV_MSTATUS_MIE : RV_MSTATUS_SIE)));
         for (size_t i = 0; enabled && i < ARRAY_SIZE(order); i++) {
             *number = order[i];
             bool for_s = mideleg >> *number & 1;
@@ -138,8 +138,8 @@ static void every_interrupt_combination(void **state)
         for (unsigned how = 0; how < 8 * 3 * 4; how++) {
             unsigned deleg = how % 8, from = privileges[how / 8 % 3], enables = how / 24;
             uint64_t mideleg = (deleg & 1 ? 2 : 0) | (deleg & 2 ? 32 : 0) | (deleg & 4 ? 512 : 0);
-            uint64_t status = (enables & 1 ? RV_MSTATUS_SIE : 0) |
-                              (enables & 2 ? RV_MSTATUS_MIE : 0);
+            uint64_t status =
+                (enables & 1 ? RV_MSTATUS_SIE : 0) | (enables & 2 ? RV_MSTATUS_MIE : 0);
             for (unsigned tries = 0; tries < (full ? 64u : 3u); tries++) {
                 unsigned mie = full ? tries : tries == 0 ? 63 : (unsigned)random_next(&seed) % 64;
                 interrupt_case(f->hart, spread(mip), spread(mie), mideleg, from, status,
@@ -161,11 +161,8 @@ static void what_may_enable_an_interrupt_asks_to_look(void **state)
         unsigned csr;
         uint64_t off, on;
     } writes[] = {
-        {0x304, 0, RV_MIP_SEIP},
-        {0x104, 0, RV_MIP_SEIP},
-        {0x300, 0, RV_MSTATUS_SIE},
-        {0x100, 0, RV_MSTATUS_SIE},
-        {0x303, 0, RV_MIP_S},
+        {0x304, 0, RV_MIP_SEIP},    {0x104, 0, RV_MIP_SEIP}, {0x300, 0, RV_MSTATUS_SIE},
+        {0x100, 0, RV_MSTATUS_SIE}, {0x303, 0, RV_MIP_S},
     };
     for (size_t i = 0; i < ARRAY_SIZE(writes); i++) {
         poke(hart, writes[i].csr, writes[i].off);

@@ -116,33 +116,35 @@ static const struct malformed {
     uint64_t pte; /* added to, or instead of, what is right */
     bool pbmte;
     bool ok;
-} leaves[] = {
-    {"plain", RWX_AD, false, true},
-    {"global", RWX_AD | G, false, true},
-    {"software bits", RWX_AD | 0x300, false, true},
-    {"V = 0", RWX_AD & ~V, false, false},
-    {"bit 54", RWX_AD | UINT64_C(1) << 54, true, false},
-    {"bit 55", RWX_AD | UINT64_C(1) << 55, true, false},
-    {"bit 60", RWX_AD | UINT64_C(1) << 60, true, false},
-    {"PBMT NC", RWX_AD | PBMT(1), true, true},
-    {"PBMT IO", RWX_AD | PBMT(2), true, true},
-    {"PBMT reserved", RWX_AD | PBMT(3), true, false},
-    {"PBMT NC, PBMTE off", RWX_AD | PBMT(1), false, false},
-    {"PBMT IO, PBMTE off", RWX_AD | PBMT(2), false, false},
-    {"NAPOT, ppn 0", RWX_AD | NAPOT, false, false},
-}, pointers[] = {
-    {"plain", V, false, true},
-    {"global", V | G, false, true},
-    {"software bits", V | 0x300, false, true},
-    {"V = 0", 0, false, false},
-    {"W alone", V | W, false, false},
-    {"WX", V | W | X, false, false},
-    {"A", V | A, false, false},
-    {"D", V | D, false, false},
-    {"U", V | U, false, false},
-    {"PBMT", V | PBMT(1), true, false},
-    {"N", V | NAPOT, false, false},
-    {"bit 57", V | UINT64_C(1) << 57, false, false},
+} leaves[] =
+    {
+        {"plain", RWX_AD, false, true},
+        {"global", RWX_AD | G, false, true},
+        {"software bits", RWX_AD | 0x300, false, true},
+        {"V = 0", RWX_AD & ~V, false, false},
+        {"bit 54", RWX_AD | UINT64_C(1) << 54, true, false},
+        {"bit 55", RWX_AD | UINT64_C(1) << 55, true, false},
+        {"bit 60", RWX_AD | UINT64_C(1) << 60, true, false},
+        {"PBMT NC", RWX_AD | PBMT(1), true, true},
+        {"PBMT IO", RWX_AD | PBMT(2), true, true},
+        {"PBMT reserved", RWX_AD | PBMT(3), true, false},
+        {"PBMT NC, PBMTE off", RWX_AD | PBMT(1), false, false},
+        {"PBMT IO, PBMTE off", RWX_AD | PBMT(2), false, false},
+        {"NAPOT, ppn 0", RWX_AD | NAPOT, false, false},
+},
+  pointers[] = {
+      {"plain", V, false, true},
+      {"global", V | G, false, true},
+      {"software bits", V | 0x300, false, true},
+      {"V = 0", 0, false, false},
+      {"W alone", V | W, false, false},
+      {"WX", V | W | X, false, false},
+      {"A", V | A, false, false},
+      {"D", V | D, false, false},
+      {"U", V | U, false, false},
+      {"PBMT", V | PBMT(1), true, false},
+      {"N", V | NAPOT, false, false},
+      {"bit 57", V | UINT64_C(1) << 57, false, false},
 };
 
 static void malformed_entries_fault(void **state)
@@ -236,9 +238,9 @@ static void tables_out_of_reach(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FIXTURE_TEST(permission_matrix),       FIXTURE_TEST(every_level_of_every_mode),
+        FIXTURE_TEST(permission_matrix),           FIXTURE_TEST(every_level_of_every_mode),
         FIXTURE_TEST(addresses_must_be_canonical), FIXTURE_TEST(malformed_entries_fault),
-        FIXTURE_TEST(svnapot_maps_64_kib),     FIXTURE_TEST(tables_out_of_reach),
+        FIXTURE_TEST(svnapot_maps_64_kib),         FIXTURE_TEST(tables_out_of_reach),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

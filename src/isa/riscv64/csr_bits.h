@@ -83,10 +83,10 @@ enum rv_csr_number {
     (RV_SENVCFG_WRITABLE | RV_MENVCFG_ADUE | RV_MENVCFG_PBMTE | RV_MENVCFG_STCE)
 
 /* mcounteren, scounteren, mcountinhibit */
-#define RV_COUNTER_CY          (UINT64_C(1) << 0)
-#define RV_COUNTER_TM          (UINT64_C(1) << 1)
-#define RV_COUNTER_IR          (UINT64_C(1) << 2)
-#define RV_COUNTEREN_WRITABLE  UINT64_C(0xffffffff)
+#define RV_COUNTER_CY            (UINT64_C(1) << 0)
+#define RV_COUNTER_TM            (UINT64_C(1) << 1)
+#define RV_COUNTER_IR            (UINT64_C(1) << 2)
+#define RV_COUNTEREN_WRITABLE    UINT64_C(0xffffffff)
 #define RV_COUNTINHIBIT_WRITABLE (RV_COUNTER_CY | RV_COUNTER_IR)
 
 /* satp (P §10.1.11) */
@@ -95,16 +95,16 @@ enum rv_csr_number {
 enum rv_satp_mode { RV_SATP_BARE = 0, RV_SATP_SV39 = 8, RV_SATP_SV48 = 9, RV_SATP_SV57 = 10 };
 
 /* pmpcfg (P §3.7.1) */
-#define RV_PMP_R        0x01
-#define RV_PMP_W        0x02
-#define RV_PMP_X        0x04
-#define RV_PMP_A        0x18
-#define RV_PMP_OFF      0x00
-#define RV_PMP_TOR      0x08
-#define RV_PMP_NA4      0x10
-#define RV_PMP_NAPOT    0x18
-#define RV_PMP_L        0x80
-#define RV_PMP_WRITABLE (RV_PMP_R | RV_PMP_W | RV_PMP_X | RV_PMP_A | RV_PMP_L)
+#define RV_PMP_R            0x01
+#define RV_PMP_W            0x02
+#define RV_PMP_X            0x04
+#define RV_PMP_A            0x18
+#define RV_PMP_OFF          0x00
+#define RV_PMP_TOR          0x08
+#define RV_PMP_NA4          0x10
+#define RV_PMP_NAPOT        0x18
+#define RV_PMP_L            0x80
+#define RV_PMP_WRITABLE     (RV_PMP_R | RV_PMP_W | RV_PMP_X | RV_PMP_A | RV_PMP_L)
 #define RV_PMPADDR_WRITABLE ((UINT64_C(1) << 54) - 1) /* address bits 55:2 */
 
 #endif

@@ -10,16 +10,19 @@
 #define FIELD(member, writable) .offset = offsetof(struct rv_hart, member), .mask = (writable)
 #define EVERY_BIT               (~UINT64_C(0))
 /* xepc: IALIGN is 16 (P §3.1.14). xtvec: modes 2 and 3 are reserved (P §3.1.7). */
-#define EPC_MASK                (~UINT64_C(1))
-#define TVEC_MASK               (~UINT64_C(2))
+#define EPC_MASK  (~UINT64_C(1))
+#define TVEC_MASK (~UINT64_C(2))
 
 /* misa: MXL = 64 bits; A, C, D, F, I, M, S, U. Its extensions cannot be switched off. */
-#define LETTER(c)               (UINT64_C(1) << ((c) - 'A'))
+#define LETTER(c) (UINT64_C(1) << ((c) - 'A'))
 #define MISA                                                                                       \
     ((UINT64_C(2) << 62) | LETTER('A') | LETTER('C') | LETTER('D') | LETTER('F') | LETTER('I') |   \
      LETTER('M') | LETTER('S') | LETTER('U'))
 /* Ours to choose (P §3.1.4): 0.1 as major << 16 | minor << 8 | patch. */
-#define MIMPID                  UINT64_C(0x000100)
+#define MIMPID UINT64_C(0x000100)
+
+/* A row is a line where it can be. */
+/* clang-format off */
 
 /* The 29 programmable counters of Zihpm count nothing (P §3.1.10: read-only zero). */
 #define HPM(n)                                                                                     \
@@ -103,3 +106,4 @@ const struct rv_csr_row rv_csr_rows[RV_CSR_NUMBERS] = {
     HPM(14), HPM(15), HPM(16), HPM(17), HPM(18), HPM(19), HPM(20), HPM(21), HPM(22), HPM(23),
     HPM(24), HPM(25), HPM(26), HPM(27), HPM(28), HPM(29), HPM(30), HPM(31),
 };
+/* clang-format on */

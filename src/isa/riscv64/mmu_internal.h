@@ -43,8 +43,8 @@ struct rv_translation {
 
 /* Translates va for an access by `privilege` (effective), setting A and D as Svadu does.
  * No PMP check of the result. */
-enum rv_fault rv_walk(struct rv_hart *hart, uint64_t va, enum rv_access access,
-                      unsigned privilege, struct rv_translation *to);
+enum rv_fault rv_walk(struct rv_hart *hart, uint64_t va, enum rv_access access, unsigned privilege,
+                      struct rv_translation *to);
 
 /* ---- mmu.c ---- */
 
