@@ -113,6 +113,15 @@ static bool find_io(struct mem_space *space, uint64_t gpa, unsigned size, struct
     return inside && size >= found->ops->min_size && size <= found->ops->max_size;
 }
 
+bool mem_io_at(struct mem_space *space, uint64_t gpa)
+{
+    pthread_rwlock_rdlock(&space->io_lock);
+    size_t at = lower_bound(space, gpa);
+    bool inside = at < space->io_count && space->io[at]->gpa <= gpa;
+    pthread_rwlock_unlock(&space->io_lock);
+    return inside && !mem_ram_find(space, gpa);
+}
+
 bool mem_io_read(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t *value)
 {
     struct found_io found;

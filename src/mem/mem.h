@@ -103,6 +103,9 @@ bool mem_write(struct mem_space *space, uint64_t gpa, const void *from, uint64_t
 bool mem_io_add(struct mem_space *space, struct mem_io *io);
 void mem_io_remove(struct mem_space *space, struct mem_io *io);
 
+/* True if an I/O region holds gpa and no RAM does. */
+bool mem_io_at(struct mem_space *space, uint64_t gpa);
+
 /* One CPU access to I/O space; false: nothing there or a size it does not take, which the
  * architecture turns into an access fault. An access that is not naturally aligned fails. */
 bool mem_io_read(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t *value);

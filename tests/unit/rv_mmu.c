@@ -415,8 +415,16 @@ static void cache_blocks(void **state)
     map(&t, VA, 0, IO_BASE, RWX_AD);
     rv_tlb_flush_all(hart);
     assert_true(rv_cbo_pointer(hart, VA, false, &host));
+    assert_null(host);
     assert_false(rv_cbo_pointer(hart, VA, true, &host));
     assert_int_equal(hart->trap.cause, RV_CAUSE_STORE_ACCESS);
+    map(&t, VA, 0, IO_BASE + 0x1000, RWX_AD); /* where nothing is */
+    rv_tlb_flush_all(hart);
+    for (unsigned store = 0; store < 2; store++) {
+        assert_false(rv_cbo_pointer(hart, VA + 0x7f, store, &host));
+        assert_int_equal(hart->trap.cause, RV_CAUSE_STORE_ACCESS);
+        assert_int_equal(hart->trap.tval, VA + 0x7f);
+    }
 }
 
 int main(void)

@@ -457,10 +457,12 @@ bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host)
         ok = place_ram(hart, start, block, RV_STORE, &place);
     } else {
         /* cbo.clean and friends need what a load or a store needs (U §19.3); every page and
-         * PMP entry that may be stored to may be loaded from. Without RAM behind it there is
-         * no cache. */
+         * PMP entry that may be stored to may be loaded from. I/O may be loaded from, but has
+         * no cache: there is nothing to do and no pointer. */
         place.host = tlb_find(hart, start, RV_LOAD);
         ok = place.host || place_part(hart, start, block, RV_LOAD, &place);
+        if (ok && !place.host && !mem_io_at(hart->vcpu.mem, place.gpa))
+            ok = fault(hart, RV_LOAD, RV_FAULT_ACCESS, va);
     }
     if (!ok) {
         /* They fault as stores do, and with the address that the instruction named. */

@@ -30,7 +30,8 @@ bool rv_atomic_pointer(struct rv_hart *hart, uint64_t va, unsigned size, bool st
 bool rv_fetch_pointer(struct rv_hart *hart, uint64_t va, const uint8_t **host,
                       unsigned *in_page, uint64_t *gpa);
 
-/* cbo.*: checks store-like (or load-or-store) permission of the 64-byte block at va. */
+/* cbo.*: checks store-like (or load-or-store) permission of the 64-byte block that holds va.
+ * *host is the block's start; NULL if it is I/O, which only `store` = false permits. */
 bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host);
 
 void rv_tlb_flush_all(struct rv_hart *hart);
