@@ -87,10 +87,13 @@ def main():
     if bool(args.vmm) == args.qemu:
         ap.error("give one of --vmm PROGRAM and --qemu")
 
+    name = os.path.splitext(os.path.basename(args.guest))[0]
+    if args.qemu and "*" in deviations(name):
+        print("1..1\nok 1 - %s # SKIP the oracle lacks what this guest is about" % name)
+        return 0
     with tempfile.TemporaryDirectory() as tmp:
         status, output, text = run(args, os.path.join(tmp, "console"))
     problems, forgiven, summary = judge(args, status, text)
-    name = os.path.splitext(os.path.basename(args.guest))[0]
     print("1..1")
     if forgiven:
         print("# %d known deviations of the oracle" % len(forgiven))

@@ -12,7 +12,7 @@
 #define H_CTX       528
 #define H_TRAP_SP   648
 #define H_STRAP_SP  656
-#define HART_SIZE   1024
+#define HART_SIZE   2048
 #define EXIT_MAGIC  0x7e57
 
 #endif

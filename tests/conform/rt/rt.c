@@ -257,6 +257,7 @@ void m_trap_c(void)
     if ((cause >> 63) && h->on_irq) {
         h->on_irq(cause & 0xff);
     } else if (h->entered && h->leave_on_trap) {
+        memcpy(h->exit_regs, h->frame, sizeof h->exit_regs);
         leave(h, h->frame[10]);
     } else if (h->recover) {
         csr_write(mepc, h->recover);
@@ -371,6 +372,10 @@ void wait_hart(u64 id)
 void *memset(void *d, int c, size_t n)
 {
     u8 *p = d;
+    u64 word = (u8)c * 0x0101010101010101ul;
+    for (; !((u64)p & 7) && n >= 8; n -= 8, p += 8) {
+        *(u64 *)p = word;
+    }
     while (n--) {
         *p++ = (u8)c;
     }
@@ -381,6 +386,9 @@ void *memcpy(void *d, const void *s, size_t n)
 {
     u8 *p = d;
     const u8 *q = s;
+    for (; !(((u64)p | (u64)q) & 7) && n >= 8; n -= 8, p += 8, q += 8) {
+        *(u64 *)p = *(const u64 *)q;
+    }
     while (n--) {
         *p++ = *q++;
     }

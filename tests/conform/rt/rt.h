@@ -57,6 +57,7 @@ struct hart {
     void (*on_sirq)(u64 code);
     void (*start)(void); /* other harts: function to run, set by start_hart */
     u64 done;            /* and cleared here when it returned */
+    u64 exit_regs[32];   /* all registers at the trap that leave_on_trap made the last one */
     u64 scratch[4];      /* for guests */
 } __attribute__((aligned(HART_SIZE)));
 
@@ -103,8 +104,8 @@ static inline void trap_clear(void)
         __asm__ volatile("la t5, 98f\n sd t5, 8(tp)\n la t5, 99f\n sd t5, 0(tp)\n"                 \
                          "98: " insn "\n99: sd zero, 0(tp)\n"                                      \
                          : outs                                                                    \
-                         : ins                                                                     \
-                         : "t5", "memory");                                                        \
+                         : ins                                                                         \
+                         : "t5", "ra", "a7", "memory");                                               \
     } while (0)
 
 /* The last TRY trapped once with this cause and tval, at its own instruction. */
