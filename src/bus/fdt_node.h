@@ -37,8 +37,8 @@ static inline int fdt_put_cells(void *fdt, const char *name, const uint32_t *cel
 }
 
 /* The cells are a compound literal: FDT_PUT_CELLS(fdt, "interrupts", 10). */
-#define FDT_PUT_CELLS(fdt, name, ...)                                   \
-    fdt_put_cells((fdt), (name), (const uint32_t[]){__VA_ARGS__},        \
+#define FDT_PUT_CELLS(fdt, name, ...)                                                              \
+    fdt_put_cells((fdt), (name), (const uint32_t[]){__VA_ARGS__},                                  \
                   sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
 
 static inline int fdt_put_reg(void *fdt, uint64_t gpa, uint64_t size)

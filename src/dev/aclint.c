@@ -80,8 +80,7 @@ static void set_msip(struct aclint *aclint, unsigned hart, bool level)
 static void set_time(struct aclint *aclint, uint64_t ticks)
 {
     const struct device_env *env = aclint->device.env;
-    uint64_t clock_ticks =
-        vcpu_time(env->timebase) - atomic_load(&env->timebase->offset_ticks);
+    uint64_t clock_ticks = vcpu_time(env->timebase) - atomic_load(&env->timebase->offset_ticks);
     atomic_store(&env->timebase->offset_ticks, ticks - clock_ticks);
     for (unsigned hart = 0; hart < env->vcpu_count; hart++) {
         update_timer(aclint, hart);
@@ -236,8 +235,7 @@ static const struct state_field aclint_fields[] = {
     STATE_UINTS(struct aclint, mtimecmp, "mtimecmp"),
     STATE_END,
 };
-static const struct state_table aclint_state = {"aclint", 1, aclint_fields, NULL,
-                                                aclint_restored};
+static const struct state_table aclint_state = {"aclint", 1, aclint_fields, NULL, aclint_restored};
 
 const struct device_ops device_aclint = {
     .name = "aclint",

@@ -67,8 +67,8 @@ static void update_alarm(struct rtc *rtc)
     }
     uint64_t deadline;
     bool beyond = __builtin_add_overflow((uint64_t)vclock_now(clock), rtc->alarm - wall, &deadline);
-    vtimer_arm(rtc->timer, beyond || deadline > (uint64_t)VCLOCK_NEVER ? VCLOCK_NEVER
-                                                                       : (int64_t)deadline);
+    vtimer_arm(rtc->timer,
+               beyond || deadline > (uint64_t)VCLOCK_NEVER ? VCLOCK_NEVER : (int64_t)deadline);
 }
 
 static void timer_fired(void *opaque)

@@ -165,7 +165,14 @@ static uint32_t valid_bits(const struct plic *plic, unsigned word)
 }
 
 struct place {
-    enum { PLACE_NONE, PLACE_PRIORITY, PLACE_PENDING, PLACE_ENABLE, PLACE_THRESHOLD, PLACE_CLAIM } kind;
+    enum {
+        PLACE_NONE,
+        PLACE_PRIORITY,
+        PLACE_PENDING,
+        PLACE_ENABLE,
+        PLACE_THRESHOLD,
+        PLACE_CLAIM
+    } kind;
     unsigned index; /* source or word */
     unsigned context;
 };
@@ -237,8 +244,7 @@ static void plic_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
         update_all(plic);
         break;
     case PLACE_ENABLE:
-        plic->enable[place.context][place.index] =
-            (uint32_t)value & valid_bits(plic, place.index);
+        plic->enable[place.context][place.index] = (uint32_t)value & valid_bits(plic, place.index);
         update_context(plic, place.context);
         break;
     case PLACE_THRESHOLD:
@@ -352,7 +358,7 @@ static const struct state_field plic_fields[] = {
     STATE_UINTS(struct plic, pending, "pending"),
     STATE_UINTS(struct plic, claimed, "claimed"),
     {"enable", STATE_KIND_UINT, offsetof(struct plic, enable), sizeof(uint32_t),
-     MAX_CONTEXTS * WORDS, 0, NULL},
+     MAX_CONTEXTS *WORDS, 0, NULL},
     STATE_BYTES(struct plic, threshold, "threshold"),
     STATE_END,
 };

@@ -70,11 +70,8 @@ static bool test_realize(struct device *device, const struct device_params *para
 {
     struct test *test = CONTAINER_OF(device, struct test, device);
     test->phandle = params->phandle;
-    test->io = (struct mem_io){.name = "test",
-                               .gpa = params->gpa,
-                               .size = REGION_SIZE,
-                               .ops = &io_ops,
-                               .opaque = test};
+    test->io = (struct mem_io){
+        .name = "test", .gpa = params->gpa, .size = REGION_SIZE, .ops = &io_ops, .opaque = test};
     if (!mem_io_add(device->env->mem, &test->io))
         return error_set(err, ERROR_INTERNAL, "its registers overlap another device's");
     return true;

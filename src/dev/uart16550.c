@@ -45,9 +45,23 @@ enum {
 };
 enum { FCR_ENABLE = 0x01, FCR_CLEAR_RX = 0x02, FCR_CLEAR_TX = 0x04, FCR_KEPT = 0xc9 };
 enum { LCR_BREAK = 0x40, LCR_DLAB = 0x80 };
-enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOOP = 0x10, MCR_MASK = 0x1f };
+enum {
+    MCR_DTR = 0x01,
+    MCR_RTS = 0x02,
+    MCR_OUT1 = 0x04,
+    MCR_OUT2 = 0x08,
+    MCR_LOOP = 0x10,
+    MCR_MASK = 0x1f
+};
 enum { LSR_DATA = 0x01, LSR_OVERRUN = 0x02, LSR_THRE = 0x20, LSR_TEMT = 0x40 };
-enum { MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80, MSR_DELTA = 0x0f, MSR_LINES = 0xf0 };
+enum {
+    MSR_CTS = 0x10,
+    MSR_DSR = 0x20,
+    MSR_RI = 0x40,
+    MSR_DCD = 0x80,
+    MSR_DELTA = 0x0f,
+    MSR_LINES = 0xf0
+};
 enum { MSR_DELTA_RI = 0x04 };
 
 struct uart {

@@ -27,7 +27,7 @@ struct part {
     const struct device_ops *ops;
     const char *id;
     uint64_t gpa;
-    unsigned irq; /* PLIC input, 0: none */
+    unsigned irq;     /* PLIC input, 0: none */
     uint32_t phandle; /* 0: nobody refers to it */
     unsigned flags;   /* enum part_flag */
 };
@@ -70,8 +70,8 @@ static bool add_parts(struct vm *vm, struct error **err)
             .id = part->id,
             .gpa = part->gpa,
             .irq_number = part->irq,
-            .irq_phandle = (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC
-                                                             : FDT_PHANDLE_PLIC,
+            .irq_phandle =
+                (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC : FDT_PHANDLE_PLIC,
             .phandle = part->phandle,
             .inputs = BOARD_PLIC_SOURCES,
             .chr = (part->flags & USES_CONSOLE) != 0 ? vm->env.console : NULL,
@@ -145,7 +145,7 @@ bool vm_board_fdt(struct vm *vm, void *fdt, bool root)
 {
     for (size_t i = 0; i < vm->device_count; i++) {
         const struct device_ops *ops = vm->devices[i]->ops;
-        bool (*write)(struct device *device, void *to) = root ? ops->fdt_root : ops->fdt;
+        bool (*write)(struct device * device, void *to) = root ? ops->fdt_root : ops->fdt;
         if (write != NULL && !write(vm->devices[i], fdt))
             return false;
     }

@@ -27,8 +27,8 @@
 #include "isa/riscv64/hart.h"
 #include "vm/machine.h"
 
-#define FDT_ROOM (2 * MIB)
-#define FDT_MAX (1 * MIB)
+#define FDT_ROOM  (2 * MIB)
+#define FDT_MAX   (1 * MIB)
 #define TOP_LIMIT (2 * GIB)
 /* What Linux needs beside its image to come up at all: page structs, page tables, slabs;
  * found by trying (31 MB image: 96 MiB boots, 80 MiB does not). */
@@ -96,8 +96,10 @@ bool boot_add_segment(struct boot *boot, const struct boot_segment *segment, uin
     const char *path = segment->file->path;
     if (!range_within(segment->offset, segment->file_size, segment->file->size) ||
         segment->file_size > segment->memory_size)
-        return error_set(err, ERROR_USAGE, "'%s' is truncated or damaged: it promises more bytes "
-                         "than it has", path);
+        return error_set(err, ERROR_USAGE,
+                         "'%s' is truncated or damaged: it promises more bytes "
+                         "than it has",
+                         path);
     if (segment->gpa < ram_base ||
         !range_within(segment->gpa - ram_base, segment->memory_size, ram_size)) {
         error_set(err, ERROR_USAGE,
@@ -116,97 +118,61 @@ bool boot_add_segment(struct boot *boot, const struct boot_segment *segment, uin
     return true;
 }
 
-/* Recognises what people give by mistake. */
-static bool refuse_kernel(const struct boot_file *file, const uint8_t *head, size_t size,
-                          struct error **err)
-{
-    static const struct {
-        size_t offset;
-        const char *bytes;
-        size_t length;
-        const char *what, *remedy;
-    } kinds[] = {
-        {0, "\x1f\x8b", 2, "compressed with gzip", "Unpack it first: gunzip."},
-        {0, "\xfd" "7zXZ", 5, "compressed with xz", "Unpack it first: unxz."},
-        {0, "\x28\xb5\x2f\xfd", 4, "compressed with zstd", "Unpack it first: unzstd."},
-        {4, "zimg", 4, "a compressed EFI kernel (zboot)",
-         "Give it the uncompressed arch/riscv/boot/Image."},
-        {0x202, "HdrS", 4, "an x86 kernel (bzImage)", "This machine is riscv64."},
-        {56, "ARM\x64", 4, "an ARM64 kernel", "This machine is riscv64."},
-        {0, "MZ", 2, "an EFI program without a RISC-V kernel header",
-         "Give it a RISC-V Linux Image."},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-        if (kinds[i].offset + kinds[i].length <= size &&
-            memcmp(head + kinds[i].offset, kinds[i].bytes, kinds[i].length) == 0) {
-            error_set(err, ERROR_USAGE, "the kernel '%s' is %s", file->path, kinds[i].what);
-            error_hint(err, "%s", kinds[i].remedy);
-            return false;
-        }
-    error_set(err, ERROR_USAGE, "'%s' is not a RISC-V Linux kernel (Image or ELF)", file->path);
-    error_hint(err, "Debian's is in the package linux-image-riscv64; a bare-metal program is given "
-                    "with --firmware.");
-    return false;
-}
-
 struct planner {
     struct boot *boot;
     uint64_t ram_base, ram_size;
     uint64_t loaded_end; /* first gpa behind what is loaded low */
 };
 
-/* Linux's arch/riscv boot image header (Documentation/arch/riscv/boot-image-header.rst). */
-static bool plan_image(struct planner *plan, const struct boot_file *file, const uint8_t *head,
-                       uint64_t *entry, struct error **err)
+/* Memory, in the guest's own terms, that a kernel of this size cannot do without. */
+static bool enough_memory(const struct planner *plan, const struct boot_file *file,
+                          uint64_t kernel_size, struct error **err)
 {
-    uint64_t text_offset = load_le64(head + 8), image_size = load_le64(head + 16);
-    uint64_t needed;
-    if (image_size < file->size)
-        image_size = file->size;
-    if (__builtin_add_overflow(text_offset, image_size, &needed) ||
-        __builtin_add_overflow(needed, KERNEL_SLACK, &needed) || image_size > 4 * GIB)
-        return error_set(err, ERROR_USAGE, "the kernel '%s' has a damaged header", file->path);
-    if (needed > plan->ram_size) {
-        error_set(err, ERROR_USAGE,
-                  "the kernel '%s' needs about %llu MiB of memory to start, the guest has %llu MiB",
-                  file->path, (unsigned long long)((needed + MIB - 1) / MIB),
-                  (unsigned long long)(plan->ram_size / MIB));
-        error_hint(err, "Give it more with --memory %lluM.",
-                   (unsigned long long)(align_up(needed, 32 * MIB) / MIB));
+    uint64_t needed = kernel_size + KERNEL_SLACK;
+    if (needed <= plan->ram_size)
+        return true;
+    error_set(err, ERROR_USAGE,
+              "the kernel '%s' needs about %llu MiB of memory to start, the guest has %llu MiB",
+              file->path, (unsigned long long)((needed + MIB - 1) / MIB),
+              (unsigned long long)(plan->ram_size / MIB));
+    error_hint(err, "Give it more with --memory %lluM.",
+               (unsigned long long)(align_up(needed, 32 * MIB) / MIB));
+    return false;
+}
+
+static bool plan_image(struct planner *plan, const struct boot_file *file, uint64_t *entry,
+                       struct error **err)
+{
+    struct linux_image image;
+    if (!boot_read_image(file, &image, err) ||
+        !enough_memory(plan, file, image.text_offset + image.size, err))
         return false;
-    }
-    struct boot_segment segment = {file, 0, file->size, plan->ram_base + text_offset, image_size};
+    struct boot_segment segment = {file, 0, file->size, plan->ram_base + image.text_offset,
+                                   image.size};
     *entry = segment.gpa;
-    plan->loaded_end = segment.gpa + image_size;
+    plan->loaded_end = segment.gpa + image.size;
     return boot_add_segment(plan->boot, &segment, plan->ram_base, plan->ram_size, err);
 }
 
-static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry,
-                        struct error **err)
+static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry, struct error **err)
 {
-    uint8_t head[1024] = {0};
+    uint8_t head[BOOT_HEAD_SIZE] = {0};
     struct boot_file *file = open_file(plan->boot, "kernel", path, err);
     if (file == NULL)
         return false;
     size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
     if (!boot_read(file, 0, head, size, err))
         return false;
-    if (boot_is_elf(head, size)) {
-        struct elf_result result;
-        if (!boot_load_elf(plan->boot, file, plan->ram_base, plan->ram_size, &result, err))
-            return false;
-        *entry = result.entry;
-        plan->loaded_end = result.end;
-        return true;
-    }
-    if (size >= 64 && memcmp(head + 56, "RSC\x05", 4) == 0 && memcmp(head + 4, "zimg", 4) != 0)
-        return plan_image(plan, file, head, entry, err);
-    if (size < 64) {
-        error_set(err, ERROR_USAGE, "the kernel '%s' is not a kernel or truncated: it has %zu bytes",
-                  path, size);
+    if (boot_is_image(head, size))
+        return plan_image(plan, file, entry, err);
+    if (!boot_is_elf(head, size))
+        return boot_refuse_kernel(file, head, size, err);
+    struct elf_result result;
+    if (!boot_load_elf(plan->boot, file, plan->ram_base, plan->ram_size, &result, err))
         return false;
-    }
-    return refuse_kernel(file, head, size, err);
+    *entry = result.entry;
+    plan->loaded_end = result.end;
+    return true;
 }
 
 /* M-mode firmware: an ELF, or a raw binary for the start of RAM. */
@@ -240,7 +206,7 @@ static bool plan_initrd(struct planner *plan, const char *path, struct error **e
 {
     struct boot *boot = plan->boot;
     const struct boot_file *file = open_file(boot, "initrd", path, err);
-    if (file == NULL)
+    if (file == NULL || !boot_check_initrd(file, err))
         return false;
     if (file->size > boot->fdt_gpa - plan->ram_base ||
         align_down(boot->fdt_gpa - file->size, MEM_PAGE_SIZE) < plan->loaded_end) {
@@ -268,7 +234,8 @@ bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t 
     if (config->kernel != NULL && !plan_kernel(&plan, config->kernel, kernel_entry, err))
         return false;
     if (config->firmware != NULL && config->kernel != NULL && *kernel_entry < firmware_end)
-        return error_set(err, ERROR_USAGE, "the firmware '%s' and the kernel '%s' overlap in memory",
+        return error_set(err, ERROR_USAGE,
+                         "the firmware '%s' and the kernel '%s' overlap in memory",
                          config->firmware, config->kernel);
     uint64_t top = ram_base + (ram_size < TOP_LIMIT ? ram_size : TOP_LIMIT);
     boot->fdt_gpa = align_down(top - FDT_ROOM, FDT_ROOM);
@@ -282,6 +249,18 @@ bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t 
 }
 
 /* ---- carrying it out ---- */
+
+/* A guest that starts again finds memory as at power-on: nothing of its former life. */
+static bool clear_ram(struct mem_space *mem, const struct mem_ram *ram, struct error **err)
+{
+    int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
+    if (ram->backend == MEM_BACKEND_FILE)
+        memset(ram->host, 0, (size_t)ram->size); /* dropped pages would show the file again */
+    else if (madvise(ram->host, (size_t)ram->size, advice) != 0)
+        return error_set_errno(err, errno, "cannot clear the guest's memory");
+    mem_note_range(mem, ram->gpa, ram->size);
+    return true;
+}
 
 bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err)
 {
@@ -307,8 +286,8 @@ static uint64_t write_dynamic_info(struct vm *vm)
         UINT64_C(0x4942534f), /* "OSBI" */
         2,                    /* version */
         boot->next_entry,
-        RV_S, /* next mode */
-        0,    /* options */
+        RV_S,      /* next mode */
+        0,         /* options */
         UINT64_MAX /* any boot hart */
     };
     for (size_t i = 0; i < ARRAY_SIZE(info); i++) {
@@ -348,13 +327,17 @@ static bool load_fdt(struct vm *vm, struct error **err)
 bool boot_load(struct vm *vm, struct error **err)
 {
     const struct boot *boot = &vm->boot;
+    if (vm->loaded && !clear_ram(vm->mem, vm->ram, err))
+        return false;
     if (!boot_load_segments(boot, vm->mem, err) || !load_fdt(vm, err))
         return false;
+    vm->loaded = true;
+    vm->round = (struct vm_round){.left = VM_SLICE};
     uint64_t info = boot->sbi ? 0 : write_dynamic_info(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
         struct rv_hart *hart = rv_hart_of(cpu->vcpu);
-        vm->isa->vcpu_reset(cpu->vcpu);
+        vm_cpu_reset(cpu);
         cpu->vcpu->htif_tohost = boot->tohost_gpa;
         cpu->waiting = false;
         cpu->resume_at_start = false;

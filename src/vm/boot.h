@@ -19,7 +19,7 @@ struct machine_config;
 struct mem_space;
 struct vm;
 
-#define BOOT_MAX_FILES 3
+#define BOOT_MAX_FILES    3
 #define BOOT_MAX_SEGMENTS 32
 
 struct boot_file {
@@ -40,11 +40,11 @@ struct boot {
     size_t file_count;
     struct boot_segment segments[BOOT_MAX_SEGMENTS];
     size_t segment_count;
-    bool sbi;            /* the VMM is the firmware: the kernel starts in S-mode */
-    uint64_t entry;      /* gpa of the first instruction */
-    uint64_t next_entry; /* with firmware: the kernel's, 0 = none */
-    uint64_t initrd_gpa, initrd_size; /* 0, 0: none */
-    uint64_t fdt_gpa, fdt_limit;      /* room for the device tree (and fw_dynamic_info) */
+    bool sbi;                          /* the VMM is the firmware: the kernel starts in S-mode */
+    uint64_t entry;                    /* gpa of the first instruction */
+    uint64_t next_entry;               /* with firmware: the kernel's, 0 = none */
+    uint64_t initrd_gpa, initrd_size;  /* 0, 0: none */
+    uint64_t fdt_gpa, fdt_limit;       /* room for the device tree (and fw_dynamic_info) */
     uint64_t tohost_gpa, fromhost_gpa; /* HTIF symbols of a bare-metal ELF; 0 = none */
 };
 
@@ -67,6 +67,19 @@ struct elf_result {
 bool boot_is_elf(const uint8_t *head, size_t size);
 bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram_base,
                    uint64_t ram_size, struct elf_result *result, struct error **err);
+
+/* load_linux.c */
+#define BOOT_HEAD_SIZE 1024 /* bytes of a kernel file that say what it is */
+struct linux_image {
+    uint64_t text_offset; /* from the start of RAM, a multiple of 2 MiB */
+    uint64_t size;        /* in memory, at least that of the file */
+};
+bool boot_is_image(const uint8_t *head, size_t size);
+bool boot_read_image(const struct boot_file *file, struct linux_image *image, struct error **err);
+/* Says what the file is instead of a kernel; false. */
+bool boot_refuse_kernel(const struct boot_file *file, const uint8_t *head, size_t size,
+                        struct error **err);
+bool boot_check_initrd(const struct boot_file *file, struct error **err);
 
 /* boot.c, for the loaders: reads exactly `size` bytes; false with a sentence. */
 bool boot_read(const struct boot_file *file, uint64_t offset, void *to, size_t size,

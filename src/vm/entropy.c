@@ -14,7 +14,7 @@
 struct source {
     struct entropy entropy; /* first */
     pthread_mutex_t lock;
-    uint64_t state[4];
+    uint64_t state[ENTROPY_STATE_WORDS];
 };
 
 static void fill_host(struct entropy *entropy, void *data, size_t size)
@@ -54,6 +54,22 @@ static void fill_seeded(struct entropy *entropy, void *data, size_t size)
         memcpy((char *)data + done, &value, count);
         done += count;
     }
+    pthread_mutex_unlock(&source->lock);
+}
+
+void entropy_save(struct entropy *entropy, uint64_t state[ENTROPY_STATE_WORDS])
+{
+    struct source *source = (struct source *)entropy;
+    pthread_mutex_lock(&source->lock);
+    memcpy(state, source->state, sizeof(source->state));
+    pthread_mutex_unlock(&source->lock);
+}
+
+void entropy_restore(struct entropy *entropy, const uint64_t state[ENTROPY_STATE_WORDS])
+{
+    struct source *source = (struct source *)entropy;
+    pthread_mutex_lock(&source->lock);
+    memcpy(source->state, state, sizeof(source->state));
     pthread_mutex_unlock(&source->lock);
 }
 

@@ -22,10 +22,10 @@ struct writer {
     int result;
 };
 
-#define TRY(writer, call)                                                                        \
-    do {                                                                                         \
-        if ((writer)->result == 0)                                                               \
-            (writer)->result = (call);                                                           \
+#define TRY(writer, call)                                                                          \
+    do {                                                                                           \
+        if ((writer)->result == 0)                                                                 \
+            (writer)->result = (call);                                                             \
     } while (0)
 
 static void begin(struct writer *w, const char *name)
@@ -196,8 +196,7 @@ void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err)
     finish(w);
     TRY(w, fdt_finish(w->fdt));
     if (w->result != 0) {
-        error_set(err, ERROR_INTERNAL, "cannot write the device tree: %s",
-                  fdt_strerror(w->result));
+        error_set(err, ERROR_INTERNAL, "cannot write the device tree: %s", fdt_strerror(w->result));
         free(w->fdt);
         return NULL;
     }

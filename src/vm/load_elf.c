@@ -36,8 +36,7 @@ static const char *machine_name(unsigned machine)
     return "another processor";
 }
 
-static bool check_header(const struct boot_file *file, const Elf64_Ehdr *header,
-                         struct error **err)
+static bool check_header(const struct boot_file *file, const Elf64_Ehdr *header, struct error **err)
 {
     if (header->e_machine != EM_RISCV || header->e_ident[EI_CLASS] != ELFCLASS64 ||
         header->e_ident[EI_DATA] != ELFDATA2LSB) {
@@ -129,8 +128,8 @@ bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram
         const Elf64_Phdr *segment = &headers[i];
         if (segment->p_type != PT_LOAD || segment->p_memsz == 0)
             continue;
-        struct boot_segment wanted = {file, segment->p_offset, segment->p_filesz,
-                                      segment->p_paddr, segment->p_memsz};
+        struct boot_segment wanted = {file, segment->p_offset, segment->p_filesz, segment->p_paddr,
+                                      segment->p_memsz};
         good = boot_add_segment(boot, &wanted, ram_base, ram_size, err);
         if (good && segment->p_paddr + segment->p_memsz > result->end)
             result->end = segment->p_paddr + segment->p_memsz;

@@ -19,7 +19,7 @@
 #include "vm/boot.h"
 #include "vm/vm.h"
 
-#define VM_RAM_BASE UINT64_C(0x80000000)
+#define VM_RAM_BASE    UINT64_C(0x80000000)
 #define VM_TIMEBASE_HZ 10000000
 #define VM_MAX_DEVICES 32
 
@@ -28,7 +28,8 @@ enum cpu_state {
     CPU_STARTED = 0,
     CPU_STOPPED = 1,
     CPU_START_PENDING = 2,
-    CPU_SUSPENDED = 4
+    CPU_SUSPENDED = 4,
+    CPU_CLAIMED = 100 /* a starter is writing where to start; to the guest: START_PENDING */
 };
 
 /* One vCPU and the host thread that runs it. */
@@ -46,11 +47,22 @@ struct vm_cpu {
     /* Where START_PENDING starts, or a non-retentive suspend resumes. */
     uint64_t start_pc, start_opaque;
     bool resume_at_start;
-    bool waiting; /* deterministic mode: gave up its turns until an interrupt */
+    bool waiting;            /* for an interrupt: wfi, suspended */
+    uint64_t retired_before; /* instructions before the vCPU was last reset */
+};
+
+#define VM_SLICE 1000 /* instructions of one turn */
+
+/* Where deterministic mode stands in its round of turns: a hold may come in the middle, and
+ * what follows must not depend on when. */
+struct vm_round {
+    uint32_t cpu;  /* whose turn it is */
+    uint64_t left; /* instructions left of it */
+    bool ran;      /* somebody did something in this round */
 };
 
 struct vm {
-    struct vm_env env;
+    struct vm_env env; /* deterministic mode: the consoles are the gates' insides */
     struct log *log;
     struct machine_config config; /* own copies of what is needed after vm_new() */
     enum vm_state state;
@@ -73,11 +85,14 @@ struct vm {
     size_t device_count;
     struct block *disks[MACHINE_MAX_DISKS];
     struct boot boot;
+    bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
+    struct vm_round round;
+    struct input_gate *gates[2]; /* deterministic mode: console, virtio console; or NULL */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed;    /* holds, parked or quit_threads changed */
-    _Atomic unsigned holds;    /* > 0: no vCPU may run */
-    unsigned threads, parked;  /* host threads that exist, and that stand still */
+    pthread_cond_t changed;   /* holds, parked or quit_threads changed */
+    _Atomic unsigned holds;   /* > 0: no vCPU may run */
+    unsigned threads, parked; /* host threads that exist, and that stand still */
     bool quit_threads;
 
     _Atomic int power_request; /* enum vm_power */
@@ -100,6 +115,8 @@ void vm_release(struct vm *vm);
 bool vm_cpus_new(struct vm *vm, struct error **err);
 void vm_cpus_free(struct vm *vm);
 void vm_cpu_wake(struct vcpu *vcpu);
+/* Architectural reset; the count of instructions goes on. */
+void vm_cpu_reset(struct vm_cpu *cpu);
 
 /* board.c */
 bool vm_board_new(struct vm *vm, struct error **err);
@@ -116,5 +133,9 @@ void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);
 /* entropy.c */
 struct entropy *entropy_new(bool deterministic, uint64_t seed);
 void entropy_free(struct entropy *entropy);
+/* What a saved machine needs to go on with the same bytes (deterministic mode). */
+#define ENTROPY_STATE_WORDS 4
+void entropy_save(struct entropy *entropy, uint64_t state[ENTROPY_STATE_WORDS]);
+void entropy_restore(struct entropy *entropy, const uint64_t state[ENTROPY_STATE_WORDS]);
 
 #endif

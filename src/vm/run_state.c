@@ -75,7 +75,7 @@ bool vm_start(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_CREATED)
         return refuse(vm, "started", err);
-    if (!boot_load(vm, err))
+    if (!vm->loaded && !boot_load(vm, err))
         return false;
     vclock_resume(vm->clock);
     set_state(vm, VM_RUNNING);
@@ -110,8 +110,10 @@ static void end(struct vm *vm, enum vm_end how, uint32_t code)
     if (vm->state == VM_STOPPED || vm->state == VM_FAILED)
         return;
     vm_hold(vm); /* for good */
-    vm_board_quiesce(vm);
-    vclock_pause(vm->clock);
+    if (vm->state == VM_RUNNING) {
+        vm_board_quiesce(vm);
+        vclock_pause(vm->clock);
+    }
     set_state(vm, how == VM_END_GUEST_CRASH ? VM_FAILED : VM_STOPPED);
     vm->env.on_end(vm->env.opaque, how, code);
 }

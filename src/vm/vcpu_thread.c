@@ -7,9 +7,9 @@
  * bits or its state and then calls vm_cpu_wake(); the flag `signalled` under the cpu's lock
  * makes sure that a wake-up between look and sleep is not lost.
  *
- * Deterministic mode: every hart in turn runs exactly SLICE instructions, then virtual time
- * moves by SLICE × NS_PER_INSTRUCTION, then due timers fire. When all harts wait, time jumps
- * to the next timer.
+ * Deterministic mode: every hart in turn runs exactly VM_SLICE instructions, then virtual time
+ * moves by VM_SLICE × NS_PER_INSTRUCTION, then due timers fire and console input is delivered.
+ * When all harts wait, time jumps to the next timer.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,10 +19,11 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "isa/riscv64/hart.h"
+#include "vm/input_gate.h"
 #include "vm/machine.h"
 #include "vm/sbi/sbi.h"
 
-enum { SLICE = 1000, NS_PER_INSTRUCTION = 10 };
+enum { NS_PER_INSTRUCTION = 10 };
 
 /* ---- sleeping and parking ---- */
 
@@ -63,14 +64,24 @@ static bool park_if_held(struct vm *vm)
     return go_on;
 }
 
+void vm_cpu_reset(struct vm_cpu *cpu)
+{
+    cpu->retired_before += cpu->vcpu->retired;
+    cpu->vm->isa->vcpu_reset(cpu->vcpu);
+    /* Of the lines, devices drive theirs; the one that an SBI drives is ours to lower. */
+    vcpu_set_interrupt(cpu->vcpu, RV_IRQ_SSI, false);
+}
+
 /* ---- what a vCPU leaves run() for ---- */
 
 static void report_wedged(struct vm_cpu *cpu)
 {
-    char text[4096];
+    char text[4096], *rest = text;
     cpu->vm->isa->dump(cpu->vcpu, text, sizeof(text));
-    log_error(cpu->vm->log, "vCPU %u traps without end at its own trap vector:\n%s",
-              cpu->vcpu->index, text);
+    log_error(cpu->vm->log, "vCPU %u traps without end at its own trap vector:", cpu->vcpu->index);
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (*line != '\0')
+            log_error(cpu->vm->log, "%s", line);
     vm_power(cpu->vm, VM_POWER_WEDGED, 0);
 }
 
@@ -133,9 +144,8 @@ static bool handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
  * SBI 2.0 (9.1, table 25) says. */
 static void begin_at_start(struct vm_cpu *cpu)
 {
-    cpu->vm->isa->vcpu_reset(cpu->vcpu);
-    rv_enter_supervisor(rv_hart_of(cpu->vcpu), cpu->start_pc, cpu->vcpu->index,
-                        cpu->start_opaque);
+    vm_cpu_reset(cpu);
+    rv_enter_supervisor(rv_hart_of(cpu->vcpu), cpu->start_pc, cpu->vcpu->index, cpu->start_opaque);
     cpu->resume_at_start = false;
     atomic_store(&cpu->state, CPU_STARTED);
 }
@@ -145,7 +155,7 @@ static void begin_at_start(struct vm_cpu *cpu)
 static bool make_runnable(struct vm_cpu *cpu)
 {
     int state = atomic_load(&cpu->state);
-    if (state == CPU_STOPPED)
+    if (state == CPU_STOPPED || state == CPU_CLAIMED)
         return false;
     if (state == CPU_START_PENDING) {
         begin_at_start(cpu);
@@ -185,44 +195,63 @@ static void *run_one(void *opaque)
 
 /* ---- deterministic mode: one thread for all harts ---- */
 
-/* One turn of every hart; true if any of them ran. */
+/* Goes on with a hart's turn to its end; false: a hold came first. */
+static bool run_turn(struct vm *vm, struct vm_cpu *cpu)
+{
+    struct vm_round *round = &vm->round;
+    while (round->left > 0) {
+        if (atomic_load(&vm->holds) > 0)
+            return false;
+        if (!make_runnable(cpu))
+            break;
+        uint64_t before = cpu->vcpu->retired;
+        enum vcpu_exit reason = vm->engine->run(cpu->vcpu, round->left);
+        uint64_t done = cpu->vcpu->retired - before;
+        round->left -= done < round->left ? done : round->left;
+        cpu->waiting = handle_exit(cpu, reason) || cpu->waiting;
+        round->ran = true;
+        if (done == 0 && reason != VCPU_EXIT_KICK)
+            break; /* traps without retiring use up the turn too */
+    }
+    return true;
+}
+
+/* One turn of every hart; false: a hold came first, the next call goes on from there. */
 static bool run_round(struct vm *vm)
 {
-    bool ran = false;
-    for (unsigned i = 0; i < vm->cpu_count; i++) {
-        struct vm_cpu *cpu = &vm->cpus[i];
-        uint64_t left = SLICE;
-        while (left > 0 && atomic_load(&vm->holds) == 0 && make_runnable(cpu)) {
-            uint64_t before = cpu->vcpu->retired;
-            enum vcpu_exit reason = vm->engine->run(cpu->vcpu, left);
-            uint64_t done = cpu->vcpu->retired - before;
-            left = done < left ? left - done : 0;
-            cpu->waiting = handle_exit(cpu, reason) || cpu->waiting;
-            ran = true;
-            if (done == 0 && reason != VCPU_EXIT_KICK)
-                break; /* traps without retiring use up the turn too */
-        }
+    struct vm_round *round = &vm->round;
+    while (round->cpu < vm->cpu_count) {
+        if (!run_turn(vm, &vm->cpus[round->cpu]))
+            return false;
+        round->cpu++;
+        round->left = VM_SLICE;
     }
-    return ran;
+    return true;
+}
+
+/* Between two rounds: time moves, and the outside is heard. */
+static void end_round(struct vm *vm)
+{
+    bool ran = vm->round.ran;
+    int64_t now = vclock_now(vm->clock), deadline = vclock_next_deadline(vm->clock);
+    vm->round = (struct vm_round){.left = VM_SLICE};
+    if (ran)
+        vclock_advance(vm->clock, VM_SLICE * NS_PER_INSTRUCTION);
+    else if (deadline != VCLOCK_NEVER && deadline > now)
+        vclock_advance(vm->clock, deadline - now);
+    vclock_run_timers(vm->clock);
+    bool heard = input_gate_deliver(vm->gates[0]);
+    heard = input_gate_deliver(vm->gates[1]) || heard;
+    if (!ran && !heard && deadline == VCLOCK_NEVER)
+        sleep_until_woken(&vm->cpus[0]); /* all wait, and only the outside can end that */
 }
 
 static void *run_all(void *opaque)
 {
     struct vm *vm = opaque;
-    while (park_if_held(vm)) {
-        if (run_round(vm)) {
-            vclock_advance(vm->clock, SLICE * NS_PER_INSTRUCTION);
-        } else if (atomic_load(&vm->holds) == 0) {
-            int64_t deadline = vclock_next_deadline(vm->clock), now = vclock_now(vm->clock);
-            if (deadline == VCLOCK_NEVER) {
-                sleep_until_woken(&vm->cpus[0]);
-                continue;
-            }
-            if (deadline > now)
-                vclock_advance(vm->clock, deadline - now);
-        }
-        vclock_run_timers(vm->clock);
-    }
+    while (park_if_held(vm))
+        if (run_round(vm))
+            end_round(vm);
     return NULL;
 }
 
@@ -250,9 +279,8 @@ bool vm_threads_start(struct vm *vm, struct error **err)
     for (unsigned i = 0; i < count; i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
         char name[16];
-        int number = vm->config.deterministic
-                         ? pthread_create(&cpu->thread, NULL, run_all, vm)
-                         : pthread_create(&cpu->thread, NULL, run_one, cpu);
+        int number = vm->config.deterministic ? pthread_create(&cpu->thread, NULL, run_all, vm)
+                                              : pthread_create(&cpu->thread, NULL, run_one, cpu);
         if (number != 0) {
             vm_threads_stop(vm);
             return error_set_errno(err, number, "cannot start a thread for vCPU %u", i);

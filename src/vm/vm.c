@@ -17,6 +17,7 @@
 #include "base/state.h"
 #include "engine/interp/interp.h"
 #include "isa/riscv64/hart.h"
+#include "vm/input_gate.h"
 #include "vm/machine.h"
 
 /* 2026-01-01: what a deterministic machine believes at its start. */
@@ -58,8 +59,7 @@ static void make_clock(struct vm *vm)
     clock_gettime(CLOCK_REALTIME, &now);
     bool counted = vm->config.deterministic;
     vm->clock = vclock_new(counted ? VCLOCK_COUNTED : VCLOCK_REAL,
-                           counted ? DETERMINISTIC_EPOCH_NS
-                                   : now.tv_sec * NS_PER_S + now.tv_nsec);
+                           counted ? DETERMINISTIC_EPOCH_NS : now.tv_sec * NS_PER_S + now.tv_nsec);
     vm->timebase.clock = vm->clock;
     vm->timebase.ns_per_tick = NS_PER_S / VM_TIMEBASE_HZ;
     if (!counted)
@@ -79,13 +79,31 @@ static bool make_memory(struct vm *vm, struct error **err)
     vm->mem = mem_space_new();
     vm->ram = mem_add_ram(vm->mem, "ram", VM_RAM_BASE, vm->config.memory,
                           vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
-                                                                     : MEM_BACKEND_ANONYMOUS,
+                                                                      : MEM_BACKEND_ANONYMOUS,
                           -1, err);
     if (vm->ram == NULL)
         return false;
     vm->listener = (struct mem_listener){.dirty_reset = on_dirty_reset, .opaque = vm};
     mem_listen(vm->mem, &vm->listener);
     return true;
+}
+
+/* ---- deterministic mode's consoles ---- */
+
+static void wake_first_cpu(void *opaque)
+{
+    struct vm *vm = opaque;
+    vm_cpu_wake(vm->vcpus[0]);
+}
+
+static void put_gates(struct vm *vm)
+{
+    struct char_backend **const consoles[] = {&vm->env.console, &vm->env.virtio_console};
+    for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
+        if (vm->config.deterministic && *consoles[i] != NULL) {
+            vm->gates[i] = input_gate_new(*consoles[i], wake_first_cpu, vm);
+            *consoles[i] = input_gate_inside(vm->gates[i]);
+        }
 }
 
 /* A device's power request, on whatever thread. */
@@ -116,8 +134,7 @@ static void describe_env(struct vm *vm)
     };
 }
 
-struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
-                  struct error **err)
+struct vm *vm_new(const struct machine_config *config, const struct vm_env *env, struct error **err)
 {
     if (!machine_config_check(config, err))
         return NULL;
@@ -135,6 +152,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
                 boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
                 make_memory(vm, err) && vm_cpus_new(vm, err);
     if (good) {
+        put_gates(vm);
         describe_env(vm);
         good = vm_board_new(vm, err) && vm_threads_start(vm, err);
     }
@@ -153,6 +171,8 @@ void vm_free(struct vm *vm)
     vm_threads_stop(vm);
     vm_power_cancel(vm);
     vm_board_free(vm);
+    for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
+        input_gate_free(vm->gates[i]);
     vm_cpus_free(vm);
     boot_clear(&vm->boot);
     if (vm->mem != NULL)
@@ -176,7 +196,8 @@ void vm_get_status(struct vm *vm, struct vm_status *status)
         .engine = vm->engine->name,
     };
     for (unsigned i = 0; i < vm->cpu_count; i++)
-        status->retired += __atomic_load_n(&vm->vcpus[i]->retired, __ATOMIC_RELAXED);
+        status->retired += __atomic_load_n(&vm->vcpus[i]->retired, __ATOMIC_RELAXED) +
+                           __atomic_load_n(&vm->cpus[i].retired_before, __ATOMIC_RELAXED);
 }
 
 /* ---- state ---- */
@@ -189,7 +210,9 @@ struct machine_state {
     uint32_t cpu_states[MACHINE_MAX_CPUS];
     uint64_t start_pc[MACHINE_MAX_CPUS], start_opaque[MACHINE_MAX_CPUS];
     uint8_t resume_at_start[MACHINE_MAX_CPUS], waiting[MACHINE_MAX_CPUS];
-    uint64_t interrupts[MACHINE_MAX_CPUS];
+    uint64_t retired_before[MACHINE_MAX_CPUS];
+    struct vm_round round;
+    uint64_t entropy[ENTROPY_STATE_WORDS];
 };
 
 static const struct state_field machine_fields[] = {
@@ -201,7 +224,11 @@ static const struct state_field machine_fields[] = {
     STATE_UINTS(struct machine_state, start_opaque, "start-opaque"),
     STATE_UINTS(struct machine_state, resume_at_start, "resume-at-start"),
     STATE_UINTS(struct machine_state, waiting, "waiting"),
-    STATE_UINTS(struct machine_state, interrupts, "interrupts"),
+    STATE_UINTS(struct machine_state, retired_before, "retired-before"),
+    STATE_UINT(struct machine_state, round.cpu, "round-cpu"),
+    STATE_UINT(struct machine_state, round.left, "round-left"),
+    STATE_BOOL(struct machine_state, round.ran, "round-ran"),
+    STATE_UINTS(struct machine_state, entropy, "entropy"),
     STATE_END,
 };
 static const struct state_table machine_state_table = {"machine", 1, machine_fields, NULL, NULL};
@@ -212,7 +239,9 @@ void vm_save_state(struct vm *vm, struct state_buffer *out)
         .now_ns = vclock_now(vm->clock),
         .wall_ns = vclock_wall_now(vm->clock),
         .time_offset = atomic_load(&vm->timebase.offset_ticks),
+        .round = vm->round,
     };
+    entropy_save(vm->entropy, machine.entropy);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         const struct vm_cpu *cpu = &vm->cpus[i];
         machine.cpu_states[i] = (uint32_t)atomic_load(&cpu->state);
@@ -220,7 +249,7 @@ void vm_save_state(struct vm *vm, struct state_buffer *out)
         machine.start_opaque[i] = cpu->start_opaque;
         machine.resume_at_start[i] = cpu->resume_at_start;
         machine.waiting[i] = cpu->waiting;
-        machine.interrupts[i] = atomic_load(&cpu->vcpu->interrupts);
+        machine.retired_before[i] = cpu->retired_before;
     }
     state_save(&machine_state_table, &machine, out);
     for (unsigned i = 0; i < vm->cpu_count; i++)
@@ -235,9 +264,13 @@ static bool apply_machine_state(struct vm *vm, const struct machine_state *machi
 {
     if (machine->now_ns < 0 || machine->wall_ns < 0)
         return error_set(err, ERROR_USAGE, "the saved state has an impossible time");
+    if (machine->round.left > VM_SLICE || machine->round.cpu > vm->cpu_count)
+        return error_set(err, ERROR_USAGE, "the saved state has an impossible turn");
     vclock_set_now(vm->clock, machine->now_ns);
     vclock_set_wall(vm->clock, machine->wall_ns);
     atomic_store(&vm->timebase.offset_ticks, machine->time_offset);
+    entropy_restore(vm->entropy, machine->entropy);
+    vm->round = machine->round;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
         uint32_t state = machine->cpu_states[i];
@@ -249,7 +282,7 @@ static bool apply_machine_state(struct vm *vm, const struct machine_state *machi
         cpu->start_opaque = machine->start_opaque[i];
         cpu->resume_at_start = machine->resume_at_start[i] != 0;
         cpu->waiting = machine->waiting[i] != 0;
-        atomic_store(&cpu->vcpu->interrupts, machine->interrupts[i]);
+        cpu->retired_before = machine->retired_before[i];
     }
     return true;
 }
@@ -272,6 +305,7 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
         }
     if (at != size)
         return error_set(err, ERROR_USAGE, "the saved state has %zu bytes too many", size - at);
+    vm->loaded = true;
     /* Whatever is pending makes itself known again. */
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_attention(vm->vcpus[i], VCPU_ATTENTION_IRQ | VCPU_ATTENTION_TIMER |

@@ -41,7 +41,7 @@ enum vm_end {
 struct vm_env {
     struct loop *loop;
     struct log *log;
-    struct char_backend *console; /* UART; borrowed; NULL: output goes nowhere */
+    struct char_backend *console;        /* UART; borrowed; NULL: output goes nowhere */
     struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
@@ -55,7 +55,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
 void vm_free(struct vm *vm); /* stops it first; NULL is fine */
 
 bool vm_start(struct vm *vm, struct error **err);
-bool vm_pause(struct vm *vm, struct error **err);  /* returns when no vCPU runs, no I/O is in flight */
+bool vm_pause(struct vm *vm,
+              struct error **err); /* returns when no vCPU runs, no I/O is in flight */
 bool vm_resume(struct vm *vm, struct error **err);
 bool vm_reset(struct vm *vm, struct error **err);
 bool vm_powerdown(struct vm *vm, struct error **err); /* asks the guest politely, if a way exists */
@@ -72,8 +73,8 @@ bool vm_threads_start(struct vm *vm, struct error **err);
 struct vm_status {
     enum vm_state state;
     unsigned cpus;
-    uint64_t memory;         /* bytes */
-    uint64_t retired;        /* instructions, all vCPUs; exact while paused */
+    uint64_t memory;  /* bytes */
+    uint64_t retired; /* instructions, all vCPUs; exact while paused */
     int64_t virtual_time_ns;
     const char *engine;
 };

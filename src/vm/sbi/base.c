@@ -6,8 +6,8 @@
 #include "vm/sbi/sbi.h"
 
 enum {
-    SPEC_VERSION = 2 << 24,          /* 2.0: major in bits 30:24, minor in 23:0 */
-    IMPLEMENTATION_ID = 0x54727a,    /* "Trz"; not one of the assigned small numbers */
+    SPEC_VERSION = 2 << 24,       /* 2.0: major in bits 30:24, minor in 23:0 */
+    IMPLEMENTATION_ID = 0x54727a, /* "Trz"; not one of the assigned small numbers */
     IMPLEMENTATION_VERSION = 0x00010000
 };
 

@@ -7,9 +7,6 @@
 
 #include "base/bits.h"
 
-/* A hart claims the target by STOPPED → CLAIMED, so that two starters cannot both win. */
-enum { CPU_CLAIMED = 100 };
-
 static bool can_execute(struct vm_cpu *cpu, uint64_t gpa)
 {
     return (gpa & 1) == 0 && mem_ram_find(cpu->vm->mem, gpa) != NULL;
@@ -23,7 +20,7 @@ static int64_t start(struct sbi_call *call)
     if (!can_execute(call->cpu, pc))
         return SBI_ERR_INVALID_ADDRESS;
     struct vm_cpu *target = &call->cpu->vm->cpus[hart];
-    int stopped = CPU_STOPPED;
+    int stopped = CPU_STOPPED; /* two starters cannot both claim it */
     if (!atomic_compare_exchange_strong(&target->state, &stopped, CPU_CLAIMED))
         return SBI_ERR_ALREADY_AVAILABLE;
     target->start_pc = pc;

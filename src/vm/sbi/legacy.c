@@ -29,8 +29,17 @@ static bool read_mask(struct sbi_call *call, uint64_t *mask)
 
 int64_t sbi_legacy(struct sbi_call *call)
 {
-    enum { SET_TIMER, PUTCHAR, GETCHAR, CLEAR_IPI, SEND_IPI, FENCE_I, SFENCE, SFENCE_ASID,
-           SHUTDOWN };
+    enum {
+        SET_TIMER,
+        PUTCHAR,
+        GETCHAR,
+        CLEAR_IPI,
+        SEND_IPI,
+        FENCE_I,
+        SFENCE,
+        SFENCE_ASID,
+        SHUTDOWN
+    };
     uint8_t byte = (uint8_t)call->args[0];
     uint64_t mask = 0;
     switch (call->extension) {

@@ -7,8 +7,8 @@
 #include "base/bits.h"
 
 static const struct sbi_extension extensions[] = {
-    {0x00, 0x08, sbi_legacy, true},           /* SBI §5 */
-    {0x10, 0x10, sbi_base, false},            /* §4 */
+    {0x00, 0x08, sbi_legacy, true},              /* SBI §5 */
+    {0x10, 0x10, sbi_base, false},               /* §4 */
     {0x54494d45, 0x54494d45, sbi_time, false},   /* "TIME", §6 */
     {0x735049, 0x735049, sbi_ipi, false},        /* "sPI", §7 */
     {0x52464e43, 0x52464e43, sbi_rfence, false}, /* "RFNC", §8 */
@@ -55,8 +55,8 @@ int64_t sbi_for_harts(struct sbi_call *call, uint64_t mask, uint64_t base,
         mask = (UINT64_C(1) << vm->cpu_count) - 1;
         base = 0;
     }
-    if (mask != 0 && (base >= vm->cpu_count ||
-                      63u - (unsigned)__builtin_clzll(mask) >= vm->cpu_count - base))
+    if (mask != 0 &&
+        (base >= vm->cpu_count || 63u - (unsigned)__builtin_clzll(mask) >= vm->cpu_count - base))
         return SBI_ERR_INVALID_PARAM;
     for (; mask != 0; mask &= mask - 1)
         fn(call, &vm->cpus[base + (unsigned)__builtin_ctzll(mask)]);
