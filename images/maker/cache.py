@@ -43,10 +43,15 @@ class Cache:
     def path(self, *names):
         return os.path.join(self.root, *names)
 
-    def image(self, name):
-        """The directory of a finished image, or None."""
+    def image(self, name, recipe=None):
+        """The directory of a finished image (made by that recipe, if one is given), or None."""
         path = self.path("images", name)
-        return path if os.path.exists(os.path.join(path, "image.json")) else None
+        try:
+            with open(os.path.join(path, "image.json")) as file:
+                made_by = json.load(file).get("recipe")
+        except (OSError, ValueError):
+            return None
+        return path if recipe in (None, made_by) else None
 
     def lock(self):
         """Waits for other builders, then removes what interrupted ones left."""

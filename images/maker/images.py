@@ -18,10 +18,10 @@ GUEST_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file
 def build(cache, progress, options):
     """Builds what options.command names unless it is there; returns its directory."""
     name = options.command
-    if not options.rebuild and name in NAMES and cache.image(name):
+    if not options.rebuild and name in NAMES and cache.image(name, recipe(name)):
         return cache.image(name)
     cache.lock()
-    if not options.rebuild and name in NAMES and cache.image(name):
+    if not options.rebuild and name in NAMES and cache.image(name, recipe(name)):
         return cache.image(name)  # made by the builder we waited for
     archive = Archive(cache, progress)
     return BUILDERS[name](cache, progress, archive, options)
@@ -52,12 +52,28 @@ def boot_stages(cache, progress, archive):
     made, resolved = kernel_stage(cache, progress, archive)
     busybox = archive.fetch_one(resolved, "busybox-static")
     key = digest(made.release, busybox.sha256,
-                 source_bytes("maker/initramfs.py", "guest/init"))
+                 source_bytes(*BOOT_SOURCES))
     return made, initramfs.make(cache, progress, made, busybox, GUEST_DIR, key)
 
 
+# What determines an image besides the archive: a changed file makes the next build a new one.
+BOOT_SOURCES = ["maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
+ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py", "packages.debian"]
+
+
+def recipe(name):
+    extra = [*ROOT_SOURCES, "maker/firstboot.py", *overlay_files()] if name == "debian" else []
+    return digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
+
+
+def overlay_files():
+    base = os.path.join(GUEST_DIR, "debian")
+    return sorted(os.path.relpath(os.path.join(parent, name), os.path.dirname(GUEST_DIR))
+                  for parent, _, files in os.walk(base) for name in files)
+
+
 def manifest(name, title, append, **keys):
-    return {"format": FORMAT, "name": name, "title": title, "isa": "riscv64",
+    return {"format": FORMAT, "recipe": recipe(name), "name": name, "title": title, "isa": "riscv64",
             "kernel": "Image", "initrd": "initrd", "append": append, **keys}
 
 
@@ -86,7 +102,7 @@ def build_debian(cache, progress, archive, options):
     resolved = archive.resolve(names)
     packages = archive.download(resolved, names)
     key = digest(archive.version(resolved), names,
-                 source_bytes("maker/package.py", "maker/rootfs.py"), overlay_bytes())
+                 source_bytes(*ROOT_SOURCES, *overlay_files()))
     unpacked = rootfs.make(cache, progress, packages, set(names), made, GUEST_DIR,
                            archive.public_sources(), key)
     with cache.scratch("configured") as directory:
@@ -98,13 +114,6 @@ def build_debian(cache, progress, archive, options):
         path = cache.publish("debian", about,
                              {"Image": made.image, "initrd": initrd, "root.img": root})
     return path
-
-
-def overlay_bytes():
-    base = os.path.join(GUEST_DIR, "debian")
-    paths = sorted(os.path.join(parent, name) for parent, _, files in os.walk(base)
-                   for name in files)
-    return source_bytes(*(os.path.relpath(path, os.path.dirname(GUEST_DIR)) for path in paths))
 
 
 BUILDERS = {"kernel": build_kernel, "tiny": build_tiny, "debian": build_debian}

@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 
+from . import elf
 from .host import Failure, run
 
 # Modules by name; what they depend on comes along. A name that is built in is simply not there.
@@ -41,7 +42,7 @@ SIGNATURE_END = b"~Module signature appended~\n"
 
 
 def read_module(path):
-    """A module as the guest loads it: inflated, and without the signature appended to it.
+    """A module as the guest loads it: inflated, without labels, without its signature.
 
     ext4 and what it needs are 9 MB (relaxation makes RISC-V objects large); the kernel hashes a signed
     module with 130 instructions per byte, over 1 G instructions before the root disk is there. The
@@ -58,7 +59,7 @@ def read_module(path):
         if length > end - 12:
             raise Failure(f"{os.path.basename(path)} has a damaged signature")
         data = data[:end - 12 - length]
-    return data
+    return elf.drop_labels(data)
 
 
 class Cpio:
