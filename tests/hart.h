@@ -8,6 +8,7 @@
 #define TRAPEZE_TESTS_HART_H
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/log.h"
