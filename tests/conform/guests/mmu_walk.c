@@ -17,12 +17,6 @@ static u64 user_bit(enum mode m)
     return m == MODE_U ? PTE_U : 0;
 }
 
-/* Lowest address that Sv(12+9n) translates to a slot of its own at every level, away from stubs. */
-static u64 test_va(int levels)
-{
-    return levels == 3 ? 0x1040000000ul : levels == 4 ? 0x108040000000ul : 0x01108040000000ul;
-}
-
 static void expect_ok(enum mode m, enum op op, u64 va, u64 want, const char *what, int levels,
                       int level)
 {

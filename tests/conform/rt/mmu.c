@@ -101,7 +101,7 @@ static struct result result_of(u64 value)
     return (struct result){ok ? NO_TRAP : t->cause, ok ? 0 : t->tval, t->epc, value};
 }
 
-struct result access(enum mode mode, enum op op, u64 va, u64 value)
+static struct result access_from(u64 pc, enum mode mode, u64 va, u64 value)
 {
     u64 regs[32];
     memset(regs, 0, sizeof regs);
@@ -109,7 +109,22 @@ struct result access(enum mode mode, enum op op, u64 va, u64 value)
     regs[12] = value;
     trap_clear();
     self()->leave_on_trap = 1;
-    return result_of(enter(mode, stub_va(mode, op), regs));
+    return result_of(enter(mode, pc, regs));
+}
+
+struct result access(enum mode mode, enum op op, u64 va, u64 value)
+{
+    return access_from(stub_va(mode, op), mode, va, value);
+}
+
+struct result access_bare(enum mode mode, enum op op, u64 pa, u64 value)
+{
+    return access_from(stub_pa(op), mode, pa, value);
+}
+
+u64 stub_pa(enum op op)
+{
+    return (u64)stubs[op].stub;
 }
 
 struct result access_mprv(enum mode mode, enum op op, u64 va, u64 value)

@@ -32,6 +32,12 @@
 #define STUB_S_VA 0x2000000000ul
 #define STUB_U_VA 0x2000001000ul
 
+/* An address whose superpages, at every level below the top one, do not contain the stubs. */
+static inline u64 test_va(int levels)
+{
+    return levels == 3 ? 0x1040000000ul : levels == 4 ? 0x108040000000ul : 0x01108040000000ul;
+}
+
 struct space {
     u64 *root;
     int levels; /* 3: Sv39, 4: Sv48, 5: Sv57 */
@@ -85,6 +91,9 @@ void space_use(const struct space *s);
 struct result access(enum mode mode, enum op op, u64 va, u64 value);
 /* The same access by M-mode with MPRV=1, MPP=mode (not OP_FETCH: MPRV does not affect fetches). */
 struct result access_mprv(enum mode mode, enum op op, u64 va, u64 value);
+/* The same access with the stub at its physical address: for satp = Bare. */
+struct result access_bare(enum mode mode, enum op op, u64 pa, u64 value);
+u64 stub_pa(enum op op);
 /* Address of op's stub in `mode`'s mapping: the epc of a faulting data access. */
 u64 stub_va(enum mode mode, enum op op);
 
