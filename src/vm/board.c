@@ -92,7 +92,7 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
 {
     const struct machine_disk *config = &vm->config.disks[index];
     const struct block_env env = {vm->env.loop, vm->clock, vm->config.deterministic};
-    char id[16];
+    char id[32];
     int fd = open(config->path, (config->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0) {
         error_set_errno(err, errno, "cannot open the disk '%s'%s", config->path,

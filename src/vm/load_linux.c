@@ -222,7 +222,8 @@ bool boot_check_initrd(const struct boot_file *file, struct error **err)
             error_set(err, ERROR_USAGE,
                       "the initrd '%s' is truncated or damaged: its archive breaks off at byte "
                       "%llu of %llu",
-                      file->path, (unsigned long long)at, (unsigned long long)file->size);
+                      file->path, (unsigned long long)(at < file->size ? at : file->size),
+                      (unsigned long long)file->size);
             error_hint(err, "Copy or build it again.");
             return false;
         }
