@@ -241,7 +241,7 @@ static void lockstep_destroy(struct lockstep *lockstep)
 int main(int count, char **arguments)
 {
     uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 0) : 1;
-    unsigned long batches = count > 2 ? strtoul(arguments[2], NULL, 0) : tier_count(1000, 15000);
+    unsigned long batches = count > 2 ? strtoul(arguments[2], NULL, 0) : tier_count(700, 10000);
     struct lockstep lockstep;
     lockstep_init(&lockstep);
     unsigned long failed = 0;

@@ -18,7 +18,6 @@
 
 struct interp {
     struct blocks blocks;
-    uint64_t trapped_at; /* vcpu.retired at the last trap */
 };
 
 static bool interp_supports(const struct isa *isa)
@@ -33,7 +32,6 @@ static bool interp_attach(struct vcpu *vcpu, struct error **err)
         free(interp);
         return false;
     }
-    interp->trapped_at = UINT64_MAX;
     vcpu->engine = &engine_interp;
     vcpu->engine_data = interp;
     return true;
@@ -51,11 +49,8 @@ static void interp_detach(struct vcpu *vcpu)
 }
 
 /* Delivers hart->trap. False: the guest does nothing but trap at its own trap vector. */
-static bool deliver_trap(struct interp *interp, struct rv_hart *hart, uint64_t epc)
+static bool deliver_trap(struct rv_hart *hart, uint64_t epc)
 {
-    if (hart->vcpu.retired != interp->trapped_at)
-        hart->wedge_count = 0; /* it got somewhere since the last trap */
-    interp->trapped_at = hart->vcpu.retired;
     rv_take_trap(hart, epc);
     return hart->wedge_count < RV_WEDGE_LIMIT;
 }
@@ -115,14 +110,14 @@ static enum rv_result run_part(struct rv_hart *hart, const struct block *block, 
 }
 
 /* What is rarer than a jump. False: leave with *exit. */
-static bool conclude(struct interp *interp, struct rv_hart *hart, const struct rv_insn *insn,
-                     enum rv_result result, enum vcpu_exit *exit)
+static bool conclude(struct rv_hart *hart, const struct rv_insn *insn, enum rv_result result,
+                     enum vcpu_exit *exit)
 {
     hart->vcpu.retired += insn->index;
     switch (result) {
     case RV_TRAP:
         *exit = VCPU_EXIT_WEDGED;
-        return deliver_trap(interp, hart, rv_insn_pc(hart, insn));
+        return deliver_trap(hart, rv_insn_pc(hart, insn));
     case RV_EXIT:
         *exit = hart->exit;
         if (hart->exit != VCPU_EXIT_ECALL) /* an ecall does not retire (P §3.3.1) */
@@ -153,7 +148,7 @@ static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint
             return VCPU_EXIT_BUDGET;
         const struct block *block = blocks_find(&interp->blocks, hart);
         if (UNLIKELY(!block)) {
-            if (!deliver_trap(interp, hart, hart->pc))
+            if (!deliver_trap(hart, hart->pc))
                 return VCPU_EXIT_WEDGED;
             continue;
         }
@@ -163,7 +158,7 @@ static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint
                                     : run_part(hart, block, (unsigned)left, &last);
         if (LIKELY(result == RV_JUMP))
             vcpu->retired += last->index + 1u;
-        else if (!conclude(interp, hart, last, result, &exit))
+        else if (!conclude(hart, last, result, &exit))
             return exit;
     }
 }
