@@ -26,8 +26,8 @@ struct ring {
 
 static inline struct ring ring_at(struct mem_space *mem, uint64_t gpa, uint16_t size)
 {
-    return (struct ring){.mem = mem, .desc = gpa, .avail = gpa + 0x1000, .used = gpa + 0x2000,
-                         .size = size};
+    return (struct ring){
+        .mem = mem, .desc = gpa, .avail = gpa + 0x1000, .used = gpa + 0x2000, .size = size};
 }
 
 static inline void ring_put16(struct mem_space *mem, uint64_t gpa, uint16_t value)

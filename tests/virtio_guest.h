@@ -27,19 +27,30 @@
 extern const struct device_ops device_pcie_host, device_virtio_blk, device_virtio_console,
     device_virtio_rng;
 
-#define GUEST_RAM UINT64_C(0x80000000)
+#define GUEST_RAM      UINT64_C(0x80000000)
 #define GUEST_RAM_SIZE UINT64_C(0x200000)
-#define GUEST_BAR UINT64_C(0x40000000)
-#define GUEST_RING(n) (GUEST_RAM + (n) * UINT64_C(0x4000)) /* rings[n] */
-#define GUEST_DATA (GUEST_RAM + 0x20000)
+#define GUEST_BAR      UINT64_C(0x40000000)
+#define GUEST_RING(n)  (GUEST_RAM + (n)*UINT64_C(0x4000)) /* rings[n] */
+#define GUEST_DATA     (GUEST_RAM + 0x20000)
 
 /* Registers of the BAR (virtio 1.2, 4.1.4.3), as this device lays them out. */
 enum {
-    REG_OFFERED_SELECT = 0x00, REG_OFFERED = 0x04, REG_ACCEPTED_SELECT = 0x08,
-    REG_ACCEPTED = 0x0c, REG_QUEUE_COUNT = 0x12, REG_STATUS = 0x14, REG_GENERATION = 0x15,
-    REG_QUEUE_SELECT = 0x16, REG_QUEUE_SIZE = 0x18, REG_QUEUE_ENABLE = 0x1c,
-    REG_QUEUE_DESC = 0x20, REG_QUEUE_AVAIL = 0x28, REG_QUEUE_USED = 0x30,
-    REG_ISR = 0x1000, REG_CONFIG = 0x2000, REG_NOTIFY = 0x3000
+    REG_OFFERED_SELECT = 0x00,
+    REG_OFFERED = 0x04,
+    REG_ACCEPTED_SELECT = 0x08,
+    REG_ACCEPTED = 0x0c,
+    REG_QUEUE_COUNT = 0x12,
+    REG_STATUS = 0x14,
+    REG_GENERATION = 0x15,
+    REG_QUEUE_SELECT = 0x16,
+    REG_QUEUE_SIZE = 0x18,
+    REG_QUEUE_ENABLE = 0x1c,
+    REG_QUEUE_DESC = 0x20,
+    REG_QUEUE_AVAIL = 0x28,
+    REG_QUEUE_USED = 0x30,
+    REG_ISR = 0x1000,
+    REG_CONFIG = 0x2000,
+    REG_NOTIFY = 0x3000
 };
 
 struct guest {
@@ -74,23 +85,23 @@ static inline void guest_init(struct guest *g, bool deterministic)
 {
     memset(g, 0, sizeof(*g));
     g->mem = mem_space_new();
-    struct mem_ram *ram = mem_add_ram(g->mem, "ram", GUEST_RAM, GUEST_RAM_SIZE,
-                                      MEM_BACKEND_ANONYMOUS, -1, NULL);
+    struct mem_ram *ram =
+        mem_add_ram(g->mem, "ram", GUEST_RAM, GUEST_RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, NULL);
     assert(ram != NULL);
     (void)ram;
     log_init(&g->log, LOG_LEVEL_ERROR, 2, "test"); /* guest faults are warnings: not shown */
     g->loop = loop_new(NULL);
     g->entropy.fill = guest_entropy_fill;
-    g->env = (struct device_env){
-        .mem = g->mem,
-        .clock = vclock_new(deterministic ? VCLOCK_COUNTED : VCLOCK_REAL, 0),
-        .loop = g->loop,
-        .log = &g->log,
-        .entropy = &g->entropy,
-        .deterministic = deterministic};
+    g->env =
+        (struct device_env){.mem = g->mem,
+                            .clock = vclock_new(deterministic ? VCLOCK_COUNTED : VCLOCK_REAL, 0),
+                            .loop = g->loop,
+                            .log = &g->log,
+                            .entropy = &g->entropy,
+                            .deterministic = deterministic};
     vclock_resume(g->env.clock);
-    struct device_params params = {.id = "pcie0", .gpa = PCIE_HOST_ECAM_GPA, .irq_number = 32,
-                                   .irq_phandle = 3};
+    struct device_params params = {
+        .id = "pcie0", .gpa = PCIE_HOST_ECAM_GPA, .irq_number = 32, .irq_phandle = 3};
     irq_line_bind(&params.irq, guest_irq, g, 32);
     g->bridge = device_new(&device_pcie_host, &g->env, &params, NULL);
     assert(g->bridge != NULL);
@@ -147,8 +158,7 @@ static inline uint32_t guest_config_get(struct guest *g, unsigned offset, unsign
     return guest_get(g, guest_config_gpa(g->slot, offset), size);
 }
 
-static inline void guest_config_put(struct guest *g, unsigned offset, uint32_t value,
-                                    unsigned size)
+static inline void guest_config_put(struct guest *g, unsigned offset, uint32_t value, unsigned size)
 {
     guest_put(g, guest_config_gpa(g->slot, offset), value, size);
 }
@@ -235,8 +245,7 @@ static inline void guest_start(struct guest *g, uint64_t features)
     unsigned count = guest_reg(g, REG_QUEUE_COUNT, 2);
     for (unsigned i = 0; i < count; i++) {
         guest_set_reg(g, REG_QUEUE_SELECT, i, 2);
-        g->rings[i] = ring_at(g->mem, GUEST_RING(i),
-                              (uint16_t)guest_reg(g, REG_QUEUE_SIZE, 2));
+        g->rings[i] = ring_at(g->mem, GUEST_RING(i), (uint16_t)guest_reg(g, REG_QUEUE_SIZE, 2));
         memset(mem_ram_pointer(g->mem, GUEST_RING(i), RING_BYTES, MEM_WRITE), 0, RING_BYTES);
         guest_set_queue(g, i, &g->rings[i]);
     }

@@ -327,8 +327,8 @@ void block_drain(struct block *block)
         reap(block);
         /* done() may have submitted more. */
         pthread_mutex_lock(&block->lock);
-        bool empty = block->busy == 0 && block->waiting.first == NULL &&
-                     block->finished.first == NULL;
+        bool empty =
+            block->busy == 0 && block->waiting.first == NULL && block->finished.first == NULL;
         pthread_mutex_unlock(&block->lock);
         if (empty)
             return;

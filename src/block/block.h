@@ -38,11 +38,11 @@ enum block_kind { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH };
  * submit it again. */
 struct block_request {
     enum block_kind kind;
-    uint64_t offset;     /* bytes; offset + sum of iov within block_size() */
-    struct iovec *iov;   /* changed by the I/O; at most IOV_MAX */
+    uint64_t offset;   /* bytes; offset + sum of iov within block_size() */
+    struct iovec *iov; /* changed by the I/O; at most IOV_MAX */
     unsigned iov_count;
     void (*done)(struct block_request *request, int error); /* error: errno value or 0 */
-    void *opaque;        /* the caller's */
+    void *opaque;                                           /* the caller's */
 
     /* kept by block/ */
     struct block_request *next;

@@ -71,12 +71,12 @@ void pci_bar_add(struct pci_function *function, unsigned index, const char *name
     bar->io = (struct mem_io){.name = name, .size = size, .ops = ops, .opaque = opaque};
 
     unsigned at = PCI_REG_BAR0 + 4 * index;
-    function->power_on[at] = (uint8_t)((wide ? 4 : 0) |
-                                       ((flags & PCI_BAR_PREFETCHABLE) != 0 ? 8 : 0));
+    function->power_on[at] =
+        (uint8_t)((wide ? 4 : 0) | ((flags & PCI_BAR_PREFETCHABLE) != 0 ? 8 : 0));
     if (wide)
         store_le64(function->writable + at, ~(size - 1));
     else
-        store_le32(function->writable + at, (uint32_t)~(size - 1));
+        store_le32(function->writable + at, (uint32_t) ~(size - 1));
     memcpy(function->config, function->power_on, PCI_CONFIG_SIZE);
 }
 
@@ -315,8 +315,8 @@ void pci_config_write(struct pci_host *host, uint8_t devfn, unsigned offset, uin
     if (function != NULL) {
         for (unsigned i = 0; i < size; i++) {
             uint8_t mask = function->writable[offset + i];
-            uint8_t byte = (uint8_t)((function->config[offset + i] & ~mask) |
-                                     ((value >> (8 * i)) & mask));
+            uint8_t byte =
+                (uint8_t)((function->config[offset + i] & ~mask) | ((value >> (8 * i)) & mask));
             __atomic_store_n(&function->config[offset + i], byte, __ATOMIC_RELAXED);
         }
         config_changed(function, offset, size);
@@ -342,7 +342,8 @@ static bool pci_function_post_restore(void *object, struct error **err)
         if (((function->config[i] ^ function->power_on[i]) & fixed) != 0)
             return error_set(err, ERROR_USAGE,
                              "the saved state is of another kind of PCI device "
-                             "(configuration byte 0x%02x differs)", i);
+                             "(configuration byte 0x%02x differs)",
+                             i);
     }
     pthread_mutex_lock(&function->host->lock);
     config_changed(function, 0, PCI_CONFIG_SIZE);

@@ -35,11 +35,11 @@
 struct error;
 struct state_table;
 
-#define PCI_CONFIG_SIZE 256 /* conventional functions: no extended configuration space */
-#define PCI_BAR_COUNT 6
-#define PCI_PIN_COUNT 4
+#define PCI_CONFIG_SIZE       256 /* conventional functions: no extended configuration space */
+#define PCI_BAR_COUNT         6
+#define PCI_PIN_COUNT         4
 #define PCI_FUNCTIONS_PER_BUS 256
-#define PCI_SLOT_ANY 0 /* slot 0 is the host bridge */
+#define PCI_SLOT_ANY          0 /* slot 0 is the host bridge */
 
 /* Configuration registers (PCI Local Bus 3.0, 6.1). */
 enum {
@@ -92,7 +92,7 @@ struct pci_function_ops {
 
 struct pci_function {
     const struct pci_function_ops *ops;
-    void *opaque; /* the device's */
+    void *opaque;                      /* the device's */
     uint8_t config[PCI_CONFIG_SIZE];   /* host->lock */
     uint8_t power_on[PCI_CONFIG_SIZE]; /* what reset restores; constant once plugged */
     uint8_t writable[PCI_CONFIG_SIZE]; /* bits the guest may change; constant once plugged */
@@ -116,8 +116,8 @@ struct pci_host {
     struct log_limit log_limit;
     struct pci_window windows[2];
     struct irq_line pins[PCI_PIN_COUNT];
-    pthread_mutex_t lock;     /* configuration space and BAR mappings */
-    pthread_mutex_t irq_lock; /* INTx levels */
+    pthread_mutex_t lock;              /* configuration space and BAR mappings */
+    pthread_mutex_t irq_lock;          /* INTx levels */
     unsigned pin_users[PCI_PIN_COUNT]; /* functions that assert it; irq_lock */
     struct pci_function *functions[PCI_FUNCTIONS_PER_BUS];
 };

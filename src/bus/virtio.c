@@ -16,8 +16,8 @@
 #include "base/state.h"
 
 #define TRANSPORT_FEATURES (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1)
-#define DRIVER_STATUS_BITS                                                                  \
-    (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |            \
+#define DRIVER_STATUS_BITS                                                                         \
+    (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |                  \
      VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED)
 
 static void pass_on_notifications(void *opaque);
@@ -128,8 +128,8 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
 {
     assert(ops->queue_count <= VIRTIO_QUEUE_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
     assert(ops->config_size <= VIRTIO_CONFIG_MAX);
-    *virtio = (struct virtio){
-        .ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES};
+    *virtio =
+        (struct virtio){.ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES};
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
         struct virtqueue *queue = &virtio->queues[i];
         queue->mem = device->env->mem;
@@ -264,8 +264,8 @@ void virtio_unquiesce(struct virtio *virtio)
 bool virtio_restored(struct virtio *virtio, struct error **err)
 {
     const uint8_t status = virtio->status;
-    bool in_use = (status & VIRTIO_STATUS_DRIVER_OK) != 0 &&
-                  (status & VIRTIO_STATUS_NEEDS_RESET) == 0;
+    bool in_use =
+        (status & VIRTIO_STATUS_DRIVER_OK) != 0 && (status & VIRTIO_STATUS_NEEDS_RESET) == 0;
     if ((status & ~(DRIVER_STATUS_BITS | VIRTIO_STATUS_NEEDS_RESET)) != 0 ||
         (in_use && (status & VIRTIO_STATUS_FEATURES_OK) == 0) ||
         ((status & VIRTIO_STATUS_FEATURES_OK) != 0 &&

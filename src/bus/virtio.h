@@ -30,7 +30,7 @@
 #include "bus/device.h"
 #include "bus/virtqueue.h"
 
-#define VIRTIO_QUEUE_MAX 4
+#define VIRTIO_QUEUE_MAX  4
 #define VIRTIO_CONFIG_MAX 64
 
 enum {
@@ -44,8 +44,8 @@ enum {
 
 /* Feature bits every device has (6); devices add their own, from bit 0. */
 #define VIRTIO_F_INDIRECT_DESC (UINT64_C(1) << 28)
-#define VIRTIO_F_EVENT_IDX (UINT64_C(1) << 29)
-#define VIRTIO_F_VERSION_1 (UINT64_C(1) << 32)
+#define VIRTIO_F_EVENT_IDX     (UINT64_C(1) << 29)
+#define VIRTIO_F_VERSION_1     (UINT64_C(1) << 32)
 
 struct virtio;
 
@@ -57,12 +57,12 @@ struct virtio_activation {
 };
 
 struct virtio_ops {
-    const char *name;       /* for the log and PCI BARs: "virtio-blk" */
-    uint16_t device_id;     /* 5: 1 network, 2 block, 3 console, 4 entropy ... */
-    uint32_t class_code;    /* what it is as a PCI function: class, subclass, interface */
-    uint16_t queue_count;   /* up to VIRTIO_QUEUE_MAX */
-    uint16_t queue_size;    /* of each, a power of two up to VIRTQ_SIZE_MAX */
-    unsigned config_size;   /* bytes of virtio->config; 0: none */
+    const char *name;     /* for the log and PCI BARs: "virtio-blk" */
+    uint16_t device_id;   /* 5: 1 network, 2 block, 3 console, 4 entropy ... */
+    uint32_t class_code;  /* what it is as a PCI function: class, subclass, interface */
+    uint16_t queue_count; /* up to VIRTIO_QUEUE_MAX */
+    uint16_t queue_size;  /* of each, a power of two up to VIRTQ_SIZE_MAX */
+    unsigned config_size; /* bytes of virtio->config; 0: none */
     /* Both may be NULL: a device that keeps nothing from one notify() to the next. */
     void (*activate)(struct virtio *virtio, const struct virtio_activation *activation);
     void (*deactivate)(struct virtio *virtio);
@@ -81,9 +81,9 @@ struct virtio {
     uint16_t queue_select;
     uint8_t status;
     uint8_t config_generation;
-    bool active;    /* between activate() and deactivate() */
-    bool quiesced;  /* the machine is paused: notifications wait for unquiesce */
-    bool dma;       /* the transport lets the device use memory (PCI bus master) */
+    bool active;   /* between activate() and deactivate() */
+    bool quiesced; /* the machine is paused: notifications wait for unquiesce */
+    bool dma;      /* the transport lets the device use memory (PCI bus master) */
     uint8_t config[VIRTIO_CONFIG_MAX]; /* the device's, little-endian */
     struct virtqueue queues[VIRTIO_QUEUE_MAX];
     struct notifier config_interrupt;
@@ -109,7 +109,7 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
                  uint64_t features);
 void virtio_destroy(struct virtio *virtio); /* the loop's thread, machine quiesced */
 void virtio_reset(struct virtio *virtio);
-void virtio_set_status(struct virtio *virtio, uint8_t status); /* not 0: that is a reset */
+void virtio_set_status(struct virtio *virtio, uint8_t status);  /* not 0: that is a reset */
 void virtio_set_accepted(struct virtio *virtio, uint32_t half); /* by accepted_select */
 uint32_t virtio_offered_half(const struct virtio *virtio);
 /* The selected queue, or NULL if there is no such queue. */

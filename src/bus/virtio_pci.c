@@ -18,10 +18,10 @@
 #include "base/error.h"
 #include "base/state.h"
 
-#define VIRTIO_PCI_VENDOR 0x1af4
+#define VIRTIO_PCI_VENDOR      0x1af4
 #define VIRTIO_PCI_DEVICE_BASE 0x1040
-#define CAPABILITY_VENDOR 0x09
-#define NO_VECTOR 0xffffu
+#define CAPABILITY_VENDOR      0x09
+#define NO_VECTOR              0xffffu
 
 enum { BAR_INDEX = 0, BAR_SIZE = 0x4000, NOTIFY_MULTIPLIER = 4 };
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
@@ -61,16 +61,25 @@ enum common_register {
 
 /* Width of the register that starts at an offset; 0: none does. */
 static const uint8_t common_width[COMMON_BYTES] = {
-    [COMMON_OFFERED_SELECT] = 4, [COMMON_OFFERED] = 4,
-    [COMMON_ACCEPTED_SELECT] = 4, [COMMON_ACCEPTED] = 4,
-    [COMMON_CONFIG_VECTOR] = 2, [COMMON_QUEUE_COUNT] = 2,
-    [COMMON_STATUS] = 1, [COMMON_GENERATION] = 1,
-    [COMMON_QUEUE_SELECT] = 2, [COMMON_QUEUE_SIZE] = 2,
-    [COMMON_QUEUE_VECTOR] = 2, [COMMON_QUEUE_ENABLE] = 2,
+    [COMMON_OFFERED_SELECT] = 4,
+    [COMMON_OFFERED] = 4,
+    [COMMON_ACCEPTED_SELECT] = 4,
+    [COMMON_ACCEPTED] = 4,
+    [COMMON_CONFIG_VECTOR] = 2,
+    [COMMON_QUEUE_COUNT] = 2,
+    [COMMON_STATUS] = 1,
+    [COMMON_GENERATION] = 1,
+    [COMMON_QUEUE_SELECT] = 2,
+    [COMMON_QUEUE_SIZE] = 2,
+    [COMMON_QUEUE_VECTOR] = 2,
+    [COMMON_QUEUE_ENABLE] = 2,
     [COMMON_QUEUE_NOTIFY_OFFSET] = 2,
-    [COMMON_QUEUE_DESC] = 4, [COMMON_QUEUE_DESC + 4] = 4,
-    [COMMON_QUEUE_AVAIL] = 4, [COMMON_QUEUE_AVAIL + 4] = 4,
-    [COMMON_QUEUE_USED] = 4, [COMMON_QUEUE_USED + 4] = 4,
+    [COMMON_QUEUE_DESC] = 4,
+    [COMMON_QUEUE_DESC + 4] = 4,
+    [COMMON_QUEUE_AVAIL] = 4,
+    [COMMON_QUEUE_AVAIL + 4] = 4,
+    [COMMON_QUEUE_USED] = 4,
+    [COMMON_QUEUE_USED + 4] = 4,
 };
 
 /* --- interrupts --- */
@@ -347,8 +356,8 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
     uint32_t target;
     unsigned width;
     if (offset <= PCI_REG_COMMAND && offset + size > PCI_REG_COMMAND)
-        virtio_set_dma(&pci->virtio, (load_le16(function->config + PCI_REG_COMMAND) &
-                                      PCI_COMMAND_MASTER) != 0);
+        virtio_set_dma(&pci->virtio,
+                       (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0);
     if (touches_window(pci, offset, size) && window_target(pci, &target, &width)) {
         uint32_t data = load_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA);
         bar_write(pci, target, bits_get(data, 0, 8 * width), width);
@@ -377,8 +386,8 @@ static void add_capabilities(struct virtio_pci *pci)
     uint8_t cap[CAP_BYTES_MAX] = {[CAP_LENGTH] = CAP_BYTES_MAX, [CAP_TYPE] = CAP_PCI_CFG};
     uint8_t writable[CAP_BYTES_MAX] = {[CAP_BAR] = 0xff};
     memset(writable + CAP_OFFSET, 0xff, CAP_BYTES_MAX - CAP_OFFSET);
-    pci->pci_cfg_offset = pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, writable,
-                                             CAP_BYTES_MAX);
+    pci->pci_cfg_offset =
+        pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, writable, CAP_BYTES_MAX);
 }
 
 /* --- life --- */
@@ -395,16 +404,16 @@ bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, ui
     if (device->env->pci == NULL)
         return error_set(err, ERROR_INTERNAL, "this machine has no PCI host bridge to plug into");
     virtio_init(&pci->virtio, device, ops, features);
-    pci_function_init(&pci->function, &(struct pci_identity){
-                                          .vendor = VIRTIO_PCI_VENDOR,
-                                          .device = (uint16_t)(VIRTIO_PCI_DEVICE_BASE +
-                                                               ops->device_id),
-                                          .subsystem_vendor = VIRTIO_PCI_VENDOR,
-                                          .subsystem = (uint16_t)(0x40 + ops->device_id),
-                                          .class_code = ops->class_code,
-                                          .revision = 1, /* 4.1.2.1: not transitional */
-                                          .pin = 1,
-                                      });
+    pci_function_init(&pci->function,
+                      &(struct pci_identity){
+                          .vendor = VIRTIO_PCI_VENDOR,
+                          .device = (uint16_t)(VIRTIO_PCI_DEVICE_BASE + ops->device_id),
+                          .subsystem_vendor = VIRTIO_PCI_VENDOR,
+                          .subsystem = (uint16_t)(0x40 + ops->device_id),
+                          .class_code = ops->class_code,
+                          .revision = 1, /* 4.1.2.1: not transitional */
+                          .pin = 1,
+                      });
     pci->function.ops = &function_ops;
     pci->function.opaque = pci;
     pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, pci);

@@ -24,8 +24,8 @@ struct virtio_pci {
     struct device device;
     struct virtio virtio;
     struct pci_function function;
-    uint8_t isr;              /* 4.1.4.5: bit 0 queues, bit 1 configuration */
-    unsigned pci_cfg_offset;  /* of the capability that reaches into the BAR */
+    uint8_t isr;             /* 4.1.4.5: bit 0 queues, bit 1 configuration */
+    unsigned pci_cfg_offset; /* of the capability that reaches into the BAR */
 };
 
 /* Reads params->pci_slot. */

@@ -30,9 +30,9 @@
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 enum { AVAIL_NO_INTERRUPT = 1 };
 
-#define DESC_BYTES 16u
+#define DESC_BYTES         16u
 #define USED_ELEMENT_BYTES 8u
-#define CHAIN_BYTES_MAX (UINT64_C(1) << 32) /* 2.7.5.1: a chain's bytes */
+#define CHAIN_BYTES_MAX    (UINT64_C(1) << 32) /* 2.7.5.1: a chain's bytes */
 
 /* Where things are in the available and used rings. */
 enum { RING_FLAGS = 0, RING_INDEX = 2, RING_ENTRIES = 4 };
@@ -200,9 +200,8 @@ static bool enter_indirect(struct virtqueue *queue, const struct descriptor *des
         return fail(queue, "an indirect descriptor has a successor");
     if (descriptor->length == 0 || descriptor->length % DESC_BYTES != 0)
         return fail(queue, "an indirect table has a size that is no multiple of 16");
-    *table = (struct table){.gpa = descriptor->gpa,
-                            .count = descriptor->length / DESC_BYTES,
-                            .indirect = true};
+    *table = (struct table){
+        .gpa = descriptor->gpa, .count = descriptor->length / DESC_BYTES, .indirect = true};
     return true;
 }
 
@@ -288,8 +287,8 @@ void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, ui
     note_touched(queue, chain);
     if (!queue->enabled || queue->broken)
         return;
-    uint64_t gpa = queue->used + RING_ENTRIES +
-                   USED_ELEMENT_BYTES * (queue->used_next % queue->size);
+    uint64_t gpa =
+        queue->used + RING_ENTRIES + USED_ELEMENT_BYTES * (queue->used_next % queue->size);
     uint8_t element[USED_ELEMENT_BYTES];
     store_le32(element, chain->head);
     store_le32(element + 4, written);

@@ -107,8 +107,7 @@ void virtqueue_signal(struct virtqueue *queue);
 /* Copy from the readable part / into the writable part, at a byte offset in it; return how
  * many bytes there were. Before the segments are changed. */
 size_t virtq_read(const struct virtq_chain *chain, uint64_t offset, void *to, size_t size);
-size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void *from,
-                   size_t size);
+size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void *from, size_t size);
 
 /* Narrows iov[0..*count) in place to bytes [offset, offset+size); true if it had them all. */
 bool virtq_slice(struct iovec **iov, unsigned *count, uint64_t offset, uint64_t size);

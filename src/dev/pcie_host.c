@@ -23,11 +23,11 @@
 #include "bus/device.h"
 #include "bus/pci.h"
 
-#define PIO_GPA UINT64_C(0x03000000)
-#define PIO_SIZE UINT64_C(0x10000)
-#define MMIO32_GPA UINT64_C(0x40000000)
-#define MMIO32_SIZE UINT64_C(0x40000000)
-#define MMIO64_SIZE UINT64_C(0x400000000)
+#define PIO_GPA        UINT64_C(0x03000000)
+#define PIO_SIZE       UINT64_C(0x10000)
+#define MMIO32_GPA     UINT64_C(0x40000000)
+#define MMIO32_SIZE    UINT64_C(0x40000000)
+#define MMIO64_SIZE    UINT64_C(0x400000000)
 #define MMIO64_GPA_MIN UINT64_C(0x400000000)
 
 struct pcie_host {
@@ -106,11 +106,10 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
     pci_host_init(&host->bus, env->mem, env->log);
     uint64_t mmio64 = align_up(end_of_ram(env->mem), MMIO64_SIZE);
     host->bus.windows[0] = (struct pci_window){MMIO32_GPA, MMIO32_SIZE};
-    host->bus.windows[1] = (struct pci_window){
-        mmio64 > MMIO64_GPA_MIN ? mmio64 : MMIO64_GPA_MIN, MMIO64_SIZE};
+    host->bus.windows[1] =
+        (struct pci_window){mmio64 > MMIO64_GPA_MIN ? mmio64 : MMIO64_GPA_MIN, MMIO64_SIZE};
     for (unsigned i = 0; i < PCI_PIN_COUNT; i++)
-        irq_line_bind(&host->bus.pins[i], params->irq.set, params->irq.sink,
-                      params->irq.input + i);
+        irq_line_bind(&host->bus.pins[i], params->irq.set, params->irq.sink, params->irq.input + i);
 
     pci_function_init(&host->bridge, &(struct pci_identity){
                                          .vendor = 0x1b36, /* as QEMU's generic bridge */
@@ -121,10 +120,13 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
                                      });
     pci_plug_bridge(&host->bus, &host->bridge);
 
-    host->ecam = (struct mem_io){.name = "pcie-ecam", .gpa = params->gpa,
-                                 .size = PCIE_HOST_ECAM_SIZE, .ops = &ecam_ops, .opaque = host};
-    host->pio = (struct mem_io){.name = "pcie-pio", .gpa = PIO_GPA, .size = PIO_SIZE,
-                                .ops = &pio_ops, .opaque = host};
+    host->ecam = (struct mem_io){.name = "pcie-ecam",
+                                 .gpa = params->gpa,
+                                 .size = PCIE_HOST_ECAM_SIZE,
+                                 .ops = &ecam_ops,
+                                 .opaque = host};
+    host->pio = (struct mem_io){
+        .name = "pcie-pio", .gpa = PIO_GPA, .size = PIO_SIZE, .ops = &pio_ops, .opaque = host};
     if (mem_io_add(env->mem, &host->ecam) && mem_io_add(env->mem, &host->pio))
         return true;
     pcie_host_unrealize(device);
@@ -150,10 +152,9 @@ static void put_cells(fdt32_t *cells, unsigned *count, const uint32_t *values, u
 static void put_range(fdt32_t *cells, unsigned *count, uint32_t space, uint64_t bus, uint64_t cpu,
                       uint64_t size)
 {
-    const uint32_t range[] = {space,
-                              (uint32_t)(bus >> 32), (uint32_t)bus,
-                              (uint32_t)(cpu >> 32), (uint32_t)cpu,
-                              (uint32_t)(size >> 32), (uint32_t)size};
+    const uint32_t range[] = {
+        space,         (uint32_t)(bus >> 32),  (uint32_t)bus, (uint32_t)(cpu >> 32),
+        (uint32_t)cpu, (uint32_t)(size >> 32), (uint32_t)size};
     put_cells(cells, count, range, ARRAY_SIZE(range));
 }
 
@@ -176,7 +177,11 @@ static bool put_interrupt_map(const struct pcie_host *host, void *fdt)
     unsigned count = 0;
     for (uint32_t slot = 0; slot < PCI_PIN_COUNT; slot++) {
         for (uint32_t pin = 1; pin <= PCI_PIN_COUNT; pin++) {
-            const uint32_t entry[] = {slot << 11, 0, 0, pin, host->irq_phandle,
+            const uint32_t entry[] = {slot << 11,
+                                      0,
+                                      0,
+                                      pin,
+                                      host->irq_phandle,
                                       host->irq_number + pci_swizzle(slot, pin)};
             put_cells(cells, &count, entry, ARRAY_SIZE(entry));
         }
@@ -203,8 +208,8 @@ static bool pcie_host_fdt(struct device *device, void *fdt)
            fdt_property_u32(fdt, "#address-cells", 3) == 0 &&
            fdt_property_u32(fdt, "#size-cells", 2) == 0 &&
            fdt_property_u32(fdt, "#interrupt-cells", 1) == 0 &&
-           fdt_property(fdt, "dma-coherent", NULL, 0) == 0 &&
-           put_ranges(host, fdt) && put_interrupt_map(host, fdt) && fdt_end_node(fdt) == 0;
+           fdt_property(fdt, "dma-coherent", NULL, 0) == 0 && put_ranges(host, fdt) &&
+           put_interrupt_map(host, fdt) && fdt_end_node(fdt) == 0;
 }
 
 static const struct state_field pcie_host_fields[] = {

@@ -8,7 +8,7 @@
 struct device;
 struct pci_host;
 
-#define PCIE_HOST_ECAM_GPA UINT64_C(0x30000000)
+#define PCIE_HOST_ECAM_GPA  UINT64_C(0x30000000)
 #define PCIE_HOST_ECAM_SIZE UINT64_C(0x10000000) /* 256 buses */
 #define PCIE_HOST_IRQ_COUNT 4 /* consecutive interrupt-controller inputs, from irq_number */
 

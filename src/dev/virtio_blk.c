@@ -23,15 +23,15 @@
 
 #define QUEUE_SIZE 256u
 /* Of a request's descriptors two hold header and status. */
-#define SEGMENT_MAX (QUEUE_SIZE - 2)
+#define SEGMENT_MAX       (QUEUE_SIZE - 2)
 #define REQUEST_BYTES_MAX UINT32_MAX /* so that a length fits into the used ring */
-#define HEADER_BYTES 16u
-#define SERIAL_BYTES 20u
+#define HEADER_BYTES      16u
+#define SERIAL_BYTES      20u
 
-#define VIRTIO_BLK_F_SEG_MAX (UINT64_C(1) << 2)
-#define VIRTIO_BLK_F_RO (UINT64_C(1) << 5)
+#define VIRTIO_BLK_F_SEG_MAX  (UINT64_C(1) << 2)
+#define VIRTIO_BLK_F_RO       (UINT64_C(1) << 5)
 #define VIRTIO_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
-#define VIRTIO_BLK_F_FLUSH (UINT64_C(1) << 9)
+#define VIRTIO_BLK_F_FLUSH    (UINT64_C(1) << 9)
 
 /* Configuration space (5.2.4). */
 enum { CONFIG_CAPACITY = 0, CONFIG_SEG_MAX = 12, CONFIG_BLK_SIZE = 20, CONFIG_BYTES = 24 };
@@ -42,11 +42,11 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 struct virtio_blk {
     struct virtio_pci pci; /* first */
     struct block *disk;
-    uint64_t capacity; /* sectors */
+    uint64_t capacity;         /* sectors */
     char serial[SERIAL_BYTES]; /* not terminated if all are used */
-    uint32_t epoch;    /* counts deactivations */
+    uint32_t epoch;            /* counts deactivations */
     unsigned in_flight;
-    bool stalled;      /* requests were left in the ring: too many in flight */
+    bool stalled; /* requests were left in the ring: too many in flight */
     struct request *spare;
     struct log_limit log_limit;
 };
@@ -55,8 +55,8 @@ struct request {
     struct block_request io;
     struct virtio_blk *blk;
     uint32_t epoch;
-    uint8_t *status;   /* in guest memory */
-    uint32_t bytes;    /* of data */
+    uint8_t *status; /* in guest memory */
+    uint32_t bytes;  /* of data */
     bool is_read;
     struct request *next_spare;
     struct virtq_chain chain;
@@ -121,9 +121,9 @@ static void blk_done(struct block_request *io, int error)
     struct request *request = CONTAINER_OF(io, struct request, io);
     struct virtio_blk *blk = request->blk;
     if (error != 0)
-        log_guest(blk->pci.device.env->log, &blk->log_limit, "%s: %s of %u bytes at %llu failed: %s",
-                  blk->pci.device.id, verbs[io->kind], request->bytes,
-                  (unsigned long long)io->offset, strerror(error));
+        log_guest(blk->pci.device.env->log, &blk->log_limit,
+                  "%s: %s of %u bytes at %llu failed: %s", blk->pci.device.id, verbs[io->kind],
+                  request->bytes, (unsigned long long)io->offset, strerror(error));
 
     pthread_mutex_lock(&blk->pci.device.lock);
     bool current = request->epoch == blk->epoch;

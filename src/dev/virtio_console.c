@@ -27,7 +27,7 @@ enum { CONFIG_COLUMNS = 0, CONFIG_ROWS = 2, CONFIG_PORTS = 4, CONFIG_BYTES = 12 
 struct virtio_console {
     struct virtio_pci pci; /* first */
     struct char_backend *chr;
-    bool input_waits; /* the backend was refused and must be told when there is room */
+    bool input_waits;         /* the backend was refused and must be told when there is room */
     struct virtq_chain chain; /* the request being handled */
 };
 
@@ -124,8 +124,7 @@ static bool console_realize(struct device *device, const struct device_params *p
 {
     struct virtio_console *console = CONTAINER_OF(device, struct virtio_console, pci.device);
     assert(params->chr != NULL);
-    if (!virtio_pci_realize(&console->pci, &console_ops, VIRTIO_CONSOLE_F_SIZE, params,
-                            err))
+    if (!virtio_pci_realize(&console->pci, &console_ops, VIRTIO_CONSOLE_F_SIZE, params, err))
         return false;
     store_le16(console->pci.virtio.config + CONFIG_COLUMNS, 80);
     store_le16(console->pci.virtio.config + CONFIG_ROWS, 24);

@@ -11,11 +11,11 @@
 #include "bus/backend.h"
 #include "bus/virtio_pci.h"
 
-#define QUEUE_SIZE 8u
+#define QUEUE_SIZE        8u
 #define REQUEST_BYTES_MAX 4096u
 
 struct virtio_rng {
-    struct virtio_pci pci; /* first */
+    struct virtio_pci pci;    /* first */
     struct virtq_chain chain; /* the request being handled */
 };
 
@@ -25,8 +25,8 @@ static void fill(struct virtio_rng *rng, struct virtqueue *queue)
     struct virtq_chain *chain = &rng->chain;
     struct iovec *iov = virtq_in(chain);
     unsigned count = chain->in_count;
-    uint32_t bytes = chain->in_size < REQUEST_BYTES_MAX ? (uint32_t)chain->in_size
-                                                        : REQUEST_BYTES_MAX;
+    uint32_t bytes =
+        chain->in_size < REQUEST_BYTES_MAX ? (uint32_t)chain->in_size : REQUEST_BYTES_MAX;
     virtq_slice(&iov, &count, 0, bytes);
     for (unsigned i = 0; i < count; i++)
         entropy->fill(entropy, iov[i].iov_base, iov[i].iov_len);

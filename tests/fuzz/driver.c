@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define SEED_FILES_MAX 64
-#define BASE_SEED UINT64_C(20240501)
+#define BASE_SEED      UINT64_C(20240501)
 
 struct inputs {
     uint8_t data[SEED_FILES_MAX][FUZZ_INPUT_MAX];
@@ -114,8 +114,8 @@ static void run_random(const struct inputs *inputs, uint64_t base, unsigned long
         bool generated = inputs == NULL || inputs->count == 0 || fuzz_random(&seed) % 4 != 0;
         size_t size = generated ? fuzz_generate(&seed, data) : mutate(&seed, inputs, data);
         if (!generated)
-            snprintf(current, sizeof(current),
-                     "# crashed on a mutated seed file: run %lu of all\n", i);
+            snprintf(current, sizeof(current), "# crashed on a mutated seed file: run %lu of all\n",
+                     i);
         LLVMFuzzerTestOneInput(data, size);
     }
 }

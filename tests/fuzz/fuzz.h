@@ -49,9 +49,9 @@ static inline uint64_t fuzz_take(struct fuzz_input *input, unsigned size)
 }
 
 /* As assert(), also where NDEBUG is set: the property a target is about. */
-#define fuzz_check(condition)                                                             \
-    ((condition) ? (void)0                                                                \
-                 : (fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition), \
-                    abort()))
+#define fuzz_check(condition)                                                                      \
+    ((condition)                                                                                   \
+         ? (void)0                                                                                 \
+         : (fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition), abort()))
 
 #endif

@@ -22,18 +22,18 @@
 enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, KIND_COUNT };
 
 enum record {
-    START,         /* negotiates and sets up every queue; c: features */
-    REGISTER,      /* writes BAR + b, c, in size a */
+    START,    /* negotiates and sets up every queue; c: features */
+    REGISTER, /* writes BAR + b, c, in size a */
     REGISTER_READ,
-    CONFIG_SPACE,  /* writes configuration register b & 255 */
+    CONFIG_SPACE, /* writes configuration register b & 255 */
     CONFIG_READ,
-    PUT_DESC,      /* a: queue and index, b: flags/next, c: address, d: length */
-    PUT_MEMORY,    /* RAM + (b * 4): c, d */
-    BLK_HEADER,    /* a: slot, b: type, c: sector */
-    OFFER,         /* a: queue, b: head */
+    PUT_DESC,   /* a: queue and index, b: flags/next, c: address, d: length */
+    PUT_MEMORY, /* RAM + (b * 4): c, d */
+    BLK_HEADER, /* a: slot, b: type, c: sector */
+    OFFER,      /* a: queue, b: head */
     NOTIFY,
-    RUN,           /* the event loop, or virtual time goes on */
-    BACKEND,       /* input, new terminal size */
+    RUN,     /* the event loop, or virtual time goes on */
+    BACKEND, /* input, new terminal size */
     PAUSE,
     MACHINE_RESET,
     SAVE_RESTORE,
@@ -72,8 +72,8 @@ static void make_disk(struct target *t, struct device_params *params)
     t->disk_fd = memfd_create("fuzz", MFD_CLOEXEC);
     for (unsigned i = 0; i < DISK_SECTORS; i++)
         fuzz_check(write(t->disk_fd, pattern, sizeof(pattern)) == sizeof(pattern));
-    const struct block_env env = {.loop = t->g.loop, .clock = t->g.env.clock,
-                                  .deterministic = t->g.env.deterministic};
+    const struct block_env env = {
+        .loop = t->g.loop, .clock = t->g.env.clock, .deterministic = t->g.env.deterministic};
     t->disk = block_new(dup(t->disk_fd), read_only, &env, NULL);
     fuzz_check(t->disk != NULL);
     params->disk = t->disk;
@@ -170,8 +170,8 @@ static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
         at = 0;
         if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
             at = 0;
-            fuzz_check(state_restore(device->ops->state, device, second.data, second.size, &at,
-                                     NULL));
+            fuzz_check(
+                state_restore(device->ops->state, device, second.data, second.size, &at, NULL));
         }
     }
     state_buffer_free(&first);

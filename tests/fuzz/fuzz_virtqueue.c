@@ -12,11 +12,11 @@
 
 #include "ring.h"
 
-#define RAM UINT64_C(0x80000000)
-#define RAM_SIZE UINT64_C(0x8000)
+#define RAM         UINT64_C(0x80000000)
+#define RAM_SIZE    UINT64_C(0x8000)
 #define SECOND_SIZE UINT64_C(0x1000)
-#define TABLE (RAM + 0x3000)
-#define POPPED_MAX 8
+#define TABLE       (RAM + 0x3000)
+#define POPPED_MAX  8
 
 enum record {
     PUT_DESC,     /* a: index, b: flags/next, c: page, length */
@@ -198,8 +198,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     for (unsigned i = 0; i < rounds && size + 8 * 12 < FUZZ_INPUT_MAX; i++) {
         unsigned length = 1 + (unsigned)(fuzz_random(seed) % 6);
         unsigned first = (unsigned)(fuzz_random(seed) % 8);
-        unsigned table = (fuzz_random(seed) % 3 == 0 && (data[0] & 2) != 0) ? PUT_INDIRECT
-                                                                            : PUT_DESC;
+        unsigned table =
+            (fuzz_random(seed) % 3 == 0 && (data[0] & 2) != 0) ? PUT_INDIRECT : PUT_DESC;
         unsigned base = table == PUT_INDIRECT ? 0 : first;
         for (unsigned d = 0; d < length; d++) {
             uint64_t random = fuzz_random(seed);

@@ -45,8 +45,7 @@ static struct fixture *fixture_new(bool deterministic)
     f->loop = loop_new(NULL);
     f->clock = vclock_new(VCLOCK_COUNTED, 0);
     vclock_resume(f->clock);
-    f->env = (struct block_env){.loop = f->loop, .clock = f->clock,
-                                .deterministic = deterministic};
+    f->env = (struct block_env){.loop = f->loop, .clock = f->clock, .deterministic = deterministic};
     struct error *err = NULL;
     f->disk = block_new(open_flags(f, O_RDWR), false, &f->env, &err);
     assert_no_error(err);
@@ -88,8 +87,8 @@ static void done(struct block_request *request, int error)
 static struct block_request request(struct fixture *f, enum block_kind kind, uint64_t offset,
                                     struct iovec *iov, unsigned count)
 {
-    return (struct block_request){.kind = kind, .offset = offset, .iov = iov,
-                                  .iov_count = count, .done = done, .opaque = f};
+    return (struct block_request){
+        .kind = kind, .offset = offset, .iov = iov, .iov_count = count, .done = done, .opaque = f};
 }
 
 static void run(struct fixture *f, enum block_kind kind, uint64_t offset, void *data, size_t size)
@@ -332,7 +331,7 @@ static void drain_does_not_wait_for_virtual_time(void **state)
     assert_int_equal(vclock_next_deadline(f->clock), VCLOCK_NEVER);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name)          cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define DETERMINISTIC(name) cmocka_unit_test_setup_teardown(name, setup_deterministic, teardown)
 
 int main(void)

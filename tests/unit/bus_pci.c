@@ -8,7 +8,7 @@
 
 #include "virtio_guest.h"
 
-#define BAR2_SIZE UINT64_C(0x10000)
+#define BAR2_SIZE   UINT64_C(0x10000)
 #define HIGH_WINDOW UINT64_C(0x400000000)
 
 /* A function with a 32-bit BAR 0 of 4 KiB and a 64-bit BAR 2 of 64 KiB, which answer with
@@ -114,8 +114,7 @@ static void the_header_is_as_declared(void **state)
     assert_int_equal(get(f, 1, PCI_REG_INTERRUPT_PIN, 1), 1);
     assert_int_equal(get(f, 6, PCI_REG_INTERRUPT_PIN, 1), 3);
     assert_int_equal(get(f, 1, PCI_REG_HEADER_TYPE, 1), 0);
-    assert_int_equal(get(f, 0, PCI_REG_CLASS, 1) | get(f, 0, PCI_REG_CLASS + 1, 2) << 8,
-                     0x060000);
+    assert_int_equal(get(f, 0, PCI_REG_CLASS, 1) | get(f, 0, PCI_REG_CLASS + 1, 2) << 8, 0x060000);
     /* Capabilities are linked in order. */
     assert_int_equal(get(f, 1, PCI_REG_STATUS, 2), PCI_STATUS_CAPABILITIES);
     assert_int_equal(get(f, 1, PCI_REG_CAPABILITIES, 1), 0x40);
@@ -132,8 +131,7 @@ static void what_is_absent_reads_as_ones(void **state)
     assert_int_equal(get(f, 2, 3, 1), 0xff);
     assert_int_equal(guest_get(&f->g, guest_config_gpa(1, 0) + (1 << 12), 4), 0xffffffff);
     assert_int_equal(guest_get(&f->g, guest_config_gpa(1, 0) + (1 << 20), 4), 0xffffffff);
-    assert_int_equal(guest_get(&f->g, PCIE_HOST_ECAM_GPA + PCIE_HOST_ECAM_SIZE - 4, 4),
-                     0xffffffff);
+    assert_int_equal(guest_get(&f->g, PCIE_HOST_ECAM_GPA + PCIE_HOST_ECAM_SIZE - 4, 4), 0xffffffff);
     assert_int_equal(get(f, 1, 0x100, 4), 0xffffffff); /* no extended space */
     assert_int_equal(get(f, 1, 0xffc, 4), 0xffffffff);
     assert_int_equal(guest_get(&f->g, 0x03000000, 1), 0xff); /* I/O ports */
@@ -190,8 +188,9 @@ static void bars_stay_in_the_windows(void **state)
 {
     struct fixture *f = *state;
     static const uint64_t outside[] = {
-        0x1000, 0x30000000, 0x3fff0000, 0x80000000, 0x10000000, 0x7fffffffffff0000,
-        0xffffffffffff0000, HIGH_WINDOW - 0x10000, 2 * HIGH_WINDOW};
+        0x1000,         0x30000000,         0x3fff0000,         0x80000000,
+        0x10000000,     0x7fffffffffff0000, 0xffffffffffff0000, HIGH_WINDOW - 0x10000,
+        2 * HIGH_WINDOW};
     put(f, 1, PCI_REG_COMMAND, PCI_COMMAND_MEMORY, 2);
     for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
         put(f, 1, PCI_REG_BAR0 + 8, (uint32_t)outside[i], 4);
@@ -243,12 +242,12 @@ static void hostile_writes_are_harmless(void **state)
         for (unsigned p = 0; p < 2; p++) {
             const struct pci_function *function = &probes[p]->function;
             for (unsigned b = 0; b < PCI_CONFIG_SIZE; b++)
-                assert_int_equal((function->config[b] ^ function->power_on[b]) &
-                                     ~function->writable[b], 0);
+                assert_int_equal(
+                    (function->config[b] ^ function->power_on[b]) & ~function->writable[b], 0);
             const struct pci_bar *bar = &function->bars[2];
             if (bar->io.mapped)
-                assert_int_equal(bar->io.gpa, load_le64(function->config + PCI_REG_BAR0 + 8) &
-                                                  ~(BAR2_SIZE - 1));
+                assert_int_equal(bar->io.gpa,
+                                 load_le64(function->config + PCI_REG_BAR0 + 8) & ~(BAR2_SIZE - 1));
         }
     }
     assert_int_equal(get(f, 1, 0x48, 2), 0x000d);
@@ -383,10 +382,9 @@ static void the_device_tree_describes_the_bridge(void **state)
     assert_int_equal(cell(fdt, node, "reg", 1), 0x30000000);
     assert_int_equal(cell(fdt, node, "reg", 3), 0x10000000);
     assert_int_equal(cell(fdt, node, "bus-range", 1), 255);
-    static const uint32_t ranges[] = {
-        0x01000000, 0, 0, 0, 0x03000000, 0, 0x10000,
-        0x02000000, 0, 0x40000000, 0, 0x40000000, 0, 0x40000000,
-        0x03000000, 4, 0, 4, 0, 4, 0};
+    static const uint32_t ranges[] = {0x01000000, 0, 0,          0, 0x03000000, 0, 0x10000,
+                                      0x02000000, 0, 0x40000000, 0, 0x40000000, 0, 0x40000000,
+                                      0x03000000, 4, 0,          4, 0,          4, 0};
     for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++)
         assert_int_equal(cell(fdt, node, "ranges", i), ranges[i]);
     static const uint32_t mask[] = {0x1800, 0, 0, 7};
@@ -396,8 +394,8 @@ static void the_device_tree_describes_the_bridge(void **state)
         for (unsigned pin = 1; pin <= 4; pin++) {
             const uint32_t entry[] = {slot << 11, 0, 0, pin, 3, 32 + (slot + pin - 1) % 4};
             for (unsigned i = 0; i < 6; i++)
-                assert_int_equal(cell(fdt, node, "interrupt-map",
-                                      6 * (4 * slot + pin - 1) + i), entry[i]);
+                assert_int_equal(cell(fdt, node, "interrupt-map", 6 * (4 * slot + pin - 1) + i),
+                                 entry[i]);
         }
     }
 

@@ -7,7 +7,7 @@
 
 #include "virtio_guest.h"
 
-#define FEATURE_A (UINT64_C(1) << 3)
+#define FEATURE_A    (UINT64_C(1) << 3)
 #define CONFIG_BYTES 10
 
 struct probe {
@@ -166,8 +166,9 @@ static void configuration_space_reaches_the_registers(void **state)
     assert_int_equal(guest_config_get(g, at + 16, 4), 0x17161514);
 
     /* Targets that do not exist change nothing and read what was written last. */
-    static const uint32_t bad[][3] = {{1, 0, 4}, {0, 2, 4}, {0, 0, 3}, {0, 0, 8}, {0, 0, 0},
-                                      {0, 0x4000, 4}, {0, 0xfffffffc, 4}, {0, 0, 0xffffffff}};
+    static const uint32_t bad[][3] = {{1, 0, 4},          {0, 2, 4},         {0, 0, 3},
+                                      {0, 0, 8},          {0, 0, 0},         {0, 0x4000, 4},
+                                      {0, 0xfffffffc, 4}, {0, 0, 0xffffffff}};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         guest_config_put(g, at + 4, bad[i][0], 1);
         guest_config_put(g, at + 8, bad[i][1], 4);
@@ -216,8 +217,8 @@ static void negotiation_ends_in_activation(void **state)
 {
     struct guest *g = *state;
     guest_map_bar(g);
-    assert_int_equal(guest_offered(g), FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX |
-                                           VIRTIO_F_INDIRECT_DESC);
+    assert_int_equal(guest_offered(g),
+                     FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC);
     guest_set_reg(g, REG_OFFERED_SELECT, 2, 4);
     assert_int_equal(guest_reg(g, REG_OFFERED, 4), 0);
     guest_start(g, FEATURE_A);
@@ -341,7 +342,7 @@ static void notifications_are_coalesced(void **state)
     guest_notify(g, 0);
     guest_notify(g, 1);
     guest_notify(g, 1);
-    guest_set_reg(g, REG_NOTIFY + 8, 0, 2); /* no such queue */
+    guest_set_reg(g, REG_NOTIFY + 8, 0, 2);       /* no such queue */
     assert_int_equal(probe(g)->notifications, 0); /* not on the vCPU's thread */
     guest_pump(g);
     assert_int_equal(probe(g)->notifications, 2);
@@ -497,8 +498,7 @@ static void state_survives_a_round_trip(void **state)
     other->device->ops->quiesce(other->device);
     assert_state_round_trip(&virtio_pci_state, g->device, other->device);
     assert_int_equal(probe(other)->activations, 1);
-    assert_int_equal(probe(other)->features,
-                     FEATURE_A | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1);
+    assert_int_equal(probe(other)->features, FEATURE_A | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1);
     assert_true(probe(other)->pci.virtio.queues[1].event_idx);
     assert_int_equal(other->irq_levels, g->irq_levels);
     assert_int_equal(guest_isr(other), 3);
@@ -548,8 +548,8 @@ static void impossible_states_are_refused(void **state)
         struct error *err = NULL;
         size_t at = 0;
         state_save(&virtio_pci_state, g->device, &buffer);
-        assert_false(state_restore(&virtio_pci_state, other->device, buffer.data, buffer.size,
-                                   &at, &err));
+        assert_false(
+            state_restore(&virtio_pci_state, other->device, buffer.data, buffer.size, &at, &err));
         assert_error(&err, ERROR_USAGE, "the saved state of");
         state_buffer_free(&buffer);
     }

@@ -9,12 +9,12 @@
 
 #include "ring.h"
 
-#define RAM UINT64_C(0x80000000)
-#define RAM_SIZE UINT64_C(0x100000)
-#define SECOND (RAM + RAM_SIZE) /* a region that follows without a gap */
+#define RAM         UINT64_C(0x80000000)
+#define RAM_SIZE    UINT64_C(0x100000)
+#define SECOND      (RAM + RAM_SIZE) /* a region that follows without a gap */
 #define SECOND_SIZE UINT64_C(0x10000)
-#define DATA (RAM + 0x10000)
-#define TABLE (RAM + 0x8000) /* indirect descriptors */
+#define DATA        (RAM + 0x10000)
+#define TABLE       (RAM + 0x8000) /* indirect descriptors */
 
 struct fixture {
     struct mem_space *mem;
@@ -46,8 +46,7 @@ static int setup(void **state)
     struct error *err = NULL;
     f->mem = mem_space_new();
     assert_non_null(mem_add_ram(f->mem, "a", RAM, RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, &err));
-    assert_non_null(
-        mem_add_ram(f->mem, "b", SECOND, SECOND_SIZE, MEM_BACKEND_ANONYMOUS, -1, &err));
+    assert_non_null(mem_add_ram(f->mem, "b", SECOND, SECOND_SIZE, MEM_BACKEND_ANONYMOUS, -1, &err));
     f->ring = ring_at(f->mem, RAM, 8);
     ring_connect(&f->ring, &f->queue);
     f->queue.violation = on_violation;
@@ -120,8 +119,7 @@ static void an_indirect_chain_may_be_longer_than_the_ring(void **state)
 {
     struct fixture *f = *state;
     for (unsigned i = 0; i < VIRTQ_SIZE_MAX; i++)
-        ring_put_desc(f->mem, TABLE, i, DATA + i, 1, i + 1 < VIRTQ_SIZE_MAX ? RING_NEXT : 0,
-                      i + 1);
+        ring_put_desc(f->mem, TABLE, i, DATA + i, 1, i + 1 < VIRTQ_SIZE_MAX ? RING_NEXT : 0, i + 1);
     ring_desc(&f->ring, 0, TABLE, VIRTQ_SIZE_MAX * 16, RING_INDIRECT, 0);
     ring_offer(&f->ring, 0);
     assert_true(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
@@ -185,11 +183,15 @@ static const struct hostile {
     {"a descriptor index is out of range", {{DATA, 1, 0, 0}}, {{0}}, 0xffff},
     {"a descriptor index is out of range", {{DATA, 1, RING_NEXT, 8}}, {{0}}, 0},
     {"a descriptor index is out of range",
-     {{TABLE, 32, RING_INDIRECT, 0}}, {{DATA, 1, RING_NEXT, 2}}, 0},
+     {{TABLE, 32, RING_INDIRECT, 0}},
+     {{DATA, 1, RING_NEXT, 2}},
+     0},
     {"a descriptor chain loops", {{DATA, 1, RING_NEXT, 0}}, {{0}}, 0},
     {"a descriptor chain loops", {{DATA, 1, RING_NEXT, 1}, {DATA, 1, RING_NEXT, 0}}, {{0}}, 1},
     {"a descriptor chain loops",
-     {{TABLE, 32, RING_INDIRECT, 0}}, {{DATA, 1, RING_NEXT, 1}, {DATA, 1, RING_NEXT, 0}}, 0},
+     {{TABLE, 32, RING_INDIRECT, 0}},
+     {{DATA, 1, RING_NEXT, 1}, {DATA, 1, RING_NEXT, 0}},
+     0},
     {"a descriptor chain loops", {{DATA, 0, RING_NEXT, 0}}, {{0}}, 0}, /* without any bytes */
     {"a buffer is outside of memory", {{0, 1, 0, 0}}, {{0}}, 0},
     {"a buffer is outside of memory", {{RAM - 1, 2, 0, 0}}, {{0}}, 0},
@@ -198,23 +200,35 @@ static const struct hostile {
     {"a buffer is outside of memory", {{UINT64_MAX - 1, 0xffffffff, 0, 0}}, {{0}}, 0},
     {"a buffer is outside of memory", {{RAM, 0xffffffff, 0, 0}}, {{0}}, 0},
     {"a readable descriptor follows a writable one",
-     {{DATA, 1, RING_NEXT | RING_WRITE, 1}, {DATA, 1, 0, 0}}, {{0}}, 0},
+     {{DATA, 1, RING_NEXT | RING_WRITE, 1}, {DATA, 1, 0, 0}},
+     {{0}},
+     0},
     {"a readable descriptor follows a writable one",
      {{DATA, 1, RING_NEXT | RING_WRITE, 1}, {TABLE, 16, RING_INDIRECT, 0}},
-     {{DATA, 1, 0, 0}}, 0},
+     {{DATA, 1, 0, 0}},
+     0},
     {"an indirect table contains an indirect descriptor",
-     {{TABLE, 16, RING_INDIRECT, 0}}, {{TABLE, 16, RING_INDIRECT, 0}}, 0},
+     {{TABLE, 16, RING_INDIRECT, 0}},
+     {{TABLE, 16, RING_INDIRECT, 0}},
+     0},
     {"an indirect descriptor has a successor",
-     {{TABLE, 16, RING_INDIRECT | RING_NEXT, 1}, {DATA, 1, 0, 0}}, {{DATA, 1, 0, 0}}, 0},
+     {{TABLE, 16, RING_INDIRECT | RING_NEXT, 1}, {DATA, 1, 0, 0}},
+     {{DATA, 1, 0, 0}},
+     0},
     {"an indirect table has a size that is no multiple of 16",
-     {{TABLE, 0, RING_INDIRECT, 0}}, {{0}}, 0},
+     {{TABLE, 0, RING_INDIRECT, 0}},
+     {{0}},
+     0},
     {"an indirect table has a size that is no multiple of 16",
-     {{TABLE, 24, RING_INDIRECT, 0}}, {{DATA, 1, 0, 0}}, 0},
+     {{TABLE, 24, RING_INDIRECT, 0}},
+     {{DATA, 1, 0, 0}},
+     0},
     {"a descriptor table is outside of memory", {{0x1000, 16, RING_INDIRECT, 0}}, {{0}}, 0},
+    {"a descriptor table is outside of memory", {{UINT64_MAX - 7, 16, RING_INDIRECT, 0}}, {{0}}, 0},
     {"a descriptor table is outside of memory",
-     {{UINT64_MAX - 7, 16, RING_INDIRECT, 0}}, {{0}}, 0},
-    {"a descriptor table is outside of memory",
-     {{UINT64_MAX - 15, 0xfffffff0, RING_INDIRECT, 0}}, {{0}}, 0},
+     {{UINT64_MAX - 15, 0xfffffff0, RING_INDIRECT, 0}},
+     {{0}},
+     0},
 };
 
 static void hostile_descriptors_break_the_queue(void **state)
@@ -298,8 +312,12 @@ static void bad_set_up_is_found(void **state)
     uint64_t *const members[] = {&f->queue.desc, &f->queue.avail, &f->queue.used};
     static const uint64_t alignment[] = {16, 2, 4};
     for (size_t i = 0; i < 3; i++) {
-        const uint64_t bad[] = {RAM + alignment[i] / 2, RAM - alignment[i], UINT64_MAX, 0,
-                                align_down(UINT64_MAX, 16), SECOND - 16,
+        const uint64_t bad[] = {RAM + alignment[i] / 2,
+                                RAM - alignment[i],
+                                UINT64_MAX,
+                                0,
+                                align_down(UINT64_MAX, 16),
+                                SECOND - 16,
                                 SECOND + SECOND_SIZE - 16};
         for (size_t b = 0; b < ARRAY_SIZE(bad); b++) {
             f->queue = good;

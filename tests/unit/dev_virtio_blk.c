@@ -11,7 +11,7 @@
 #include "virtio_guest.h"
 
 #define SECTORS 128u
-#define F_RO (UINT64_C(1) << 5)
+#define F_RO    (UINT64_C(1) << 5)
 #define F_FLUSH (UINT64_C(1) << 9)
 enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8 };
 enum { OK = 0, IOERR = 1, UNSUPP = 2, UNTOUCHED = 0xee };
@@ -39,15 +39,14 @@ static struct fixture *fixture_new(bool read_only, bool deterministic)
         assert_int_equal(write(f->fd, sector, sizeof(sector)), sizeof(sector));
     }
     guest_init(&f->g, deterministic);
-    const struct block_env env = {.loop = f->g.loop, .clock = f->g.env.clock,
-                                  .deterministic = deterministic};
+    const struct block_env env = {
+        .loop = f->g.loop, .clock = f->g.env.clock, .deterministic = deterministic};
     struct error *err = NULL;
-    f->disk = block_new(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only,
-                        &env, &err);
+    f->disk = block_new(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only, &env,
+                        &err);
     assert_no_error(err);
-    guest_plug(&f->g, &device_virtio_blk, &(struct device_params){.id = "disk0",
-                                                                  .disk = f->disk,
-                                                                  .serial = "serial-1"});
+    guest_plug(&f->g, &device_virtio_blk,
+               &(struct device_params){.id = "disk0", .disk = f->disk, .serial = "serial-1"});
     return f;
 }
 
@@ -419,8 +418,8 @@ static void state_survives_a_round_trip(void **state)
     teardown(&other_state);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define READ_ONLY(name) cmocka_unit_test_setup_teardown(name, setup_read_only, teardown)
+#define TEST(name)          cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define READ_ONLY(name)     cmocka_unit_test_setup_teardown(name, setup_read_only, teardown)
 #define DETERMINISTIC(name) cmocka_unit_test_setup_teardown(name, setup_deterministic, teardown)
 
 int main(void)

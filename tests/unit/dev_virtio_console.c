@@ -49,8 +49,8 @@ static int setup(void **state)
     f->chr.write = backend_write;
     f->chr.resume_input = backend_resume;
     guest_init(&f->g, false);
-    guest_plug(&f->g, &device_virtio_console, &(struct device_params){.id = "hvc0",
-                                                                      .chr = &f->chr});
+    guest_plug(&f->g, &device_virtio_console,
+               &(struct device_params){.id = "hvc0", .chr = &f->chr});
     *state = f;
     return 0;
 }
@@ -190,12 +190,9 @@ static void state_survives_a_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(output_reaches_the_backend),
-        TEST(input_fills_buffers_and_waits_for_more),
-        TEST(input_waits_while_paused),
-        TEST(the_terminal_size_is_told),
-        TEST(absurd_requests_are_refused),
-        TEST(empty_buffers_do_not_hang_input),
+        TEST(output_reaches_the_backend),  TEST(input_fills_buffers_and_waits_for_more),
+        TEST(input_waits_while_paused),    TEST(the_terminal_size_is_told),
+        TEST(absurd_requests_are_refused), TEST(empty_buffers_do_not_hang_input),
         TEST(state_survives_a_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
