@@ -27,7 +27,7 @@ struct boot_bytes {
 enum {
     ELF_PHDR = 64,
     ELF_CODE = 0x100,
-    ELF_CODE_SIZE = 32,
+    ELF_CODE_SIZE = 64,
     ELF_SYMTAB = 0x180,
     ELF_STRTAB = 0x1e0,
     ELF_SHDR = 0x200,

@@ -1,0 +1,738 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whole machines in this process, run by small programs: how runs end, guest resets, pauses,
+ * deterministic mode, saved state, and every SBI function with good and bad arguments.
+ */
+#include "support.h"
+
+#include "boot_files.h"
+#include "config/machine.h"
+#include "vm/machine.h"
+
+#include "base/log.h"
+#include "base/loop.h"
+
+#define RAM       VM_RAM_BASE
+#define FINISHER  UINT64_C(0x100000)
+#define DATA_GPA  (RAM + 0x10000) /* where programs leave results: 64 bytes a hart */
+#define TEXT_SIZE 64
+
+struct world {
+    struct machine_config config;
+    struct vm_env env;
+    struct log log;
+    struct char_backend console;
+    char path[32];
+    int fd;
+    struct vm *vm;
+    struct error *err;
+
+    pthread_mutex_t lock; /* what follows: the console is written to by vCPU threads */
+    char text[TEXT_SIZE];
+    unsigned text_size;
+
+    unsigned ends;
+    enum vm_end end;
+    uint32_t code;
+    unsigned quit_after; /* characters, 0: never */
+    unsigned pauses_left;
+    bool with_threads; /* a pause also takes the threads away and brings them back */
+};
+
+static void quit_now(void *opaque)
+{
+    struct world *w = opaque;
+    if (w->ends == 0)
+        vm_quit(w->vm);
+}
+
+static void console_write(struct char_backend *backend, const uint8_t *data, size_t size)
+{
+    struct world *w = CONTAINER_OF(backend, struct world, console);
+    pthread_mutex_lock(&w->lock);
+    for (size_t i = 0; i < size && w->text_size < TEXT_SIZE - 1; i++)
+        w->text[w->text_size++] = (char)data[i];
+    bool enough = w->quit_after > 0 && w->text_size >= w->quit_after;
+    pthread_mutex_unlock(&w->lock);
+    if (enough)
+        loop_post(w->env.loop, quit_now, w);
+}
+
+static void on_end(void *opaque, enum vm_end end, uint32_t code)
+{
+    struct world *w = opaque;
+    w->ends++;
+    w->end = end;
+    w->code = code;
+    loop_quit(w->env.loop, 0);
+}
+
+static void world_open(struct world *w)
+{
+    *w = (struct world){.console = {.write = console_write}, .fd = -1};
+    machine_config_init(&w->config);
+    w->config.memory = 64 * MIB;
+    pthread_mutex_init(&w->lock, NULL);
+    log_init(&w->log, LOG_LEVEL_ERROR, -1, "");
+    w->env = (struct vm_env){.loop = loop_new(&w->err),
+                             .log = &w->log,
+                             .console = &w->console,
+                             .on_end = on_end,
+                             .opaque = w};
+    assert_no_error(w->err);
+}
+
+static void world_close(struct world *w)
+{
+    vm_free(w->vm);
+    loop_free(w->env.loop);
+    machine_config_clear(&w->config);
+    pthread_mutex_destroy(&w->lock);
+    error_free(w->err);
+    if (w->fd >= 0)
+        close(w->fd);
+}
+
+static void world_give(struct world *w, char **member, const void *data, size_t size)
+{
+    w->fd = put_file(data, size, w->path);
+    assert_true(w->fd >= 0);
+    *member = strdup(w->path);
+}
+
+static void world_make(struct world *w)
+{
+    w->vm = vm_new(&w->config, &w->env, &w->err);
+    assert_no_error(w->err);
+    assert_non_null(w->vm);
+    assert_int_equal(vm_state(w->vm), VM_CREATED);
+}
+
+static void world_run(struct world *w)
+{
+    assert_true(vm_start(w->vm, &w->err));
+    loop_run(w->env.loop);
+    assert_int_equal(w->ends, 1);
+}
+
+static uint64_t guest_word(struct world *w, uint64_t gpa)
+{
+    uint8_t bytes[8];
+    assert_true(mem_read(w->vm->mem, gpa, bytes, sizeof(bytes)));
+    return load_le64(bytes);
+}
+
+/* ---- how a run ends ---- */
+
+static const uint32_t finish[] = {
+    0x00100eb7, /* lui t4,0x100: the test finisher */
+    0x00000297, /* auipc t0,0 */
+    0x01c2af03, /* lw t5,28(t0): word 8 */
+    0x01eea023, /* sw t5,0(t4) */
+    0x0000006f, /* j . */
+};
+
+static void finisher_ends_the_run(void **state)
+{
+    static const struct {
+        uint32_t value;
+        enum vm_end end;
+        uint32_t code;
+        enum vm_state state;
+    } cases[] = {
+        {0x5555, VM_END_POWEROFF, 0, VM_STOPPED},
+        {0x00073333, VM_END_EXIT_CODE, 7, VM_STOPPED},
+        {0x7777, VM_END_RESET, 0, VM_STOPPED},
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+        struct world w;
+        uint32_t program[9] = {0};
+        memcpy(program, finish, sizeof(finish));
+        program[8] = cases[i / 2].value;
+        world_open(&w);
+        world_give(&w, &w.config.firmware, program, sizeof(program));
+        w.config.no_reboot = true;
+        w.config.deterministic = i % 2 != 0;
+        w.config.cpus = 3;
+        world_make(&w);
+        world_run(&w);
+        assert_int_equal(w.end, cases[i / 2].end);
+        assert_int_equal(w.code, cases[i / 2].code);
+        assert_int_equal(vm_state(w.vm), cases[i / 2].state);
+        assert_false(vm_resume(w.vm, &w.err)); /* it has ended */
+        assert_error(&w.err, ERROR_USAGE, "stopped");
+        vm_quit(w.vm); /* nothing left to end */
+        assert_int_equal(w.ends, 1);
+        world_close(&w);
+    }
+}
+
+/* A failure that a kernel reports is a crash, not an exit code. */
+static void kernel_failure_is_a_crash(void **state)
+{
+    struct world w;
+    struct boot_bytes kernel;
+    uint32_t program[9] = {0};
+    (void)state;
+    memcpy(program, finish, sizeof(finish));
+    program[8] = 0x00073333;
+    make_image(&kernel, program, sizeof(program));
+    world_open(&w);
+    world_give(&w, &w.config.kernel, kernel.data, kernel.size);
+    world_make(&w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_GUEST_CRASH);
+    assert_int_equal(w.code, 7);
+    assert_int_equal(vm_state(w.vm), VM_FAILED);
+    world_close(&w);
+}
+
+static void wedged_guest_is_a_crash(void **state)
+{
+    struct world w;
+    const uint32_t nothing[4] = {0}; /* illegal, and mtvec is 0, where nothing is */
+    (void)state;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, nothing, sizeof(nothing));
+    world_make(&w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_GUEST_CRASH);
+    assert_int_equal(w.code, 0);
+    world_close(&w);
+}
+
+static void htif_prints_and_exits(void **state)
+{
+    static const uint32_t program[] = {
+        0x00001297, /* auipc t0,0x1: tohost */
+        0x10100313, /* li t1,0x101: console, print */
+        0x03031313, /* slli t1,t1,48 */
+        0x04830313, /* addi t1,t1,'H' */
+        0x0062b023, /* sd t1,0(t0) */
+        0x0402b383, /* 1: ld t2,64(t0): fromhost */
+        0xfe038ee3, /* beqz t2,1b */
+        0x00b00313, /* li t1,5 << 1 | 1 */
+        0x0062b023, /* sd t1,0(t0) */
+        0x0000006f, /* j . */
+    };
+    struct world w;
+    struct boot_bytes elf;
+    (void)state;
+    make_elf(&elf, program, sizeof(program));
+    world_open(&w);
+    world_give(&w, &w.config.firmware, elf.data, elf.size);
+    world_make(&w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_EXIT_CODE);
+    assert_int_equal(w.code, 5);
+    assert_string_equal(w.text, "H");
+    world_close(&w);
+}
+
+/* Each life of the guest prints whether the one before it left a mark in memory. */
+static void reset_forgets_memory(void **state)
+{
+    static const uint32_t program[] = {
+        0x00010297, /* auipc t0,0x10: the mark */
+        0x0002a303, /* lw t1,0(t0) */
+        0x03030313, /* addi t1,t1,'0' */
+        0x100003b7, /* lui t2,0x10000: UART */
+        0x00638023, /* sb t1,0(t2) */
+        0x00100e13, /* li t3,1 */
+        0x01c2a023, /* sw t3,0(t0) */
+        0x00100eb7, /* lui t4,0x100 */
+        0x00007f37, /* lui t5,0x7 */
+        0x777f0f1b, /* addiw t5,t5,0x777: reset */
+        0x01eea023, /* sw t5,0(t4) */
+        0x0000006f, /* j . */
+    };
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct world w;
+        world_open(&w);
+        world_give(&w, &w.config.firmware, program, sizeof(program));
+        w.config.deterministic = i & 1;
+        w.config.ram_backend = i & 2 ? MACHINE_RAM_MEMFD : MACHINE_RAM_ANONYMOUS;
+        w.quit_after = 5;
+        world_make(&w);
+        world_run(&w);
+        assert_int_equal(w.end, VM_END_QUIT);
+        w.text[5] = '\0';
+        assert_string_equal(w.text, "00000");
+        world_close(&w);
+    }
+}
+
+/* ---- deterministic mode ---- */
+
+/* Two harts mix the time they see into a hash, spin and sleep for times that depend on it;
+ * after 200 rounds each hart 0 switches the machine off. */
+static const uint32_t busy[] = {
+    0x00010417, /* auipc s0,0x10 */
+    0x00651293, /* slli t0,a0,6 */
+    0x00540433, /* add s0,s0,t0: DATA_GPA + 64 * hart */
+    0x020044b7, /* lui s1,0x2004 */
+    0x00351293, /* slli t0,a0,3 */
+    0x005484b3, /* add s1,s1,t0: mtimecmp */
+    0x08000293, /* li t0,0x80 */
+    0x30429073, /* csrw mie,t0: wfi wakes for the timer, mstatus.MIE stays off */
+    0x00050913, /* mv s2,a0: the hash */
+    0x0c800993, /* li s3,200: rounds */
+    0x02100a13, /* li s4,33 */
+    0xc01022f3, /* 1: rdtime t0 */
+    0x03490933, /* mul s2,s2,s4 */
+    0x00590933, /* add s2,s2,t0 */
+    0x3ff97313, /* andi t1,s2,1023 */
+    0x1f430313, /* addi t1,t1,500 */
+    0xfff30313, /* 2: addi t1,t1,-1 */
+    0xfe031ee3, /* bnez t1,2b */
+    0xc01022f3, /* rdtime t0 */
+    0x04628293, /* addi t0,t0,70 */
+    0x0054b023, /* sd t0,0(s1) */
+    0x10500073, /* wfi */
+    0x01243023, /* sd s2,0(s0) */
+    0xfff98993, /* addi s3,s3,-1 */
+    0xfc0996e3, /* bnez s3,1b */
+    0x00100293, /* li t0,1 */
+    0x00543423, /* sd t0,8(s0): done */
+    0x02051263, /* bnez a0,4f */
+    0x00010317, /* auipc t1,0x10 */
+    0xfd830313, /* addi t1,t1,-40: hart 1's "done" */
+    0x00033283, /* 3: ld t0,0(t1) */
+    0xfe028ee3, /* beqz t0,3b */
+    0x00100eb7, /* lui t4,0x100 */
+    0x00005f37, /* lui t5,0x5 */
+    0x555f0f13, /* addi t5,t5,0x555 */
+    0x01eea023, /* sw t5,0(t4) */
+    0x10500073, /* 4: wfi */
+    0xffdff06f, /* j 4b */
+};
+
+/* Everything a machine consists of, as one number. */
+static uint64_t machine_hash(struct vm *vm)
+{
+    struct state_buffer buffer = {0};
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    vm_save_state(vm, &buffer);
+    for (size_t i = 0; i < buffer.size; i++)
+        hash = (hash ^ buffer.data[i]) * UINT64_C(0x100000001b3);
+    for (uint64_t at = 0; at < vm->ram->size; at += 8) {
+        uint64_t word = load_le64(vm->ram->host + at);
+        hash = (hash ^ word) * UINT64_C(0x100000001b3);
+    }
+    state_buffer_free(&buffer);
+    return hash;
+}
+
+static void pause_again(void *opaque)
+{
+    struct world *w = opaque;
+    if (w->ends > 0 || w->pauses_left == 0)
+        return;
+    w->pauses_left--;
+    assert_true(vm_pause(w->vm, &w->err));
+    assert_int_equal(vm_state(w->vm), VM_PAUSED);
+    struct vm_status before, after;
+    vm_get_status(w->vm, &before);
+    if (w->with_threads) {
+        vm_threads_stop(w->vm);
+        assert_true(vm_threads_start(w->vm, &w->err));
+    }
+    vm_get_status(w->vm, &after);
+    assert_true(before.retired == after.retired);
+    assert_true(before.virtual_time_ns == after.virtual_time_ns);
+    assert_true(vm_resume(w->vm, &w->err));
+    loop_post(w->env.loop, pause_again, w);
+}
+
+static void open_busy(struct world *w, uint64_t seed)
+{
+    world_open(w);
+    world_give(w, &w->config.firmware, busy, sizeof(busy));
+    w->config.deterministic = true;
+    w->config.cpus = 2;
+    w->config.seed = seed;
+    world_make(w);
+}
+
+static uint64_t run_busy(uint64_t seed, unsigned pauses, bool with_threads)
+{
+    struct world w;
+    open_busy(&w, seed);
+    w.pauses_left = pauses;
+    w.with_threads = with_threads;
+    loop_post(w.env.loop, pause_again, &w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_POWEROFF);
+    if (pauses > 0)
+        assert_true(w.pauses_left < pauses);
+    uint64_t hash = machine_hash(w.vm);
+    assert_true(guest_word(&w, DATA_GPA) != guest_word(&w, DATA_GPA + 64));
+    world_close(&w);
+    return hash;
+}
+
+static void runs_are_equal(void **state)
+{
+    (void)state;
+    uint64_t first = run_busy(1, 0, false);
+    assert_true(run_busy(1, 0, false) == first);
+    assert_true(run_busy(1, 1000, false) == first); /* wherever it is paused */
+    assert_true(run_busy(1, 20, true) == first);
+    assert_true(run_busy(2, 0, false) != first); /* the guest's entropy is another */
+}
+
+static void pauses_while_real(void **state)
+{
+    struct world w;
+    (void)state;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, busy, sizeof(busy));
+    w.config.cpus = 2;
+    world_make(&w);
+    w.pauses_left = 200;
+    w.with_threads = true;
+    loop_post(w.env.loop, pause_again, &w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_POWEROFF);
+    world_close(&w);
+}
+
+/* ---- saved state ---- */
+
+struct saved {
+    struct state_buffer state;
+    uint8_t *ram;
+};
+
+static void save_and_quit(void *opaque)
+{
+    struct world *w = opaque;
+    struct vm_status status;
+    vm_get_status(w->vm, &status);
+    assert_int_equal(status.state, VM_RUNNING);
+    if (status.retired < 100000) { /* let it get somewhere */
+        loop_post(w->env.loop, save_and_quit, w);
+        return;
+    }
+    assert_true(vm_pause(w->vm, &w->err));
+    vm_quit(w->vm);
+}
+
+static void state_moves_to_another_machine(void **state)
+{
+    struct world w, other;
+    struct saved saved = {0};
+    (void)state;
+    uint64_t whole = run_busy(1, 0, false);
+
+    open_busy(&w, 1);
+    loop_post(w.env.loop, save_and_quit, &w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_QUIT);
+    vm_save_state(w.vm, &saved.state);
+    saved.ram = malloc(w.vm->ram->size);
+    memcpy(saved.ram, w.vm->ram->host, w.vm->ram->size);
+    world_close(&w);
+
+    open_busy(&other, 99); /* its own seed is forgotten too */
+    assert_true(vm_restore_state(other.vm, saved.state.data, saved.state.size, &other.err));
+    memcpy(other.vm->ram->host, saved.ram, other.vm->ram->size);
+    struct state_buffer again = {0};
+    vm_save_state(other.vm, &again);
+    assert_int_equal(again.size, saved.state.size);
+    assert_memory_equal(again.data, saved.state.data, again.size);
+    world_run(&other);
+    assert_true(machine_hash(other.vm) == whole);
+    world_close(&other);
+
+    state_buffer_free(&again);
+    state_buffer_free(&saved.state);
+    free(saved.ram);
+}
+
+static void damaged_state_is_refused(void **state)
+{
+    struct world w;
+    struct state_buffer buffer = {0};
+    uint64_t seed = 7;
+    (void)state;
+    open_busy(&w, 1);
+    vm_save_state(w.vm, &buffer);
+    for (size_t size = 0; size < buffer.size; size += 1 + buffer.size / 97) {
+        assert_false(vm_restore_state(w.vm, buffer.data, size, &w.err));
+        assert_non_null(w.err);
+        error_free(w.err);
+        w.err = NULL;
+    }
+    for (unsigned long i = tier_count(2000, 100000); i > 0; i--) {
+        uint64_t random = random_next(&seed);
+        size_t at = (size_t)(random >> 8) % buffer.size;
+        uint8_t good = buffer.data[at];
+        buffer.data[at] ^= (uint8_t)(1 + random % 255);
+        if (!vm_restore_state(w.vm, buffer.data, buffer.size, &w.err))
+            error_free(w.err); /* whatever it accepts must not do harm: sanitizers look on */
+        w.err = NULL;
+        buffer.data[at] = good;
+    }
+    assert_true(vm_restore_state(w.vm, buffer.data, buffer.size, &w.err));
+    state_buffer_free(&buffer);
+    world_close(&w);
+}
+
+/* ---- SBI ---- */
+
+/* At the image's start + 64: carries out the calls at + 0x800 and notes their results. */
+static const uint32_t caller[] = {
+    0x02200293, /* li t0,0x22 */
+    0x10429073, /* csrw sie,t0: what ends a suspend; sstatus.SIE stays off */
+    0x00000417, /* auipc s0,0 */
+    0x7b840413, /* addi s0,s0,0x7b8 */
+    0x00043883, /* 1: ld a7,0(s0) */
+    0x00843803, /* ld a6,8(s0) */
+    0x01043503, /* ld a0,16(s0) */
+    0x01843583, /* ld a1,24(s0) */
+    0x02043603, /* ld a2,32(s0) */
+    0x02843683, /* ld a3,40(s0) */
+    0x03043703, /* ld a4,48(s0) */
+    0x03843783, /* ld a5,56(s0) */
+    0x00000073, /* ecall */
+    0x04a43023, /* sd a0,64(s0) */
+    0x04b43423, /* sd a1,72(s0) */
+    0x05040413, /* addi s0,s0,80 */
+    0xfd1ff06f, /* j 1b */
+};
+
+/* At + 0x100: a hart that begins notes a0, a1 and satp | sstatus.SIE at + 0x600 + 64 * hart,
+ * and makes the call that stands behind them. */
+static const uint32_t beginner[] = {
+    0x00000417, /* auipc s0,0 */
+    0x50040413, /* addi s0,s0,0x500 */
+    0x00651393, /* slli t2,a0,6 */
+    0x00740433, /* add s0,s0,t2 */
+    0x180022f3, /* csrr t0,satp */
+    0x10002373, /* csrr t1,sstatus */
+    0x00237313, /* andi t1,t1,2 */
+    0x0062e2b3, /* or t0,t0,t1 */
+    0x00a43023, /* sd a0,0(s0) */
+    0x00b43423, /* sd a1,8(s0) */
+    0x00543823, /* sd t0,16(s0) */
+    0x02043883, /* ld a7,32(s0) */
+    0x02843803, /* ld a6,40(s0) */
+    0x03043503, /* ld a0,48(s0) */
+    0x03843583, /* ld a1,56(s0) */
+    0x00000073, /* ecall */
+    0x01143c23, /* sd a7,24(s0): it returned */
+    0x0000006f, /* j . */
+};
+
+enum { CALLS_AT = 0x800, CALL_BYTES = 80, BEGINNER_AT = 0x100, NOTES_AT = 0x600 };
+#define IMAGE   (RAM + 2 * MIB)
+#define TEXT_AT (IMAGE + 0x7c0)
+#define MASK_AT (IMAGE + 0x7e0)
+#define ALL     UINT64_MAX
+
+enum {
+    BASE = 0x10,
+    TIME = 0x54494d45,
+    IPI = 0x735049,
+    RFENCE = 0x52464e43,
+    HSM = 0x48534d,
+    SRST = 0x53525354,
+    DBCN = 0x4442434e
+};
+enum { OK = 0, UNSUPPORTED = -2, PARAM = -3, ADDRESS = -5, AVAILABLE = -6 };
+
+struct call {
+    uint64_t extension, function, args[3];
+    int64_t error;
+    uint64_t value;
+};
+
+static const struct call calls[] = {
+    {BASE, 0, {0}, OK, 2 << 24},
+    {BASE, 3, {BASE}, OK, 1},
+    {BASE, 3, {TIME}, OK, 1},
+    {BASE, 3, {IPI}, OK, 1},
+    {BASE, 3, {RFENCE}, OK, 1},
+    {BASE, 3, {HSM}, OK, 1},
+    {BASE, 3, {SRST}, OK, 1},
+    {BASE, 3, {DBCN}, OK, 1},
+    {BASE, 3, {1}, OK, 1},          /* legacy console */
+    {BASE, 3, {0x504d55}, OK, 0},   /* PMU */
+    {BASE, 3, {0x53555350}, OK, 0}, /* SUSP */
+    {BASE, 3, {0x4e41434c}, OK, 0}, /* NACL */
+    {BASE, 3, {9}, OK, 0},          /* the legacy space ends at 8 */
+    {BASE, 7, {0}, UNSUPPORTED, 0},
+    {0x504d55, 0, {0}, UNSUPPORTED, 0},
+    {UINT64_MAX, 0, {0}, UNSUPPORTED, 0},
+    {TIME, 1, {0}, UNSUPPORTED, 0},
+    {TIME, 0, {ALL}, OK, 0},
+    /* a hart mask names harts that exist, or none (SBI §3.1) */
+    {IPI, 0, {1, 0}, OK, 0},
+    {IPI, 0, {3, 0}, OK, 0},
+    {3, 0, {0, 0x77}, OK, 0x77}, /* the legacy call that clears it */
+    {IPI, 0, {0, ALL}, OK, 0},   /* everybody, this hart too: see the suspend below */
+    {IPI, 0, {4, 0}, PARAM, 0},
+    {IPI, 0, {2, 1}, PARAM, 0},
+    {IPI, 0, {1, 2}, PARAM, 0},
+    {IPI, 0, {UINT64_C(1) << 63, 0}, PARAM, 0},
+    {IPI, 0, {1, ALL - 1}, PARAM, 0},
+    {IPI, 1, {0, 0}, UNSUPPORTED, 0},
+    {RFENCE, 0, {3, 0}, OK, 0},
+    {RFENCE, 1, {ALL, ALL, 0x1000}, OK, 0},
+    {RFENCE, 2, {1, 0, 0}, OK, 0},
+    {RFENCE, 0, {4, 0}, PARAM, 0},
+    {RFENCE, 1, {1, 9}, PARAM, 0},
+    {RFENCE, 3, {1, 0}, UNSUPPORTED, 0}, /* no hypervisor extension */
+    {RFENCE, 7, {1, 0}, UNSUPPORTED, 0},
+    /* harts: one is started, the other stopped */
+    {HSM, 2, {0}, OK, 0},
+    {HSM, 2, {1}, OK, 1},
+    {HSM, 2, {2}, PARAM, 0},
+    {HSM, 2, {ALL}, PARAM, 0},
+    {HSM, 0, {0, IMAGE + BEGINNER_AT, 0}, AVAILABLE, 0},
+    {HSM, 0, {2, IMAGE + BEGINNER_AT, 0}, PARAM, 0},
+    {HSM, 0, {1, 0x1000, 0}, ADDRESS, 0},
+    {HSM, 0, {1, FINISHER, 0}, ADDRESS, 0},
+    {HSM, 0, {1, RAM + 64 * MIB, 0}, ADDRESS, 0},
+    {HSM, 0, {1, IMAGE + BEGINNER_AT + 1, 0}, ADDRESS, 0},
+    {HSM, 3, {1, 0, 0}, PARAM, 0},
+    {HSM, 3, {0x0fffffff, 0, 0}, PARAM, 0},
+    {HSM, 3, {0x10000000, 0, 0}, UNSUPPORTED, 0},
+    {HSM, 3, {0x80000000, 0x1000, 0}, ADDRESS, 0},
+    {HSM, 3, {0, 0, 0}, OK, 0}, /* over at once: there is an IPI */
+    {HSM, 4, {0}, UNSUPPORTED, 0},
+    {HSM, 0, {1, IMAGE + BEGINNER_AT, 0xabcdef}, OK, 0},
+    {HSM, 0, {1, IMAGE + BEGINNER_AT, 0xabcdef}, AVAILABLE, 0}, /* start pending */
+    {3, 0, {0, 0x77}, OK, 0x77},                                /* clears the IPI */
+    {TIME, 0, {100000}, OK, 0},
+    {HSM, 3, {0, 0, 0}, OK, 0}, /* until the timer; the other hart has stopped by then */
+    {HSM, 2, {1}, OK, 1},
+    {SRST, 0, {3, 0}, PARAM, 0},
+    {SRST, 0, {0, 2}, PARAM, 0},
+    {SRST, 0, {0xf0000000, 0}, UNSUPPORTED, 0},
+    {SRST, 1, {0, 0}, UNSUPPORTED, 0},
+    {DBCN, 0, {5, TEXT_AT, 0}, OK, 5},
+    {DBCN, 0, {0, TEXT_AT, 0}, OK, 0},
+    {DBCN, 0, {5, TEXT_AT, 1}, PARAM, 0},
+    {DBCN, 0, {5, 0x1000, 0}, PARAM, 0},
+    {DBCN, 0, {5, FINISHER, 0}, PARAM, 0},
+    {DBCN, 0, {5, RAM + 64 * MIB - 4, 0}, PARAM, 0},
+    {DBCN, 0, {5, ALL - 1, 0}, PARAM, 0},
+    {DBCN, 1, {5, IMAGE + 0x7f0, 0}, OK, 0}, /* nobody typed anything */
+    {DBCN, 1, {5, FINISHER, 0}, PARAM, 0},
+    {DBCN, 2, {'!'}, OK, 0},
+    {DBCN, 3, {0}, UNSUPPORTED, 0},
+    /* legacy calls leave a1 alone */
+    {1, 0, {'?', 0x77}, OK, 0x77},
+    {2, 0, {0, 0x77}, -1, 0x77},
+    {4, 0, {0, 0x77}, OK, 0x77},
+    {4, 0, {MASK_AT, 0x77}, OK, 0x77},
+    {4, 0, {0x10, 0x77}, ADDRESS, 0x77},
+    {5, 0, {MASK_AT, 0x77}, OK, 0x77},
+    {6, 0, {MASK_AT, 0x77}, OK, 0x77},
+    {7, 0, {0x10, 0x77}, ADDRESS, 0x77},
+    {0, 0, {200000, 0x77}, OK, 0x77},
+    {3, 0, {0, 0x77}, OK, 0x77},
+    /* begins again as another hart would, and switches the machine off */
+    {HSM, 3, {0x80000000, IMAGE + BEGINNER_AT, 0x123456}, OK, 0},
+};
+
+static void make_caller(uint8_t *file, size_t size)
+{
+    struct boot_bytes image;
+    make_image(&image, caller, sizeof(caller));
+    memcpy(file, image.data, image.size);
+    memcpy(file + BEGINNER_AT, beginner, sizeof(beginner));
+    memcpy(file + (TEXT_AT - IMAGE), "hello", 5);
+    store_le64(file + (MASK_AT - IMAGE), 3);
+    const uint64_t then[2][3] = {{SRST, 0, 0}, {HSM, 1, 0}}; /* off; hart stop */
+    for (unsigned hart = 0; hart < 2; hart++)
+        for (unsigned i = 0; i < 3; i++)
+            store_le64(file + NOTES_AT + 64 * hart + 32 + 8 * i, then[hart][i]);
+    for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+        uint8_t *at = file + CALLS_AT + CALL_BYTES * i;
+        assert_true(at + CALL_BYTES <= file + size);
+        store_le64(at, calls[i].extension);
+        store_le64(at + 8, calls[i].function);
+        for (unsigned arg = 0; arg < 3; arg++)
+            store_le64(at + 16 + 8 * arg, calls[i].args[arg]);
+        store_le64(at + 64, 0xdead); /* results of a call that was never made */
+    }
+}
+
+static void every_sbi_call(void **state)
+{
+    static uint8_t file[CALLS_AT + CALL_BYTES * ARRAY_SIZE(calls)];
+    (void)state;
+    make_caller(file, sizeof(file));
+    struct world w;
+    world_open(&w);
+    world_give(&w, &w.config.kernel, file, sizeof(file));
+    /* Deterministic: a hart that is started does not run before the starter's turn ends. */
+    w.config.deterministic = true;
+    w.config.cpus = 2;
+    world_make(&w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_POWEROFF);
+    for (size_t i = 0; i + 1 < ARRAY_SIZE(calls); i++) { /* the last does not return */
+        int64_t error = (int64_t)guest_word(&w, IMAGE + CALLS_AT + CALL_BYTES * i + 64);
+        uint64_t value = guest_word(&w, IMAGE + CALLS_AT + CALL_BYTES * i + 72);
+        if (error != calls[i].error || value != calls[i].value)
+            fail_msg("call %zu (%#llx, %llu): error %lld, value %#llx; not %lld, %#llx", i,
+                     (unsigned long long)calls[i].extension, (unsigned long long)calls[i].function,
+                     (long long)error, (unsigned long long)value, (long long)calls[i].error,
+                     (unsigned long long)calls[i].value);
+    }
+    assert_string_equal(w.text, "hello!?");
+    static const uint64_t opaque[] = {0x123456, 0xabcdef};
+    for (unsigned hart = 0; hart < 2; hart++) {
+        uint64_t notes = IMAGE + NOTES_AT + 64 * hart;
+        assert_true(guest_word(&w, notes) == hart);
+        assert_true(guest_word(&w, notes + 8) == opaque[hart]);
+        assert_true(guest_word(&w, notes + 16) == 0);
+        assert_true(guest_word(&w, notes + 24) == 0); /* neither call returned */
+    }
+    world_close(&w);
+}
+
+/* ---- what vm_new() refuses ---- */
+
+static void impossible_machines_are_refused(void **state)
+{
+    struct world w;
+    (void)state;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, finish, sizeof(finish));
+    free(w.config.engine);
+    w.config.engine = strdup("warp");
+    assert_null(vm_new(&w.config, &w.env, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "warp");
+    free(w.config.engine);
+    w.config.engine = strdup("interp");
+    w.config.disks[0].path = strdup("/nonexistent/disk");
+    w.config.disk_count = 1;
+    assert_null(vm_new(&w.config, &w.env, &w.err));
+    assert_error(&w.err, ERROR_HOST, "/nonexistent/disk");
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finisher_ends_the_run),
+        cmocka_unit_test(kernel_failure_is_a_crash),
+        cmocka_unit_test(wedged_guest_is_a_crash),
+        cmocka_unit_test(htif_prints_and_exits),
+        cmocka_unit_test(reset_forgets_memory),
+        cmocka_unit_test(runs_are_equal),
+        cmocka_unit_test(pauses_while_real),
+        cmocka_unit_test(state_moves_to_another_machine),
+        cmocka_unit_test(damaged_state_is_refused),
+        cmocka_unit_test(every_sbi_call),
+        cmocka_unit_test(impossible_machines_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
