@@ -8,6 +8,7 @@ or written; of its configuration only proxies and the like apply (they come in b
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +20,7 @@ ARCHITECTURE = "riscv64"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Suites that Debian's main archive has: how one recognises it among a machine's sources.
 DEBIAN_SUITES = {"bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
+SCHEMES = r"(https?|ftp|file|copy|tor\+https?):"
 
 CONFIG = """\
 Dir::State "{dir}/state";
@@ -89,7 +91,11 @@ class Archive:
             raise Failure(f"Debian's keyring {keyring} is missing, so no signature can be checked; "
                           "install it with: apt-get install debian-archive-keyring")
         if not self._update([required], keyring):
-            keyring = self._explain_update(required, keyring)
+            keyring, current = self._explain_update(required, keyring)
+            if not current:
+                self._write_sources([required, *optional], keyring)
+                self.sources, self.ready = [required, *optional], True
+                return
         # Updates come on top where the machine itself uses them; a suite whose index does not match
         # its signed Release file (a mirror out of step) must not be used, and must not be fatal.
         accepted = [required]
@@ -97,8 +103,9 @@ class Archive:
             if self._update(accepted + [source], keyring):
                 accepted.append(source)
             else:
-                self.progress.note(f"warning: {source[1]} is unusable at {without_password(source)} "
-                                   f"({self._last_error()}); going on without it")
+                where = f"{source[1]} at {without_password(source)}"
+                self.progress.note(f"warning: {where} cannot be used ({self._last_error()}); "
+                                   "going on without it")
         if accepted[-1:] != (optional or [required])[-1:]:
             self._write_sources(accepted, keyring)
         self.sources = accepted
@@ -123,11 +130,14 @@ class Archive:
         return errors[0][3:] if errors else "apt-get update failed"
 
     def _explain_update(self, required, keyring):
-        """The archive could not be refreshed: a newer keyring, old lists, or a sentence."""
+        """The archive could not be refreshed: (keyring, True) with a newer keyring,
+        (keyring, False) with the lists of the last time, or a sentence."""
         if "NO_PUBKEY" in self.update_log or "EXPKEYSIG" in self.update_log:
-            newer = self._newer_keyring()
+            newer = None if os.environ.get("TRAPEZE_KEYRING") else self._newer_keyring()
             if newer and self._update([required], newer):
-                return newer
+                self.progress.note(f"{keyring} is too old; using the newer one that this machine's "
+                                   "own apt sources vouch for")
+                return newer, True
             raise Failure(f"the signature of {RELEASE_TITLE} cannot be checked with {keyring}: "
                           "it lacks that release's keys; install the newest debian-archive-keyring "
                           "(apt-get update && apt-get install debian-archive-keyring) "
@@ -135,19 +145,20 @@ class Archive:
         if self._has_lists():
             self.progress.note(f"warning: the archive cannot be reached ({self._last_error()}); "
                                "using the package lists of the last time")
-            return keyring
+            return keyring, False
         raise Failure(f"the package lists of {RELEASE_TITLE} cannot be had from "
                       f"{without_password(required)}: {self._last_error()}\n"
-                      "Check the network, or set TRAPEZE_MIRROR to another mirror of Debian's archive")
+                      "Check the network, or set TRAPEZE_MIRROR to another mirror of Debian")
 
     def _has_lists(self):
-        done = subprocess.run([tool("apt-cache"), "-c", self._config(), "show", "linux-image-riscv64"],
+        done = subprocess.run([tool("apt-cache"), "-c", self._config(), "show",
+                               "linux-image-riscv64"],
                               env=environment(), stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
         return done.returncode == 0
 
     def _newer_keyring(self):
-        """The keyring package as the machine's own, verified apt sources have it now; None if none."""
+        """The keyring as the machine's own, verified apt sources have it now, or None."""
         target = os.path.join(self.dir, "keyring")
         os.makedirs(target, exist_ok=True)
         try:
@@ -266,43 +277,40 @@ def without_password(source):
 
 def find_sources():
     """((uri, suite) of the release, [(uri, suite) of its updates]): from TRAPEZE_MIRROR, from the
-    machine's apt configuration (either format: apt itself reads it), or a bootstrap tool's default."""
+    machine's apt configuration (apt itself reads its formats), or a bootstrap tool's default."""
     chosen = os.environ.get("TRAPEZE_MIRROR")
     if chosen:
-        if not re.match(r"(https?|ftp|file|copy)://?\S+$", chosen):
+        if not re.match(SCHEMES + r"/\S+$", chosen):
             raise Failure(f"TRAPEZE_MIRROR is '{chosen}', which is not the URI of a Debian archive "
                           "(http://, https:// or file:/)")
         return (chosen, RELEASE), []
-    main, extra = None, {}
-    listing = run("apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)",
-                  "Created-By: Packages", error="the machine's apt configuration cannot be read")
+    mains, extra = [], {}
+    # Without --no-release-info apt names nothing on a machine that has no package lists yet.
+    listing = run("apt-get", "indextargets", "--no-release-info", "--format",
+                  "$(REPO_URI)|$(RELEASE)|$(COMPONENT)", "Created-By: Packages",
+                  error="the machine's apt configuration cannot be read")
     for line in listing.splitlines():
         uri, suite, component = (line.split("|") + ["", ""])[:3]
-        if component != "main" or not re.match(r"(https?|ftp|file|copy|tor\+https?):", uri):
-            continue
         base, _, kind = suite.partition("-")
-        if base not in DEBIAN_SUITES:
+        if component != "main" or base not in DEBIAN_SUITES or not re.match(SCHEMES, uri):
             continue
-        # A third party may name its suites like Debian's; Debian's own archive ends in /debian,
-        # or is what the machine's base suite comes from.
-        if not kind and (main is None or "/debian" not in main and "/debian" in uri):
-            main = uri
+        if not kind:
+            mains.append(uri)
         elif kind in ("updates", "security"):
             extra.setdefault(kind, uri)
-    if main is None:
-        main = tool_default()
+    # Third parties may name their suites like Debian's, but mirrors of Debian end in /debian.
+    main = max(mains, key=lambda uri: uri.endswith("/debian/"), default=None) or tool_default()
     return (main, RELEASE), [(uri, f"{RELEASE}-{kind}") for kind, uri in sorted(extra.items())]
 
 
 def tool_default():
     """The default archive of mmdebstrap or debootstrap, on a machine that is not Debian."""
-    import shutil
     for name in ("debootstrap", "mmdebstrap"):
         path = shutil.which(name, path=environment()["PATH"])
         if not path:
             continue
         with open(path, errors="replace") as script:
-            found = re.search(r"""(?:DEF_MIRROR=|\$mirror\s*=\s*)["'](https?://[^"'\s]+/debian)["']""",
+            found = re.search(r"(?:DEF_MIRROR=|\$mirror\s*=\s*)[\"'](https?://[^\"'\s]+/debian)",
                               script.read())
         if found:
             return found.group(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cache directory: one lock, stages named by a hash of their inputs, images published by rename.
+"""The cache directory: one lock, stages named by their inputs' hash, images published by rename.
 
 Invariant: a directory under images/ or a stage under work/ without the suffix ".part" is complete.
 Whatever carries that suffix belongs to the holder of the lock and is removed by the next one.
@@ -75,7 +75,7 @@ class Cache:
     def require_space(self, mib, what):
         free = shutil.disk_usage(self.root).free >> 20
         if free < mib:
-            raise Failure(f"{what} needs about {mib} MiB in {self.root}, where {free} MiB are free; "
+            raise Failure(f"{what} needs about {mib} MiB in {self.root}, which has {free} MiB; "
                           "free some space or set TRAPEZE_CACHE to another file system")
 
     def stage(self, name, key, make):

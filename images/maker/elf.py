@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Takes the assembler's local labels out of a kernel module's symbol table.
 
-Because of linker relaxation RISC-V objects carry a symbol for every label (ext4: 215 000, 5.5 of its
-7 MB); the kernel would keep them all in memory and walk them several times. Only what no relocation
-uses goes; functions and objects stay, so that traces name them. Layout: ELF-64 specification.
+Because of linker relaxation RISC-V objects carry a symbol for every label (ext4: 215 000, 5.5 of
+its 7 MB); the kernel would keep them all in memory and walk them several times. Only what no
+relocation uses goes; functions and objects stay, so that traces name them. Layout: ELF-64 specification.
 """
 import struct
 

@@ -6,12 +6,13 @@ import selectors
 import shutil
 import subprocess
 
-from .host import EXIT_GUEST, Failure, run, tool
+from .host import EXIT_GUEST, Failure, run
 from .rootfs import WORK_DIR, read_file
 
 MEMORY = "1024M"
 APPEND = ("console=ttyS0 quiet root=LABEL=trapeze-root rw panic=-1 "
           f"init=/{WORK_DIR}/first-boot")
+LONGEST_LINE = 4096  # of the guest's console: what is longer is no status line
 SILENCE = 900  # seconds without a byte from the guest after which it is given up
 
 
@@ -40,8 +41,10 @@ def configure(progress, trapeze, kernel, initrd, unpacked, directory, total):
     with open(log_path, "wb") as log:
         status, said = watch(progress, command, log, total)
     if status != 0:
-        raise Failure(f"trapeze failed with status {status} while the guest configured its "
-                      f"packages: {said}; the whole console is in {log_path}", EXIT_GUEST)
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise Failure(f"trapeze failed with {how} while the guest configured its packages"
+                      + (f" ({said})" if said else "") + f"; the whole console is in {log_path}",
+                      EXIT_GUEST)
     verify(progress, image, log_path)
     return image
 
@@ -64,7 +67,7 @@ def watch(progress, command, log, total):
                     break
                 log.write(data)
                 log.flush()
-                *lines, pending = (pending + data).split(b"\n")
+                *lines, pending = (pending[-LONGEST_LINE:] + data).split(b"\n")
                 for line in lines:
                     last = show(progress, line.decode(errors="replace").strip(), installed,
                                 total) or last

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the builder asks of the host: running tools, talking to the person, failing with a sentence."""
+"""What the builder asks of the host: to run tools, to show progress, to fail with a sentence."""
 import os
 import shutil
 import signal
@@ -44,7 +44,7 @@ def environment():
 
 
 def run(*argv, error, **options):
-    """Runs a tool to its end and returns its standard output; `error` opens the failure sentence."""
+    """Runs a tool and returns its standard output; `error` opens the failure sentence."""
     done = subprocess.run([tool(argv[0]), *argv[1:]], env=environment(), text=True,
                           stdin=options.pop("stdin", subprocess.DEVNULL),
                           stdout=options.pop("stdout", subprocess.PIPE),
@@ -57,7 +57,7 @@ def run(*argv, error, **options):
 
 
 class Progress:
-    """Progress on standard error: redrawn on a terminal, else one line per step and now and then."""
+    """Progress on standard error: redrawn on a terminal, else a line per step and now and then."""
 
     PLAIN_INTERVAL = 10  # seconds between lines when nothing can be redrawn
 

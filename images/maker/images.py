@@ -8,8 +8,8 @@ from .cache import digest, remove
 
 NAMES = ["tiny", "debian"]
 FORMAT = 1
-# Debian's own list of security modules (CONFIG_LSM) without bpf: as soon as it is there systemd parses
-# the kernel's type information for a restriction that no unit of ours uses, 0.7 G instructions a boot.
+# Debian's own list of security modules (CONFIG_LSM) without bpf: where that is, systemd parses the
+# kernel's type information for a restriction that no unit of ours uses, 0.7 G instructions a boot.
 DEBIAN_APPEND = [f"root=LABEL={rootfs.LABEL}", "rw", "console=ttyS0",
                  "lsm=landlock,lockdown,yama,loadpin,safesetid,ipe,apparmor"]
 GUEST_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "guest")
@@ -73,8 +73,8 @@ def overlay_files():
 
 
 def manifest(name, title, append, **keys):
-    return {"format": FORMAT, "recipe": recipe(name), "name": name, "title": title, "isa": "riscv64",
-            "kernel": "Image", "initrd": "initrd", "append": append, **keys}
+    return {"format": FORMAT, "recipe": recipe(name), "name": name, "title": title,
+            "isa": "riscv64", "kernel": "Image", "initrd": "initrd", "append": append, **keys}
 
 
 def build_kernel(cache, progress, archive, _options):

@@ -44,9 +44,9 @@ SIGNATURE_END = b"~Module signature appended~\n"
 def read_module(path):
     """A module as the guest loads it: inflated, without labels, without its signature.
 
-    ext4 and what it needs are 9 MB (relaxation makes RISC-V objects large); the kernel hashes a signed
-    module with 130 instructions per byte, over 1 G instructions before the root disk is there. The
-    package's own signature has been checked on the host, and the disk holds the signed modules."""
+    ext4 and what it needs are 9 MB; the kernel hashes a signed module at 130 instructions a byte,
+    which is over 1 G before the root disk is there. The package's own signature has been checked
+    on the host, and the disk holds the signed modules. The kernel notes it: taint flag E."""
     with open(path, "rb") as file:
         data = file.read()
     if path.endswith(".xz"):

@@ -14,7 +14,7 @@ ZBOOT_MAGIC = b"zimg"     # EFI zboot: a PE stub around the compressed Image, of
 
 
 class Kernel:
-    """A kernel stage: Image, release (its `uname -r`), and root/ with usr/lib/modules and depmod's work."""
+    """A kernel stage: Image, release (its `uname -r`), root/ with the modules and their index."""
 
     def __init__(self, directory):
         self.image = os.path.join(directory, "Image")

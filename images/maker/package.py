@@ -2,8 +2,8 @@
 """Unpacks .deb files into a tree as `dpkg --unpack` would have, without running any of their code.
 
 Why not dpkg: with a foreign --root it runs the packages' preinst scripts, which are for the guest's
-instruction set, or, told not to chroot, would run them against the host. The preinst scripts are run
-by the guest instead, before it configures (guest/first-boot).
+instruction set, or, told not to chroot, would run them against the host. The guest runs them
+instead, before it configures (guest/debian/var/lib/trapeze-setup/first-boot).
 
 Invariants: file modes in the tree are harmless on the host (never set-id, always readable by the
 builder); the true owner and mode of each path are in Tree.meta, for whoever writes the file system.
@@ -117,7 +117,7 @@ class Tree:
 
 
 def open_tar(deb, member):
-    """(process, tar stream) of a .deb's control or file-system archive; dpkg-deb knows every format."""
+    """(process, tar stream) of a .deb's "ctrl" or "fsys" archive; dpkg-deb knows its format."""
     process = subprocess.Popen([tool("dpkg-deb"), f"--{member}-tarfile", deb],
                                stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     return process, tarfile.open(fileobj=process.stdout, mode="r|")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The root disk before its first boot: a tree of unpacked packages, written as ext4 by mke2fs.
 
-mke2fs copies the tree as it lies on the host; then debugfs gives every inode the owner and mode that
-its package says. So the builder needs neither root nor fakeroot, and no set-id file ever lies in the
-cache directory.
+mke2fs copies the tree as it lies on the host; then debugfs gives every inode the owner and mode
+that its package says. So the builder needs neither root nor fakeroot, and no set-id file ever lies
+in the cache directory.
 """
 import os
 import stat
@@ -16,11 +16,11 @@ SIZE_MIB = 2048
 JOURNAL_MIB = 32
 WORK_DIR = "var/lib/trapeze-setup"  # the guest's setup; it removes it when all is done
 
-# Debian's merged /usr; base-files brings these links, and must find them in place whatever comes first
+# Debian's merged /usr; base-files brings these links, and other packages may come before it.
 MERGED = ("bin", "lib", "sbin")
 
-# Units that do nothing but load a large module which no guest of ours has hardware for (2 G instructions
-# for drm, most of it the check of its signature); udev loads it when there is such hardware.
+# Units that do nothing but load a large module which no guest of ours has hardware for (drm: 2 G
+# instructions, most of them for its signature); udev loads it when there is such hardware.
 MASKED = ["modprobe@drm.service"]
 
 # Shims ahead on PATH while packages are configured, and why each is right:
