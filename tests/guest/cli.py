@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """The command line as a user meets it: sentences for bad input, exit codes, the terminal.
 
-    cli.py TRAPEZE LOOP_ELF EXIT_ELF
+    cli.py TRAPEZE LOOP_ELF EXIT_ELF HTIF_ELF WEDGE_ELF
 
-LOOP_ELF runs for ever after printing "ready"; EXIT_ELF ends with exit code 7.
+LOOP_ELF runs for ever after printing "ready"; EXIT_ELF ends with exit code 7 through the test
+device, HTIF_ELF with 9 through tohost; WEDGE_ELF traps at its own trap vector for ever.
 """
 import hashlib
 import json
@@ -22,7 +23,7 @@ import time
 
 import tap
 
-TRAPEZE, LOOP_ELF, EXIT_ELF = sys.argv[1:4]
+TRAPEZE, LOOP_ELF, EXIT_ELF, HTIF_ELF, WEDGE_ELF = sys.argv[1:6]
 USAGE, HOST, CRASH, INTERRUPTED = 120, 121, 122, 130
 FOLDER = tempfile.TemporaryDirectory()
 LIMIT_S = 120
@@ -131,6 +132,14 @@ def test_disks():
 def test_exit_code_of_a_bare_metal_program():
     result = trapeze("run", "--firmware", EXIT_ELF, "--memory", "32M")
     assert result.returncode == 7, result
+    result = trapeze("run", "--firmware", HTIF_ELF, "--memory", "32M")
+    assert result.returncode == 9, result
+
+
+def test_a_wedged_guest_is_a_crash():
+    for cpus in ("1", "4"):
+        result = trapeze("run", "--firmware", WEDGE_ELF, "--memory", "32M", "--cpus", cpus)
+        assert result.returncode == CRASH and "trap" in result.stderr, result
 
 
 def test_vmx_file():

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Debian's own kernel in every way a machine can start, with the drivers it brings.
+
+    boot.py TRAPEZE
+"""
+import glob
+import hashlib
+import os
+import re
+import subprocess
+import sys
+
+import tap
+from machine import Machine, image, scratch
+
+TRAPEZE = sys.argv[1]
+TINY = image("tiny", TRAPEZE)
+LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", "128M"]
+CRASH = 122
+
+
+def boots(*options, cpus):
+    with Machine(TRAPEZE, *LINUX, "--cpus", str(cpus), *options) as machine:
+        machine.shell()
+        assert machine.run("nproc").strip() == str(cpus)
+        machine.poweroff()
+        return machine.log.decode(errors="replace")
+
+
+def firmware(name):
+    found = glob.glob("/usr/lib/riscv64-linux-gnu/opensbi/generic/" + name)
+    if not found:
+        raise tap.Skip("Debian's opensbi package is not installed")
+    return found[0]
+
+
+def test_one_hart_with_our_sbi():
+    log = boots(cpus=1)
+    assert "SBI specification v2.0 detected" in log
+    for extension in ("TIME", "IPI", "RFENCE", "SRST", "DBCN"):
+        assert f"SBI {extension} extension detected" in log, extension
+
+
+def test_four_harts_with_our_sbi():
+    boots(cpus=4)
+
+
+def test_eight_harts():
+    boots(cpus=8)
+
+
+def test_opensbi_as_firmware():
+    for name, cpus in (("fw_dynamic.bin", 1), ("fw_dynamic.elf", 4), ("fw_jump.bin", 4),
+                       ("fw_jump.elf", 1)):
+        log = boots("--firmware", firmware(name), cpus=cpus)
+        assert "OpenSBI v" in log and "SBI implementation ID=0x1 " in log, name
+
+
+def test_paging_modes():
+    for mode, words in (("sv57", ""), ("sv48", "no5lvl"), ("sv39", "no4lvl")):
+        with Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 " + words) as machine:
+            machine.shell()
+            pages = machine.run("grep -c . /proc/self/maps")
+            assert int(pages) > 3, mode
+            machine.poweroff()
+
+
+def test_devices_as_linux_sees_them():
+    with Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 earlycon=sbi") as machine:
+        machine.shell()
+        log = machine.log.decode(errors="replace")
+        assert "rtc-goldfish" in log or "goldfish_rtc" in log
+        assert "virtio_rng.0" in machine.run("cat /sys/class/misc/hw_random/rng_available")
+        machine.run("dd if=/dev/hwrng of=/dev/null bs=64 count=64")
+        tree = "/proc/device-tree"
+        assert machine.run(f"cat {tree}/model").strip("\0\n") == "trapeze,virt"
+        extensions = machine.run(
+            f"tr '\\0' ' ' < {tree}/cpus/cpu@0/riscv,isa-extensions; echo").split()
+        for wanted in ("i m a f d c zicsr zifencei zicntr zba zbb zbs zicbom zicbop zicboz zicond "
+                       "zawrs zihintpause sstc svinval svnapot svpbmt svadu svvptc").split():
+            assert wanted in extensions, wanted
+        assert "svade" not in extensions
+        assert "trapeze" in machine.run(f"cat {tree}/hypervisor/compatible")
+        date = int(machine.run("date +%s"))
+        assert abs(date - int(subprocess.run(["date", "+%s"], capture_output=True,
+                                             check=True).stdout)) < 3600
+        machine.poweroff()
+
+
+def make_disk(name, mib):
+    path = scratch(name)
+    with open(path, "wb") as out:
+        out.truncate(mib << 20)
+    return path
+
+
+def sha256_of(path, size):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(size)).hexdigest()
+
+
+def test_a_disk_keeps_what_was_written():
+    first, second = make_disk("a.img", 64), make_disk("b.img", 8)
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--disk", first + ",serial=SER1", "--disk",
+                 second + ",readonly") as machine:
+        machine.shell()
+        machine.run("dd if=/dev/urandom of=/dev/vda bs=64k count=500 conv=fsync")
+        machine.run("echo 3 > /proc/sys/vm/drop_caches")
+        inside = machine.run("dd if=/dev/vda bs=64k count=500 2>/dev/null | sha256sum").split()[0]
+        assert inside == sha256_of(first, 500 * 65536)
+        assert machine.run("cat /sys/block/vda/serial").strip() == "SER1"
+        assert machine.run("cat /sys/block/vdb/ro").strip() == "1"
+        assert machine.run("cat /sys/block/vdb/size").strip() == str((8 << 20) // 512)
+        machine.poweroff()
+    with Machine(TRAPEZE, *LINUX, "--disk", first) as machine:
+        machine.shell()
+        again = machine.run("dd if=/dev/vda bs=64k count=500 2>/dev/null | sha256sum").split()[0]
+        assert again == inside
+        machine.poweroff()
+
+
+def test_a_file_system_on_a_disk():
+    disk = make_disk("fs.img", 64)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", disk], check=True)
+    with Machine(TRAPEZE, *LINUX, "--disk", disk) as machine:
+        machine.shell()
+        machine.run("modprobe ext4 2>/dev/null; mkdir -p /mnt; mount -t ext4 /dev/vda /mnt")
+        for number in range(8):
+            machine.run(f"dd if=/dev/urandom of=/mnt/{number} bs=100k count=10 2>/dev/null")
+        machine.run("cd /mnt; sha256sum 0 1 2 3 4 5 6 7 > sums; sync; cd /")
+        machine.run("umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/vda /mnt")
+        machine.run("cd /mnt; sha256sum -c sums; cd /; umount /mnt")
+        machine.poweroff()
+    subprocess.run(["/sbin/e2fsck", "-fn", disk], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_disk_in_use_is_refused():
+    disk = make_disk("locked.img", 8)
+    with Machine(TRAPEZE, *LINUX, "--disk", disk) as machine:
+        machine.shell()
+        done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", disk], capture_output=True,
+                              stdin=subprocess.DEVNULL, text=True, check=False)
+        assert done.returncode == 121 and "locked.img" in done.stderr, done
+        machine.poweroff()
+
+
+def test_the_virtio_console():
+    with Machine(TRAPEZE, *LINUX, "--console-device", "virtio", "--append",
+                 "console=hvc0") as machine:
+        machine.shell()
+        text = machine.run("seq 1 3000")
+        assert text.split() == [str(n) for n in range(1, 3001)]
+        machine.poweroff()
+
+
+def test_a_reboot_starts_again_in_place():
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2") as machine:
+        for _ in range(2):
+            machine.shell()
+            machine.send("reboot -f\n")
+            machine.expect(rb"Restarting system|reboot: ")
+        machine.shell()
+        assert machine.run("nproc").strip() == "2"
+        machine.poweroff()
+
+
+def test_no_reboot_ends_instead():
+    with Machine(TRAPEZE, *LINUX, "--no-reboot") as machine:
+        machine.shell()
+        machine.send("reboot -f\n")
+        machine.finish(0)
+
+
+def test_a_kernel_panic_is_a_crash():
+    with Machine(TRAPEZE, *LINUX) as machine:
+        machine.shell()
+        machine.send("echo c > /proc/sysrq-trigger\n")
+        assert "Kernel panic - not syncing" in machine.finish(CRASH)
+
+
+def test_pause_and_resume_under_load():
+    with Machine(TRAPEZE, *LINUX, "--cpus", "4") as machine:
+        machine.shell()
+        machine.send("for i in 1 2 3 4; do (seq 1 30000 | sha256sum; echo part'=done') & done; "
+                     "wait; echo all'=done'\n")
+        for _ in range(20):
+            machine.verb("pause")
+            before = machine.verb("status")
+            assert before["state"] == "paused"
+            assert machine.verb("status") == before
+            machine.verb("resume")
+        machine.expect(rb"all=done")
+        sums = re.findall(rb"([0-9a-f]{64})  -", machine.log)
+        expected = hashlib.sha256("".join(f"{n}\n" for n in range(1, 30001)).encode()).hexdigest()
+        assert [s.decode() for s in sums] == [expected] * 4, sums
+        machine.poweroff()
+
+
+def test_a_deterministic_machine_runs_the_same_twice():
+    script = scratch("script.img")
+    with open(script, "wb") as out:
+        out.write(b"head -c 1000 /dev/urandom | sha256sum; cat /proc/uptime; date; "
+                  b"dd if=/dev/vda bs=4k count=100 2>/dev/null | sha256sum\n".ljust(8192, b"\0"))
+    disk = make_disk("det.img", 4)
+    logs = []
+    for seed in ("7", "7", "8"):
+        done = subprocess.run(
+            [TRAPEZE, "run", *LINUX, "--cpus", "2", f"--deterministic={seed}", "--append",
+             "console=ttyS0 trapeze.test=vdb", "--disk", disk, "--disk", script],
+            capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == 0, done
+        assert b"trapeze-test: exit 0" in done.stdout, done.stdout[-2000:]
+        logs.append(done.stdout)
+    assert logs[0] == logs[1]
+    assert logs[0] != logs[2]
+
+
+sys.exit(tap.main([test for name, test in list(globals().items()) if name.startswith("test_")]))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""A machine under test: `trapeze run` with its console on pipes, and what tests ask of it."""
+import json
+import os
+import re
+import select
+import subprocess
+import tempfile
+import time
+
+SOURCE = os.environ["TRAPEZE_SOURCE"]
+FULL = os.environ.get("TRAPEZE_TIER") == "full"
+SHELL_PROMPT = rb"(~|/[\w/]*) # (\x1b\[6n)?$"
+LIMIT_S = int(os.environ.get('TRAPEZE_TEST_LIMIT_S', '600'))  # a test never judges by time; this only ends what hangs
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-test-")
+
+
+def scratch(name):
+    return os.path.join(FOLDER.name, name)
+
+
+def image(name, trapeze):
+    """The folder of a guest image, built first if it is missing."""
+    builder = os.path.join(SOURCE, "images", "build")
+    done = subprocess.run([builder, name, "--trapeze", os.path.abspath(trapeze)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
+class Machine:
+    """with Machine(trapeze, "--image", "tiny") as m: m.shell(); m.run("nproc") ..."""
+
+    def __init__(self, trapeze, *options):
+        self.trapeze = trapeze
+        self.control = scratch(f"{time.monotonic_ns()}.sock")
+        self.process = subprocess.Popen(
+            [trapeze, "run", "--control", self.control, *options], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.log = b""  # everything the guest printed
+        self.at = 0     # how much of it expect() has passed
+
+    def expect(self, pattern):
+        end = time.monotonic() + LIMIT_S
+        while True:
+            match = re.search(pattern, self.log[self.at:])
+            if match:
+                text = self.log[self.at:self.at + match.start()]
+                self.at += match.end()
+                return text.decode(errors="replace"), match
+            ready = select.select([self.process.stdout], [], [], end - time.monotonic())[0]
+            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            assert data, f"no {pattern} in:\n{self.tail()}"
+            self.log += data
+
+    def tail(self):
+        errors = ""
+        if self.process.poll() is not None:
+            errors = self.process.stderr.read().decode(errors="replace")
+        return self.log[-3000:].decode(errors="replace") + errors
+
+    def send(self, text):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def shell(self):
+        self.expect(SHELL_PROMPT)
+
+    def run(self, command):
+        """The command's output; asserts that it succeeds."""
+        # The marks are spelled differently in the command, which the shell echoes.
+        self.send(f"echo begin'='; {command}; echo status'='$?\n")
+        self.expect(rb"begin=\r?\n")
+        text, match = self.expect(rb"status=(\d+)\r?\n")
+        self.expect(SHELL_PROMPT)
+        assert match.group(1) == b"0", f"{command}: {text}"
+        return text.replace("\r", "")
+
+    def finish(self, status=0):
+        """Waits for the end; returns standard error."""
+        while True:
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                break
+            self.log += data
+        errors = self.process.stderr.read().decode(errors="replace")
+        got = self.process.wait(timeout=LIMIT_S)
+        assert got == status, (got, errors, self.log[-2000:].decode(errors="replace"))
+        return errors
+
+    def poweroff(self):
+        self.send("poweroff -f\n")
+        return self.finish()
+
+    def verb(self, name):
+        done = subprocess.run([self.trapeze, "control", self.control, name], capture_output=True,
+                              text=True, timeout=LIMIT_S, check=False)
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
