@@ -8,7 +8,7 @@ const char guest_name[] = "smp_ipi";
 
 enum { HARTS = 4 };
 
-static volatile u64 hits[HARTS], acks[HARTS], stop;
+static volatile u64 hits[HARTS], acks[HARTS], ready[HARTS], stop;
 static u32 code[64] __attribute__((aligned(4096)));
 static u32 *volatile page_now;
 
@@ -16,6 +16,33 @@ static void kick(u64 h)
 {
     __asm__ volatile("fence rw, ow" ::: "memory");
     *MSIP(h) = 1;
+}
+
+/* Waiting harts sleep: a host with fewer cores than harts would give each spinning one a time slice.
+ * Hart 0 waits with MIE=0; whoever answers sets its msip after the answer. */
+static void answer(u64 n)
+{
+    __asm__ volatile("fence rw, rw" ::: "memory");
+    acks[self()->id] = n;
+    kick(0);
+}
+
+static void wait_word(volatile u64 *word, u64 n)
+{
+    csr_set(mie, BIT(IRQ_MSI));
+    while (*word != n) {
+        __asm__ volatile("wfi");
+        *MSIP(0) = 0;
+        __asm__ volatile("fence ow, rw" ::: "memory");
+    }
+}
+
+/* Kick a hart until it returns: one signal may come between its test of stop and its wfi. */
+static void finish_hart(u64 h)
+{
+    while (!__atomic_load_n(&harts[h].done, __ATOMIC_ACQUIRE)) {
+        kick(h);
+    }
 }
 
 /* ---- a ring ------------------------------------------------------------------------------- */
@@ -34,7 +61,7 @@ static void ring_irq(u64 irq)
 static void ring(void)
 {
     self()->on_irq = ring_irq;
-    acks[self()->id] = 1;
+    answer(1);
     csr_set(mstatus, MSTATUS_MIE);
     while (!stop) {
         __asm__ volatile("wfi");
@@ -46,8 +73,7 @@ static void check_ring(void)
 {
     for (u64 h = 1; h < HARTS; h++) {
         start_hart(h, ring);
-        while (!acks[h]) {
-        }
+        wait_word(&acks[h], 1);
     }
     self()->on_irq = ring_irq;
     csr_set(mie, BIT(IRQ_MSI));
@@ -59,10 +85,7 @@ static void check_ring(void)
     csr_clear(mstatus, MSTATUS_MIE);
     stop = 1;
     for (u64 h = 1; h < HARTS; h++) {
-        /* again and again: one kick may come between the hart's test of stop and its wfi */
-        while (!__atomic_load_n(&harts[h].done, __ATOMIC_ACQUIRE)) {
-            kick(h);
-        }
+        finish_hart(h);
         CHECK(hits[h] >= 1000, "hart %lu saw each round", h);
     }
     *MSIP(0) = 0;
@@ -78,18 +101,20 @@ static void fence_irq(u64 irq)
     __asm__ volatile("fence ow, rw" ::: "memory");
     fence_i();
     answers[self()->id] = ((u64(*)(void))code)();
-    __asm__ volatile("fence rw, rw" ::: "memory");
-    acks[self()->id] = request;
+    answer(request);
 }
 
 static void runner(void)
 {
     self()->on_irq = fence_irq;
     csr_set(mstatus, MSTATUS_MIE);
+    ready[self()->id] = 1;
+    kick(0);
     while (!stop) {
-        if (request) {
+        for (int i = 0; request && i < 10; i++) {
             (void)((u64(*)(void))code)(); /* keep the old code hot */
         }
+        __asm__ volatile("wfi");
     }
     csr_clear(mstatus, MSTATUS_MIE);
 }
@@ -103,6 +128,8 @@ static void remote_fence_i(void)
     for (u64 h = 1; h < HARTS; h++) {
         acks[h] = 0;
         start_hart(h, runner);
+        /* a request must not merge with the start signal */
+        wait_word(&ready[h], 1);
     }
     for (u32 n = 1; n <= 300; n++) {
         *(volatile u32 *)&code[0] = 0x00000513u | n << 20;
@@ -112,14 +139,13 @@ static void remote_fence_i(void)
             kick(h);
         }
         for (u64 h = 1; h < HARTS; h++) {
-            while (acks[h] != n) {
-            }
+            wait_word(&acks[h], n);
             CHECK_EQ(answers[h], n, "hart %lu runs the new code", h);
         }
     }
     stop = 1;
     for (u64 h = 1; h < HARTS; h++) {
-        wait_hart(h);
+        finish_hart(h);
     }
 }
 
@@ -137,9 +163,16 @@ static void reader(void)
     csr_write(CSR_MENVCFG, 0);
     space_use(&shared);
     while (!stop) {
+        /* below M-mode the signal would interrupt: it is enabled only to wake wfi */
+        csr_set(mie, BIT(IRQ_MSI));
+        if (turn == seen) {
+            __asm__ volatile("wfi");
+        }
+        csr_clear(mie, BIT(IRQ_MSI));
+        *MSIP(id) = 0;
+        __asm__ volatile("fence ow, rw" ::: "memory");
         u64 t = turn;
         if (t == seen) {
-            (void)access(MODE_S, OP_LD, VA, 0); /* keep the old translation hot */
             continue;
         }
         seen = t;
@@ -151,9 +184,12 @@ static void reader(void)
         }
         struct result r = access(MODE_S, OP_LD, VA, 0);
         answers[id] = r.cause == NO_TRAP ? r.value : r.cause | 1ul << 63;
-        __asm__ volatile("fence rw, rw" ::: "memory");
-        acks[id] = t;
+        answer(t);
+        for (int i = 0; i < 10; i++) {
+            (void)access(MODE_S, OP_LD, VA, 0); /* keep the old translation hot */
+        }
     }
+    csr_set(mie, BIT(IRQ_MSI));
     csr_write(satp, 0);
     sfence_all();
 }
@@ -177,27 +213,31 @@ static void shootdown(void)
         __asm__ volatile("fence rw, rw" ::: "memory");
         turn = n;
         for (u64 h = 1; h < HARTS; h++) {
-            while (acks[h] != n) {
-            }
+            kick(h);
+        }
+        for (u64 h = 1; h < HARTS; h++) {
+            wait_word(&acks[h], n);
             CHECK_EQ(answers[h], unmap ? C_LOAD_PAGE | 1ul << 63 : n % 8,
                      "hart %lu sees the new translation", h);
         }
     }
     stop = 1;
     for (u64 h = 1; h < HARTS; h++) {
-        wait_hart(h);
+        finish_hart(h);
     }
 }
 
 /* A/D bits set by several harts in PTEs of one table: no update may be lost. */
 static void dirtier(void)
 {
+    csr_clear(mie, BIT(IRQ_MSI)); /* would interrupt S-mode */
     csr_write(CSR_MENVCFG, MENVCFG_ADUE);
     space_use(&shared);
     for (u64 i = 0; i < 512; i++) {
         u64 k = (i * 37 + self()->id * 128) % 512;
         (void)access(MODE_S, OP_SD, VA + k * PAGE, i);
     }
+    csr_set(mie, BIT(IRQ_MSI));
     csr_write(satp, 0);
     sfence_all();
 }

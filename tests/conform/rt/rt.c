@@ -347,7 +347,11 @@ void rt_main(u64 id, u64 fdt)
             __asm__ volatile("wfi");
             continue;
         }
+        /* The signal may still be on its way; left alone it would interrupt fn. */
+        while (!*MSIP(id)) {
+        }
         *MSIP(id) = 0;
+        h->on_irq = NULL;
         fn();
         __atomic_store_n(&h->start, NULL, __ATOMIC_RELAXED);
         __atomic_store_n(&h->done, 1, __ATOMIC_RELEASE);
