@@ -127,7 +127,8 @@ static void end_change(struct vclock *clock)
 
 int64_t vclock_wall_now(struct vclock *clock)
 {
-    return atomic_load(&clock->wall_at_zero) + vclock_now(clock);
+    /* A guest may set its RTC to any value: the sum wraps. */
+    return (int64_t)((uint64_t)atomic_load(&clock->wall_at_zero) + (uint64_t)vclock_now(clock));
 }
 
 void vclock_set_wall(struct vclock *clock, int64_t wall_ns)

@@ -111,17 +111,15 @@ static void hint_help(const struct cli_command *command, const char *nearest, st
 
 static bool unknown_option(const struct cli_command *command, const char *word, struct error **err)
 {
-    size_t length = strcspn(word, "=");
-    error_set(err, ERROR_USAGE, "'trapeze %s' has no option '%.*s'", command->name, (int)length,
-              word);
+    char *spelled = alloc_string(word);
+    spelled[strcspn(spelled, "=")] = '\0';
+    error_set(err, ERROR_USAGE, "'trapeze %s' has no option '%s'", command->name, spelled);
     struct suggest suggest;
-    char name[64];
-    const char *start = word + strspn(word, "-");
-    snprintf(name, sizeof(name), "%.*s", (int)strcspn(start, "="), start);
-    suggest_start(&suggest, name);
+    suggest_start(&suggest, spelled + strspn(spelled, "-"));
     for (size_t i = 0; i < command->option_count; i++)
         suggest_offer(&suggest, command->options[i].name);
     hint_help(command, suggest.best, err);
+    free(spelled);
     return false;
 }
 

@@ -115,6 +115,8 @@ void vm_release(struct vm *vm);
 bool vm_cpus_new(struct vm *vm, struct error **err);
 void vm_cpus_free(struct vm *vm);
 void vm_cpu_wake(struct vcpu *vcpu);
+void vm_cpu_threads_stop(struct vm *vm);
+bool vm_cpu_threads_start(struct vm *vm, struct error **err);
 /* Architectural reset; the count of instructions goes on. */
 void vm_cpu_reset(struct vm_cpu *cpu);
 

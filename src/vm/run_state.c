@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "block/block.h"
 #include "vm/machine.h"
 
 static void set_state(struct vm *vm, enum vm_state state)
@@ -61,6 +62,26 @@ void vm_release(struct vm *vm)
     atomic_fetch_sub(&vm->holds, 1);
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- host threads ---- */
+
+void vm_threads_stop(struct vm *vm)
+{
+    vm_cpu_threads_stop(vm);
+    for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
+        if (vm->disks[i] != NULL) {
+            block_drain(vm->disks[i]);
+            block_threads_stop(vm->disks[i]);
+        }
+}
+
+bool vm_threads_start(struct vm *vm, struct error **err)
+{
+    for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
+        if (vm->disks[i] != NULL && !block_threads_start(vm->disks[i], err))
+            return false;
+    return vm_cpu_threads_start(vm, err);
 }
 
 /* ---- the user's side ---- */

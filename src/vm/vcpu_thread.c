@@ -257,7 +257,7 @@ static void *run_all(void *opaque)
 
 /* ---- life of the threads ---- */
 
-void vm_threads_stop(struct vm *vm)
+void vm_cpu_threads_stop(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     vm->quit_threads = true;
@@ -273,7 +273,7 @@ void vm_threads_stop(struct vm *vm)
     vm->quit_threads = false;
 }
 
-bool vm_threads_start(struct vm *vm, struct error **err)
+bool vm_cpu_threads_start(struct vm *vm, struct error **err)
 {
     unsigned count = vm->config.deterministic ? 1 : vm->cpu_count;
     for (unsigned i = 0; i < count; i++) {
@@ -282,7 +282,7 @@ bool vm_threads_start(struct vm *vm, struct error **err)
         int number = vm->config.deterministic ? pthread_create(&cpu->thread, NULL, run_all, vm)
                                               : pthread_create(&cpu->thread, NULL, run_one, cpu);
         if (number != 0) {
-            vm_threads_stop(vm);
+            vm_cpu_threads_stop(vm);
             return error_set_errno(err, number, "cannot start a thread for vCPU %u", i);
         }
         snprintf(name, sizeof(name), "vcpu%u", i);

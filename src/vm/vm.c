@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/state.h"
+#include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
 #include "isa/riscv64/hart.h"
 #include "vm/input_gate.h"
@@ -23,7 +24,7 @@
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
 
-static const struct engine *const engines[] = {&engine_interp};
+static const struct engine *const engines[] = {&engine_interp, &engine_dbt};
 
 static void copy_config(struct machine_config *to, const struct machine_config *from)
 {
@@ -49,7 +50,7 @@ static bool choose_engine(struct vm *vm, struct error **err)
         }
     error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests", vm->config.engine,
               vm->isa->name);
-    error_hint(err, "This version has 'interp'.");
+    error_hint(err, "This version has 'interp' and 'dbt'.");
     return false;
 }
 
@@ -154,7 +155,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     if (good) {
         put_gates(vm);
         describe_env(vm);
-        good = vm_board_new(vm, err) && vm_threads_start(vm, err);
+        good = vm_board_new(vm, err) && vm_cpu_threads_start(vm, err);
     }
     if (good)
         return vm;
@@ -168,7 +169,7 @@ void vm_free(struct vm *vm)
         return;
     if (vm->state == VM_RUNNING)
         vm_hold(vm);
-    vm_threads_stop(vm);
+    vm_cpu_threads_stop(vm);
     vm_power_cancel(vm);
     vm_board_free(vm);
     for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
