@@ -40,7 +40,8 @@ static void ids(void)
 static void mstatus(void)
 {
     u64 writable = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_MPIE | MSTATUS_SPP | MSTATUS_FS |
-                   MSTATUS_MPRV | MSTATUS_SUM | MSTATUS_MXR | MSTATUS_TVM | MSTATUS_TW | MSTATUS_TSR;
+                   MSTATUS_MPRV | MSTATUS_SUM | MSTATUS_MXR | MSTATUS_TVM | MSTATUS_TW |
+                   MSTATUS_TSR;
     u64 base = csr_read(mstatus) & ~(writable | MSTATUS_MPP | MSTATUS_SD | MSTATUS_MIE);
     /* MPP = M while MPRV is set, so that our own loads stay as they are */
     csr_write(mie, 0);
@@ -370,8 +371,8 @@ static void virtualization(void)
     static const struct {
         const char *name;
         u64 (*fn)(u64, u64);
-        u64 bit;          /* traps in S when set */
-        bool s_ok, u_ok;  /* otherwise */
+        u64 bit;         /* traps in S when set */
+        bool s_ok, u_ok; /* otherwise */
     } ops[] = {
         {"csrr satp", do_read_satp, MSTATUS_TVM, true, false},
         {"csrw satp", do_write_satp, MSTATUS_TVM, true, false},
@@ -418,7 +419,8 @@ static void virtualization(void)
     csr_clear(mstatus, MSTATUS_TW);
 }
 
-/* "Supervisor Address Translation and Protection": a write with an unsupported MODE changes nothing. */
+/* "Supervisor Address Translation and Protection": a write with an unsupported MODE changes
+ * nothing. */
 static void satp_modes(void)
 {
     csr_write(satp, 0);

@@ -102,7 +102,8 @@ static void sources(void)
     quiet();
 }
 
-/* "MEI, MSI, MTI, SEI, SSI, STI" in decreasing priority; all pending at once, each masked in turn. */
+/* "MEI, MSI, MTI, SEI, SSI, STI" in decreasing priority; all pending at once, each masked in turn.
+ */
 static void priorities(void)
 {
     quiet();
@@ -245,8 +246,8 @@ static void wfi(void)
     CHECK(*MTIME >= now + TIMEBASE / 50, "wfi woke for the timer");
     /* Already pending: returns at once. */
     __asm__ volatile("wfi\n wfi");
-    /* With MIE=1 wfi takes the trap.  The handler arms the next tick, so that one that comes between
-     * the test and wfi does not put us to sleep for good. */
+    /* With MIE=1 wfi takes the trap.  The handler arms the next tick, so that one that comes
+     * between the test and wfi does not put us to sleep for good. */
     self()->on_irq = rearm;
     csr_set(mstatus, MSTATUS_MIE);
     while (*(volatile u64 *)&n_taken < 2) {
@@ -288,7 +289,8 @@ static void sstc(void)
     csr_write(mip, 0);
     csr_set(CSR_MENVCFG, MENVCFG_STCE);
     csr_write(CSR_STIMECMP, 0);
-    CHECK_EQ(wait_mip(BIT(IRQ_STI), BIT(IRQ_STI)), BIT(IRQ_STI), "STCE=1: time >= stimecmp sets STIP");
+    CHECK_EQ(wait_mip(BIT(IRQ_STI), BIT(IRQ_STI)), BIT(IRQ_STI),
+             "STCE=1: time >= stimecmp sets STIP");
     csr_write(mip, 0);
     CHECK_EQ(csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI), "STCE=1: STIP is read-only in mip");
     csr_write(CSR_STIMECMP, ~0ul);
@@ -309,7 +311,8 @@ static void sstc(void)
     n_taken = 0;
     csr_write(mideleg, BIT(IRQ_STI));
     csr_write(mie, BIT(IRQ_STI));
-    CHECK_EQ(run_mode(MODE_S, s_wfi, *MTIME + TIMEBASE / 50, 0), 1, "wfi in S-mode wakes with SIE=0");
+    CHECK_EQ(run_mode(MODE_S, s_wfi, *MTIME + TIMEBASE / 50, 0), 1,
+             "wfi in S-mode wakes with SIE=0");
     CHECK_EQ(n_taken, 0, "and takes no trap");
     csr_write(CSR_STIMECMP, ~0ul);
     quiet();

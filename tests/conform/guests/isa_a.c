@@ -7,8 +7,8 @@
 const char guest_name[] = "isa_a";
 
 static const u64 corners[] = {
-    0,          1,           ~0ul,        0x7fffffff,         0x80000000,         0xffffffff,
-    1ul << 32,  1ul << 63,   ~0ul >> 1,   0xffffffff80000000, 0x123456789abcdef0, 0x8000000080000000,
+    0,          1,           ~0ul,       0x7fffffff,         0x80000000,         0xffffffff,
+    1ul << 32,  1ul << 63,   ~0ul >> 1,  0xffffffff80000000, 0x123456789abcdef0, 0x8000000080000000,
     0x00ff00ff, 0xa5a5a5a5a, ~0ul << 31,
 };
 
@@ -47,21 +47,21 @@ static u64 model(enum amo op, u64 mem, u64 b, bool word)
 
 typedef u64 amo_fn(u64 *p, u64 b);
 
-#define AMO_FN(sym, text)\
-    static u64 sym(u64 *p, u64 b)\
-    {\
-        u64 v;\
-        __asm__ volatile(text " %0, %2, (%1)" : "=&r"(v) : "r"(p), "r"(b) : "memory");\
-        return v;\
+#define AMO_FN(sym, text)                                                                          \
+    static u64 sym(u64 *p, u64 b)                                                                  \
+    {                                                                                              \
+        u64 v;                                                                                     \
+        __asm__ volatile(text " %0, %2, (%1)" : "=&r"(v) : "r"(p), "r"(b) : "memory");             \
+        return v;                                                                                  \
     }
-#define AMO_FNS(sym, text)\
-    AMO_FN(sym##_w, text ".w")\
-    AMO_FN(sym##_w_aq, text ".w.aq")\
-    AMO_FN(sym##_w_rl, text ".w.rl")\
-    AMO_FN(sym##_w_aqrl, text ".w.aqrl")\
-    AMO_FN(sym##_d, text ".d")\
-    AMO_FN(sym##_d_aq, text ".d.aq")\
-    AMO_FN(sym##_d_rl, text ".d.rl")\
+#define AMO_FNS(sym, text)                                                                         \
+    AMO_FN(sym##_w, text ".w")                                                                     \
+    AMO_FN(sym##_w_aq, text ".w.aq")                                                               \
+    AMO_FN(sym##_w_rl, text ".w.rl")                                                               \
+    AMO_FN(sym##_w_aqrl, text ".w.aqrl")                                                           \
+    AMO_FN(sym##_d, text ".d")                                                                     \
+    AMO_FN(sym##_d_aq, text ".d.aq")                                                               \
+    AMO_FN(sym##_d_rl, text ".d.rl")                                                               \
     AMO_FN(sym##_d_aqrl, text ".d.aqrl")
 AMO_FNS(amoswap, "amoswap")
 AMO_FNS(amoadd, "amoadd")
@@ -73,10 +73,11 @@ AMO_FNS(amomax, "amomax")
 AMO_FNS(amominu, "amominu")
 AMO_FNS(amomaxu, "amomaxu")
 
-#define ROW(sym, op)\
-    {\
-        #sym, op, {sym##_w, sym##_w_aq, sym##_w_rl, sym##_w_aqrl},\
-            {sym##_d, sym##_d_aq, sym##_d_rl, sym##_d_aqrl},\
+#define ROW(sym, op)                                                                               \
+    {                                                                                              \
+#sym, op,                                                                                  \
+            {sym##_w, sym##_w_aq, sym##_w_rl, sym##_w_aqrl },                                      \
+             {sym##_d, sym##_d_aq, sym##_d_rl, sym##_d_aqrl },                                     \
     }
 static const struct {
     const char *name;
@@ -109,8 +110,7 @@ static void amo_values(void)
                         CHECK_EQ(old, (u64)(i64)(int)m, "%s.w 0x%lx 0x%lx old", amos[k].name, m, b);
                         CHECK_EQ(*p, (u32)model(amos[k].op, m, b, true), "%s.w 0x%lx 0x%lx",
                                  amos[k].name, m, b);
-                        CHECK_EQ(p[hi ? -1 : 1], other, "%s.w touched its neighbour",
-                                 amos[k].name);
+                        CHECK_EQ(p[hi ? -1 : 1], other, "%s.w touched its neighbour", amos[k].name);
                     }
                 }
             }
@@ -124,7 +124,10 @@ static void register_aliases(void)
     cell[0] = 5;
     __asm__ volatile("amoadd.d x0, %0, (%1)" ::"r"(7ul), "r"(cell) : "memory");
     CHECK_EQ(cell[0], 12, "amoadd.d to x0 still stores");
-    __asm__ volatile("mv %0, %1\n amoadd.d %0, %2, (%0)" : "=&r"(v) : "r"(cell), "r"(1ul) : "memory");
+    __asm__ volatile("mv %0, %1\n amoadd.d %0, %2, (%0)"
+                     : "=&r"(v)
+                     : "r"(cell), "r"(1ul)
+                     : "memory");
     CHECK_EQ(v, 12, "amoadd.d rd=rs1");
     CHECK_EQ(cell[0], 13, "amoadd.d rd=rs1 memory");
     v = 100;
@@ -138,12 +141,12 @@ static void register_aliases(void)
 
 /* Each hart may lose a reservation at any time (an interrupt of the simulator, say): a sequence of
  * ours that should succeed is tried a bounded number of times, as in "Eventual Success". */
-#define SUCCEEDS(text, outs, ins, result)\
-    do {\
-        int tries = 0;\
-        do {\
-            __asm__ volatile(text : outs : ins : "memory");\
-        } while ((result) != 0 && ++tries < 1000);\
+#define SUCCEEDS(text, outs, ins, result)                                                          \
+    do {                                                                                           \
+        int tries = 0;                                                                             \
+        do {                                                                                       \
+            __asm__ volatile(text:outs:ins : "memory");                                            \
+        } while ((result) != 0 && ++tries < 1000);                                                 \
     } while (0)
 
 static void reservations(void)
@@ -215,21 +218,22 @@ static void reservation_reach(void)
 static void misaligned(void)
 {
     u64 v = 0x77;
-#define MISALIGNED(text, n, is_load)\
-    for (u64 o = 1; o < (n); o++) {\
-        v = 0x77;\
-        cell[0] = cell[1] = 0x3333333333333333ul;\
-        TRY(text, OUT("+r"(v)), IN("r"((u64)cell + o), "r"(1ul)));\
-        u64 cause = self()->t.cause;\
-        if (is_load) {\
-            CHECK(cause == C_LOAD_MISALIGNED || cause == C_LOAD_ACCESS, "%s +%lu cause", text, o);\
-        } else {\
-            CHECK(cause == C_STORE_MISALIGNED || cause == C_STORE_ACCESS, "%s +%lu cause", text, o);\
-        }\
-        CHECK_EQ(self()->t.tval, (u64)cell + o, "%s +%lu tval", text, o);\
-        CHECK_EQ(self()->t.epc, self()->at, "%s +%lu epc", text, o);\
-        CHECK_EQ(v, 0x77, "%s +%lu rd", text, o);\
-        CHECK_EQ(cell[0], 0x3333333333333333ul, "%s +%lu memory", text, o);\
+#define MISALIGNED(text, n, is_load)                                                               \
+    for (u64 o = 1; o < (n); o++) {                                                                \
+        v = 0x77;                                                                                  \
+        cell[0] = cell[1] = 0x3333333333333333ul;                                                  \
+        TRY(text, OUT("+r"(v)), IN("r"((u64)cell + o), "r"(1ul)));                                 \
+        u64 cause = self()->t.cause;                                                               \
+        if (is_load) {                                                                             \
+            CHECK(cause == C_LOAD_MISALIGNED || cause == C_LOAD_ACCESS, "%s +%lu cause", text, o); \
+        } else {                                                                                   \
+            CHECK(cause == C_STORE_MISALIGNED || cause == C_STORE_ACCESS, "%s +%lu cause", text,   \
+                  o);                                                                              \
+        }                                                                                          \
+        CHECK_EQ(self()->t.tval, (u64)cell + o, "%s +%lu tval", text, o);                          \
+        CHECK_EQ(self()->t.epc, self()->at, "%s +%lu epc", text, o);                               \
+        CHECK_EQ(v, 0x77, "%s +%lu rd", text, o);                                                  \
+        CHECK_EQ(cell[0], 0x3333333333333333ul, "%s +%lu memory", text, o);                        \
     }
     MISALIGNED("lr.w %0, (%1)", 4, true)
     MISALIGNED("lr.d %0, (%1)", 8, true)

@@ -1,8 +1,8 @@
 /*
  * C extension, exhaustively: each of the 49,152 16-bit encodings is either reserved, and then traps
  * as illegal with itself as mtval, or "expands into one 32-bit instruction" (C chapter).  expand()
- * transcribes the chapter's tables; both forms then run from the same registers and memory, and must
- * leave the same registers, memory and next pc.  HINTs expand too: they must change nothing.
+ * transcribes the chapter's tables; both forms then run from the same registers and memory, and
+ * must leave the same registers, memory and next pc.  HINTs expand too: they must change nothing.
  */
 #include "rt.h"
 
@@ -88,7 +88,7 @@ static u32 misc_alu(u32 c)
         if (!(c >> 12 & 1)) {
             return r_type(0x33, f3[f2], f2 ? 0 : 0x20, rd, rd, rs2);
         }
-        return f2 == 0 ? r_type(0x3b, 0, 0x20, rd, rd, rs2)
+        return f2 == 0   ? r_type(0x3b, 0, 0x20, rd, rd, rs2)
                : f2 == 1 ? r_type(0x3b, 0, 0, rd, rd, rs2)
                          : 0;
     }
@@ -111,18 +111,18 @@ static u32 quadrant1(u32 c)
         }
         if (rd == 2) {
             return i_type(0x13, 0, 2, 2,
-                          sign(mv(c, 12, 1, 9) | mv(c, 6, 1, 4) | mv(c, 5, 1, 6) |
-                                   mv(c, 3, 2, 7) | mv(c, 2, 1, 5),
+                          sign(mv(c, 12, 1, 9) | mv(c, 6, 1, 4) | mv(c, 5, 1, 6) | mv(c, 3, 2, 7) |
+                                   mv(c, 2, 1, 5),
                                10));
         }
         return 0x37 | rd << 7 | (u32)imm << 12;
     case 4:
         return misc_alu(c);
     case 5:
-        return j_type(0, sign(mv(c, 12, 1, 11) | mv(c, 11, 1, 4) | mv(c, 9, 2, 8) |
-                                  mv(c, 8, 1, 10) | mv(c, 7, 1, 6) | mv(c, 6, 1, 7) |
-                                  mv(c, 3, 3, 1) | mv(c, 2, 1, 5),
-                              12));
+        return j_type(0,
+                      sign(mv(c, 12, 1, 11) | mv(c, 11, 1, 4) | mv(c, 9, 2, 8) | mv(c, 8, 1, 10) |
+                               mv(c, 7, 1, 6) | mv(c, 6, 1, 7) | mv(c, 3, 3, 1) | mv(c, 2, 1, 5),
+                           12));
     default:
         return b_type(c >> 13 == 6 ? 0 : 1, 8 + mv(c, 7, 3, 0),
                       sign(mv(c, 12, 1, 8) | mv(c, 10, 2, 3) | mv(c, 5, 2, 6) | mv(c, 3, 2, 1) |
@@ -183,8 +183,9 @@ struct state {
 };
 
 #define ALL_F(X)                                                                                   \
-    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)     \
-    X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
+    X(0)                                                                                           \
+    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17)   \
+        X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
 
 static void load_f(const u64 *f)
 {

@@ -1,7 +1,8 @@
 /*
- * F and D: results and flags of every instruction in every rounding mode, static and dynamic (tables
- * from gen/fp_vectors.py); NaN boxing; loads, stores and moves; reserved rounding modes; the FS
- * field's states.  Unprivileged ISA chapters F and D, privileged ISA "Extension Context Status".
+ * F and D: results and flags of every instruction in every rounding mode, static and dynamic
+ * (tables from gen/fp_vectors.py); NaN boxing; loads, stores and moves; reserved rounding modes;
+ * the FS field's states.  Unprivileged ISA chapters F and D, privileged ISA "Extension Context
+ * Status".
  */
 #include "rt.h"
 
@@ -28,8 +29,8 @@ static void run_row(const struct fp_op *op, const struct fp_row *r, int form)
     u64 got = op->fn[form](r->a, r->b, r->c), flags = csr_read(fflags);
     CHECK_EQ(got, r->want, "%s%s rm %d 0x%lx 0x%lx 0x%lx", op->name, form ? " static" : "", r->rm,
              r->a, r->b, r->c);
-    CHECK_EQ(flags, r->flags, "%s%s flags rm %d 0x%lx 0x%lx 0x%lx", op->name,
-             form ? " static" : "", r->rm, r->a, r->b, r->c);
+    CHECK_EQ(flags, r->flags, "%s%s flags rm %d 0x%lx 0x%lx 0x%lx", op->name, form ? " static" : "",
+             r->rm, r->a, r->b, r->c);
 }
 
 static void vectors(void)
@@ -65,7 +66,8 @@ static void accrual(void)
 }
 
 /* Rounding modes 5 and 6 are reserved, 7 in frm too: "any subsequent attempt to execute a
- * floating-point operation with a dynamic rounding mode will raise an illegal-instruction exception". */
+ * floating-point operation with a dynamic rounding mode will raise an illegal-instruction
+ * exception". */
 static void reserved_modes(void)
 {
     csr_write(fcsr, 0);
@@ -84,10 +86,10 @@ static void reserved_modes(void)
     }
     csr_write(fcsr, 0);
     static const u32 bad[] = {
-        0x04208053, /* fmt 2 (half) */ 0x06208053, /* fmt 3 (quad) */
-        0x5a108053, /* fsqrt.d with rs2 != 0 */
-        0x22209053 | 2 << 12, /* fsgnj.d with funct3 3 */
-        0x2a20b053, /* fmin.d with funct3 3 */ 0xa220b053, /* feq.d with funct3 3 */
+        0x04208053,           /* fmt 2 (half) */ 0x06208053,         /* fmt 3 (quad) */
+        0x5a108053,                                                  /* fsqrt.d with rs2 != 0 */
+        0x22209053 | 2 << 12,                                        /* fsgnj.d with funct3 3 */
+        0x2a20b053,           /* fmin.d with funct3 3 */ 0xa220b053, /* feq.d with funct3 3 */
         0xe220b053, /* fclass.d with rs2 != 0 and funct3 3 */
     };
     static u32 slot[2];
@@ -111,18 +113,24 @@ static void boxing(void)
     for (size_t i = 0; i < ARRAY_SIZE(unboxed); i++) {
         u64 u = unboxed[i];
         csr_write(fcsr, 0);
-        __asm__ volatile("fmv.d.x ft1, %1\n fmv.w.x ft2, %2\n fadd.s ft0, ft1, ft2\n fmv.x.d %0, ft0"
-                         : "=r"(v) : "r"(u), "r"(0x3f800000));
+        __asm__ volatile(
+            "fmv.d.x ft1, %1\n fmv.w.x ft2, %2\n fadd.s ft0, ft1, ft2\n fmv.x.d %0, ft0"
+            : "=r"(v)
+            : "r"(u), "r"(0x3f800000));
         CHECK_EQ(v, CANON_S, "fadd.s of 0x%lx", u);
         CHECK_EQ(csr_read(fflags), 0, "fadd.s of 0x%lx flags", u);
-        __asm__ volatile("fmv.d.x ft1, %1\n fmv.w.x ft2, x0\n fsgnj.s ft0, ft1, ft2\n fmv.x.d %0, ft0"
-                         : "=r"(v) : "r"(u));
+        __asm__ volatile(
+            "fmv.d.x ft1, %1\n fmv.w.x ft2, x0\n fsgnj.s ft0, ft1, ft2\n fmv.x.d %0, ft0"
+            : "=r"(v)
+            : "r"(u));
         CHECK_EQ(v, CANON_S, "fsgnj.s of 0x%lx", u);
         __asm__ volatile("fmv.d.x ft1, %1\n fclass.s %0, ft1" : "=r"(v) : "r"(u));
         CHECK_EQ(v, 1 << 9, "fclass.s of 0x%lx", u);
         __asm__ volatile("fmv.d.x ft1, %1\n feq.s %0, ft1, ft1" : "=r"(v) : "r"(u));
         CHECK_EQ(v, 0, "feq.s of 0x%lx", u);
-        __asm__ volatile("fmv.d.x ft1, %1\n fcvt.d.s ft0, ft1\n fmv.x.d %0, ft0" : "=r"(v) : "r"(u));
+        __asm__ volatile("fmv.d.x ft1, %1\n fcvt.d.s ft0, ft1\n fmv.x.d %0, ft0"
+                         : "=r"(v)
+                         : "r"(u));
         CHECK_EQ(v, 0x7ff8000000000000ul, "fcvt.d.s of 0x%lx", u);
         __asm__ volatile("fmv.d.x ft1, %1\n fcvt.w.s %0, ft1, rtz" : "=r"(v) : "r"(u));
         CHECK_EQ(v, 0x7fffffff, "fcvt.w.s of 0x%lx", u);
@@ -144,7 +152,8 @@ static void boxing(void)
     CHECK_EQ(w, 0xffffffff9abcdef0ul, "fmv.x.w sign-extends");
     /* moves keep a signalling NaN's payload */
     __asm__ volatile("fmv.d.x ft0, %1\n fsgnjn.d ft1, ft0, ft0\n fmv.x.d %0, ft1"
-                     : "=r"(v) : "r"(0x7ff0000000000123ul));
+                     : "=r"(v)
+                     : "r"(0x7ff0000000000123ul));
     CHECK_EQ(v, 0xfff0000000000123ul, "fsgnjn.d of a signalling NaN");
 }
 
@@ -155,7 +164,9 @@ static void memory(void)
     for (u64 o = 4085; o < 4100; o++) {
         u64 v;
         __asm__ volatile("fmv.d.x ft0, %1\n fsd ft0, 0(%2)\n fld ft1, 0(%2)\n fmv.x.d %0, ft1"
-                         : "=r"(v) : "r"(0x0102030405060708ul + o), "r"(bytes + o) : "memory");
+                         : "=r"(v)
+                         : "r"(0x0102030405060708ul + o), "r"(bytes + o)
+                         : "memory");
         CHECK_EQ(v, 0x0102030405060708ul + o, "fsd fld at %lu", o);
         __asm__ volatile("flw ft1, 1(%1)\n fmv.x.w %0, ft1" : "=r"(v) : "r"(bytes + o) : "memory");
         CHECK_EQ(v, (0x0102030405060708ul + o) >> 8 & 0xffffffff, "flw at %lu", o + 1);
@@ -195,7 +206,7 @@ static void fs_states(void)
 #define OFF(text)                                                                                  \
     set_fs(0);                                                                                     \
     TRY(text, OUT(), IN("r"(&mem)));                                                               \
-    CHECK_EQ(self()->t.cause, C_ILLEGAL, "FS Off: %s", text);                                         \
+    CHECK_EQ(self()->t.cause, C_ILLEGAL, "FS Off: %s", text);                                      \
     CHECK_EQ(fs_now(), 0, "FS stays Off: %s", text);
 #define DIRTY(text)                                                                                \
     for (u64 fs = 1; fs < 3; fs++) {                                                               \
@@ -205,16 +216,19 @@ static void fs_states(void)
         CHECK_EQ(fs_now(), 3, "FS %lu becomes Dirty: %s", fs, text);                               \
     }
     static u64 mem[2];
-    OFF("fld ft0, 0(%0)") OFF("fsd ft0, 0(%0)") OFF("flw ft0, 0(%0)") OFF("fsw ft0, 0(%0)")
-    OFF("fadd.d ft0, ft1, ft2") OFF("fmadd.s ft0, ft1, ft2, ft3") OFF("fmv.x.d a7, ft0")
-    OFF("fmv.d.x ft0, x0") OFF("feq.d a7, ft0, ft1") OFF("fclass.s a7, ft0")
-    OFF("fcvt.d.l ft0, x0") OFF("csrr a7, fcsr") OFF("csrr a7, fflags") OFF("csrr a7, frm")
-    OFF("csrw fcsr, x0") OFF(".2byte 0x2108") OFF(".2byte 0xa108") OFF(".2byte 0x2002")
-    DIRTY("fmv.d.x ft0, x0") DIRTY("fadd.d ft0, ft0, ft0, rne") DIRTY("csrw fflags, x0")
-    DIRTY("csrw fcsr, x0") DIRTY("csrw frm, x0") DIRTY("fmv.w.x ft0, x0") DIRTY("fcvt.d.w ft0, x0")
-    DIRTY("fsgnj.d ft0, ft0, ft0") DIRTY("csrsi fflags, 1")
-    /* an instruction that only raises a flag changes fcsr */
-    for (u64 fs = 1; fs < 3; fs++) {
+    OFF("fld ft0, 0(%0)")
+    OFF("fsd ft0, 0(%0)") OFF("flw ft0, 0(%0)") OFF("fsw ft0, 0(%0)") OFF("fadd.d ft0, ft1, ft2")
+        OFF("fmadd.s ft0, ft1, ft2, ft3") OFF("fmv.x.d a7, ft0") OFF("fmv.d.x ft0, x0")
+            OFF("feq.d a7, ft0, ft1") OFF("fclass.s a7, ft0") OFF("fcvt.d.l ft0, x0")
+                OFF("csrr a7, fcsr") OFF("csrr a7, fflags") OFF("csrr a7, frm") OFF("csrw fcsr, x0")
+                    OFF(".2byte 0x2108") OFF(".2byte 0xa108") OFF(".2byte 0x2002")
+                        DIRTY("fmv.d.x ft0, x0") DIRTY("fadd.d ft0, ft0, ft0, rne")
+                            DIRTY("csrw fflags, x0") DIRTY("csrw fcsr, x0") DIRTY("csrw frm, x0")
+                                DIRTY("fmv.w.x ft0, x0") DIRTY("fcvt.d.w ft0, x0")
+                                    DIRTY("fsgnj.d ft0, ft0, ft0") DIRTY("csrsi fflags, 1")
+        /* an instruction that only raises a flag changes fcsr */
+        for (u64 fs = 1; fs < 3; fs++)
+    {
         set_fs(3);
         csr_write(fcsr, 0);
         __asm__ volatile("fmv.d.x ft0, %0" ::"r"(0x7ff8000000000000ul));

@@ -52,7 +52,7 @@ static u64 bytes_at(size_t off, int n, bool sign)
         u64 before = bytes_at(o + (n), 8, false), pre = o ? buffer[o - 1] : 0;                     \
         TRY(insn " %0, 0(%1)", OUT(), IN("r"(v), "r"(buffer + o)));                                \
         check_no_trap(insn " at offset %lu", o);                                                   \
-        CHECK_EQ(bytes_at(o, n, false), v & (~0ul >> (64 - 8 * (n))), insn " at offset %lu", o);   \
+        CHECK_EQ(bytes_at(o, n, false), v &(~0ul >> (64 - 8 * (n))), insn " at offset %lu", o);    \
         CHECK_EQ(bytes_at(o + (n), 8, false), before, insn " wrote past its end at %lu", o);       \
         CHECK_EQ(o ? buffer[o - 1] : 0, pre, insn " wrote before its start at %lu", o);            \
     }
@@ -126,9 +126,10 @@ static void jumps(void)
                      : "=&r"(link), "=&r"(want), "=&r"(v)::"t5");
     CHECK_EQ(v, 3, "jalr clears bit 0");
     /* Negative and far offsets. */
-    __asm__ volatile(".option push\n.option norvc\n la t5, 1f+2047\n li %0, 1\n jalr x0, -2047(t5)\n"
-                     "li %0, 2\n1:\n.option pop"
-                     : "=&r"(v)::"t5");
+    __asm__ volatile(
+        ".option push\n.option norvc\n la t5, 1f+2047\n li %0, 1\n jalr x0, -2047(t5)\n"
+        "li %0, 2\n1:\n.option pop"
+        : "=&r"(v)::"t5");
     CHECK_EQ(v, 1, "jalr -2047");
     __asm__ volatile(".option push\n.option norvc\n li %0, 0\n j 2f\n1: addi %0, %0, 1\n j 3f\n"
                      ".space 4084\n2: beqz x0, 1b - 0\n3:\n.option pop"
@@ -169,43 +170,43 @@ static void fences_and_hints(void)
     NOOP("sllw x0, x1, x2")
 }
 
-/* Major opcodes and function codes RV64GC + our extensions leave reserved: illegal, xtval = bits. */
+/* Major opcodes and function codes RV64GC + our extensions leave reserved: illegal, xtval = bits.
+ */
 static void illegal(void)
 {
     static const u32 codes[] = {
-        0x00000000, 0xffffffff,
-        0x0000700b, /* custom-0 */
-        0x0000702b, /* custom-1 */
-        0x0000705b, /* custom-2 */
-        0x0000707b, /* custom-3 */
-        0x00007057, /* OP-V without V */
-        0x00000077, /* OP-VE without V */
-        0x0020006b, /* reserved major opcode */
-        0x00007003, /* LOAD funct3 7 */
-        0x00004023, /* STORE funct3 4 */
-        0x00002063, /* BRANCH funct3 2 */
-        0x00003063, /* BRANCH funct3 3 */
-        0x00001067, /* JALR funct3 1 */
-        0x00004073, /* SYSTEM funct3 4 */
-        0x0000300f, /* MISC-MEM funct3 3 */
-        0x40001013, /* slli with a reserved upper part */
-        0x0200101b, /* slliw with shamt[5] */
-        0x0400101b, /* slliw with a reserved upper part */
-        0x4000201b, /* OP-IMM-32 funct3 2 */
-        0x42007033, /* OP funct7 0x21 */
-        0x04000033, /* OP funct7 2 */
-        0x40002033, /* slt with funct7 0x20 */
-        0x0400003b, /* OP-32 funct7 2 */
-        0x0000203b, /* OP-32 funct3 2 */
-        0x0200103b, /* MULHW does not exist */
-        0x80000073, /* SYSTEM, unknown funct12 */
-        0x001000f3, /* ebreak with rd != 0 */
-        0x00008073, /* ecall with rs1 != 0 */
-        0x302000f3, /* mret with rd != 0 */
-        0x10508073, /* wfi with rs1 != 0 */
-        0x120000f3, /* sfence.vma with rd != 0 */
-        0x00200073, /* uret: N was removed */
-        0x7b200073, /* dret outside debug mode */
+        0x00000000, 0xffffffff, 0x0000700b, /* custom-0 */
+        0x0000702b,                         /* custom-1 */
+        0x0000705b,                         /* custom-2 */
+        0x0000707b,                         /* custom-3 */
+        0x00007057,                         /* OP-V without V */
+        0x00000077,                         /* OP-VE without V */
+        0x0020006b,                         /* reserved major opcode */
+        0x00007003,                         /* LOAD funct3 7 */
+        0x00004023,                         /* STORE funct3 4 */
+        0x00002063,                         /* BRANCH funct3 2 */
+        0x00003063,                         /* BRANCH funct3 3 */
+        0x00001067,                         /* JALR funct3 1 */
+        0x00004073,                         /* SYSTEM funct3 4 */
+        0x0000300f,                         /* MISC-MEM funct3 3 */
+        0x40001013,                         /* slli with a reserved upper part */
+        0x0200101b,                         /* slliw with shamt[5] */
+        0x0400101b,                         /* slliw with a reserved upper part */
+        0x4000201b,                         /* OP-IMM-32 funct3 2 */
+        0x42007033,                         /* OP funct7 0x21 */
+        0x04000033,                         /* OP funct7 2 */
+        0x40002033,                         /* slt with funct7 0x20 */
+        0x0400003b,                         /* OP-32 funct7 2 */
+        0x0000203b,                         /* OP-32 funct3 2 */
+        0x0200103b,                         /* MULHW does not exist */
+        0x80000073,                         /* SYSTEM, unknown funct12 */
+        0x001000f3,                         /* ebreak with rd != 0 */
+        0x00008073,                         /* ecall with rs1 != 0 */
+        0x302000f3,                         /* mret with rd != 0 */
+        0x10508073,                         /* wfi with rs1 != 0 */
+        0x120000f3,                         /* sfence.vma with rd != 0 */
+        0x00200073,                         /* uret: N was removed */
+        0x7b200073,                         /* dret outside debug mode */
     };
     static u32 slot[2] __attribute__((aligned(8)));
     for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {

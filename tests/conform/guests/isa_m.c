@@ -1,4 +1,5 @@
-/* M: products and quotients, with division by zero and overflow as the table in the M chapter has them (tables from gen/int_vectors.py). */
+/* M: products and quotients, with division by zero and overflow as the table in the M chapter has
+ * them (tables from gen/int_vectors.py). */
 #define VEC_M
 #include "vectors.h"
 

@@ -55,7 +55,8 @@ static void permissions(void)
             for (u64 w = 0; w < 4; w++) {
                 bool in_s = allowed(w, mi, mc, mz), in_u = in_s && allowed(w, si, sc, sz);
                 cbo(w, (u64)area);
-                CHECK_EQ(self()->t.cause, NO_TRAP, "%s from M menvcfg %d senvcfg %d", names[w], m, s);
+                CHECK_EQ(self()->t.cause, NO_TRAP, "%s from M menvcfg %d senvcfg %d", names[w], m,
+                         s);
                 run_mode(MODE_S, cbo, w, (u64)area);
                 CHECK_EQ(self()->t.cause, in_s ? NO_TRAP : C_ILLEGAL,
                          "%s from S menvcfg %d senvcfg %d", names[w], m, s);
@@ -114,8 +115,8 @@ static void effects(void)
     }
 }
 
-/* Permissions of the page: cbo.zero is a store; management needs any of R, W, X... "if a load, store
- * or fetch is permitted"; a fault is a store page fault.  Prefetches never fault. */
+/* Permissions of the page: cbo.zero is a store; management needs any of R, W, X... "if a load,
+ * store or fetch is permitted"; a fault is a store page fault.  Prefetches never fault. */
 static void translated(void)
 {
     static const struct {

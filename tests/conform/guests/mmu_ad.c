@@ -1,7 +1,7 @@
 /*
- * Accessed and dirty bits.  With menvcfg.ADUE=1 (Svadu) the walk sets them in the PTE, leaving every
- * other bit; with ADUE=0 an access that needs one set is a page fault and the PTE stays as it is.
- * A may be set by speculation, D may not: where an access is refused only D is checked.
+ * Accessed and dirty bits.  With menvcfg.ADUE=1 (Svadu) the walk sets them in the PTE, leaving
+ * every other bit; with ADUE=0 an access that needs one set is a page fault and the PTE stays as it
+ * is. A may be set by speculation, D may not: where an access is refused only D is checked.
  */
 #include "mmu.h"
 
@@ -40,8 +40,9 @@ static void matrix(int levels, int level, bool adue, enum mode mode)
             bool ok = adue || (before & need) == need;
             struct result r = access(mode, op, va + off, 0);
             u64 after = *(volatile u64 *)pte;
-            CHECK_EQ(r.cause, ok ? NO_TRAP : fault_of(op), "Sv%d level %d %s AD %lu ADUE %d mode %d",
-                     12 + 9 * levels, level, op_name[op], ad, adue, mode);
+            CHECK_EQ(r.cause, ok ? NO_TRAP : fault_of(op),
+                     "Sv%d level %d %s AD %lu ADUE %d mode %d", 12 + 9 * levels, level, op_name[op],
+                     ad, adue, mode);
             CHECK_EQ(after, ok ? before | need : before,
                      "PTE after Sv%d level %d %s AD %lu ADUE %d mode %d", 12 + 9 * levels, level,
                      op_name[op], ad, adue, mode);

@@ -63,7 +63,8 @@ static void napot_reserved(void)
         for (int level = 1; level < levels; level++) {
             space_init_stubs(&s, levels, 0);
             /* aligned superpage, and the same with the 64 KiB pattern in its low PPN */
-            u64 va = test_va(levels) & ~(LEVEL_SIZE(level) - 1), pa = BLOCK & ~(LEVEL_SIZE(level) - 1);
+            u64 va = test_va(levels) & ~(LEVEL_SIZE(level) - 1),
+                pa = BLOCK & ~(LEVEL_SIZE(level) - 1);
             pte = space_map(&s, va, pa, level, PTE_S_ALL | PTE_N);
             space_use(&s);
             u64 probe = va + (BLOCK - pa);
@@ -111,7 +112,8 @@ static void napot_ad(void)
     space_init_stubs(&s, 3, 0);
     u64 *pte = napot_ptes(&s, VA, BLOCK, PTE_V | PTE_R | PTE_W);
     space_use(&s);
-    CHECK_EQ(access(MODE_S, OP_SD, VA + 5 * PAGE, 77).cause, NO_TRAP, "store to a clean NAPOT page");
+    CHECK_EQ(access(MODE_S, OP_SD, VA + 5 * PAGE, 77).cause, NO_TRAP,
+             "store to a clean NAPOT page");
     CHECK_EQ(*(u64 *)(BLOCK + 5 * PAGE), 77, "clean NAPOT page value");
     u64 any = 0;
     for (int i = 0; i < 16; i++) {
@@ -132,7 +134,8 @@ static void pbmt(void)
             for (int level = 0; level < levels; level++) {
                 struct space s;
                 space_init_stubs(&s, levels, 0);
-                u64 va = test_va(levels) & ~(LEVEL_SIZE(level) - 1), pa = BLOCK & ~(LEVEL_SIZE(level) - 1);
+                u64 va = test_va(levels) & ~(LEVEL_SIZE(level) - 1),
+                    pa = BLOCK & ~(LEVEL_SIZE(level) - 1);
                 for (u64 type = 0; type < 4; type++) {
                     space_map(&s, va, pa, level, PTE_S_ALL | PTE_PBMT(type));
                     space_use(&s);

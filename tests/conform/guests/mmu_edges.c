@@ -59,8 +59,9 @@ static void crossing(size_t a, size_t b, size_t k, bool mprv)
         u64 va = VA + off, want = expected_load(op, off), value = 0x8877665544332211ul;
         struct result r = mprv ? access_mprv(MODE_S, op, va, value) : access(MODE_S, op, va, value);
         bool first = allows(a, op), second = allows(b, op);
-        CHECK_EQ(r.cause, first && second ? NO_TRAP : fault_of(op), "%s at -%lu, %s then %s, MPRV %d",
-                 op_name[op], PAGE - off, states[a].name, states[b].name, mprv);
+        CHECK_EQ(r.cause, first && second ? NO_TRAP : fault_of(op),
+                 "%s at -%lu, %s then %s, MPRV %d", op_name[op], PAGE - off, states[a].name,
+                 states[b].name, mprv);
         if (!first || !second) {
             CHECK_EQ(r.tval, first ? VA + PAGE : va, "tval of %s at -%lu, %s then %s, MPRV %d",
                      op_name[op], PAGE - off, states[a].name, states[b].name, mprv);
@@ -186,7 +187,8 @@ static void space_ends(void)
         fill();
         r = access(MODE_S, OP_LD, -4, 0);
         CHECK_EQ(r.cause, NO_TRAP, "around the end of the address space, levels %d", levels);
-        CHECK_EQ(r.value, expected_load(OP_LD, PAGE - 4), "value around the end, levels %d", levels);
+        CHECK_EQ(r.value, expected_load(OP_LD, PAGE - 4), "value around the end, levels %d",
+                 levels);
     }
 }
 

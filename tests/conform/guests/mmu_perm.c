@@ -7,7 +7,7 @@
 
 const char guest_name[] = "mmu_perm";
 
-static const enum op ops[] = {OP_LB, OP_LH, OP_LW, OP_LD, OP_SB, OP_SH,
+static const enum op ops[] = {OP_LB, OP_LH, OP_LW,    OP_LD, OP_SB, OP_SH,
                               OP_SW, OP_SD, OP_FETCH, OP_LR, OP_AMO};
 
 #define VA 0x1040000000ul
@@ -44,8 +44,8 @@ static void one(u64 pte, enum mode mode, bool sum, bool mxr, bool mprv)
         CHECK_EQ(r.cause, ok ? NO_TRAP : fault_of(op), "%s pte 0x%lx mode %d SUM %d MXR %d MPRV %d",
                  op_name[op], pte, mode, sum, mxr, mprv);
         if (!ok) {
-            CHECK_EQ(r.tval, VA + 16, "tval %s pte 0x%lx mode %d SUM %d MXR %d MPRV %d", op_name[op],
-                     pte, mode, sum, mxr, mprv);
+            CHECK_EQ(r.tval, VA + 16, "tval %s pte 0x%lx mode %d SUM %d MXR %d MPRV %d",
+                     op_name[op], pte, mode, sum, mxr, mprv);
         }
     }
 }

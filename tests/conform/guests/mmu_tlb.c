@@ -90,7 +90,8 @@ static void leaf_changes(void)
             /* to invalid, to read-only, and back */
             *(volatile u64 *)pte = 0;
             fences[f].fn(VA, s.asid);
-            CHECK_EQ(access(MODE_S, OP_LD, VA, 0).cause, C_LOAD_PAGE, "%s: unmapped", fences[f].name);
+            CHECK_EQ(access(MODE_S, OP_LD, VA, 0).cause, C_LOAD_PAGE, "%s: unmapped",
+                     fences[f].name);
             *(volatile u64 *)pte = PTE_PPN(pages[1]) | (FLAGS & ~PTE_W);
             fences[f].fn(VA, s.asid);
             load_is(VA, 1, fences[f].name, 100);

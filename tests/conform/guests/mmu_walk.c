@@ -21,8 +21,8 @@ static void expect_ok(enum mode m, enum op op, u64 va, u64 want, const char *wha
                       int level)
 {
     struct result r = access(m, op, va, 0);
-    CHECK_EQ(r.cause, NO_TRAP, "Sv%d level %d %s mode %d %s cause", 12 + 9 * levels, level, what,
-             m, op_name[op]);
+    CHECK_EQ(r.cause, NO_TRAP, "Sv%d level %d %s mode %d %s cause", 12 + 9 * levels, level, what, m,
+             op_name[op]);
     if (r.cause == NO_TRAP && op == OP_LD) {
         CHECK_EQ(r.value, want, "Sv%d level %d %s mode %d value", 12 + 9 * levels, level, what, m);
     }
@@ -32,19 +32,18 @@ static void expect_fault(enum mode m, enum op op, u64 va, u64 cause, const char 
                          int level)
 {
     struct result r = access(m, op, va, 0);
-    CHECK_EQ(r.cause, cause, "Sv%d level %d %s mode %d %s cause", 12 + 9 * levels, level, what,
-             m, op_name[op]);
+    CHECK_EQ(r.cause, cause, "Sv%d level %d %s mode %d %s cause", 12 + 9 * levels, level, what, m,
+             op_name[op]);
     CHECK_EQ(r.tval, va, "Sv%d level %d %s mode %d %s tval", 12 + 9 * levels, level, what, m,
              op_name[op]);
     CHECK_EQ(r.epc, op == OP_FETCH ? va : stub_va(m, op), "Sv%d level %d %s mode %d %s epc",
-             12 + 9 * levels, level, what, m,
-             op_name[op]);
+             12 + 9 * levels, level, what, m, op_name[op]);
     if (op != OP_FETCH) {
         r = access_mprv(m, op, va, 0);
-        CHECK_EQ(r.cause, cause, "Sv%d level %d %s mode %d %s MPRV cause", 12 + 9 * levels,
-                 level, what, m, op_name[op]);
-        CHECK_EQ(r.tval, va, "Sv%d level %d %s mode %d %s MPRV tval", 12 + 9 * levels, level,
+        CHECK_EQ(r.cause, cause, "Sv%d level %d %s mode %d %s MPRV cause", 12 + 9 * levels, level,
                  what, m, op_name[op]);
+        CHECK_EQ(r.tval, va, "Sv%d level %d %s mode %d %s MPRV tval", 12 + 9 * levels, level, what,
+                 m, op_name[op]);
     }
 }
 
@@ -153,7 +152,7 @@ static void bad_ptes(int levels, int level)
 /* A walk that reads a PTE where there is no memory is an access fault of the original access. */
 static void walks_into_nothing(int levels, int level)
 {
-    static const u64 nowhere[] = {0x40000000000ul, 0xfffffffffff000ul, 0x20000000ul};
+    static const u64 nowhere[] = {0x40000000000ul, 0xfffffffffff000ul, 0x28000000ul};
     for (size_t i = 0; i < ARRAY_SIZE(nowhere); i++) {
         struct space s;
         space_init_stubs(&s, levels, 0);
@@ -192,7 +191,8 @@ static void pointer_at_level_0(int levels)
     }
 }
 
-/* Bits above the top one must equal it; the top half of the space is reached by negative addresses. */
+/* Bits above the top one must equal it; the top half of the space is reached by negative addresses.
+ */
 static void canonical(int levels)
 {
     int bits = 12 + 9 * levels;
@@ -219,7 +219,6 @@ static void canonical(int levels)
     expect_fault(MODE_S, OP_LD, hole, C_LOAD_PAGE, "first of the hole", levels, 0);
     expect_fault(MODE_S, OP_LD, -hole - 8, C_LOAD_PAGE, "last of the hole", levels, 0);
 }
-
 
 void guest_main(void)
 {

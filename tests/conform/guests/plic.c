@@ -80,7 +80,8 @@ static void registers(void)
         CHECK_EQ(read32(THRESHOLD(ctx)), 5, "threshold of context %d", ctx);
         write32(THRESHOLD(ctx), 0);
         write32(ENABLE(ctx, 0), ~0u);
-        CHECK_EQ(read32(ENABLE(ctx, 0)) & 1u << UART_IRQ, 1u << UART_IRQ, "enable of context %d", ctx);
+        CHECK_EQ(read32(ENABLE(ctx, 0)) & 1u << UART_IRQ, 1u << UART_IRQ, "enable of context %d",
+                 ctx);
         CHECK_EQ(read32(ENABLE(ctx, 0)) & 1, 0, "enable bit of source 0, context %d", ctx);
         write32(ENABLE(ctx, 0), 0);
         CHECK_EQ(read32(CLAIM(ctx)), 0, "claim with nothing pending, context %d", ctx);
@@ -122,9 +123,8 @@ static void masking(int ctx)
         u32 priority, threshold, enable;
         bool want;
     } rows[] = {
-        {0, 0, 1, false}, {1, 0, 1, true},  {1, 1, 1, false}, {2, 1, 1, true},
-        {7, 7, 1, false}, {7, 6, 1, true},  {1, 0, 0, false}, {7, 0, 0, false},
-        {3, 5, 1, false}, {5, 3, 1, true},
+        {0, 0, 1, false}, {1, 0, 1, true},  {1, 1, 1, false}, {2, 1, 1, true},  {7, 7, 1, false},
+        {7, 6, 1, true},  {1, 0, 0, false}, {7, 0, 0, false}, {3, 5, 1, false}, {5, 3, 1, true},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         reset_plic();
@@ -132,7 +132,8 @@ static void masking(int ctx)
         write32(PRIORITY(UART_IRQ), rows[i].priority);
         write32(THRESHOLD(ctx), rows[i].threshold);
         write32(ENABLE(ctx, 0), rows[i].enable << UART_IRQ);
-        CHECK(wait_pending(UART_IRQ, true), "pending whatever the mask, row %lu context %d", i, ctx);
+        CHECK(wait_pending(UART_IRQ, true), "pending whatever the mask, row %lu context %d", i,
+              ctx);
         CHECK_EQ(wait_mip(bit, rows[i].want ? bit : 0), rows[i].want ? bit : 0,
                  "priority %u threshold %u enable %u, context %d", rows[i].priority,
                  rows[i].threshold, rows[i].enable, ctx);

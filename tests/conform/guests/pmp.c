@@ -17,10 +17,9 @@ static void set_addr(int i, u64 v)
     case n:                                                                                        \
         csr_write(pmpaddr##n, v);                                                                  \
         break;
-        CASE(0) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10)
-        CASE(11) CASE(12) CASE(13) CASE(14) CASE(15)
-    default:
-        break;
+        CASE(0)
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
+            CASE(12) CASE(13) CASE(14) CASE(15) default : break;
     }
 }
 
@@ -31,10 +30,9 @@ static u64 get_addr(int i)
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         return csr_read(pmpaddr##n);
-        CASE(0) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10)
-        CASE(11) CASE(12) CASE(13) CASE(14) CASE(15)
-    default:
-        return 0;
+        CASE(0)
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
+            CASE(12) CASE(13) CASE(14) CASE(15) default : return 0;
     }
 }
 
@@ -233,7 +231,8 @@ static void priority(void)
     reset();
 }
 
-/* "the matching entry must match all bytes": otherwise the access fails whatever the permissions. */
+/* "the matching entry must match all bytes": otherwise the access fails whatever the permissions.
+ */
 static void partial(void)
 {
     reset();
@@ -256,8 +255,8 @@ static void partial(void)
     reset();
 }
 
-/* Reads of page tables are S-mode reads, A/D updates S-mode writes: denied ones are access faults of
- * the original access. */
+/* Reads of page tables are S-mode reads, A/D updates S-mode writes: denied ones are access faults
+ * of the original access. */
 static void walks(void)
 {
     static const enum op some[] = {OP_LD, OP_SD, OP_AMO, OP_FETCH};

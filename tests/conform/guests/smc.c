@@ -41,8 +41,8 @@ static void simple(void)
 /* Every store width, and stores that are not simple stores, changing the immediate in place. */
 static void by_width(void)
 {
-    static const char *const names[] = {"sb", "sh", "sw", "sd", "amoswap.w", "amoswap.d", "sc.w",
-                                        "misaligned sw", "sd over two"};
+    static const char *const names[] = {
+        "sb", "sh", "sw", "sd", "amoswap.w", "amoswap.d", "sc.w", "misaligned sw", "sd over two"};
     u8 *p = (u8 *)code;
     for (u32 round = 0; round < 20; round++) {
         for (u32 k = 0; k < ARRAY_SIZE(names); k++) {

@@ -22,7 +22,8 @@ static void amo(void)
         __asm__ volatile("amoadd.w x0, %0, (%1)" ::"r"(1ul), "r"(&add_w[id & 1]) : "memory");
         __asm__ volatile("amoxor.d x0, %0, (%1)" ::"r"(1ul << (8 * id)), "r"(&xored) : "memory");
         __asm__ volatile("amomax.d x0, %0, (%1)" ::"r"(i * HARTS + id), "r"(&max_seen) : "memory");
-        __asm__ volatile("amomin.d x0, %0, (%1)" ::"r"(-(i * HARTS + id)), "r"(&min_seen) : "memory");
+        __asm__ volatile("amomin.d x0, %0, (%1)" ::"r"(-(i * HARTS + id)), "r"(&min_seen)
+                         : "memory");
         __asm__ volatile("amominu.d x0, %0, (%1)" ::"r"(~(i * HARTS + id)), "r"(&minu_seen)
                          : "memory");
         __asm__ volatile("amoor.d x0, %0, (%1)" ::"r"(1ul << (i % 16 + 16 * id)), "r"(&or_bits)

@@ -18,8 +18,8 @@ static void kick(u64 h)
     *MSIP(h) = 1;
 }
 
-/* Waiting harts sleep: a host with fewer cores than harts would give each spinning one a time slice.
- * Hart 0 waits with MIE=0; whoever answers sets its msip after the answer. */
+/* Waiting harts sleep: a host with fewer cores than harts would give each spinning one a time
+ * slice. Hart 0 waits with MIE=0; whoever answers sets its msip after the answer. */
 static void answer(u64 n)
 {
     __asm__ volatile("fence rw, rw" ::: "memory");

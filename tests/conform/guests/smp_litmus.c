@@ -1,7 +1,8 @@
 /*
  * Memory model: outcomes RVWMO forbids (unprivileged ISA chapter "RVWMO") must never appear.  Each
  * test runs its threads over arrays of independent cells without meeting in between, as litmus7
- * does, so that every cell is one experiment with its own timing.  Allowed outcomes are not required.
+ * does, so that every cell is one experiment with its own timing.  Allowed outcomes are not
+ * required.
  */
 #include "rt.h"
 
@@ -195,9 +196,9 @@ void guest_main(void)
             }
         }
     }
-    static const char *const names[] = {"SB with fences", "SB with AMOs", "MP with fences",
-                                        "LB with data dependencies", "CoRR", "IRIW with fences",
-                                        "2+2W with fences", "torn doublewords"};
+    static const char *const names[] = {
+        "SB with fences", "SB with AMOs",     "MP with fences",   "LB with data dependencies",
+        "CoRR",           "IRIW with fences", "2+2W with fences", "torn doublewords"};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         CHECK_EQ(bad[i], 0, "%s: forbidden outcomes", names[i]);
     }

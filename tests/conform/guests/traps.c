@@ -207,8 +207,8 @@ static void delegated_ecall(void)
         CHECK_EQ(x[11], (u64)deleg_stub, "delegated ecall sepc %d", modes[i]);
         CHECK_EQ(x[12], 0, "delegated ecall stval %d", modes[i]);
         CHECK_EQ(x[13] & (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP),
-                 MSTATUS_SPIE | (modes[i] == MODE_S ? MSTATUS_SPP : 0), "delegated ecall sstatus %d",
-                 modes[i]);
+                 MSTATUS_SPIE | (modes[i] == MODE_S ? MSTATUS_SPP : 0),
+                 "delegated ecall sstatus %d", modes[i]);
         CHECK_EQ(self()->t.from, MODE_S, "delegated ecall handler ran in S");
     }
     csr_write(medeleg, 0);
@@ -324,11 +324,12 @@ static void vectored(void)
     for (size_t i = 0; i < ARRAY_SIZE(irqs); i++) {
         csr_clear(CSR_MENVCFG, MENVCFG_STCE);
         csr_write(mip, BIT(irqs[i]));
-        __asm__ volatile("csrw mtvec, %3\n la t3, 1f\n li t1, 99\n csrw mie, %4\n csrsi mstatus, 8\n"
-                         "nop\n1: csrci mstatus, 8\n mv %0, t1\n mv %1, t2\n csrw mtvec, %2"
-                         : "=&r"(slot), "=&r"(cause)
-                         : "r"(vec), "r"((u64)vectored_table | 1), "r"(BIT(irqs[i]))
-                         : "t0", "t1", "t2", "t3", "memory");
+        __asm__ volatile(
+            "csrw mtvec, %3\n la t3, 1f\n li t1, 99\n csrw mie, %4\n csrsi mstatus, 8\n"
+            "nop\n1: csrci mstatus, 8\n mv %0, t1\n mv %1, t2\n csrw mtvec, %2"
+            : "=&r"(slot), "=&r"(cause)
+            : "r"(vec), "r"((u64)vectored_table | 1), "r"(BIT(irqs[i]))
+            : "t0", "t1", "t2", "t3", "memory");
         CHECK_EQ(slot, (u64)irqs[i], "vectored interrupt %d slot", irqs[i]);
         CHECK_EQ(cause, IRQ(irqs[i]), "vectored interrupt %d cause", irqs[i]);
         csr_write(mip, 0);
@@ -352,7 +353,8 @@ static void misaligned(void)
     for (size_t m = 0; m < ARRAY_SIZE(modes); m++) {
         for (u64 o = 4080; o < 4104; o++) {
             u64 p = (u64)pages + o;
-            u64 v = modes[m] == MODE_M ? misaligned_in(p, 0) : run_mode(modes[m], misaligned_in, p, 0);
+            u64 v =
+                modes[m] == MODE_M ? misaligned_in(p, 0) : run_mode(modes[m], misaligned_in, p, 0);
             CHECK_EQ(self()->t.cause, NO_TRAP, "misaligned at %lu mode %d", o, modes[m]);
             CHECK_EQ(v, 0x1122334455667788ul, "misaligned at %lu mode %d", o, modes[m]);
         }

@@ -4,10 +4,11 @@
 extern u8 image_end[], stub_page[];
 
 #define STUBS(X)                                                                                   \
-    X(LB, lb) X(LH, lh) X(LW, lw) X(LD, ld) X(SB, sb) X(SH, sh) X(SW, sw) X(SD, sd)                \
-    X(AMO, amoadd) X(LR, lr) X(SC, sc) X(FETCH, fetch) X(CBO_ZERO, cbo_zero)                       \
-    X(CBO_CLEAN, cbo_clean) X(CBO_FLUSH, cbo_flush) X(CBO_INVAL, cbo_inval)                        \
-    X(PREFETCH_W, prefetch_w) X(SFENCE, sfence)
+    X(LB, lb)                                                                                      \
+    X(LH, lh) X(LW, lw) X(LD, ld) X(SB, sb) X(SH, sh) X(SW, sw) X(SD, sd) X(AMO, amoadd) X(LR, lr) \
+        X(SC, sc) X(FETCH, fetch) X(CBO_ZERO, cbo_zero) X(CBO_CLEAN, cbo_clean)                    \
+            X(CBO_FLUSH, cbo_flush) X(CBO_INVAL, cbo_inval) X(PREFETCH_W, prefetch_w)              \
+                X(SFENCE, sfence)
 
 #define DECLARE(op, name) extern u8 stub_##name[], mprv_##name[];
 STUBS(DECLARE)

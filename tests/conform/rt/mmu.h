@@ -1,9 +1,9 @@
 /*
  * Page tables and single accesses through them.
  *
- * M-mode code of a guest always runs untranslated.  What goes through translation is one access at a
- * time, made by a stub (start.S) that really runs in S or U mode, or in M-mode with MPRV set.  So a
- * space needs to map nothing but the stubs (STUB_S_VA, STUB_U_VA) and what a test looks at.
+ * M-mode code of a guest always runs untranslated.  What goes through translation is one access at
+ * a time, made by a stub (start.S) that really runs in S or U mode, or in M-mode with MPRV set.  So
+ * a space needs to map nothing but the stubs (STUB_S_VA, STUB_U_VA) and what a test looks at.
  */
 #ifndef RT_MMU_H
 #define RT_MMU_H
@@ -104,14 +104,12 @@ void sfence_va_asid(u64 va, u64 asid);
 
 static inline u64 fault_of(enum op op)
 {
-    return op == OP_FETCH ? C_FETCH_PAGE
-           : op < OP_SB || op == OP_LR ? C_LOAD_PAGE
-                                       : C_STORE_PAGE;
+    return op == OP_FETCH ? C_FETCH_PAGE : op < OP_SB || op == OP_LR ? C_LOAD_PAGE : C_STORE_PAGE;
 }
 
 static inline u64 access_fault_of(enum op op)
 {
-    return op == OP_FETCH ? C_FETCH_ACCESS
+    return op == OP_FETCH              ? C_FETCH_ACCESS
            : op < OP_SB || op == OP_LR ? C_LOAD_ACCESS
                                        : C_STORE_ACCESS;
 }

@@ -1,9 +1,9 @@
 /*
  * Conformance runtime: console, checks, trap handling, mode entry, other harts.
  *
- * Invariants: a hart's M-mode handler runs on a stack of its own with translation off; a trap inside
- * it is fatal.  Failed checks are counted by every hart and do not stop the guest, so one run lists
- * all of them.
+ * Invariants: a hart's M-mode handler runs on a stack of its own with translation off; a trap
+ * inside it is fatal.  Failed checks are counted by every hart and do not stop the guest, so one
+ * run lists all of them.
  */
 #include "rt.h"
 
@@ -212,8 +212,7 @@ void check_no_trap(const char *fmt, ...)
 /* ---- traps -------------------------------------------------------------------------------- */
 static void leave(struct hart *h, u64 value)
 {
-    static const u8 ctx_regs[15] = {1,  2,  3,  8,  9,  18, 19, 20,
-                                     21, 22, 23, 24, 25, 26, 27};
+    static const u8 ctx_regs[15] = {1, 2, 3, 8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27};
     for (size_t i = 0; i < ARRAY_SIZE(ctx_regs); i++) {
         h->frame[ctx_regs[i]] = h->ctx[i];
     }

@@ -103,9 +103,8 @@ static inline void trap_clear(void)
         trap_clear();                                                                              \
         __asm__ volatile("la t5, 98f\n sd t5, 8(tp)\n la t5, 99f\n sd t5, 0(tp)\n"                 \
                          "98: " insn "\n99: sd zero, 0(tp)\n"                                      \
-                         : outs                                                                    \
-                         : ins                                                                         \
-                         : "t5", "ra", "a7", "memory");                                               \
+                         : outs:ins                                                                \
+                         : "t5", "ra", "a7", "memory");                                            \
     } while (0)
 
 /* The last TRY trapped once with this cause and tval, at its own instruction. */
