@@ -26,6 +26,7 @@
 struct engine;
 struct error;
 struct isa;
+struct isa_debug;
 struct log;
 struct mem_space;
 struct state_table;
@@ -38,7 +39,8 @@ enum vcpu_exit {
     VCPU_EXIT_ECALL,  /* hypercall to the machine (SBI call); arguments in the registers, the
                          program counter already behind it */
     VCPU_EXIT_HTIF,   /* a store to the ELF's tohost symbol was made (htif_value) */
-    VCPU_EXIT_WEDGED  /* the guest traps at its own trap vector for ever: it has crashed */
+    VCPU_EXIT_WEDGED, /* the guest traps at its own trap vector for ever: it has crashed */
+    VCPU_EXIT_DEBUG   /* vcpu.debug->stop says why */
 };
 
 /* Things that make a running vCPU look up between two blocks; bits of vcpu.attention. */
@@ -68,6 +70,57 @@ static inline uint64_t vcpu_time(struct vcpu_timebase *timebase)
  * VCLOCK_NEVER if that is beyond the clock's range. */
 int64_t vcpu_time_to_deadline(struct vcpu_timebase *timebase, uint64_t ticks);
 
+/* ---- debugging ----
+ *
+ * While vcpu.debug is set, every engine's run() does no more than
+ *     if (vcpu->debug)
+ *         return vcpu->isa->debug->run(vcpu, budget);
+ * which interprets one instruction after the other. So an engine has one check, outside of its
+ * loop, and nothing else to do with break- and watchpoints. The pointer and what it points to
+ * change only while the vCPU does not run. */
+
+enum vcpu_point_kind { /* the numbers are those of GDB's Z packets */
+    VCPU_POINT_BREAK_SOFT,
+    VCPU_POINT_BREAK_HARD, /* the same for us: guest memory is never changed */
+    VCPU_POINT_WRITE,
+    VCPU_POINT_READ,
+    VCPU_POINT_ACCESS,
+    VCPU_POINT_KINDS
+};
+
+/* A break- or watchpoint: guest-virtual addresses, in whatever address space, inclusive. */
+struct vcpu_point {
+    uint64_t first, last;
+    enum vcpu_point_kind kind;
+};
+
+#define VCPU_POINTS_MAX 128
+struct vcpu_points {
+    struct vcpu_point point[VCPU_POINTS_MAX];
+    unsigned count;
+    uint64_t break_filter; /* bit (pc >> 1) % 64 of every breakpoint */
+};
+
+enum vcpu_stop {
+    VCPU_STOP_NONE,
+    VCPU_STOP_STEP,  /* the step is done */
+    VCPU_STOP_BREAK, /* pc is at a breakpoint, which has not been executed */
+    VCPU_STOP_WATCH  /* the instruction before pc made a watched access. DMA is not watched. */
+};
+
+/* An ISA's debug->attach() makes it, inside something larger. */
+struct vcpu_debug {
+    const struct vcpu_points *points; /* borrowed, shared by the vCPUs of a machine */
+    /* Stop after one instruction, or when pc has left [step_first, step_last) if that is not
+     * empty. Interrupts stay pending: a step would otherwise end in their handlers. */
+    bool step;
+    uint64_t step_first, step_last;
+    /* Sticky: run() returns at once until somebody sets it to NONE. */
+    enum vcpu_stop stop;
+    enum vcpu_point_kind stop_kind; /* BREAK, WATCH */
+    uint64_t stop_address;          /* WATCH: the watchpoint's first byte that was accessed */
+};
+
 /* The generic part: the first member of every ISA's state struct. */
 struct vcpu {
     const struct isa *isa;
@@ -91,6 +144,8 @@ struct vcpu {
     uint64_t htif_tohost;
     uint64_t htif_value;
 
+    struct vcpu_debug *debug; /* NULL: no debugger cares about this vCPU (see above) */
+
     /* Makes the owner thread return from its wait; called after attention was set. */
     void (*wake)(struct vcpu *vcpu);
     void *owner; /* the machine's own data for this vCPU */
@@ -106,6 +161,29 @@ struct vcpu_setup {
     void *owner;
 };
 
+/* A register as a debugger sees it; its bytes are in the guest's order. */
+#define VCPU_REGISTER_MAX 16 /* bytes */
+struct vcpu_register {
+    const char *name;
+    const char *feature; /* of GDB's target description: "org.gnu.gdb.riscv.cpu" */
+    const char *type;    /* "int", "data_ptr", "code_ptr", "ieee_double" */
+    unsigned size;       /* bytes */
+};
+
+/* The ISA's part of debugging; all of it only while the vCPU does not run. */
+struct isa_debug {
+    const char *architecture; /* GDB's name: "riscv:rv64" */
+    unsigned register_limit;  /* register numbers are below this; some do not exist */
+    unsigned register_core;   /* those below this are the ones that every stop is about */
+    bool (*describe)(unsigned number, struct vcpu_register *reg); /* false: no such register */
+    void (*read)(struct vcpu *vcpu, unsigned number, uint8_t *bytes);
+    /* False: it cannot be written. Bits that the register does not have are dropped. */
+    bool (*write)(struct vcpu *vcpu, unsigned number, const uint8_t *bytes);
+    struct vcpu_debug *(*attach)(struct vcpu *vcpu); /* does not set vcpu->debug */
+    void (*detach)(struct vcpu_debug *debug);        /* NULL is fine */
+    enum vcpu_exit (*run)(struct vcpu *vcpu, uint64_t budget); /* as struct engine's */
+};
+
 /* An instruction-set architecture. All of it is const data and functions. */
 struct isa {
     const char *name; /* "riscv64" */
@@ -119,7 +197,8 @@ struct isa {
     /* Drops what those of TLB and FENCE_I in `bits` name; owner thread, perhaps in the middle
      * of an instruction that waits (vcpu_attention_sync, an I/O callback). */
     void (*drop)(struct vcpu *vcpu, uint32_t bits);
-    /* Debugger's view: no side effects, no faults. False if not mapped. */
+    /* Debugger's view of data in the current mode: no side effects, no permissions, no faults.
+     * False if not mapped. */
     bool (*translate)(struct vcpu *vcpu, uint64_t va, uint64_t *gpa);
     /* Writes one instruction as text; returns its length in bytes (2 or 4 ...), 0 if the
      * `available` bytes do not hold a whole one. */
@@ -127,6 +206,7 @@ struct isa {
                             size_t text_size);
     /* Registers and the likes as lines of text for logs. */
     void (*dump)(const struct vcpu *vcpu, char *text, size_t text_size);
+    const struct isa_debug *debug;
 };
 
 /* A way to run vCPUs. */

@@ -125,6 +125,7 @@ static bool handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
     switch (reason) {
     case VCPU_EXIT_KICK:
     case VCPU_EXIT_BUDGET:
+    case VCPU_EXIT_DEBUG:
         return false;
     case VCPU_EXIT_WAIT:
         return true;

@@ -165,6 +165,8 @@ static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint
 
 static enum vcpu_exit interp_run(struct vcpu *vcpu, uint64_t budget)
 {
+    if (UNLIKELY(vcpu->debug != NULL))
+        return vcpu->isa->debug->run(vcpu, budget);
     /* seq_cst, and attention is read behind it: see isa/vcpu.c. */
     atomic_store(&vcpu->in_guest, true);
     enum vcpu_exit exit = run_loop(vcpu->engine_data, rv_hart_of(vcpu), budget);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "isa/riscv64/debug.h"
 #include "isa/riscv64/isa_internal.h"
 #include "isa/riscv64/mmu_internal.h"
 
@@ -142,7 +143,9 @@ static void hart_drop(struct vcpu *vcpu, uint32_t bits)
 
 static bool hart_translate(struct vcpu *vcpu, uint64_t va, uint64_t *gpa)
 {
-    return rv_translate_debug(rv_hart_of(vcpu), va, gpa);
+    /* Machine mode is never translated; MPRV is about single accesses. */
+    *gpa = va;
+    return rv_hart_of(vcpu)->privilege == RV_M || rv_translate_debug(rv_hart_of(vcpu), va, gpa);
 }
 
 /* ---- as text ---- */
@@ -215,4 +218,5 @@ const struct isa isa_riscv64 = {
     .translate = hart_translate,
     .disassemble = rv_disassemble,
     .dump = hart_dump,
+    .debug = &rv_isa_debug,
 };

@@ -13,12 +13,15 @@
  *   - RAM only; a page is filled only if PMP has one answer for all of it.
  *   - A store entry: D is set in the PTE, the write was noted in this generation, the page
  *     was not MEM_PAGE_CODE, and vcpu.htif_tohost is not in it.
+ *   - No watchpoint lies in the page (whoever changes watchpoints flushes).
  *   - Bank M is never translated; U, S and S_SUM hold what satp, MXR and menvcfg said when they
  *     were filled and are flushed when those change.
  */
 #include "isa/riscv64/mmu_internal.h"
 
 #include <assert.h>
+
+#include "isa/riscv64/debug.h"
 
 #define PAGE_MASK (MEM_PAGE_SIZE - 1)
 
@@ -223,12 +226,20 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
         if ((flags & MEM_PAGE_CODE) || holds_tohost(hart, to.gpa))
             return true;
     }
+    if (hart->vcpu.debug && access != RV_FETCH && rv_debug_watches_page(hart->vcpu.debug, va))
+        return true;
     bool uniform;
     uint64_t page = align_down(to.gpa, MEM_PAGE_SIZE);
     (void)rv_pmp_permissions(hart, page, page + PAGE_MASK, privilege, &uniform);
     if (uniform && generation == hart->tlb_generation)
         fill(hart, current_tlb(hart, access), va, place->host, to.page_size);
     return true;
+}
+
+static void note_access(struct rv_hart *hart, uint64_t va, unsigned size, bool read, bool write)
+{
+    if (hart->vcpu.debug)
+        rv_debug_accessed(hart->vcpu.debug, va, size, read, write);
 }
 
 /* ---- I/O ---- */
@@ -265,6 +276,8 @@ static bool io_access(struct rv_hart *hart, uint64_t va, const struct place *pla
         if (inside)
             enter_guest(vcpu);
     }
+    if (ok)
+        note_access(hart, va, size, access == RV_LOAD, access == RV_STORE);
     return ok || fault(hart, access, RV_FAULT_ACCESS, va);
 }
 
@@ -317,6 +330,7 @@ bool rv_load_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t *va
     const uint8_t *host = split.parts[0].host;
     if (!host)
         return io_access(hart, va, &split.parts[0], size, RV_LOAD, value);
+    note_access(hart, va, size, true, false);
 
     uint8_t bytes[8] = {0};
     if (split.first == size && ((uintptr_t)host & (size - 1)) == 0) {
@@ -380,6 +394,7 @@ bool rv_store_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t va
     struct place *place = &split.parts[0];
     if (!place->host)
         return io_access(hart, va, place, size, RV_STORE, &value);
+    note_access(hart, va, size, false, true);
 
     if (split.first == size && ((uintptr_t)place->host & (size - 1)) == 0) {
         store_aligned(place->host, size, value);
@@ -428,6 +443,7 @@ bool rv_atomic_pointer(struct rv_hart *hart, uint64_t va, unsigned size, bool st
         return false;
     *host = place.host;
     *gpa = place.gpa;
+    note_access(hart, va, size, true, store);
     return true;
 }
 
@@ -473,6 +489,8 @@ bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host)
         hart->trap.tval = va;
         return false;
     }
+    if (store)
+        note_access(hart, start, block, false, true);
     *host = place.host;
     return true;
 }
