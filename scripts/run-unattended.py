@@ -38,7 +38,7 @@ class Guest:
 
     def expect(self, pattern, seconds, what):
         end = time.monotonic() + seconds
-        while not re.search(pattern, self.seen):
+        while not (found := re.search(pattern, self.seen)):
             data = self.read(end - time.monotonic())
             if data is None:
                 status = self.process.wait()
@@ -47,7 +47,8 @@ class Guest:
                 self.process.kill()
                 sys.exit(fail(f"the guest did not come to {what} within {seconds} s"))
             self.seen = (self.seen + data)[-65536:]
-        self.seen = b""
+        # The prompt often comes in the same chunk as the output before it: keep what follows.
+        self.seen = self.seen[found.end():]
 
     def send(self, line):
         self.process.stdin.write(line.encode() + b"\n")
