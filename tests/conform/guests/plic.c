@@ -105,6 +105,11 @@ static void gateway(int ctx)
     CHECK_EQ(wait_mip(bit, 0), 0, "claim lowers the line, context %d", ctx);
     CHECK(wait_pending(UART_IRQ, false), "claim clears pending, context %d", ctx);
     CHECK_EQ(read32(CLAIM(ctx)), 0, "second claim, context %d", ctx);
+    /* Until completion the gateway forwards nothing, not even a new edge. */
+    uart_lower();
+    uart_raise();
+    CHECK_EQ(read32(PENDING(UART_IRQ)) >> UART_IRQ & 1, 0, "edge while claimed, context %d", ctx);
+    CHECK_EQ(csr_read(mip) & bit, 0, "interrupt while claimed, context %d", ctx);
     /* Still asserted: completion lets it through again. */
     write32(CLAIM(ctx), UART_IRQ);
     CHECK_EQ(wait_mip(bit, bit), bit, "level still high after completion, context %d", ctx);

@@ -18,8 +18,9 @@ static void set_addr(int i, u64 v)
         csr_write(pmpaddr##n, v);                                                                  \
         break;
         CASE(0)
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
-            CASE(12) CASE(13) CASE(14) CASE(15) default : break;
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+            CASE(13) CASE(14) CASE(15) default : break;
     }
 }
 
@@ -31,8 +32,9 @@ static u64 get_addr(int i)
     case n:                                                                                        \
         return csr_read(pmpaddr##n);
         CASE(0)
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
-            CASE(12) CASE(13) CASE(14) CASE(15) default : return 0;
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+            CASE(13) CASE(14) CASE(15) default : return 0;
     }
 }
 
@@ -248,6 +250,19 @@ static void partial(void)
     CHECK_EQ(r.cause, C_LOAD_ACCESS, "8-byte load, second half matches");
     r = access_bare(MODE_S, OP_LW, REGION + 16, 0);
     CHECK_EQ(r.cause, NO_TRAP, "4-byte load beside the match");
+    /* Misaligned over a page end: each byte of both parts counts. */
+    set_addr(0, (REGION + 0x1004) >> 2);
+    set_cfg(0, P_NA4);
+    for (u64 off = 0xff9; off < 0x1000; off++) {
+        u64 cause = off + 8 > 0x1004 ? C_LOAD_ACCESS : NO_TRAP;
+        r = access_bare(MODE_S, OP_LD, REGION + off, 0);
+        CHECK_EQ(r.cause, cause, "load over a page end into a denied word at 0x%lx", off);
+        r = access_bare(MODE_S, OP_SD, REGION + off, 0);
+        CHECK_EQ(r.cause, cause == NO_TRAP ? NO_TRAP : C_STORE_ACCESS,
+                 "store over a page end into a denied word at 0x%lx", off);
+    }
+    set_addr(0, (REGION + 20) >> 2);
+    set_cfg(0, P_NA4 | P_R | P_W | P_X);
     /* unlocked, so M-mode: "fails irrespective of the L, R, W, and X bits" holds for it too */
     u64 v = 0x77;
     TRY("ld %0, 0(%1)", OUT("+r"(v)), IN("r"(REGION + 16)));
