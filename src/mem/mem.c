@@ -336,6 +336,16 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa)
     atomic_fetch_or(flag_of(ram, gpa), (uint8_t)MEM_PAGE_CODE);
 }
 
+void mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, const void *except)
+{
+    /* Flag, then permissions: whoever gets one anew sees the flag and reports. */
+    mem_note_code(space, ram, gpa);
+    struct mem_listener *listener = space->listeners;
+    for (; listener; listener = listener->next)
+        if (listener->code_watched && listener->opaque != except)
+            listener->code_watched(listener->opaque, ram, align_down(gpa, MEM_PAGE_SIZE));
+}
+
 void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                     uint64_t *bitmap)
 {
@@ -364,4 +374,13 @@ void mem_listen(struct mem_space *space, struct mem_listener *listener)
 {
     listener->next = space->listeners;
     space->listeners = listener;
+}
+
+void mem_unlisten(struct mem_space *space, struct mem_listener *listener)
+{
+    struct mem_listener **link = &space->listeners;
+    while (*link && *link != listener)
+        link = &(*link)->next;
+    if (*link)
+        *link = listener->next;
 }

@@ -125,9 +125,17 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
 void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                     uint64_t *bitmap);
 
+/* As mem_note_code() for an engine that wants to hear of every write (code_written): tells all
+ * listeners but the one whose opaque is `except` to drop cached permissions to write the page.
+ * The caller does not count as in the guest (vcpu.in_guest) and drops its own beforehand. */
+void mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
+                    const void *except);
+
 struct mem_listener {
     /* A page that an engine had noted as code is about to be written. Any thread. */
     void (*code_written)(void *opaque, struct mem_ram *ram, uint64_t gpa);
+    /* Drop every cached write permission to the page before returning. Any thread. */
+    void (*code_watched)(void *opaque, struct mem_ram *ram, uint64_t gpa);
     /* Drop every cached write permission to the range before returning. Any thread. */
     void (*dirty_reset)(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t size);
     void *opaque;
@@ -135,5 +143,7 @@ struct mem_listener {
 };
 /* Before vCPUs run. The listener is borrowed. */
 void mem_listen(struct mem_space *space, struct mem_listener *listener);
+/* After vCPUs ran, while nobody writes. */
+void mem_unlisten(struct mem_space *space, struct mem_listener *listener);
 
 #endif

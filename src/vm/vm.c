@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/state.h"
+#include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
 #include "isa/riscv64/hart.h"
 #include "vm/input_gate.h"
@@ -23,7 +24,7 @@
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
 
-static const struct engine *const engines[] = {&engine_interp};
+static const struct engine *const engines[] = {&engine_interp, &engine_dbt};
 
 static void copy_config(struct machine_config *to, const struct machine_config *from)
 {
@@ -49,7 +50,7 @@ static bool choose_engine(struct vm *vm, struct error **err)
         }
     error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests", vm->config.engine,
               vm->isa->name);
-    error_hint(err, "This version has 'interp'.");
+    error_hint(err, "This version has 'interp' and 'dbt'.");
     return false;
 }
 

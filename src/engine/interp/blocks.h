@@ -24,7 +24,9 @@ struct block {
     struct block *next;     /* in its hash slot */
     uint16_t count;         /* instructions, the end marker not counted */
     uint16_t size;          /* bytes of code */
-    uint32_t code_at;       /* offset in this struct of the bytes it was made from */
+    uint32_t code_at;       /* offset in this struct of the bytes it was made from; 0: the block
+                               is not kept */
+    uint32_t heat;          /* for an engine that translates what runs often */
     struct rv_insn insns[]; /* count of them and the end marker */
 };
 

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
-#include "engine/interp/blocks.h"
+#include "engine/interp/step.h"
 
 struct interp {
     struct blocks blocks;
@@ -48,15 +48,13 @@ static void interp_detach(struct vcpu *vcpu)
     vcpu->engine_data = NULL;
 }
 
-/* Delivers hart->trap. False: the guest does nothing but trap at its own trap vector. */
-static bool deliver_trap(struct rv_hart *hart, uint64_t epc)
+bool interp_deliver_trap(struct rv_hart *hart, uint64_t epc)
 {
     rv_take_trap(hart, epc);
     return hart->wedge_count < RV_WEDGE_LIMIT;
 }
 
-/* Obeys what other threads asked for. False: leave with *exit. */
-static bool look_up(struct rv_hart *hart, enum vcpu_exit *exit)
+bool interp_look_up(struct rv_hart *hart, enum vcpu_exit *exit)
 {
     struct vcpu *vcpu = &hart->vcpu;
     rv_obey_attention(hart);
@@ -117,7 +115,7 @@ static bool conclude(struct rv_hart *hart, const struct rv_insn *insn, enum rv_r
     switch (result) {
     case RV_TRAP:
         *exit = VCPU_EXIT_WEDGED;
-        return deliver_trap(hart, rv_insn_pc(hart, insn));
+        return interp_deliver_trap(hart, rv_insn_pc(hart, insn));
     case RV_EXIT:
         *exit = hart->exit;
         if (hart->exit != VCPU_EXIT_ECALL) /* an ecall does not retire (P §3.3.1) */
@@ -131,6 +129,16 @@ static bool conclude(struct rv_hart *hart, const struct rv_insn *insn, enum rv_r
     return true;
 }
 
+bool interp_step(struct rv_hart *hart, const struct block *block, uint64_t left,
+                 enum vcpu_exit *exit)
+{
+    const struct rv_insn *last = block->insns;
+    enum rv_result result = LIKELY(block->count <= left)
+                                ? run_block(hart, block, &last)
+                                : run_part(hart, block, (unsigned)left, &last);
+    return conclude(hart, last, result, exit);
+}
+
 static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint64_t budget)
 {
     struct vcpu *vcpu = &hart->vcpu;
@@ -141,14 +149,14 @@ static enum vcpu_exit run_loop(struct interp *interp, struct rv_hart *hart, uint
     /* What was pending when the hart last left, or was made so by the machine. */
     rv_take_interrupt(hart);
     for (;;) {
-        if (UNLIKELY(atomic_load(&vcpu->attention) != 0) && !look_up(hart, &exit))
+        if (UNLIKELY(atomic_load(&vcpu->attention) != 0) && !interp_look_up(hart, &exit))
             return exit;
         uint64_t left = limit - vcpu->retired;
         if (UNLIKELY(left == 0))
             return VCPU_EXIT_BUDGET;
         const struct block *block = blocks_find(&interp->blocks, hart);
         if (UNLIKELY(!block)) {
-            if (!deliver_trap(hart, hart->pc))
+            if (!interp_deliver_trap(hart, hart->pc))
                 return VCPU_EXIT_WEDGED;
             continue;
         }

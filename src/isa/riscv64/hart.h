@@ -128,6 +128,7 @@ struct rv_hart {
     struct rv_tlb tlb[RV_BANKS][RV_ACCESS_KINDS];
     struct vtimer *stimer;              /* fires at stimecmp */
     uint64_t fence_i_epoch;             /* counts fence.i; engines revalidate by it */
+    uint64_t rebuild_count;             /* resets, restored states: all that is derived is void */
     unsigned wedge_count;               /* consecutive traps at the trap vector itself */
     uint64_t tlb_generation;            /* counts flushes: a slow path that spans one restarts */
     /* Addresses [0] of the lower and [1] of the upper half that cached superpages (or 64 KiB

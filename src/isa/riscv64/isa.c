@@ -84,6 +84,7 @@ void rv_rebuild_derived(struct rv_hart *hart)
 {
     hart->wedge_count = 0;
     hart->fence_i_epoch++;
+    hart->rebuild_count++;
     rv_pmp_update(hart);
     rv_tlb_flush_all(hart);
     rv_stimer_update(hart);

@@ -101,6 +101,18 @@ void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va)
     hart->tlb_generation++;
 }
 
+void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
+{
+    uint64_t page = align_down((uintptr_t)host, MEM_PAGE_SIZE);
+    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
+        struct rv_tlb *tlb = &hart->tlb[bank][RV_STORE];
+        for (size_t i = 0; i < RV_TLB_ENTRIES; i++)
+            if (tlb->entry[i].tag + tlb->entry[i].addend == page)
+                tlb->entry[i].tag = RV_TLB_INVALID;
+    }
+    hart->tlb_generation++;
+}
+
 /* ---- filling ---- */
 
 static void fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const uint8_t *host,

@@ -37,6 +37,9 @@ bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host);
 void rv_tlb_flush_all(struct rv_hart *hart);
 void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va); /* in every bank */
 
+/* Drops the permissions to store to the page of RAM at `host` (an engine holds its code). */
+void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host);
+
 /* Page-table walk without side effects, for debuggers: S-mode data view of va. */
 bool rv_translate_debug(struct rv_hart *hart, uint64_t va, uint64_t *gpa);
 

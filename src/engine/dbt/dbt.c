@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine: what runs rarely is interpreted, what runs often is translated, and this loop
+ * is where the two meet. It is left and entered again only for what translated code does not
+ * do itself: first visits, interrupts, traps, changes of mode, the end of the budget.
+ *
+ * Invariant: at the top of the loop the architectural state is exact, vcpu.retired included.
+ */
+#include "engine/dbt/dbt.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "engine/dbt/internal.h"
+#include "isa/riscv64/mmu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static bool dbt_supports(const struct isa *isa)
+{
+#if defined(__x86_64__)
+    return isa == &isa_riscv64;
+#else
+    (void)isa;
+    return false;
+#endif
+}
+
+static void find_host_features(struct dbt *dbt)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    __builtin_cpu_init();
+    dbt->bmi1 = __builtin_cpu_supports("bmi");
+    dbt->bmi2 = __builtin_cpu_supports("bmi2");
+    dbt->popcnt = __builtin_cpu_supports("popcnt");
+    dbt->fma = __builtin_cpu_supports("fma");
+    dbt->lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 5);
+#else
+    (void)dbt;
+#endif
+}
+
+static void dbt_detach(struct vcpu *vcpu)
+{
+    struct dbt *dbt = vcpu->engine_data;
+    if (!dbt)
+        return;
+    blocks_destroy(&dbt->interp);
+    dbt_cache_destroy(dbt);
+    free(dbt->op_of_row);
+    free(dbt);
+    vcpu->engine = NULL;
+    vcpu->engine_data = NULL;
+}
+
+static bool dbt_attach(struct vcpu *vcpu, struct error **err)
+{
+    struct dbt *dbt = alloc_zeroed(1, sizeof(*dbt));
+    dbt->hart = rv_hart_of(vcpu);
+    if (!blocks_init(&dbt->interp, err)) {
+        free(dbt);
+        return false;
+    }
+    vcpu->engine = &engine_dbt;
+    vcpu->engine_data = dbt;
+    if (!dbt_cache_init(dbt, err)) {
+        dbt_detach(vcpu);
+        return false;
+    }
+    find_host_features(dbt);
+    dbt->op_of_row = alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder),
+                                  sizeof(*dbt->op_of_row));
+    dbt_map_rows(dbt);
+    return true;
+}
+
+/* ---- one round ---- */
+
+static unsigned bank_of(const struct rv_hart *hart, const struct rv_tlb *tlb)
+{
+    size_t index = ((size_t)((const char *)tlb - (const char *)hart->tlb)) / sizeof(*tlb);
+    return (unsigned)index / RV_ACCESS_KINDS;
+}
+
+static unsigned mode_of(const struct rv_hart *hart)
+{
+    return dbt_mode(bank_of(hart, hart->tlb_fetch), bank_of(hart, hart->tlb_load));
+}
+
+/* The host address of pc if its page is in the fetch TLB, else NULL. */
+static const uint8_t *fetch_host(struct rv_hart *hart)
+{
+    uint64_t pc = hart->pc;
+    const struct rv_tlb_entry *entry = rv_tlb_slot(hart->tlb_fetch, pc);
+    if (entry->tag != align_down(pc, MEM_PAGE_SIZE))
+        return NULL;
+    return (const uint8_t *)(uintptr_t)(pc + entry->addend);
+}
+
+struct round {
+    struct dbt *dbt;
+    struct rv_hart *hart;
+    uint64_t limit; /* value of vcpu.retired at which the budget is used up */
+    enum vcpu_exit exit;
+};
+
+/* Interprets one block; false: leave with round->exit. */
+static bool interpret(struct round *round, const struct block *block)
+{
+    struct rv_hart *hart = round->hart;
+    round->dbt->stats.interpreted++;
+    return interp_step(hart, block, round->limit - hart->vcpu.retired, &round->exit);
+}
+
+/* No translation: interprets, or translates what has become hot. False: leave. */
+static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
+{
+    struct rv_hart *hart = round->hart;
+    struct dbt *dbt = round->dbt;
+    struct block *block = blocks_find(&dbt->interp, hart);
+    if (!block) {
+        round->exit = VCPU_EXIT_WEDGED;
+        return interp_deliver_trap(hart, hart->pc);
+    }
+    if (block->code_at != 0 && ++block->heat >= DBT_HOT && host && block->host == host) {
+        uint64_t gpa = 0;
+        unsigned in_page;
+        const uint8_t *again;
+        block->heat = 0;
+        /* A hit: the page is in the TLB. */
+        if (rv_fetch_pointer(hart, hart->pc, &again, &in_page, &gpa) && again == host &&
+            dbt_translate(dbt, block, hart->pc, mode, gpa))
+            return true; /* other harts were told: attention is looked at first */
+    }
+    return interpret(round, block);
+}
+
+/* What an instruction's function returned when it was not RV_NEXT. False: leave. */
+static bool conclude_call(struct round *round, const struct dbt_exit *exit)
+{
+    struct rv_hart *hart = round->hart;
+    switch ((enum rv_result)round->dbt->state->result) {
+    case RV_TRAP:
+        hart->vcpu.retired--;
+        hart->pc = exit->pc;
+        round->exit = VCPU_EXIT_WEDGED;
+        return interp_deliver_trap(hart, exit->pc + exit->offset);
+    case RV_EXIT:
+        round->exit = hart->exit;
+        if (hart->exit == VCPU_EXIT_ECALL) /* an ecall does not retire (P §3.3.1) */
+            hart->vcpu.retired--;
+        return false;
+    case RV_JUMP:
+    case RV_NEXT:
+        break;
+    }
+    return true;
+}
+
+static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)
+{
+    struct dbt *dbt = round->dbt;
+    struct rv_hart *hart = round->hart;
+    struct vcpu *vcpu = &hart->vcpu;
+    int64_t budget = left > INT64_MAX ? INT64_MAX : (int64_t)left;
+    uint64_t limit = vcpu->retired + (uint64_t)budget;
+    dbt->state->limit = limit;
+    const struct dbt_exit *exit = dbt_enter(dbt, block->entry, budget);
+    vcpu->retired = limit - (uint64_t)dbt->state->left - exit->uncount;
+    dbt->stats.exits[exit->kind]++;
+    switch ((enum dbt_exit_kind)exit->kind) {
+    case DBT_EXIT_ENTRY:
+    case DBT_EXIT_CHECK:
+        hart->pc = exit->pc;
+        return true;
+    case DBT_EXIT_LINK:
+        hart->pc = exit->pc;
+        dbt->pending = CONTAINER_OF((struct dbt_exit *)(uintptr_t)exit, struct dbt_link, exit);
+        return true;
+    case DBT_EXIT_LOOKUP:
+        return true;
+    case DBT_EXIT_INTERP: {
+        hart->pc = exit->pc;
+        const struct block *cold = blocks_find(&dbt->interp, hart);
+        return !cold || interpret(round, cold); /* no block: found out again above */
+    }
+    case DBT_EXIT_TRAP:
+        hart->pc = exit->pc;
+        round->exit = VCPU_EXIT_WEDGED;
+        return interp_deliver_trap(hart, exit->pc + exit->offset);
+    case DBT_EXIT_CALLED:
+        return conclude_call(round, exit);
+    }
+    return true;
+}
+
+/* The translation of hart->pc, linked to the jump that led here. */
+static struct dbt_block *find(struct round *round, const uint8_t *host, unsigned mode)
+{
+    struct dbt *dbt = round->dbt;
+    struct dbt_block *block = host ? dbt_find(dbt, round->hart->pc, host, mode) : NULL;
+    struct dbt_link *link = dbt->pending;
+    dbt->pending = NULL;
+    if (!block)
+        return NULL;
+    dbt_note_jump(dbt, block);
+    /* An interrupt may have come in between. */
+    if (link && !link->to && link->exit.pc == block->pc && link->from->mode == mode &&
+        !link->from->dead)
+        dbt_link(dbt, link, block);
+    return block;
+}
+
+static enum vcpu_exit run_loop(struct dbt *dbt, struct rv_hart *hart, uint64_t budget)
+{
+    struct vcpu *vcpu = &hart->vcpu;
+    struct round round = {.dbt = dbt, .hart = hart, .limit = vcpu->retired + budget};
+    if (round.limit < budget)
+        round.limit = UINT64_MAX;
+    /* What was pending when the hart last left, or was made so by the machine. */
+    rv_take_interrupt(hart);
+    for (;;) {
+        if (UNLIKELY(atomic_load(&vcpu->attention) != 0) && !interp_look_up(hart, &round.exit))
+            return round.exit;
+        uint64_t left = round.limit - vcpu->retired;
+        if (UNLIKELY(left == 0))
+            return VCPU_EXIT_BUDGET;
+        if (UNLIKELY(hart->fence_i_epoch != dbt->epoch))
+            dbt_fence(dbt);
+        const uint8_t *host = fetch_host(hart);
+        unsigned mode = mode_of(hart);
+        const struct dbt_block *block = find(&round, host, mode);
+        bool stay;
+        if (block && block->count <= left)
+            stay = run_translated(&round, block, left);
+        else
+            stay = run_cold(&round, host, mode);
+        if (!stay)
+            return round.exit;
+    }
+}
+
+static enum vcpu_exit dbt_run(struct vcpu *vcpu, uint64_t budget)
+{
+    /* seq_cst, and attention is read behind it: see isa/vcpu.c. */
+    atomic_store(&vcpu->in_guest, true);
+    enum vcpu_exit exit = run_loop(vcpu->engine_data, rv_hart_of(vcpu), budget);
+    atomic_store(&vcpu->in_guest, false);
+    return exit;
+}
+
+const struct engine engine_dbt = {
+    .name = "dbt",
+    .supports = dbt_supports,
+    .attach = dbt_attach,
+    .detach = dbt_detach,
+    .run = dbt_run,
+};

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The dynamic binary translator: runs RISC-V harts on x86-64 hosts by translating what runs
+ * often into host code. The contract is struct engine's (isa/vcpu.h).
+ */
+#ifndef TRAPEZE_ENGINE_DBT_DBT_H
+#define TRAPEZE_ENGINE_DBT_DBT_H
+
+#include "isa/vcpu.h"
+
+extern const struct engine engine_dbt;
+
+#endif

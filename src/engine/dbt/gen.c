@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Translating one block: the checks at its start, its instructions one by one, the jumps at
+ * its end, and behind all that what is rarely run.
+ *
+ * An instruction without emission of its own is a call of its C function, with the guest's
+ * registers where C expects them. So every instruction works, and emission is only about speed.
+ */
+#include "engine/dbt/internal.h"
+
+#include "isa/riscv64/csr_bits.h"
+
+/* ---- registers ---- */
+
+void gen_load_x(struct gen *gen, int reg, unsigned from)
+{
+    int host = dbt_host_of[from];
+    if (from == 0)
+        x86_rr(gen->code, X86_XOR, reg, reg);
+    else if (host == X86_NONE)
+        x86_rm(gen->code, X86_MOV_LOAD | X86_W, reg, dbt_x(from));
+    else if (host != reg)
+        x86_rr(gen->code, X86_MOV_LOAD | X86_W, reg, host);
+}
+
+int gen_source(struct gen *gen, unsigned reg, int scratch)
+{
+    int host = dbt_host_of[reg];
+    if (host != X86_NONE)
+        return host;
+    gen_load_x(gen, scratch, reg);
+    return scratch;
+}
+
+int gen_target(unsigned rd, int scratch)
+{
+    int host = dbt_host_of[rd];
+    return host == X86_NONE ? scratch : host;
+}
+
+void gen_commit(struct gen *gen, unsigned rd, int reg)
+{
+    if (rd == RV_RD_NONE)
+        return;
+    int host = dbt_host_of[rd];
+    if (host == X86_NONE)
+        x86_rm(gen->code, X86_MOV_STORE | X86_W, reg, dbt_x(rd));
+    else if (host != reg)
+        x86_rr(gen->code, X86_MOV_LOAD | X86_W, host, reg);
+}
+
+void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand)
+{
+    int host = dbt_host_of[operand]; /* x[0] is 0 in memory too */
+    if (host == X86_NONE)
+        x86_rm(gen->code, op, reg, dbt_x(operand));
+    else
+        x86_rr(gen->code, op, reg, host);
+}
+
+/* ---- exits ---- */
+
+void gen_leave(struct gen *gen, const void *exit)
+{
+    if (exit)
+        x86_rm(gen->code, X86_LEA, X86_RAX, x86_address(exit));
+    x86_jmp(gen->code, gen->dbt->thunks.leave);
+}
+
+struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct rv_insn *insn,
+                          unsigned uncount)
+{
+    struct dbt_exit *exit = dbt_data(gen->dbt, sizeof(*exit));
+    if (!exit) {
+        gen->no_memory = true;
+        return NULL;
+    }
+    *exit = (struct dbt_exit){
+        .pc = gen->pc,
+        .kind = (uint8_t)kind,
+        .uncount = (uint16_t)uncount,
+        .offset = insn ? insn->offset : 0,
+    };
+    return exit;
+}
+
+static struct dbt_link *new_link(struct gen *gen, uint64_t target)
+{
+    struct dbt_link *link = dbt_data(gen->dbt, sizeof(*link));
+    if (!link) {
+        gen->no_memory = true;
+        return NULL;
+    }
+    *link = (struct dbt_link){
+        .exit = {.pc = target, .kind = DBT_EXIT_LINK},
+        .from = gen->block,
+    };
+    return link;
+}
+
+static void cold_link(struct gen *gen, const struct gen_cold *cold)
+{
+    struct dbt_link *link = new_link(gen, cold->pc);
+    if (!link || gen->code->full)
+        return;
+    link->displacement = cold->from;
+    link->stub = x86_here(gen->code);
+    x86_patch(gen->code->to_run, cold->from, link->stub);
+    gen_leave(gen, link);
+}
+
+static void add_link(struct gen *gen, uint8_t *jump, uint64_t pc)
+{
+    struct gen_cold *cold = gen_add_cold(gen, jump);
+    cold->emit = cold_link;
+    cold->pc = pc;
+}
+
+void gen_jump_to(struct gen *gen, uint64_t pc)
+{
+    add_link(gen, x86_jmp(gen->code, NULL), pc);
+}
+
+/* A branch out of the middle of the block: what is behind it does not retire. */
+static void cold_side_exit(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    x86_ri(gen->code, X86_G1_ADD, X86_W, X86_R15, (int32_t)cold->arg);
+    gen_jump_to(gen, cold->pc);
+}
+
+static unsigned instructions_behind(const struct gen *gen, const struct rv_insn *insn)
+{
+    return gen->from->count - insn->index - 1u;
+}
+
+/* ---- calls ---- */
+
+/* The function did not say RV_NEXT. */
+static void cold_called(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    x86_rm(gen->code, X86_MOV_STORE | X86_W, X86_RAX, x86_address(&gen->dbt->state->result));
+    gen_leave(gen, gen_exit(gen, DBT_EXIT_CALLED, cold->insn, instructions_behind(gen, cold->insn)));
+}
+
+void gen_call(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    struct rv_insn *copy = dbt_data(gen->dbt, sizeof(*copy));
+    if (!copy) {
+        gen->no_memory = true;
+        return;
+    }
+    *copy = *insn;
+    /* As the interpreter leaves them while a block runs. */
+    x86_mov_imm(code, X86_RAX, gen->pc);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(pc)));
+    if (!(insn->flags & (RV_ROW_FP | RV_ROW_LOAD | RV_ROW_STORE))) {
+        x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_address(&gen->dbt->state->limit));
+        x86_rr(code, X86_SUB | X86_W, X86_RAX, X86_R15);
+        x86_ri(code, X86_G1_SUB, X86_W, X86_RAX, gen->from->count);
+        x86_rm(code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(vcpu.retired)));
+    }
+    x86_rm(code, X86_LEA, X86_RAX, x86_address(copy));
+    x86_call(code, gen->dbt->thunks.call);
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
+    cold->emit = cold_called;
+    cold->insn = insn;
+}
+
+/* ---- control flow ---- */
+
+static void gen_branch(struct gen *gen, const struct rv_insn *insn, uint32_t condition)
+{
+    struct x86_code *code = gen->code;
+    if (insn->rs2 == 0) {
+        int a = gen_source(gen, insn->rs1, X86_RAX);
+        x86_rr(code, X86_TEST | X86_W, a, a);
+        /* test leaves CF and OF clear, as a comparison with 0 does */
+    } else {
+        int a = gen_source(gen, insn->rs1, X86_RAX);
+        gen_op_x(gen, X86_CMP | X86_W, a, insn->rs2);
+    }
+    uint64_t target = gen_pc(gen, insn) + (uint64_t)insn->imm;
+    uint8_t *jump = x86_jcc(code, (enum x86_condition)condition, NULL);
+    unsigned behind = instructions_behind(gen, insn);
+    if (behind == 0) {
+        add_link(gen, jump, target);
+        return;
+    }
+    struct gen_cold *cold = gen_add_cold(gen, jump);
+    cold->emit = cold_side_exit;
+    cold->pc = target;
+    cold->arg = behind;
+}
+
+static void set_link_register(struct gen *gen, const struct rv_insn *insn)
+{
+    if (insn->rd == RV_RD_NONE)
+        return;
+    uint64_t value = gen_pc(gen, insn) + insn->length;
+    int reg = gen_target(insn->rd, X86_RCX);
+    x86_mov_imm(gen->code, reg, value);
+    gen_commit(gen, insn->rd, reg);
+}
+
+static void gen_jal(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    (void)arg;
+    set_link_register(gen, insn);
+    gen_jump_to(gen, gen_pc(gen, insn) + (uint64_t)insn->imm);
+    gen->ended = true;
+}
+
+static void cold_lookup(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    x86_rm(gen->code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(pc)));
+    gen_leave(gen, &gen->dbt->state->lookup);
+}
+
+static void gen_jalr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    (void)arg;
+    struct x86_code *code = gen->code;
+    gen_load_x(gen, X86_RAX, insn->rs1);
+    if (insn->imm != 0)
+        x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
+    x86_ri(code, X86_G1_AND, X86_W, X86_RAX, -2);
+    set_link_register(gen, insn);
+    x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
+    x86_ri(code, X86_G1_AND, 0, X86_RCX, (DBT_JUMP_CACHE - 1) * 2);
+    x86_rm(code, X86_LEA, X86_RDX, x86_address(gen->dbt->state->jumps[gen->mode]));
+    x86_rm(code, X86_CMP | X86_W, X86_RAX, x86_indexed(X86_RDX, X86_RCX, 3, 0));
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
+    cold->emit = cold_lookup;
+    x86_rm(code, X86_GROUP5, X86_G5_JMP,
+           x86_indexed(X86_RDX, X86_RCX, 3, (int32_t)offsetof(struct dbt_jump, code)));
+    gen->ended = true;
+}
+
+const struct gen_op gen_flow_ops[] = {
+    {"beq", gen_branch, X86_E},   {"bne", gen_branch, X86_NE},  {"blt", gen_branch, X86_L},
+    {"bge", gen_branch, X86_GE},  {"bltu", gen_branch, X86_B},  {"bgeu", gen_branch, X86_AE},
+    {"jal", gen_jal, 0},          {"jalr", gen_jalr, 0},        {NULL, NULL, 0},
+};
+
+/* ---- which emission a row has ---- */
+
+static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops, gen_bit_ops};
+enum { TABLE_SHIFT = 8 }; /* op_of_row: table + 1, and the line */
+
+static const struct gen_op *op_named(const char *name, unsigned *number)
+{
+    for (unsigned table = 0; table < ARRAY_SIZE(op_tables); table++)
+        for (unsigned i = 0; op_tables[table][i].name; i++)
+            if (strcmp(op_tables[table][i].name, name) == 0) {
+                *number = (table + 1) << TABLE_SHIFT | i;
+                return &op_tables[table][i];
+            }
+    return NULL;
+}
+
+/* A compressed instruction has the function of its expansion, and so its emission. */
+void dbt_map_rows(struct dbt *dbt)
+{
+    const struct rv_decoder *decoder = dbt->interp.decoder;
+    size_t count = rv_decoder_row_count(decoder);
+    for (size_t i = 0; i < count; i++) {
+        const struct rv_row *row = rv_decoder_row(decoder, i);
+        unsigned number;
+        if (!op_named(row->name, &number))
+            continue;
+        for (size_t j = 0; j < count; j++)
+            if (rv_decoder_row(decoder, j)->exec == row->exec)
+                dbt->op_of_row[j] = (uint16_t)number;
+    }
+}
+
+static const struct gen_op *op_of(const struct gen *gen, const struct rv_insn *insn)
+{
+    if (insn->row == UINT16_MAX)
+        return NULL;
+    unsigned number = gen->dbt->op_of_row[insn->row];
+    if (number == 0)
+        return NULL;
+    return &op_tables[(number >> TABLE_SHIFT) - 1][number & ((1u << TABLE_SHIFT) - 1)];
+}
+
+/* ---- a block ---- */
+
+static void cold_not_entered(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    gen_leave(gen, gen_exit(gen, (enum dbt_exit_kind)cold->arg, NULL,
+                            cold->arg == DBT_EXIT_CHECK ? 0 : gen->from->count));
+}
+
+static void leave_if(struct gen *gen, enum x86_condition condition, enum dbt_exit_kind kind)
+{
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(gen->code, condition, NULL));
+    cold->emit = cold_not_entered;
+    cold->arg = kind;
+}
+
+/* The fetch TLB must map the page as it did when the block was made. */
+static void gen_page_check(struct gen *gen)
+{
+    struct x86_code *code = gen->code;
+    uint64_t page = align_down(gen->pc, MEM_PAGE_SIZE);
+    size_t slot = (gen->pc >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1);
+    int32_t entry = DBT_HART(tlb) +
+                    (int32_t)((gen->fetch_bank * RV_ACCESS_KINDS + RV_FETCH) * sizeof(struct rv_tlb) +
+                              offsetof(struct rv_tlb, entry) + slot * sizeof(struct rv_tlb_entry));
+    struct x86_mem tag = x86_at(X86_RBP, entry);
+    if ((int64_t)page == (int32_t)page) {
+        x86_mi(code, X86_G1_CMP, X86_W, tag, (int32_t)page);
+    } else {
+        x86_mov_imm(code, X86_RAX, page);
+        x86_rm(code, X86_CMP | X86_W, X86_RAX, tag);
+    }
+    leave_if(gen, X86_NE, DBT_EXIT_CHECK);
+    x86_mov_imm(code, X86_RAX, (uint64_t)(uintptr_t)gen->from->host - gen->pc);
+    x86_rm(code, X86_CMP | X86_W, X86_RAX,
+           x86_at(X86_RBP, entry + (int32_t)offsetof(struct rv_tlb_entry, addend)));
+    leave_if(gen, X86_NE, DBT_EXIT_CHECK);
+}
+
+static void gen_start(struct gen *gen)
+{
+    struct x86_code *code = gen->code;
+    gen->block->checked = x86_here(code);
+    gen_page_check(gen);
+    gen->block->entry = x86_here(code);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_R15, gen->from->count);
+    leave_if(gen, X86_S, DBT_EXIT_ENTRY);
+    x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);
+    leave_if(gen, X86_NE, DBT_EXIT_ENTRY);
+}
+
+static void gen_block(struct gen *gen)
+{
+    gen_start(gen);
+    for (unsigned i = 0; i < gen->from->count; i++) {
+        const struct rv_insn *insn = &gen->from->insns[i];
+        const struct gen_op *op = op_of(gen, insn);
+        if (op)
+            op->emit(gen, insn, op->arg);
+        else
+            gen_call(gen, insn);
+    }
+    if (!gen->ended)
+        gen_jump_to(gen, gen->pc + gen->from->size);
+    /* Stubs may add stubs. */
+    for (unsigned i = 0; i < gen->cold_count; i++)
+        gen->cold[i].emit(gen, &gen->cold[i]);
+}
+
+struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
+                                unsigned mode, uint64_t gpa)
+{
+    if (!dbt_watch_page(dbt, from->host, gpa)) {
+        dbt_flush(dbt);
+        return NULL;
+    }
+    /* What the interpreter holds may be stale until the next fence.i, which would not know of
+     * a write that came before the page was watched. */
+    if (memcmp((const uint8_t *)from + from->code_at, from->host, from->size) != 0)
+        return NULL;
+    struct dbt_block *block = dbt_data(dbt, sizeof(*block));
+    if (block) {
+        *block = (struct dbt_block){
+            .pc = pc,
+            .host = from->host,
+            .mode = (uint8_t)mode,
+            .count = from->count,
+            .size = from->size,
+        };
+        struct gen gen = {
+            .dbt = dbt,
+            .code = &dbt->code,
+            .from = from,
+            .block = block,
+            .pc = pc,
+            .mode = mode,
+            .fetch_bank = mode / RV_BANKS,
+            .data_bank = mode % RV_BANKS,
+        };
+        gen_block(&gen);
+        if (!gen.no_memory && !dbt->code.full && dbt_insert(dbt, block)) {
+            dbt->stats.translated++;
+            dbt->stats.instructions += from->count;
+            return block;
+        }
+    }
+    dbt_flush(dbt);
+    return NULL;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Loads and stores: a look-up in the software TLB, inline; what misses calls the slow path.
+ */
+#include "engine/dbt/internal.h"
+
+/* arg: log2 of the size, and for loads how the value is extended */
+enum { SIZE = 3, SIGNED = 4 };
+
+static int32_t tlb_offset(const struct gen *gen, enum rv_access access)
+{
+    return DBT_HART(tlb) +
+           (int32_t)((gen->data_bank * RV_ACCESS_KINDS + access) * sizeof(struct rv_tlb) +
+                     offsetof(struct rv_tlb, entry));
+}
+
+static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    int base = dbt_host_of[insn->rs1];
+    if (base != X86_NONE && insn->imm != 0) {
+        x86_rm(code, X86_LEA, X86_RAX, x86_at(base, (int32_t)insn->imm));
+        return;
+    }
+    gen_load_x(gen, X86_RAX, insn->rs1);
+    if (insn->imm != 0)
+        x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
+}
+
+/* rax: va, becomes the host address. Returns the jump of a miss, where rax is still va. */
+static uint8_t *probe(struct gen *gen, enum rv_access access, unsigned shift)
+{
+    struct x86_code *code = gen->code;
+    int32_t tlb = tlb_offset(gen, access);
+    _Static_assert(sizeof(struct rv_tlb_entry) == 16, "the index is scaled by shifting less");
+    x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    x86_shift(code, X86_SHR, 0, X86_RCX, MEM_PAGE_SHIFT - 4);
+    x86_ri(code, X86_G1_AND, X86_W, X86_RDX, (int32_t)(~0xfffu | ((1u << shift) - 1)));
+    x86_ri(code, X86_G1_AND, 0, X86_RCX, (RV_TLB_ENTRIES - 1) << 4);
+    x86_rm(code, X86_CMP | X86_W, X86_RDX, x86_indexed(X86_RBP, X86_RCX, 0, tlb));
+    uint8_t *miss = x86_jcc(code, X86_NE, NULL);
+    x86_rm(code, X86_ADD | X86_W, X86_RAX, x86_indexed(X86_RBP, X86_RCX, 0, tlb + 8));
+    return miss;
+}
+
+/* The access trapped: the instruction and those behind it do not retire. */
+static void leave_trapped(struct gen *gen, const struct rv_insn *insn)
+{
+    gen_leave(gen, gen_exit(gen, DBT_EXIT_TRAP, insn, gen->from->count - insn->index));
+}
+
+static const uint32_t load_ops[] = {
+    [0] = X86_MOVZX8,      [1] = X86_MOVZX16, [2] = X86_MOV_LOAD,
+    [3] = X86_MOV_LOAD | X86_W,
+    [SIGNED] = X86_MOVSX8, [SIGNED + 1] = X86_MOVSX16, [SIGNED + 2] = X86_MOVSXD,
+};
+
+static void cold_load(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    x86_land(code, cold->from);
+    x86_call(code, gen->dbt->thunks.load[cold->arg & SIZE]);
+    uint8_t *good = x86_jcc(code, X86_NE, NULL);
+    leave_trapped(gen, cold->insn);
+    x86_land(code, good);
+    uint32_t op = load_ops[cold->arg];
+    x86_rr(code, (cold->arg & SIZE) == 0 ? op | X86_BYTE_RM : op, cold->reg, X86_RAX);
+    x86_jmp(code, cold->back);
+}
+
+static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    struct x86_code *code = gen->code;
+    address_to_rax(gen, insn);
+    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_LOAD, arg & SIZE));
+    int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(insn->rd, X86_RAX);
+    x86_rm(code, load_ops[arg], reg, x86_at(X86_RAX, 0));
+    cold->emit = cold_load;
+    cold->insn = insn;
+    cold->arg = arg;
+    cold->reg = reg;
+    cold->back = x86_here(code);
+    gen_commit(gen, insn->rd, reg);
+}
+
+static void cold_store(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    x86_land(code, cold->from);
+    gen_load_x(gen, X86_RDX, cold->insn->rs2);
+    x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
+    x86_jcc(code, X86_NE, cold->back);
+    leave_trapped(gen, cold->insn);
+}
+
+static const uint32_t store_ops[] = {
+    X86_MOV_STORE8,
+    X86_MOV_STORE | X86_66,
+    X86_MOV_STORE,
+    X86_MOV_STORE | X86_W,
+};
+
+static void gen_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    struct x86_code *code = gen->code;
+    address_to_rax(gen, insn);
+    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_STORE, arg & SIZE));
+    int value = gen_source(gen, insn->rs2, X86_RDX);
+    x86_rm(code, store_ops[arg & SIZE], value, x86_at(X86_RAX, 0));
+    cold->emit = cold_store;
+    cold->insn = insn;
+    cold->arg = arg;
+    cold->back = x86_here(code);
+}
+
+const struct gen_op gen_mem_ops[] = {
+    {"lb", gen_load, 0 | SIGNED},
+    {"lh", gen_load, 1 | SIGNED},
+    {"lw", gen_load, 2 | SIGNED},
+    {"ld", gen_load, 3},
+    {"lbu", gen_load, 0},
+    {"lhu", gen_load, 1},
+    {"lwu", gen_load, 2},
+    {"sb", gen_store, 0},
+    {"sh", gen_store, 1},
+    {"sw", gen_store, 2},
+    {"sd", gen_store, 3},
+    {NULL, NULL, 0},
+};

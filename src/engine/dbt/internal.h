@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The translator of one hart. Nothing is shared between harts, so nothing here is locked but
+ * the list of code pages that somebody wrote to.
+ *
+ * Units of translation are the interpreter's blocks, cut exactly as it cuts them, so that both
+ * engines look at interrupts, budget and attention at the same instructions: a deterministic
+ * run does not depend on the engine.
+ *
+ * Invariants
+ *   - A translation is entered only where its virtual page is mapped to the host page it was
+ *     made from: jumps within a page need no check; all others go to `checked`, which compares
+ *     the fetch TLB's entry.
+ *   - Mode (privilege and data bank) is the same for a block and all it jumps to directly.
+ *   - A page that any translation was made from can be stored to through no TLB entry of any
+ *     hart unless it is in `written`, and then its translations go at the next fence.i.
+ *   - In translated code hart->pc is stale and r15 holds what is left of the budget, of which
+ *     all instructions of the current block are already taken.
+ */
+#ifndef TRAPEZE_ENGINE_DBT_INTERNAL_H
+#define TRAPEZE_ENGINE_DBT_INTERNAL_H
+
+#include <pthread.h>
+
+#include "engine/emit/x86.h"
+#include "engine/interp/step.h"
+#include "mem/mem.h"
+
+#define DBT_CODE_SIZE   (40 * MIB)
+#define DBT_DATA_SIZE   (24 * MIB)
+#define DBT_HOT         16    /* executions after which a block is translated */
+#define DBT_HASH        32768 /* slots; power of two */
+#define DBT_JUMP_CACHE  4096  /* entries per mode; power of two */
+#define DBT_WRITTEN_MAX 512
+
+/* How the emitted code depends on the hart: where it fetches from and where it loads and
+ * stores (MPRV, SUM). */
+enum { DBT_MODES = RV_BANKS * RV_BANKS };
+
+static inline unsigned dbt_mode(unsigned fetch_bank, unsigned data_bank)
+{
+    return fetch_bank * RV_BANKS + data_bank;
+}
+
+enum dbt_exit_kind {
+    DBT_EXIT_ENTRY,  /* not entered: attention, or the budget is too small */
+    DBT_EXIT_INTERP, /* not entered: something about the hart's state that interp knows */
+    DBT_EXIT_CHECK,  /* not entered: the page may be mapped elsewhere now */
+    DBT_EXIT_LINK,   /* goes on at pc, to which the jump may be linked */
+    DBT_EXIT_LOOKUP, /* goes on at hart->pc */
+    DBT_EXIT_TRAP,   /* hart->trap is set */
+    DBT_EXIT_CALLED  /* an instruction's function returned state->result */
+};
+
+/* Why and where translated code was left; lives beside the code. */
+struct dbt_exit {
+    uint64_t pc;      /* of the block; of LINK: the target */
+    uint8_t kind;
+    uint16_t uncount; /* instructions of the block that did not retire */
+    uint16_t offset;  /* TRAP, CALLED: of the instruction, from pc */
+};
+
+struct dbt_block;
+
+/* A jump from one block to another. */
+struct dbt_link {
+    struct dbt_exit exit;       /* first */
+    uint8_t *displacement;      /* of the jump, writable view */
+    const uint8_t *stub;        /* where it goes while it is not linked */
+    struct dbt_block *from, *to; /* to: NULL while not linked */
+    struct dbt_link *next;      /* of those that lead to `to` */
+};
+
+struct dbt_block {
+    uint64_t pc;
+    const uint8_t *host; /* of the first instruction */
+    uint8_t mode;
+    bool dead;
+    uint16_t count, size;
+    const uint8_t *checked, *entry;
+    struct dbt_block *hash_next, *page_next;
+    struct dbt_link *incoming;
+};
+
+/* Translations made from one page of host memory. */
+struct dbt_page {
+    const uint8_t *host;
+    struct dbt_block *blocks;
+    struct dbt_page *next;
+};
+#define DBT_PAGES 4096 /* hash slots */
+
+struct dbt_jump {
+    uint64_t pc; /* 1: none */
+    const uint8_t *code;
+};
+
+/* At the start of the data area: what emitted code reaches relative to rip. */
+struct dbt_state {
+    uint64_t limit; /* value of vcpu.retired at which the budget of this entry ends */
+    int64_t left;   /* written on exit: what r15 held */
+    uint64_t result;
+    uint64_t saved_mxcsr;
+    struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
+    struct dbt_exit lookup;
+};
+
+struct dbt_stats {
+    uint64_t translated, instructions, flushes, fences, pages_dropped;
+    uint64_t exits[DBT_EXIT_CALLED + 1];
+    uint64_t interpreted;
+};
+
+struct dbt_thunks {
+    const uint8_t *enter, *leave, *load[4], *store[4], *call;
+};
+
+struct dbt {
+    struct rv_hart *hart;
+    struct blocks interp;
+
+    uint8_t *area;          /* as it runs: code (readable, executable), then data */
+    uint8_t *code_writable; /* the same code */
+    struct x86_code code;
+    uint8_t *code_start;    /* behind the thunks, writable view */
+    uint8_t *data, *data_end, *data_start;
+    struct dbt_state *state;
+    struct dbt_thunks thunks;
+    struct dbt_block **hash;
+    struct dbt_page **pages;
+    struct dbt_link *pending; /* the jump that led out of translated code, to be linked */
+
+    uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
+    bool bmi2, bmi1, lzcnt, popcnt, fma;
+
+    uint64_t epoch;   /* hart->fence_i_epoch that was acted on */
+    uint64_t rebuilt; /* hart->rebuild_count likewise */
+    struct mem_listener listener;
+    pthread_mutex_t lock; /* guards: */
+    const uint8_t *written[DBT_WRITTEN_MAX]; /* host pages */
+    unsigned written_count;                  /* more than fit: all of them */
+    struct dbt_stats stats;
+};
+
+/* ---- cache.c: memory, finding, linking, dropping ---- */
+
+bool dbt_cache_init(struct dbt *dbt, struct error **err);
+void dbt_cache_destroy(struct dbt *dbt);
+/* From the data area; NULL when it is full. Aligned to 8. */
+void *dbt_data(struct dbt *dbt, size_t size);
+/* The translation of pc, whose page is in the fetch TLB, at `host`. */
+struct dbt_block *dbt_find(struct dbt *dbt, uint64_t pc, const uint8_t *host, unsigned mode);
+/* Makes the block findable; false: no memory. */
+bool dbt_insert(struct dbt *dbt, struct dbt_block *block);
+/* Sees to it that no store to the page at `host` goes unnoticed. False: no memory. */
+bool dbt_watch_page(struct dbt *dbt, const uint8_t *host, uint64_t gpa);
+void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to);
+void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block);
+void dbt_flush(struct dbt *dbt);
+/* After a fence.i or a reset: drops the translations of pages that were written to. */
+void dbt_fence(struct dbt *dbt);
+
+/* ---- thunks.c: between C and translated code ---- */
+
+void dbt_make_thunks(struct dbt *dbt);
+/* The host register that holds x[reg] in translated code, or X86_NONE. */
+extern const int8_t dbt_host_of[33];
+
+static inline const struct dbt_exit *dbt_enter(struct dbt *dbt, const uint8_t *code, int64_t left)
+{
+    typedef const struct dbt_exit *enter_fn(const uint8_t *code, void *state, int64_t left);
+    enter_fn *enter;
+    const uint8_t *address = dbt->thunks.enter;
+    memcpy(&enter, &address, sizeof(enter));
+    return enter(code, (char *)dbt->hart->x + 128, left);
+}
+
+/* Displacement of a member of the hart from rbp, which points into the middle of x[] so that
+ * all of x[] can be reached with one byte. */
+#define DBT_HART(member)                                                                           \
+    ((int32_t)offsetof(struct rv_hart, member) - (int32_t)offsetof(struct rv_hart, x) - 128)
+static inline struct x86_mem dbt_x(unsigned reg)
+{
+    return x86_at(X86_RBP, DBT_HART(x) + 8 * (int32_t)reg);
+}
+
+/* ---- gen.c: translation ---- */
+
+/* NULL: not now (memory was reset, or the block is not what memory holds). */
+struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
+                                unsigned mode, uint64_t gpa);
+/* Fills op_of_row. */
+void dbt_map_rows(struct dbt *dbt);
+
+struct gen;
+typedef void gen_fn(struct gen *gen, const struct rv_insn *insn, uint32_t arg);
+
+/* One line per instruction that has its own emission; everything else is a call. */
+struct gen_op {
+    const char *name; /* as in the instruction tables; other rows of that function follow */
+    gen_fn *emit;
+    uint32_t arg;
+};
+
+/* Code off the main path, emitted behind the block. */
+struct gen_cold {
+    void (*emit)(struct gen *gen, const struct gen_cold *cold);
+    uint8_t *from; /* the jump that leads here */
+    const uint8_t *back;
+    const struct rv_insn *insn;
+    uint64_t pc;
+    uint32_t arg;
+    int reg;
+};
+
+struct gen {
+    struct dbt *dbt;
+    struct x86_code *code;
+    const struct block *from;
+    struct dbt_block *block;
+    uint64_t pc;
+    unsigned mode, fetch_bank, data_bank;
+    bool ended;    /* the last instruction emitted goes nowhere by itself */
+    bool uses_fp;
+    bool no_memory;
+    struct gen_cold cold[BLOCK_MAX_INSNS * 3 + 8];
+    unsigned cold_count;
+};
+
+static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
+{
+    return gen->pc + insn->offset;
+}
+
+static inline struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from)
+{
+    struct gen_cold *cold = &gen->cold[gen->cold_count++];
+    *cold = (struct gen_cold){.from = from};
+    return cold;
+}
+
+/* A register that holds x[reg]; `scratch` if it must be loaded. */
+int gen_source(struct gen *gen, unsigned reg, int scratch);
+/* reg = x[from] */
+void gen_load_x(struct gen *gen, int reg, unsigned from);
+/* The register to compute rd in, and what makes it rd's value. */
+int gen_target(unsigned rd, int scratch);
+void gen_commit(struct gen *gen, unsigned rd, int reg);
+/* reg op= x[operand] */
+void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
+
+/* An exit with its descriptor: lea rax, descriptor; jmp leave. */
+void gen_leave(struct gen *gen, const void *exit);
+struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct rv_insn *insn,
+                          unsigned uncount);
+/* A jump to guest address pc; the caller has accounted. `displacement` as for a cold stub. */
+void gen_jump_to(struct gen *gen, uint64_t pc);
+void gen_call(struct gen *gen, const struct rv_insn *insn);
+
+extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_flow_ops[];
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The few pieces of code that all translations share: the way in and out, and calls of C.
+ *
+ * Registers in translated code
+ *   rbp                rv_hart.x + 128
+ *   r15                budget left, in instructions
+ *   rax, rcx, rdx      scratch
+ *   the others         ten guest registers: the ones that four fifths of all operands name
+ * The stack is aligned as at a function's call instruction. Of the guest's registers those in
+ * rbx, r12, r13, r14 survive calls of C.
+ */
+#include "engine/dbt/internal.h"
+#include "isa/riscv64/mmu.h"
+
+const int8_t dbt_host_of[33] = {
+    X86_NONE, X86_R14,  X86_RBX,  X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_R12,
+    X86_R13,  X86_RDI,  X86_RSI,  X86_R8,   X86_R9,   X86_R10,  X86_R11,  X86_NONE, X86_NONE,
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+};
+
+static bool survives_calls(int reg)
+{
+    return reg == X86_RBX || reg >= X86_R12;
+}
+
+static void move_guest_registers(struct x86_code *code, uint32_t op, bool all)
+{
+    for (unsigned i = 1; i < 32; i++)
+        if (dbt_host_of[i] != X86_NONE && (all || !survives_calls(dbt_host_of[i])))
+            x86_rm(code, op | X86_W, dbt_host_of[i], dbt_x(i));
+}
+
+static void hart_to_rdi(struct x86_code *code)
+{
+    x86_rm(code, X86_LEA, X86_RDI, x86_at(X86_RBP, DBT_HART(vcpu)));
+}
+
+static const int callee_saved[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
+
+/* const struct dbt_exit *enter(code, hart->x + 128, left) */
+static void make_enter(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.enter = x86_here(code);
+    for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
+        x86_push(code, callee_saved[i]);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RBP, X86_RSI);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_R15, X86_RDX);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RAX, X86_RDI);
+    move_guest_registers(code, X86_MOV_LOAD, true);
+    x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+}
+
+/* rax: the exit. */
+static void make_leave(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.leave = x86_here(code);
+    move_guest_registers(code, X86_MOV_STORE, true);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_R15, x86_address(&dbt->state->left));
+    x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
+    for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
+        x86_pop(code, callee_saved[i]);
+    x86_bytes(code, X86_RET, 1);
+}
+
+/* memcpy: a function pointer is no object pointer in C. */
+static void call_function(struct x86_code *code, uint64_t address)
+{
+    x86_mov_imm(code, X86_RAX, address);
+    x86_rr(code, X86_GROUP5, X86_G5_CALL, X86_RAX);
+}
+
+#define FUNCTION_ADDRESS(function) ((uint64_t)(uintptr_t)(function))
+
+/* rax: va. Returns the zero-extended value in rax; ZF: a trap. */
+static void make_load(struct dbt *dbt, unsigned shift)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.load[shift] = x86_here(code);
+    move_guest_registers(code, X86_MOV_STORE, false);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 24);
+    hart_to_rdi(code);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
+    x86_mov_imm(code, X86_RDX, UINT64_C(1) << shift);
+    x86_rm(code, X86_LEA, X86_RCX, x86_at(X86_RSP, 8));
+    call_function(code, FUNCTION_ADDRESS(rv_load_slow));
+    x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, X86_RCX, X86_RAX);
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_at(X86_RSP, 8));
+    x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 24);
+    move_guest_registers(code, X86_MOV_LOAD, false);
+    x86_rr(code, X86_TEST, X86_RCX, X86_RCX);
+    x86_bytes(code, X86_RET, 1);
+}
+
+/* rax: va, rdx: value. ZF: a trap. */
+static void make_store(struct dbt *dbt, unsigned shift)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.store[shift] = x86_here(code);
+    move_guest_registers(code, X86_MOV_STORE, false);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
+    hart_to_rdi(code);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RCX, X86_RDX);
+    x86_mov_imm(code, X86_RDX, UINT64_C(1) << shift);
+    call_function(code, FUNCTION_ADDRESS(rv_store_slow));
+    x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, X86_RCX, X86_RAX);
+    x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
+    move_guest_registers(code, X86_MOV_LOAD, false);
+    x86_rr(code, X86_TEST, X86_RCX, X86_RCX);
+    x86_bytes(code, X86_RET, 1);
+}
+
+/* rax: a struct rv_insn. Runs its function; eax: the result, ZF: RV_NEXT. */
+static void make_call(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.call = x86_here(code);
+    move_guest_registers(code, X86_MOV_STORE, true);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
+    hart_to_rdi(code);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
+    x86_rm(code, X86_GROUP5, X86_G5_CALL,
+           x86_at(X86_RSI, (int32_t)offsetof(struct rv_insn, exec)));
+    x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
+    move_guest_registers(code, X86_MOV_LOAD, true);
+    x86_rr(code, X86_TEST, X86_RAX, X86_RAX);
+    x86_bytes(code, X86_RET, 1);
+}
+
+void dbt_make_thunks(struct dbt *dbt)
+{
+    make_enter(dbt);
+    make_leave(dbt);
+    for (unsigned shift = 0; shift < 4; shift++) {
+        make_load(dbt, shift);
+        make_store(dbt, shift);
+    }
+    make_call(dbt);
+}
