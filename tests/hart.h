@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/vclock.h"
+#include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
 #include "isa/riscv64/mmu.h"
 #include "mem/mem.h"
@@ -33,7 +34,8 @@ static inline void test_hart_add_ram(struct test_hart *test, uint64_t gpa, uint6
     assert(!err);
 }
 
-static inline void test_hart_init(struct test_hart *test, uint64_t gpa, uint64_t size)
+static inline void test_hart_init_engine(struct test_hart *test, uint64_t gpa, uint64_t size,
+                                         const struct engine *engine)
 {
     struct error *err = NULL;
     memset(test, 0, sizeof(*test));
@@ -51,7 +53,7 @@ static inline void test_hart_init(struct test_hart *test, uint64_t gpa, uint64_t
     struct vcpu *vcpu = isa_riscv64.vcpu_new(&setup, &err);
     assert(vcpu);
     test->hart = rv_hart_of(vcpu);
-    bool attached = engine_interp.attach(vcpu, &err);
+    bool attached = engine->attach(vcpu, &err);
     assert(attached);
     (void)attached;
     test->hart->pc = gpa;
@@ -60,9 +62,14 @@ static inline void test_hart_init(struct test_hart *test, uint64_t gpa, uint64_t
     test->decoder = rv_decoder_new();
 }
 
+static inline void test_hart_init(struct test_hart *test, uint64_t gpa, uint64_t size)
+{
+    test_hart_init_engine(test, gpa, size, &engine_interp);
+}
+
 static inline void test_hart_destroy(struct test_hart *test)
 {
-    engine_interp.detach(&test->hart->vcpu);
+    test->hart->vcpu.engine->detach(&test->hart->vcpu);
     isa_riscv64.vcpu_free(&test->hart->vcpu);
     rv_decoder_free(test->decoder);
     mem_space_free(test->mem);
@@ -96,7 +103,7 @@ static inline enum rv_result test_hart_execute(struct test_hart *test, uint32_t 
 
 static inline enum vcpu_exit test_hart_run(struct test_hart *test, uint64_t budget)
 {
-    return engine_interp.run(&test->hart->vcpu, budget);
+    return test->hart->vcpu.engine->run(&test->hart->vcpu, budget);
 }
 
 #endif

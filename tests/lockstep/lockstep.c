@@ -3,7 +3,7 @@
  * Random programs on our hart and under qemu-riscv64 must leave the same registers, flags and
  * memory behind (see README.md). Prints TAP, one case per batch of programs.
  *
- *     lockstep [FIRST-SEED [BATCHES]]
+ *     lockstep [-e ENGINE] [FIRST-SEED [BATCHES]]
  *
  * A difference is narrowed down by running every prefix of the program on both sides; the
  * first prefix that differs ends in the instruction to look at.
@@ -206,10 +206,12 @@ static bool run_batch(struct lockstep *lockstep, uint64_t first_seed)
     return good;
 }
 
-static void lockstep_init(struct lockstep *lockstep)
+static void lockstep_init(struct lockstep *lockstep, const struct engine *engine)
 {
     memset(lockstep, 0, sizeof(*lockstep));
-    test_hart_init(&lockstep->ours, IMAGE_CODE, IMAGE_END - IMAGE_CODE);
+    test_hart_init_engine(&lockstep->ours, IMAGE_CODE, IMAGE_END - IMAGE_CODE, engine);
+    if (engine == &engine_dbt) /* every program runs once */
+        dbt_set_hot(&lockstep->ours.hart->vcpu, 1);
     lockstep->generator = generator_new(lockstep->ours.decoder);
     lockstep->image = image_new();
     lockstep->our_results = alloc_zeroed(image_capacity(), sizeof(struct image_result));
@@ -240,10 +242,24 @@ static void lockstep_destroy(struct lockstep *lockstep)
 
 int main(int count, char **arguments)
 {
+    static const struct engine *const engines[] = {&engine_interp, &engine_dbt};
+    const struct engine *engine = engines[0];
+    if (count > 2 && strcmp(arguments[1], "-e") == 0) {
+        engine = NULL;
+        for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
+            if (strcmp(engines[i]->name, arguments[2]) == 0)
+                engine = engines[i];
+        if (!engine) {
+            fprintf(stderr, "lockstep: there is no engine '%s'\n", arguments[2]);
+            return 2;
+        }
+        count -= 2;
+        arguments += 2;
+    }
     uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 0) : 1;
     unsigned long batches = count > 2 ? strtoul(arguments[2], NULL, 0) : tier_count(700, 10000);
     struct lockstep lockstep;
-    lockstep_init(&lockstep);
+    lockstep_init(&lockstep, engine);
     unsigned long failed = 0;
     printf("1..%lu\n", batches);
     printf("# %zu instructions, %d programs a case\n", generator_row_count(lockstep.generator),

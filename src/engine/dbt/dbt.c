@@ -71,11 +71,18 @@ static bool dbt_attach(struct vcpu *vcpu, struct error **err)
         dbt_detach(vcpu);
         return false;
     }
+    dbt->hot = DBT_HOT;
     find_host_features(dbt);
     dbt->op_of_row = alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder),
                                   sizeof(*dbt->op_of_row));
     dbt_map_rows(dbt);
     return true;
+}
+
+void dbt_set_hot(struct vcpu *vcpu, unsigned executions)
+{
+    struct dbt *dbt = vcpu->engine_data;
+    dbt->hot = executions;
 }
 
 /* ---- one round ---- */
@@ -126,7 +133,7 @@ static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
         round->exit = VCPU_EXIT_WEDGED;
         return interp_deliver_trap(hart, hart->pc);
     }
-    if (block->code_at != 0 && ++block->heat >= DBT_HOT && host && block->host == host) {
+    if (block->code_at != 0 && ++block->heat >= dbt->hot && host && block->host == host) {
         uint64_t gpa = 0;
         unsigned in_page;
         const uint8_t *again;

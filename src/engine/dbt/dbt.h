@@ -10,4 +10,7 @@
 
 extern const struct engine engine_dbt;
 
+/* For tests: how many executions make a block of this vCPU worth translating (1: all are). */
+void dbt_set_hot(struct vcpu *vcpu, unsigned executions);
+
 #endif

@@ -28,7 +28,7 @@
 
 #define DBT_CODE_SIZE   (40 * MIB)
 #define DBT_DATA_SIZE   (24 * MIB)
-#define DBT_HOT         16    /* executions after which a block is translated */
+#define DBT_HOT         16    /* executions that make a block hot */
 #define DBT_HASH        32768 /* slots; power of two */
 #define DBT_JUMP_CACHE  4096  /* entries per mode; power of two */
 #define DBT_WRITTEN_MAX 512
@@ -133,6 +133,7 @@ struct dbt {
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
     bool bmi2, bmi1, lzcnt, popcnt, fma;
 
+    unsigned hot;     /* executions after which a block is translated */
     uint64_t epoch;   /* hart->fence_i_epoch that was acted on */
     uint64_t rebuilt; /* hart->rebuild_count likewise */
     struct mem_listener listener;
