@@ -71,6 +71,12 @@ static const struct cli_option options[] = {
     {"control", 0, "PATH",
      "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.",
      NULL},
+    {"gdb", 0, "WHERE",
+     "Let GDB debug the guest: 'tcp:PORT' (this host only; port 0: any that is free) or "
+     "'unix:PATH'. Harts are GDB's threads. Whoever can connect owns the guest: any user of this "
+     "host, with tcp.",
+     NULL},
+    {"gdb-wait", 0, NULL, "Do not start before GDB says 'continue'.", NULL},
     {"dump-fdt", 0, "FILE", "Write the guest's device tree (dtb) to FILE before starting.", NULL},
     {"verbose", 'v', NULL, "Say more; twice: debugging.", NULL},
     {"quiet", 'q', NULL, "Only say what went wrong.", NULL},
@@ -83,6 +89,8 @@ static const struct cli_example examples[] = {
     {"trapeze run --kernel Image --initrd initrd --append 'console=ttyS0 quiet'",
      "A kernel of your own."},
     {"trapeze run --firmware test.elf; echo $?", "A bare-metal program and its exit code."},
+    {"trapeze run --firmware test.elf --gdb tcp:1234 --gdb-wait",
+     "The same under GDB: gdb-multiarch test.elf -ex 'target remote localhost:1234'."},
 };
 
 /* ---- option values ---- */
@@ -404,9 +412,15 @@ static int run(const struct cli_args *args, struct error **err)
     struct machine_config config;
     struct leftovers leftovers = {NULL, -1};
     struct client_options client = {.control_path = cli_last(args, "control"),
-                                    .log_level = log_level(args)};
+                                    .log_level = log_level(args),
+                                    .gdb = cli_last(args, "gdb"),
+                                    .gdb_wait = cli_given(args, "gdb-wait")};
     struct client_result result;
     int status = CLI_HOST_FAILURE;
+    if (client.gdb_wait && client.gdb == NULL) {
+        error_set(err, ERROR_USAGE, "--gdb-wait needs --gdb WHERE");
+        return CLI_USAGE;
+    }
     machine_config_init(&config);
     if (parse_console(cli_last(args, "console"), &client, err) &&
         configure(args, &config, &leftovers, err) && client_run(&config, &client, &result, err))

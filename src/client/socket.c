@@ -2,8 +2,10 @@
  *
  * Unix sockets of workers: where they live, listening, one question and its answer.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +102,43 @@ int client_listen(const char *path, struct error **err)
     error_set_errno(err, number, "cannot make the socket '%s'", path);
     if (fd >= 0)
         close(fd);
+    return -1;
+}
+
+static int listen_tcp(uint16_t port, char *shown, size_t shown_size, struct error **err)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
+        bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 4) == 0 &&
+        getsockname(fd, (struct sockaddr *)&address, &size) == 0) {
+        snprintf(shown, shown_size, "localhost:%u", (unsigned)ntohs(address.sin_port));
+        return fd;
+    }
+    error_set_errno(err, errno, "cannot listen at TCP port %u", (unsigned)port);
+    error_hint(err, "Port 0 takes one that is free.");
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+int client_listen_at(const char *where, char *shown, size_t shown_size, struct error **err)
+{
+    char *end;
+    if (strncmp(where, "unix:", 5) == 0 && where[5] != '\0') {
+        snprintf(shown, shown_size, "%s", where + 5);
+        return client_listen(where + 5, err);
+    }
+    if (strncmp(where, "tcp:", 4) == 0 && isdigit((unsigned char)where[4])) {
+        unsigned long port = strtoul(where + 4, &end, 10);
+        if (*end == '\0' && port <= UINT16_MAX)
+            return listen_tcp((uint16_t)port, shown, shown_size, err);
+    }
+    error_set(err, ERROR_USAGE, "'%s' is not a place to listen at", where);
+    error_hint(err, "Write tcp:PORT or unix:PATH.");
     return -1;
 }
 

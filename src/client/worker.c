@@ -26,6 +26,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/frame.h"
+#include "base/log.h"
 #include "client/terminal.h"
 #include "config/vmx.h"
 
@@ -50,7 +51,7 @@ struct session {
 /* ---- starting ---- */
 
 struct inherited {
-    int config, console, control, listen;
+    int config, console, control, listen, gdb;
 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
@@ -70,22 +71,30 @@ static int config_memfd(const struct machine_config *config, struct error **err)
 
 /* In the child: descriptors to keep lose close-on-exec; everything else has it. */
 static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
-                                  int log_level, const sigset_t *mask)
+                                  const struct client_options *options, const sigset_t *mask)
 {
-    char numbers[5][16];
-    const int kept[] = {fds->config, fds->console, fds->control, fds->listen};
+    char numbers[6][16];
+    const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
     for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
         snprintf(numbers[i], sizeof(numbers[i]), "%d", kept[i]);
         if (kept[i] >= 0)
             fcntl(kept[i], F_SETFD, 0);
     }
-    snprintf(numbers[4], sizeof(numbers[4]), "%d", log_level);
+    snprintf(numbers[5], sizeof(numbers[5]), "%d", options->log_level);
     /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
     setpgid(0, 0);
     sigprocmask(SIG_SETMASK, mask, NULL);
-    char *const argv[] = {"trapeze",     "worker",           numbers[0], numbers[1],
-                          numbers[2],    numbers[3],         (char *)(uintptr_t)console_kind,
-                          numbers[4],    NULL};
+    char *const argv[] = {"trapeze",
+                          "worker",
+                          numbers[0],
+                          numbers[1],
+                          numbers[2],
+                          numbers[3],
+                          numbers[4],
+                          (char *)(uintptr_t)console_kind,
+                          numbers[5],
+                          options->gdb_wait ? "wait" : "run",
+                          NULL};
     execv("/proc/self/exe", argv);
     _exit(127);
 }
@@ -126,10 +135,11 @@ static void close_if_open(int fd)
 }
 
 static bool start(struct session *session, const struct machine_config *config,
-                  const struct client_options *options, int listen_fd, const sigset_t *mask,
-                  struct error **err)
+                  const struct client_options *options, int listen_fd, int gdb_fd,
+                  const sigset_t *mask, struct error **err)
 {
-    struct inherited fds = {.config = -1, .console = -1, .control = -1, .listen = listen_fd};
+    struct inherited fds = {
+        .config = -1, .console = -1, .control = -1, .listen = listen_fd, .gdb = gdb_fd};
     const char *kind = "none";
     int pair[2];
     fds.config = config_memfd(config, err);
@@ -148,7 +158,7 @@ static bool start(struct session *session, const struct machine_config *config,
         fds.control = pair[1];
         session->pid = fork();
         if (session->pid == 0)
-            exec_worker(&fds, kind, options->log_level, mask);
+            exec_worker(&fds, kind, options, mask);
         if (session->pid < 0)
             good = error_set_errno(err, errno, "cannot start the worker process");
     }
@@ -381,6 +391,24 @@ static char *default_control_path(struct error **err)
     return path;
 }
 
+/* -1 and no error: nobody asked for one. */
+static bool listen_for_debugger(const struct client_options *options, int *fd, struct error **err)
+{
+    char shown[128];
+    *fd = -1;
+    if (options->gdb == NULL)
+        return true;
+    *fd = client_listen_at(options->gdb, shown, sizeof(shown), err);
+    if (*fd < 0) {
+        error_prefix(err, "--gdb");
+        return false;
+    }
+    if (options->log_level >= LOG_LEVEL_WARNING)
+        fprintf(stderr, "trapeze: %s: gdb-multiarch -ex 'target remote %s'\n",
+                options->gdb_wait ? "waiting for a debugger" : "a debugger may come", shown);
+    return true;
+}
+
 bool client_run(const struct machine_config *config, const struct client_options *options,
                 struct client_result *result, struct error **err)
 {
@@ -389,8 +417,12 @@ bool client_run(const struct machine_config *config, const struct client_options
     *result = (struct client_result){0};
     char *path = options->control_path != NULL ? strdup(options->control_path)
                                                : default_control_path(err);
-    int listen_fd = path != NULL ? client_listen(path, err) : -1;
-    if (listen_fd < 0) {
+    int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
+    if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err)) {
+        if (listen_fd >= 0) {
+            close(listen_fd);
+            unlink(path);
+        }
         free(path);
         return false;
     }
@@ -400,14 +432,17 @@ bool client_run(const struct machine_config *config, const struct client_options
         sigaddset(&blocked, *number);
     sigprocmask(SIG_BLOCK, &blocked, &before);
     session.signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
-    bool good = start(&session, config, options, listen_fd, &before, err);
+    bool good = start(&session, config, options, listen_fd, gdb_fd, &before, err);
     close(listen_fd);
+    close_if_open(gdb_fd);
     if (good)
         good = live_with(&session, options, err);
     unlink(path);
     free(path);
     if (options->console == CLIENT_CONSOLE_SOCKET)
         unlink(options->console_path);
+    if (options->gdb != NULL && strncmp(options->gdb, "unix:", 5) == 0)
+        unlink(options->gdb + 5);
     close_if_open(session.console);
     close_if_open(session.control);
     close_if_open(session.signals);

@@ -11,6 +11,7 @@
 #define TRAPEZE_CLIENT_WORKER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -30,6 +31,8 @@ struct client_options {
     const char *console_path; /* FILE and SOCKET */
     const char *control_path; /* control socket; NULL: one is made under the runtime folder */
     int log_level;            /* enum log_level */
+    const char *gdb;          /* where a debugger finds the machine (client_listen_at); or NULL */
+    bool gdb_wait;            /* the machine does not start before one says so */
 };
 
 enum client_end {
@@ -59,6 +62,10 @@ char *client_runtime_folder(struct error **err);
 /* A listening unix stream socket at path, mode 0600. A dead socket there is replaced; a live
  * one is an error. -1: err. */
 int client_listen(const char *path, struct error **err);
+
+/* A listening stream socket at "unix:PATH" (as client_listen) or "tcp:PORT", which is only
+ * reachable from this host. What a client types to get there is written to `shown`. -1: err. */
+int client_listen_at(const char *where, char *shown, size_t shown_size, struct error **err);
 
 /* Connects to a worker's control socket, sends one verb and returns its reply as JSON text
  * (caller frees). NULL: err, also when the worker answered with an error. */

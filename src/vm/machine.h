@@ -49,6 +49,7 @@ struct vm_cpu {
     bool resume_at_start;
     bool waiting;            /* for an interrupt: wfi, suspended */
     uint64_t retired_before; /* instructions before the vCPU was last reset */
+    bool held_back;          /* by the debugger, though no hold is on the VM; set while held */
 };
 
 #define VM_SLICE 1000 /* instructions of one turn */
@@ -95,6 +96,9 @@ struct vm {
     unsigned threads, parked; /* host threads that exist, and that stand still */
     bool quit_threads;
 
+    unsigned clock_stops; /* reasons why the clock stands still; loop's thread */
+    struct gdb *gdb;      /* NULL: no debugger can come */
+
     _Atomic int power_request; /* enum vm_power */
     _Atomic uint32_t power_code;
 };
@@ -110,6 +114,13 @@ void vm_power_cancel(struct vm *vm);
 /* run_state.c: no vCPU runs between the two; loop's thread. They nest. */
 void vm_hold(struct vm *vm);
 void vm_release(struct vm *vm);
+/* The two halves of vm_hold(): any thread, also a vCPU's; then the loop's. */
+void vm_hold_begin(struct vm *vm);
+void vm_hold_wait(struct vm *vm);
+
+/* run_state.c: a hold during which the guest's time stands still too; loop's thread. They nest. */
+void vm_freeze(struct vm *vm);
+void vm_thaw(struct vm *vm);
 
 /* vcpu_thread.c */
 bool vm_cpus_new(struct vm *vm, struct error **err);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/block.h"
+#include "vm/gdb/gdb.h"
 #include "vm/machine.h"
 
 static void set_state(struct vm *vm, enum vm_state state)
@@ -33,7 +34,7 @@ const char *vm_state_name(enum vm_state state)
 
 /* ---- holds ---- */
 
-static void hold_without_waiting(struct vm *vm)
+void vm_hold_begin(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     atomic_fetch_add(&vm->holds, 1);
@@ -42,7 +43,7 @@ static void hold_without_waiting(struct vm *vm)
         vcpu_kick(vm->vcpus[i]);
 }
 
-static void wait_until_parked(struct vm *vm)
+void vm_hold_wait(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     while (vm->parked < vm->threads)
@@ -52,8 +53,8 @@ static void wait_until_parked(struct vm *vm)
 
 void vm_hold(struct vm *vm)
 {
-    hold_without_waiting(vm);
-    wait_until_parked(vm);
+    vm_hold_begin(vm);
+    vm_hold_wait(vm);
 }
 
 void vm_release(struct vm *vm)
@@ -84,6 +85,31 @@ bool vm_threads_start(struct vm *vm, struct error **err)
     return vm_cpu_threads_start(vm, err);
 }
 
+/* A pause and a debugger may both want the clock to stand still. It does when it is made. */
+static void stop_clock(struct vm *vm)
+{
+    if (vm->clock_stops++ == 0)
+        vclock_pause(vm->clock);
+}
+
+static void go_on_clock(struct vm *vm)
+{
+    if (--vm->clock_stops == 0)
+        vclock_resume(vm->clock);
+}
+
+void vm_freeze(struct vm *vm)
+{
+    vm_hold(vm);
+    stop_clock(vm);
+}
+
+void vm_thaw(struct vm *vm)
+{
+    go_on_clock(vm);
+    vm_release(vm);
+}
+
 /* ---- the user's side ---- */
 
 static bool refuse(const struct vm *vm, const char *verb, struct error **err)
@@ -98,7 +124,7 @@ bool vm_start(struct vm *vm, struct error **err)
         return refuse(vm, "started", err);
     if (!vm->loaded && !boot_load(vm, err))
         return false;
-    vclock_resume(vm->clock);
+    go_on_clock(vm);
     set_state(vm, VM_RUNNING);
     vm_release(vm); /* vm_new() made it with one hold */
     return true;
@@ -110,7 +136,7 @@ bool vm_pause(struct vm *vm, struct error **err)
         return refuse(vm, "paused", err);
     vm_hold(vm);
     vm_board_quiesce(vm);
-    vclock_pause(vm->clock);
+    stop_clock(vm);
     set_state(vm, VM_PAUSED);
     return true;
 }
@@ -119,7 +145,7 @@ bool vm_resume(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_PAUSED)
         return refuse(vm, "resumed", err);
-    vclock_resume(vm->clock);
+    go_on_clock(vm);
     vm_board_unquiesce(vm);
     set_state(vm, VM_RUNNING);
     vm_release(vm);
@@ -133,9 +159,10 @@ static void end(struct vm *vm, enum vm_end how, uint32_t code)
     vm_hold(vm); /* for good */
     if (vm->state == VM_RUNNING) {
         vm_board_quiesce(vm);
-        vclock_pause(vm->clock);
+        stop_clock(vm);
     }
     set_state(vm, how == VM_END_GUEST_CRASH ? VM_FAILED : VM_STOPPED);
+    gdb_machine_ended(vm->gdb, how, code);
     vm->env.on_end(vm->env.opaque, how, code);
 }
 
@@ -183,7 +210,7 @@ static void carry_out_power(void *opaque)
     int request = atomic_load(&vm->power_request);
     uint32_t code = atomic_load(&vm->power_code);
     bool bare_metal = vm->config.kernel == NULL;
-    wait_until_parked(vm);
+    vm_hold_wait(vm);
     switch (request) {
     case VM_POWER_OFF:
         end(vm, VM_END_POWEROFF, 0);
@@ -216,7 +243,7 @@ void vm_power(struct vm *vm, enum vm_power request, uint32_t code)
     if (!atomic_compare_exchange_strong(&vm->power_request, &none, request))
         return;
     atomic_store(&vm->power_code, code);
-    hold_without_waiting(vm);
+    vm_hold_begin(vm);
     loop_post(vm->env.loop, carry_out_power, vm);
 }
 

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "isa/riscv64/hart.h"
+#include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
 #include "vm/machine.h"
 #include "vm/sbi/sbi.h"
@@ -120,7 +121,7 @@ static void serve_htif(struct vm_cpu *cpu)
 }
 
 /* True: the vCPU waits for an interrupt. */
-static bool handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
+static bool serve_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
 {
     switch (reason) {
     case VCPU_EXIT_KICK:
@@ -141,6 +142,15 @@ static bool handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
     return false;
 }
 
+/* Serves what the vCPU left run() for, then lets a debugger know if it cares. */
+static void handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
+{
+    const struct vcpu_debug *debug = cpu->vcpu->debug;
+    cpu->waiting = serve_exit(cpu, reason) || cpu->waiting;
+    if (debug != NULL && debug->stop != VCPU_STOP_NONE)
+        gdb_cpu_stopped(cpu->vm->gdb);
+}
+
 /* A hart that another one started, or that wakes from a non-retentive suspend, begins as
  * SBI 2.0 (9.1, table 25) says. */
 static void begin_at_start(struct vm_cpu *cpu)
@@ -156,6 +166,8 @@ static void begin_at_start(struct vm_cpu *cpu)
 static bool make_runnable(struct vm_cpu *cpu)
 {
     int state = atomic_load(&cpu->state);
+    if (cpu->held_back)
+        return false;
     if (state == CPU_STOPPED || state == CPU_CLAIMED)
         return false;
     if (state == CPU_START_PENDING) {
@@ -188,8 +200,7 @@ static void *run_one(void *opaque)
             sleep_until_woken(cpu);
             continue;
         }
-        cpu->waiting =
-            handle_exit(cpu, cpu->vm->engine->run(cpu->vcpu, UINT64_MAX)) || cpu->waiting;
+        handle_exit(cpu, cpu->vm->engine->run(cpu->vcpu, UINT64_MAX));
     }
     return NULL;
 }
@@ -209,9 +220,9 @@ static bool run_turn(struct vm *vm, struct vm_cpu *cpu)
         enum vcpu_exit reason = vm->engine->run(cpu->vcpu, round->left);
         uint64_t done = cpu->vcpu->retired - before;
         round->left -= done < round->left ? done : round->left;
-        cpu->waiting = handle_exit(cpu, reason) || cpu->waiting;
+        handle_exit(cpu, reason);
         round->ran = true;
-        if (done == 0 && reason != VCPU_EXIT_KICK)
+        if (done == 0 && reason != VCPU_EXIT_KICK && reason != VCPU_EXIT_DEBUG)
             break; /* traps without retiring use up the turn too */
     }
     return true;

@@ -18,6 +18,7 @@
 #include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
 #include "isa/riscv64/hart.h"
+#include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
 #include "vm/machine.h"
 
@@ -143,7 +144,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     vm->env = *env;
     vm->log = env->log;
     vm->isa = &isa_riscv64;
-    vm->holds = 1; /* until vm_start() */
+    vm->holds = vm->clock_stops = 1; /* until vm_start() */
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     copy_config(&vm->config, config);
@@ -171,6 +172,7 @@ void vm_free(struct vm *vm)
         vm_hold(vm);
     vm_cpu_threads_stop(vm);
     vm_power_cancel(vm);
+    gdb_free(vm->gdb);
     vm_board_free(vm);
     for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
         input_gate_free(vm->gates[i]);

@@ -62,6 +62,11 @@ bool vm_reset(struct vm *vm, struct error **err);
 bool vm_powerdown(struct vm *vm, struct error **err); /* asks the guest politely, if a way exists */
 void vm_quit(struct vm *vm);
 
+/* Serves GDB's remote protocol at a listening stream socket, which is taken over. Once, after
+ * vm_new(). `wait`: a machine that is not yet started will stand still until a debugger lets it
+ * go. Whoever can connect owns the machine. */
+bool vm_debug(struct vm *vm, int listen_fd, bool wait, struct error **err);
+
 enum vm_state vm_state(const struct vm *vm);
 const char *vm_state_name(enum vm_state state);
 

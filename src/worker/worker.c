@@ -152,7 +152,7 @@ static bool console_kind_from(const char *word, enum console_kind *kind)
     return false;
 }
 
-static bool start(struct worker *worker, struct error **err)
+static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error **err)
 {
     struct vm_env env = {
         .loop = worker->loop,
@@ -164,7 +164,9 @@ static bool start(struct worker *worker, struct error **err)
         .opaque = worker,
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
-    return worker->target.vm != NULL && vm_start(worker->target.vm, err);
+    return worker->target.vm != NULL &&
+           (gdb_fd < 0 || vm_debug(worker->target.vm, gdb_fd, gdb_wait, err)) &&
+           vm_start(worker->target.vm, err);
 }
 
 static void finish(struct worker *worker)
@@ -181,7 +183,7 @@ static void finish(struct worker *worker)
 
 int worker_main(int argc, char **argv)
 {
-    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, KIND, LEVEL, COUNT };
+    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, COUNT };
     struct worker worker = {.panic_timer = -1};
     struct error *error = NULL;
     enum console_kind kind;
@@ -213,7 +215,8 @@ int worker_main(int argc, char **argv)
     if (good) {
         worker.panic_watch = loop_watch_add(worker.loop, worker.panic_timer, LOOP_READABLE,
                                             on_panic_timer, &worker, &error);
-        good = worker.panic_watch != NULL && start(&worker, &error);
+        good = worker.panic_watch != NULL &&
+               start(&worker, fds[GDB], strcmp(argv[WAIT], "wait") == 0, &error);
     }
     if (good)
         loop_run(worker.loop);

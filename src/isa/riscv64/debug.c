@@ -32,8 +32,8 @@ static const char *const x_names[32] = {
 };
 
 static const char *const f_names[32] = {
-    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6",  "ft7",  "fs0", "fs1", "fa0",
-    "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7",  "fs2",  "fs3", "fs4", "fs5",
+    "ft0", "ft1", "ft2", "ft3", "ft4",  "ft5",  "ft6", "ft7", "fs0",  "fs1",  "fa0",
+    "fa1", "fa2", "fa3", "fa4", "fa5",  "fa6",  "fa7", "fs2", "fs3",  "fs4",  "fs5",
     "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", "ft10", "ft11",
 };
 
@@ -181,8 +181,8 @@ void rv_debug_accessed(struct vcpu_debug *debug, uint64_t va, unsigned size, boo
     uint64_t last = va + (size - 1);
     for (unsigned i = 0; i < debug->points->count && debug->stop == VCPU_STOP_NONE; i++) {
         const struct vcpu_point *point = &debug->points->point[i];
-        bool wanted = (point->kind != VCPU_POINT_WRITE && read) ||
-                      (point->kind != VCPU_POINT_READ && write);
+        bool wanted =
+            (point->kind != VCPU_POINT_WRITE && read) || (point->kind != VCPU_POINT_READ && write);
         if (point->kind < VCPU_POINT_WRITE || !wanted || point->first > last || point->last < va)
             continue;
         debug->stop = VCPU_STOP_WATCH;
