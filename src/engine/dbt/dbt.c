@@ -253,6 +253,8 @@ static enum vcpu_exit run_loop(struct dbt *dbt, struct rv_hart *hart, uint64_t b
 
 static enum vcpu_exit dbt_run(struct vcpu *vcpu, uint64_t budget)
 {
+    if (vcpu->debug != NULL)
+        return vcpu->isa->debug->run(vcpu, budget);
     /* seq_cst, and attention is read behind it: see isa/vcpu.c. */
     atomic_store(&vcpu->in_guest, true);
     enum vcpu_exit exit = run_loop(vcpu->engine_data, rv_hart_of(vcpu), budget);
