@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The benchmark that runs inside a guest and, from the same sources, on the host.
+ *
+ *     bench ROW            runs one row and prints "NAME seconds checksum"
+ *     bench [ROW...]       each of them in a fresh process (none: all)
+ *     bench --list         "NAME what it does", a line each
+ *
+ * As the first process of a guest (rdinit=/bench, rows after "--" on the kernel command line) it
+ * prints "bench-init SECONDS" (the guest kernel's age) at once, runs the rows and powers off.
+ * Time is the guest's CLOCK_MONOTONIC; bench.py compares it with the host's clock.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/reboot.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "rows.h"
+
+static const struct row {
+    const char *name;
+    const char *what;
+    uint64_t (*run)(void);
+} rows[] = {
+    /* The nine of the comparison with other machines: bench.py names them too. */
+    {"sieve", "sieve of Eratosthenes in 20 M bytes", row_sieve},
+    {"fib", "recursive fib(35)", row_fib},
+    {"matmul", "product of two 256x256 matrices of doubles", row_matmul},
+    {"hash", "32-bit hash, 100 M rounds", row_hash},
+    {"sort", "qsort of 2 M ints", row_sort},
+    {"getppid", "100 k getppid system calls", row_getppid},
+    {"fork", "200 times fork, exit, wait", row_fork},
+    {"touch", "first touch of each 4 KiB page of 64 MiB", row_touch},
+    {"pipe", "10 k round trips through pipes between two processes", row_pipe},
+    /* Further ones. */
+    {"integer", "lists, small matrices, a state machine and CRCs, as in CoreMark", row_integer},
+    {"sha256", "SHA-256 of 16 MiB", row_sha256},
+    {"string", "memcpy and strlen of the C library, 16 bytes to 64 KiB", row_string},
+    {"nbody", "five bodies, 500 k steps, in doubles", row_nbody},
+    {"bytecode", "a switch-dispatched bytecode interpreter", row_bytecode},
+    {"switch", "a token passed 1,000 times round a ring of 8 processes", row_switch},
+};
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static const char *running = "bench";
+static double started;
+
+static double now(clockid_t clock)
+{
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+void start_clock(void)
+{
+    started = now(CLOCK_MONOTONIC);
+}
+
+void fail(const char *what)
+{
+    printf("bench-failed %s: %s: %s\n", running, what, strerror(errno));
+    fflush(stdout);
+    _exit(1);
+}
+
+static const struct row *find_row(const char *name)
+{
+    for (size_t i = 0; i < ROWS; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+static int run_here(const struct row *row)
+{
+    running = row->name;
+    start_clock();
+    uint64_t checksum = row->run();
+    double seconds = now(CLOCK_MONOTONIC) - started;
+    printf("%s %.6f %016" PRIx64 "\n", row->name, seconds, checksum);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+/* A process of its own per row: none finds memory or caches of the C library as another left them.
+ */
+static int run_apart(const char *self, const char *name)
+{
+    running = name;
+    pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
+        execl(self, self, name, (char *)NULL);
+        fail("exec");
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child)
+        fail("waitpid");
+    if (status == 0)
+        return 0;
+    if (WIFSIGNALED(status))
+        printf("bench-failed %s: signal %d\n", name, WTERMSIG(status));
+    return 1;
+}
+
+static int run_all(const char *self, int count, char **names)
+{
+    int failures = 0;
+    if (count == 0)
+        for (size_t i = 0; i < ROWS; i++)
+            failures += run_apart(self, rows[i].name);
+    for (int i = 0; i < count; i++)
+        failures += run_apart(self, names[i]);
+    return failures > 0;
+}
+
+static void be_init(const char *self, int count, char **names)
+{
+    /* No kernel message may cut our lines in two. */
+    klogctl(8, NULL, 1);
+    printf("bench-init %.6f\n", now(CLOCK_BOOTTIME));
+    fflush(stdout);
+    int status = run_all(self, count, names);
+    printf("bench-done %d\n", status);
+    fflush(stdout);
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+int main(int argc, char **argv)
+{
+    if (getpid() == 1)
+        be_init(argv[0], argc - 1, argv + 1);
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
+        for (size_t i = 0; i < ROWS; i++)
+            printf("%s %s\n", rows[i].name, rows[i].what);
+        return 0;
+    }
+    for (int i = 1; i < argc; i++) {
+        if (!find_row(argv[i])) {
+            printf("bench-failed %s: no such row; bench --list names them\n", argv[i]);
+            return 2;
+        }
+    }
+    if (argc == 2)
+        return run_here(find_row(argv[1]));
+    return run_all(argv[0], argc - 1, argv + 1);
+}
