@@ -153,6 +153,8 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
         return;
     }
     *copy = *insn;
+    if (!(insn->flags & (RV_ROW_LOAD | RV_ROW_STORE)))
+        x86_call(code, gen->dbt->thunks.sync_flags);
     /* As the interpreter leaves them while a block runs. */
     x86_mov_imm(code, X86_RAX, gen->pc);
     x86_rm(code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(pc)));
@@ -167,6 +169,11 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
     struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
     cold->emit = cold_called;
     cold->insn = insn;
+    /* What C computed on the way is not the guest's. */
+    if (insn->flags & RV_ROW_FP)
+        x86_rm(code, X86_LDMXCSR, 2, x86_address(&gen->dbt->state->mxcsr_clean));
+    else if (!(insn->flags & (RV_ROW_LOAD | RV_ROW_STORE)))
+        gen->frm_unknown = true;
 }
 
 /* ---- control flow ---- */
@@ -248,7 +255,8 @@ const struct gen_op gen_flow_ops[] = {
 
 /* ---- which emission a row has ---- */
 
-static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops, gen_bit_ops};
+static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops, gen_bit_ops,
+                                                gen_fp_ops};
 enum { TABLE_SHIFT = 8 }; /* op_of_row: table + 1, and the line */
 
 static const struct gen_op *op_named(const char *name, unsigned *number)
@@ -327,6 +335,30 @@ static void gen_page_check(struct gen *gen)
     leave_if(gen, X86_NE, DBT_EXIT_CHECK);
 }
 
+/* See gen_fp.c. FS is two bits, and dirty is both. */
+static void gen_fp_check(struct gen *gen)
+{
+    struct x86_code *code = gen->code;
+    bool any = false, dynamic = false;
+    for (unsigned i = 0; i < gen->from->count; i++) {
+        const struct rv_insn *insn = &gen->from->insns[i];
+        bool native = (insn->flags & RV_ROW_FP) && op_of(gen, insn);
+        any = any || native;
+        dynamic = dynamic || (native && insn->rm == 7);
+    }
+    if (!any)
+        return;
+    x86_rm(code, X86_MOV_LOAD, X86_RAX, x86_at(X86_RBP, DBT_HART(mstatus)));
+    x86_rr(code, X86_GROUP3, X86_G3_NOT, X86_RAX);
+    x86_test_ri(code, 0, X86_RAX, (int32_t)RV_MSTATUS_FS);
+    leave_if(gen, X86_NE, DBT_EXIT_INTERP);
+    if (dynamic) {
+        x86_rm(code, X86_MOVZX8, X86_RAX, x86_at(X86_RBP, DBT_HART(frm)));
+        x86_rr(code, X86_TEST, X86_RAX, X86_RAX);
+        leave_if(gen, X86_NE, DBT_EXIT_INTERP);
+    }
+}
+
 static void gen_start(struct gen *gen)
 {
     struct x86_code *code = gen->code;
@@ -337,6 +369,7 @@ static void gen_start(struct gen *gen)
     leave_if(gen, X86_S, DBT_EXIT_ENTRY);
     x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);
     leave_if(gen, X86_NE, DBT_EXIT_ENTRY);
+    gen_fp_check(gen);
 }
 
 static void gen_block(struct gen *gen)

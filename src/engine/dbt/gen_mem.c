@@ -114,7 +114,57 @@ static void gen_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     cold->back = x86_here(code);
 }
 
+/* ---- f registers (mstatus.FS: see gen_fp.c) ---- */
+
+static struct x86_mem f_at(unsigned reg, int32_t offset)
+{
+    return x86_at(X86_RBP, DBT_HART(f) + 8 * (int32_t)reg + offset);
+}
+
+static void gen_f_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    struct x86_code *code = gen->code;
+    address_to_rax(gen, insn);
+    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_LOAD, arg & SIZE));
+    x86_rm(code, load_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+    cold->emit = cold_load;
+    cold->insn = insn;
+    cold->arg = arg;
+    cold->reg = X86_RDX;
+    cold->back = x86_here(code);
+    x86_rm(code, store_ops[arg], X86_RDX, f_at(insn->rd, 0));
+    if (arg == 2) /* NaN-boxed */
+        x86_mov_mi(code, 0, f_at(insn->rd, 4), -1);
+}
+
+static void cold_f_store(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    x86_land(code, cold->from);
+    x86_rm(code, load_ops[cold->arg], X86_RDX, f_at(cold->insn->rs2, 0));
+    x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
+    x86_jcc(code, X86_NE, cold->back);
+    leave_trapped(gen, cold->insn);
+}
+
+static void gen_f_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
+{
+    struct x86_code *code = gen->code;
+    address_to_rax(gen, insn);
+    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_STORE, arg & SIZE));
+    x86_rm(code, load_ops[arg], X86_RDX, f_at(insn->rs2, 0));
+    x86_rm(code, store_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+    cold->emit = cold_f_store;
+    cold->insn = insn;
+    cold->arg = arg;
+    cold->back = x86_here(code);
+}
+
 const struct gen_op gen_mem_ops[] = {
+    {"flw", gen_f_load, 2},
+    {"fld", gen_f_load, 3},
+    {"fsw", gen_f_store, 2},
+    {"fsd", gen_f_store, 3},
     {"lb", gen_load, 0 | SIGNED},
     {"lh", gen_load, 1 | SIGNED},
     {"lw", gen_load, 2 | SIGNED},

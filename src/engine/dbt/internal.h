@@ -100,7 +100,9 @@ struct dbt_state {
     uint64_t limit; /* value of vcpu.retired at which the budget of this entry ends */
     int64_t left;   /* written on exit: what r15 held */
     uint64_t result;
-    uint64_t saved_mxcsr;
+    uint32_t mxcsr;       /* scratch of the code that merges flags */
+    uint32_t mxcsr_clean; /* no flags, all masked, to nearest */
+    uint8_t flags_of[64]; /* fflags for the exception flags of mxcsr */
     struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
     struct dbt_exit lookup;
 };
@@ -112,7 +114,7 @@ struct dbt_stats {
 };
 
 struct dbt_thunks {
-    const uint8_t *enter, *leave, *load[4], *store[4], *call;
+    const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags;
 };
 
 struct dbt {
@@ -222,9 +224,9 @@ struct gen {
     uint64_t pc;
     unsigned mode, fetch_bank, data_bank;
     bool ended;    /* the last instruction emitted goes nowhere by itself */
-    bool uses_fp;
+    bool frm_unknown; /* an instruction before this one may have written frm */
     bool no_memory;
-    struct gen_cold cold[BLOCK_MAX_INSNS * 3 + 8];
+    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8];
     unsigned cold_count;
 };
 
@@ -258,6 +260,7 @@ struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct
 void gen_jump_to(struct gen *gen, uint64_t pc);
 void gen_call(struct gen *gen, const struct rv_insn *insn);
 
-extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_flow_ops[];
+extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_flow_ops[],
+    gen_fp_ops[];
 
 #endif

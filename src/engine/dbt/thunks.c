@@ -12,6 +12,7 @@
  */
 #include "engine/dbt/internal.h"
 #include "isa/riscv64/mmu.h"
+#include "isa/riscv64/softfloat.h"
 
 const int8_t dbt_host_of[33] = {
     X86_NONE, X86_R14,  X86_RBX,  X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_R12,
@@ -51,7 +52,28 @@ static void make_enter(struct dbt *dbt)
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_R15, X86_RDX);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RAX, X86_RDI);
     move_guest_registers(code, X86_MOV_LOAD, true);
+    x86_rm(code, X86_LDMXCSR, 2, x86_address(&dbt->state->mxcsr_clean));
     x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+}
+
+/* fflags |= what mxcsr has gathered, which is cleared. FS is dirty already, or nothing native
+ * ran. Uses rax and rcx. */
+static void make_sync_flags(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.sync_flags = x86_here(code);
+    x86_rm(code, X86_STMXCSR, 3, x86_address(&dbt->state->mxcsr));
+    x86_rm(code, X86_MOV_LOAD, X86_RAX, x86_address(&dbt->state->mxcsr));
+    x86_ri(code, X86_G1_AND, 0, X86_RAX, 0x3f);
+    uint8_t *nothing = x86_jcc(code, X86_E, NULL);
+    x86_rm(code, X86_LEA, X86_RCX, x86_address(dbt->state->flags_of));
+    x86_rm(code, X86_MOVZX8, X86_RAX, x86_indexed(X86_RCX, X86_RAX, 0, 0));
+    x86_rm(code, X86_MOVZX8, X86_RCX, x86_at(X86_RBP, DBT_HART(fflags)));
+    x86_rr(code, X86_OR, X86_RAX, X86_RCX);
+    x86_rm(code, X86_MOV_STORE8, X86_RAX, x86_at(X86_RBP, DBT_HART(fflags)));
+    x86_rm(code, X86_LDMXCSR, 2, x86_address(&dbt->state->mxcsr_clean));
+    x86_land(code, nothing);
+    x86_bytes(code, X86_RET, 1);
 }
 
 /* rax: the exit. */
@@ -61,6 +83,9 @@ static void make_leave(struct dbt *dbt)
     dbt->thunks.leave = x86_here(code);
     move_guest_registers(code, X86_MOV_STORE, true);
     x86_rm(code, X86_MOV_STORE | X86_W, X86_R15, x86_address(&dbt->state->left));
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    x86_call(code, dbt->thunks.sync_flags);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RAX, X86_RDX);
     x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
     for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
         x86_pop(code, callee_saved[i]);
@@ -132,9 +157,22 @@ static void make_call(struct dbt *dbt)
     x86_bytes(code, X86_RET, 1);
 }
 
+static void describe_flags(struct dbt_state *state)
+{
+    /* by bit of mxcsr; denormal operands are nothing to RISC-V */
+    static const uint8_t flag[] = {SF_NV, 0, SF_DZ, SF_OF, SF_UF, SF_NX};
+    for (unsigned i = 0; i < ARRAY_SIZE(state->flags_of); i++)
+        for (unsigned bit = 0; bit < ARRAY_SIZE(flag); bit++)
+            if (i >> bit & 1)
+                state->flags_of[i] |= flag[bit];
+    state->mxcsr_clean = 0x1f80;
+}
+
 void dbt_make_thunks(struct dbt *dbt)
 {
+    describe_flags(dbt->state);
     make_enter(dbt);
+    make_sync_flags(dbt);
     make_leave(dbt);
     for (unsigned shift = 0; shift < 4; shift++) {
         make_load(dbt, shift);
