@@ -5,7 +5,7 @@
 PREFIX ?= /usr/local
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all run test test-all install clean help
+.PHONY: all run test test-all bench install clean help
 
 all: ## build build/trapeze (release, with debug information)
 	@scripts/configure.sh build
@@ -24,6 +24,12 @@ test: ## install what tests need, build, run the quick tier of all tests
 test-all: ## the same with full counts; takes long
 	@scripts/install-packages.sh test
 	@scripts/test.sh full
+
+bench: ## compare with QEMU and with no machine at all; ARGS="--quick" is shorter, --help lists more
+	@scripts/install-packages.sh bench
+	@$(MAKE) all
+	@ninja -C build bench/guest-host bench/guest-riscv64
+	@bench/bench.py $(ARGS)
 
 install: all ## install into PREFIX (/usr/local); DESTDIR is respected
 	@meson configure build --prefix $(PREFIX)

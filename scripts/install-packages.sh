@@ -3,7 +3,7 @@
 #
 # Installs the Debian packages that one of our purposes needs, and only the missing ones:
 #
-#     scripts/install-packages.sh build|run|test|list
+#     scripts/install-packages.sh build|run|test|bench|list
 #
 # Asks dpkg first: when everything is there it takes a moment and needs no network and no
 # rights. `list` prints the table for people whose system is not a Debian.
@@ -38,6 +38,15 @@ qemu-user
 opensbi
 device-tree-compiler
 "
+# bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
+bench_packages="
+$run_packages
+gcc
+gcc-riscv64-linux-gnu
+libc6-dev-riscv64-cross
+qemu-system-riscv|qemu-system-misc
+opensbi
+"
 
 say() {
     echo "trapeze: $*" >&2
@@ -47,14 +56,15 @@ case "${1:-}" in
 build) wanted=$build_packages ;;
 run) wanted=$run_packages ;;
 test) wanted=$test_packages ;;
+bench) wanted=$bench_packages ;;
 list)
-    for set in build run test; do
+    for set in build run test bench; do
         eval "echo \"$set:\" \$${set}_packages"
     done
     exit 0
     ;;
 *)
-    say "usage: $0 build|run|test|list"
+    say "usage: $0 build|run|test|bench|list"
     exit 2
     ;;
 esac
