@@ -150,6 +150,11 @@ static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
 static bool conclude_call(struct round *round, const struct dbt_exit *exit)
 {
     struct rv_hart *hart = round->hart;
+    if (round->dbt->state->result == DBT_WEDGED) {
+        hart->vcpu.retired--;
+        round->exit = VCPU_EXIT_WEDGED;
+        return false;
+    }
     switch ((enum rv_result)round->dbt->state->result) {
     case RV_TRAP:
         hart->vcpu.retired--;
@@ -166,6 +171,32 @@ static bool conclude_call(struct round *round, const struct dbt_exit *exit)
         break;
     }
     return true;
+}
+
+const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
+{
+    struct rv_hart *hart = dbt->hart;
+    struct dbt_state *state = dbt->state;
+    hart->pc = site->exit.pc;
+    hart->vcpu.retired = state->limit - (uint64_t)state->left - site->count;
+    enum rv_result result = site->insn.exec(hart, &site->insn);
+    unsigned uncount = site->exit.uncount;
+    if (result == RV_TRAP) {
+        rv_take_trap(hart, rv_insn_pc(hart, &site->insn));
+        uncount++;
+    }
+    state->why = &site->exit; /* which accounts by itself */
+    if (result == RV_EXIT || hart->wedge_count >= RV_WEDGE_LIMIT) {
+        state->result = result == RV_EXIT ? RV_EXIT : DBT_WEDGED;
+        return dbt->thunks.leave_why;
+    }
+    state->left += uncount;
+    state->why = &state->lookup;
+    const uint8_t *host = fetch_host(hart);
+    if (!host || hart->fence_i_epoch != dbt->epoch)
+        return dbt->thunks.leave_why;
+    const struct dbt_block *block = dbt_find(dbt, hart->pc, host, mode_of(hart));
+    return block ? block->entry : dbt->thunks.leave_why;
 }
 
 static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)

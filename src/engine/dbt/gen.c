@@ -176,6 +176,26 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
         gen->frm_unknown = true;
 }
 
+void gen_call_last(struct gen *gen, const struct rv_insn *insn)
+{
+    gen->ended = true;
+    struct dbt_site *site = dbt_data(gen->dbt, sizeof(*site));
+    if (!site) {
+        gen->no_memory = true;
+        return;
+    }
+    *site = (struct dbt_site){
+        .exit = {.pc = gen->pc,
+                 .kind = DBT_EXIT_CALLED,
+                 .uncount = (uint16_t)instructions_behind(gen, insn),
+                 .offset = insn->offset},
+        .insn = *insn,
+        .count = gen->from->count,
+    };
+    x86_rm(gen->code, X86_LEA, X86_RAX, x86_address(site));
+    x86_jmp(gen->code, gen->dbt->thunks.call_last);
+}
+
 /* ---- control flow ---- */
 
 static void gen_branch(struct gen *gen, const struct rv_insn *insn, uint32_t condition)
@@ -256,7 +276,7 @@ const struct gen_op gen_flow_ops[] = {
 /* ---- which emission a row has ---- */
 
 static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops, gen_bit_ops,
-                                                gen_fp_ops};
+                                                gen_fp_ops,   gen_csr_ops};
 enum { TABLE_SHIFT = 8 }; /* op_of_row: table + 1, and the line */
 
 static const struct gen_op *op_named(const char *name, unsigned *number)
@@ -375,11 +395,13 @@ static void gen_start(struct gen *gen)
 static void gen_block(struct gen *gen)
 {
     gen_start(gen);
-    for (unsigned i = 0; i < gen->from->count; i++) {
+    for (unsigned i = 0; i < gen->from->count && !gen->ended; i++) {
         const struct rv_insn *insn = &gen->from->insns[i];
         const struct gen_op *op = op_of(gen, insn);
         if (op)
             op->emit(gen, insn, op->arg);
+        else if (insn->flags & RV_ROW_ENDS_BLOCK)
+            gen_call_last(gen, insn);
         else
             gen_call(gen, insn);
     }

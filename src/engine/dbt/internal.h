@@ -95,11 +95,22 @@ struct dbt_jump {
     const uint8_t *code;
 };
 
+/* state->result beside enum rv_result: a trap was taken, and the guest is wedged. */
+#define DBT_WEDGED 100
+
+/* An instruction after which nothing of its block follows: its function says where to go on. */
+struct dbt_site {
+    struct dbt_exit exit; /* first; kind CALLED, for when it must be left for C */
+    struct rv_insn insn;
+    uint16_t count; /* instructions of the block */
+};
+
 /* At the start of the data area: what emitted code reaches relative to rip. */
 struct dbt_state {
     uint64_t limit; /* value of vcpu.retired at which the budget of this entry ends */
     int64_t left;   /* written on exit: what r15 held */
     uint64_t result;
+    const struct dbt_exit *why; /* of thunks.leave_why */
     uint32_t mxcsr;       /* scratch of the code that merges flags */
     uint32_t mxcsr_clean; /* no flags, all masked, to nearest */
     uint8_t flags_of[64]; /* fflags for the exception flags of mxcsr */
@@ -114,7 +125,8 @@ struct dbt_stats {
 };
 
 struct dbt_thunks {
-    const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags;
+    const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last,
+        *leave_why;
 };
 
 struct dbt {
@@ -186,6 +198,11 @@ static inline struct x86_mem dbt_x(unsigned reg)
 {
     return x86_at(X86_RBP, DBT_HART(x) + 8 * (int32_t)reg);
 }
+
+/* ---- dbt.c: what translated code calls ---- */
+
+/* Runs the function of a site's instruction; the address to go on at. */
+const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
 
 /* ---- gen.c: translation ---- */
 
@@ -259,8 +276,10 @@ struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct
 /* A jump to guest address pc; the caller has accounted. `displacement` as for a cold stub. */
 void gen_jump_to(struct gen *gen, uint64_t pc);
 void gen_call(struct gen *gen, const struct rv_insn *insn);
+/* The same for an instruction that never says RV_NEXT: the block ends with it. */
+void gen_call_last(struct gen *gen, const struct rv_insn *insn);
 
 extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_flow_ops[],
-    gen_fp_ops[];
+    gen_fp_ops[], gen_csr_ops[];
 
 #endif

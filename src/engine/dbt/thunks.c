@@ -168,6 +168,27 @@ static void describe_flags(struct dbt_state *state)
     state->mxcsr_clean = 0x1f80;
 }
 
+/* rax: a struct dbt_site. Goes on where its instruction led. */
+static void make_call_last(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.call_last = x86_here(code);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    x86_call(code, dbt->thunks.sync_flags);
+    move_guest_registers(code, X86_MOV_STORE, true);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_R15, x86_address(&dbt->state->left));
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RDX);
+    x86_mov_imm(code, X86_RDI, (uint64_t)(uintptr_t)dbt);
+    call_function(code, FUNCTION_ADDRESS(dbt_call_last));
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_R15, x86_address(&dbt->state->left));
+    move_guest_registers(code, X86_MOV_LOAD, true);
+    x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+
+    dbt->thunks.leave_why = x86_here(code);
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_address(&dbt->state->why));
+    x86_jmp(code, dbt->thunks.leave);
+}
+
 void dbt_make_thunks(struct dbt *dbt)
 {
     describe_flags(dbt->state);
@@ -179,4 +200,5 @@ void dbt_make_thunks(struct dbt *dbt)
         make_store(dbt, shift);
     }
     make_call(dbt);
+    make_call_last(dbt);
 }

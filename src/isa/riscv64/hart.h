@@ -45,7 +45,7 @@ enum rv_cause {
 };
 
 #define RV_PMP_COUNT 16
-#define RV_TLB_ENTRIES 1024 /* per bank and access kind; power of two */
+#define RV_TLB_ENTRIES 4096 /* per bank and access kind; power of two */
 
 enum rv_access { RV_LOAD, RV_STORE, RV_FETCH, RV_ACCESS_KINDS };
 
@@ -60,7 +60,7 @@ enum rv_tlb_bank { RV_BANK_U, RV_BANK_S, RV_BANK_S_SUM, RV_BANK_M, RV_BANKS };
 
 /* Never equal to a masked address, not even that of a misaligned access to page 0. */
 #define RV_TLB_INVALID UINT64_C(0xfff)
-#define RV_TLB_LOG 192 /* up to this many fills, a flush visits only the filled entries */
+#define RV_TLB_LOG 512 /* up to this many fills, a flush visits only the filled entries */
 
 struct rv_tlb {
     struct rv_tlb_entry entry[RV_TLB_ENTRIES];
