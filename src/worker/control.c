@@ -2,6 +2,10 @@
  *
  * See control.h. Clients are strangers: sizes are bounded, JSON is parsed with a depth limit
  * by the library, a slow reader loses its connection, never the machine its time.
+ *
+ * A client is freed in client_ready() alone: an event may go out in the middle of a verb
+ * that some client asked for, and finds out that this very client is gone. Its socket is then
+ * shut down, which its watch reports like any other end.
  */
 #include "worker/control.h"
 
@@ -69,8 +73,7 @@ static bool client_send(struct client *client, const json_t *message)
         good ? frame_writer_flush(&client->writer, client->fd) : FRAME_BROKEN;
     if (status == FRAME_BROKEN)
         return false;
-    loop_watch_set(client->watch,
-                   LOOP_READABLE | (status == FRAME_MORE ? LOOP_WRITABLE : 0u));
+    loop_watch_set(client->watch, LOOP_READABLE | (status == FRAME_MORE ? LOOP_WRITABLE : 0u));
     return true;
 }
 
@@ -87,6 +90,22 @@ static const struct control_verb *find_verb(const char *name, struct error **err
     if (suggest.best != NULL)
         error_hint(err, "Did you mean '%s'?", suggest.best);
     return NULL;
+}
+
+/* A sentence may hold a file name, or what a guest printed: bytes that are no UTF-8, which
+ * JSON cannot carry, must not cost us the message. */
+json_t *control_text(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value != NULL)
+        return value;
+    char *plain = alloc_string(text);
+    for (char *at = plain; *at != '\0'; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    value = json_string(plain);
+    free(plain);
+    return value;
 }
 
 static json_t *run_verb(struct control *control, const json_t *request, struct error **err)
@@ -112,9 +131,9 @@ static bool answer(struct client *client, const uint8_t *data, size_t size)
     }
     json_t *id = json_object_get(request, "id");
     json_t *result = run_verb(client->control, request, &error);
-    json_t *reply = result != NULL
-                        ? json_pack("{s:O?, s:o}", "id", id, "result", result)
-                        : json_pack("{s:O?, s:s}", "id", id, "error", error_message(error));
+    json_t *reply = result != NULL ? json_pack("{s:O?, s:o}", "id", id, "result", result)
+                                   : json_pack("{s:O?, s:o}", "id", id, "error",
+                                               control_text(error_message(error)));
     bool good = reply != NULL && client_send(client, reply);
     json_decref(reply);
     json_decref(request);
@@ -162,10 +181,13 @@ static bool client_add(struct control *control, int fd, bool is_link, struct err
     control->client_count++;
     json_t *greeting = json_pack("{s:s, s:i, s:i}", "trapeze", "worker", "protocol",
                                  CONTROL_PROTOCOL, "pid", (int)getpid());
-    bool good = client->watch != NULL && client_send(client, greeting);
-    json_decref(greeting);
-    if (!good)
+    bool good = client->watch != NULL;
+    /* Who does not wait for the greeting may have sent a request all the same. */
+    if (good)
+        client_send(client, greeting);
+    else
         client_free(client);
+    json_decref(greeting);
     return good;
 }
 
@@ -221,10 +243,8 @@ void control_free(struct control *control)
 
 void control_event(struct control *control, json_t *event)
 {
-    for (struct client *client = control->clients, *next; client != NULL; client = next) {
-        next = client->next;
-        if (!client_send(client, event) && !client->is_link)
-            client_free(client); /* the link's loss is noticed by its watch */
-    }
+    for (struct client *client = control->clients; client != NULL; client = client->next)
+        if (!client_send(client, event))
+            shutdown(client->fd, SHUT_RDWR);
     json_decref(event);
 }

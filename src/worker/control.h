@@ -49,4 +49,7 @@ void control_free(struct control *control); /* sends what is queued if the socke
 
 void control_event(struct control *control, json_t *event); /* steals the reference */
 
+/* A JSON string of text that may not be UTF-8 (then '?' stands for what is not ASCII). */
+json_t *control_text(const char *text);
+
 #endif

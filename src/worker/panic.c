@@ -31,6 +31,10 @@ static bool line_ends(struct panic_watcher *watcher)
     if (watcher->found[0] != '\0' || strncmp(text, marker, sizeof(marker) - 1) != 0)
         return false;
     memcpy(watcher->found, text, strlen(text) + 1);
+    /* It ends up in messages on the user's terminal, which must not obey it. */
+    for (char *at = watcher->found; *at != '\0'; at++)
+        if (iscntrl((unsigned char)*at))
+            *at = '?';
     return true;
 }
 

@@ -49,8 +49,9 @@ static void report(struct worker *worker, const char *end, uint32_t code, const 
     worker->ended = true;
     if (worker->control != NULL)
         control_event(worker->control,
-                      json_pack("{s:s, s:s, s:I, s:s, s:b}", "event", "end", "end", end, "code",
-                                (json_int_t)code, "message", message, "usage", (int)usage));
+                      json_pack("{s:s, s:s, s:I, s:o, s:b}", "event", "end", "end", end, "code",
+                                (json_int_t)code, "message", control_text(message), "usage",
+                                (int)usage));
 }
 
 static void on_end(void *opaque, enum vm_end end, uint32_t code)
@@ -198,6 +199,9 @@ int worker_main(int argc, char **argv)
             fcntl(fds[i], F_SETFD, FD_CLOEXEC);
     }
     signal(SIGPIPE, SIG_IGN);
+    /* Our process group is not the terminal's foreground one: with `stty tostop` the first
+     * line of the log would stop the machine. */
+    signal(SIGTTOU, SIG_IGN);
     log_init(&worker.log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");
     machine_config_init(&worker.config);
     worker.loop = loop_new(&error);

@@ -56,11 +56,21 @@ static void test_endless_line(void **state)
     assert_true(panic_watch(&watcher, (const uint8_t *)"Kernel panic - not syncing\n", 27));
 }
 
+/* The line is shown on the user's terminal, which must not obey a guest. */
+static void test_control_characters(void **state)
+{
+    (void)state;
+    struct panic_watcher watcher;
+    assert_int_equal(count_found("Kernel panic - not syncing: \033[31m\007\n", 100, &watcher), 1);
+    assert_string_equal(watcher.found, "Kernel panic - not syncing: ?[31m?");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
