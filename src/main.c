@@ -3,13 +3,26 @@
  * One executable, two lives: the command people type, and the worker process that it starts
  * for each machine.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "worker/worker.h"
 
+/* A descriptor that we open must not become 0, 1 or 2 because the caller closed those. */
+static void open_standard_streams(void)
+{
+    for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = dup(fd))
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            break;
+        }
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_streams();
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
         return worker_main(argc - 1, argv + 1);
     return cli_main(argc, argv);

@@ -3,6 +3,7 @@
  * trapeze control: one verb to a running machine's control socket, the answer as JSON.
  */
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +25,11 @@ static int list_sockets(struct error **err)
     const struct dirent *entry;
     while (listing != NULL && (entry = readdir(listing)) != NULL) {
         size_t length = strlen(entry->d_name);
-        if (length > 5 && strcmp(entry->d_name + length - 5, ".sock") == 0)
-            printf("%s/%s\n", folder, entry->d_name);
+        char *path = NULL;
+        if (length > 5 && strcmp(entry->d_name + length - 5, ".sock") == 0 &&
+            asprintf(&path, "%s/%s", folder, entry->d_name) > 0 && client_is_live(path))
+            puts(path);
+        free(path);
     }
     if (listing != NULL)
         closedir(listing);

@@ -50,8 +50,9 @@ static bool socket_address(const char *path, struct sockaddr_un *address, struct
 {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address->sun_path)) {
-        error_set(err, ERROR_USAGE, "the socket path '%s' is longer than the %zu bytes Linux allows",
-                  path, sizeof(address->sun_path) - 1);
+        error_set(err, ERROR_USAGE,
+                  "the socket path '%s' is longer than the %zu bytes Linux allows", path,
+                  sizeof(address->sun_path) - 1);
         return false;
     }
     memcpy(address->sun_path, path, strlen(path));
@@ -71,6 +72,14 @@ static int connect_to(const char *path, struct error **err)
     if (fd >= 0)
         close(fd);
     return -1;
+}
+
+bool client_is_live(const char *path)
+{
+    int fd = connect_to(path, NULL);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
 }
 
 int client_listen(const char *path, struct error **err)

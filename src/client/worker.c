@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * See worker.h. One poll loop relays keys and console output, listens to the worker's
- * control link, to signals (signalfd) and to the worker's death (end of the link).
+ * control link, to signals (signalfd) and to the worker's death (end of the link). Nothing in
+ * it blocks, a full pipe on standard output neither: signals must be heard.
  *
  * The console travels over a socket pair, so that the terminal is touched by this process
  * only: a worker that is killed cannot leave it raw.
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,21 +32,25 @@
 #include "client/terminal.h"
 #include "config/vmx.h"
 
-enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096 };
+enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096, LAST_WORDS_MS = 1000 };
 
 struct session {
     pid_t pid;
     int console;  /* our end of the console, -1 if it does not come to us */
     int control;  /* our end of the control link */
     int signals;  /* signalfd */
+    int out;      /* where the console's output goes */
     bool input_open;
     bool ended;   /* the worker said how the machine ended */
     bool quitting;
+    bool made_console_socket;
     struct terminal terminal;
     struct frame_reader reader;
     struct frame_writer writer;
     uint8_t pending[CHUNK]; /* keys the worker has not taken yet */
     size_t pending_size;
+    uint8_t output[CHUNK]; /* the guest's output that standard output has not taken yet */
+    size_t output_size;
     struct client_result *result;
 };
 
@@ -69,12 +75,17 @@ static int config_memfd(const struct machine_config *config, struct error **err)
     return fd;
 }
 
-/* In the child: descriptors to keep lose close-on-exec; everything else has it. */
+/* In the child: the worker gets the descriptors it is told of, standard error for its log, and
+ * nothing else that is open here, be it ours or inherited from whoever started us. */
 static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
                                   const struct client_options *options, const sigset_t *mask)
 {
     char numbers[6][16];
     const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
         snprintf(numbers[i], sizeof(numbers[i]), "%d", kept[i]);
         if (kept[i] >= 0)
@@ -123,7 +134,9 @@ static int open_console(const struct client_options *options, struct session *se
         return fd;
     case CLIENT_CONSOLE_SOCKET:
         *kind = "listen";
-        return client_listen(options->console_path, err);
+        fd = client_listen(options->console_path, err);
+        session->made_console_socket = fd >= 0;
+        return fd;
     }
     return -1;
 }
@@ -235,28 +248,39 @@ static bool on_control(struct session *session)
 
 /* ---- the console ---- */
 
-static void write_all(int fd, const uint8_t *data, size_t size)
+/* Standard output as a descriptor that does not block. O_NONBLOCK belongs to the open file,
+ * which we share with the shell and others: so pipes and terminals are opened once more.
+ * Files do not block. */
+static int open_output(void)
 {
-    while (size > 0) {
-        ssize_t count = write(fd, data, size);
-        if (count < 0 && errno == EAGAIN) {
-            struct pollfd wait = {.fd = fd, .events = POLLOUT};
-            poll(&wait, 1, -1);
-        } else if (count < 0 && errno != EINTR) {
-            return; /* standard output is gone; the guest goes on */
-        } else if (count > 0) {
-            data += count;
-            size -= (size_t)count;
-        }
-    }
+    struct stat status;
+    int fd = -1;
+    if (fstat(STDOUT_FILENO, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
+        fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd >= 0 ? fd : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 }
 
+static void write_output(struct session *session)
+{
+    ssize_t count = write(session->out, session->output, session->output_size);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (count < 0) { /* nobody reads any more, as in `trapeze run | head` */
+        count = (ssize_t)session->output_size;
+        if (!session->quitting)
+            ask_to_quit(session);
+    }
+    session->output_size -= (size_t)count;
+    memmove(session->output, session->output + count, session->output_size);
+}
+
+/* Only while `output` is empty. */
 static void on_output(struct session *session)
 {
-    uint8_t data[CHUNK];
-    ssize_t count = read(session->console, data, sizeof(data));
+    ssize_t count = read(session->console, session->output, sizeof(session->output));
     if (count > 0) {
-        write_all(STDOUT_FILENO, data, (size_t)count);
+        session->output_size = (size_t)count;
+        write_output(session);
     } else if (count == 0 || errno != EAGAIN) {
         close(session->console);
         session->console = -1;
@@ -293,38 +317,47 @@ static void on_input(struct session *session)
         send_keys(session);
 }
 
-static void on_signal(struct session *session)
+/* True: somebody wants this to end. */
+static bool on_signal(struct session *session)
 {
     struct signalfd_siginfo info;
     if (read(session->signals, &info, sizeof(info)) != sizeof(info))
-        return;
+        return false;
     if (info.ssi_signo == SIGWINCH)
         send_window_size(session);
     else
         ask_to_quit(session);
+    return info.ssi_signo != SIGWINCH;
 }
 
 static void relay(struct session *session)
 {
-    bool alive = true;
-    while (alive) {
-        bool blocked = session->pending_size > 0;
-        short console_events = (short)(POLLIN | (blocked ? POLLOUT : 0));
+    bool alive = true, given_up = false;
+    /* What the guest printed last is handed out even when the worker is gone. */
+    while (alive || ((session->console >= 0 || session->output_size > 0) && !given_up)) {
+        bool blocked = session->pending_size > 0, full = session->output_size > 0;
+        short console_events = (short)((full ? 0 : POLLIN) | (blocked ? POLLOUT : 0));
         bool reading = session->input_open && !blocked && session->console >= 0;
         struct pollfd set[] = {
-            {.fd = session->control,
+            {.fd = alive ? session->control : -1,
              .events = (short)(POLLIN | (session->writer.size > 0 ? POLLOUT : 0))},
             {.fd = session->signals, .events = POLLIN},
-            {.fd = session->console, .events = console_events},
+            {.fd = console_events != 0 ? session->console : -1, .events = console_events},
             {.fd = reading ? STDIN_FILENO : -1, .events = POLLIN},
+            {.fd = full ? session->out : -1, .events = POLLOUT},
         };
-        if (poll(set, ARRAY_SIZE(set), -1) < 0)
+        /* Who asked for the end does not wait long for a reader that has stopped reading. */
+        int ready = poll(set, ARRAY_SIZE(set), alive || !session->quitting ? -1 : LAST_WORDS_MS);
+        if (ready < 0)
             continue;
-        if (set[1].revents != 0)
-            on_signal(session);
+        given_up = ready == 0;
+        if (set[1].revents != 0 && on_signal(session))
+            given_up = !alive;
+        if (set[4].revents != 0)
+            write_output(session);
         if ((set[2].revents & POLLOUT) != 0)
             send_keys(session);
-        if ((set[2].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+        if ((set[2].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && session->output_size == 0)
             on_output(session);
         if (set[3].revents != 0)
             on_input(session);
@@ -333,8 +366,6 @@ static void relay(struct session *session)
         if ((set[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
             alive = on_control(session);
     }
-    while (session->console >= 0) /* what the guest printed last */
-        on_output(session);
 }
 
 static bool worker_died(int status, struct error **err)
@@ -412,7 +443,8 @@ static bool listen_for_debugger(const struct client_options *options, int *fd, s
 bool client_run(const struct machine_config *config, const struct client_options *options,
                 struct client_result *result, struct error **err)
 {
-    struct session session = {.console = -1, .control = -1, .signals = -1, .result = result};
+    struct session session = {
+        .console = -1, .control = -1, .signals = -1, .out = -1, .result = result};
     sigset_t blocked, before;
     *result = (struct client_result){0};
     char *path = options->control_path != NULL ? strdup(options->control_path)
@@ -432,6 +464,8 @@ bool client_run(const struct machine_config *config, const struct client_options
         sigaddset(&blocked, *number);
     sigprocmask(SIG_BLOCK, &blocked, &before);
     session.signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
+    void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
+    session.out = open_output();
     bool good = start(&session, config, options, listen_fd, gdb_fd, &before, err);
     close(listen_fd);
     close_if_open(gdb_fd);
@@ -439,15 +473,17 @@ bool client_run(const struct machine_config *config, const struct client_options
         good = live_with(&session, options, err);
     unlink(path);
     free(path);
-    if (options->console == CLIENT_CONSOLE_SOCKET)
+    if (session.made_console_socket)
         unlink(options->console_path);
     if (options->gdb != NULL && strncmp(options->gdb, "unix:", 5) == 0)
         unlink(options->gdb + 5);
     close_if_open(session.console);
     close_if_open(session.control);
     close_if_open(session.signals);
+    close_if_open(session.out);
     frame_reader_clear(&session.reader);
     frame_writer_clear(&session.writer);
+    signal(SIGPIPE, on_pipe);
     sigprocmask(SIG_SETMASK, &before, NULL);
     return good;
 }

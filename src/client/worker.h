@@ -67,6 +67,9 @@ int client_listen(const char *path, struct error **err);
  * reachable from this host. What a client types to get there is written to `shown`. -1: err. */
 int client_listen_at(const char *where, char *shown, size_t shown_size, struct error **err);
 
+/* Whether somebody listens there. */
+bool client_is_live(const char *path);
+
 /* Connects to a worker's control socket, sends one verb and returns its reply as JSON text
  * (caller frees). NULL: err, also when the worker answered with an error. */
 char *client_control(const char *path, const char *verb, struct error **err);

@@ -333,6 +333,100 @@ def test_the_console_on_a_socket():
         machine.finish(INTERRUPTED)
 
 
+def test_a_refused_console_socket_is_left_alone():
+    precious = path("precious", b"do not lose")
+    result = trapeze("run", "--firmware", EXIT_ELF, "--memory", "32M", "--console",
+                     "socket:" + precious)
+    assert result.returncode == HOST and "precious" in result.stderr, result
+    assert open(precious, "rb").read() == b"do not lose"
+
+
+def test_a_reader_that_leaves_ends_the_machine():
+    with Running() as machine:
+        machine.wait_ready()
+        machine.process.stdout.close()
+        verb(machine.control, "reset")  # prints "ready" again, to nobody
+        machine.process.wait(timeout=LIMIT_S)
+        assert machine.process.returncode == INTERRUPTED
+        assert not os.path.exists(machine.control)
+
+
+def test_a_full_pipe_does_not_hold_up_the_end():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+    control = path("full.sock")
+    process = subprocess.Popen([TRAPEZE, "run", "--firmware", LOOP_ELF, "--memory", "32M",
+                                "--control", control], stdin=subprocess.DEVNULL, stdout=writing,
+                               stderr=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(control) or \
+                "ready" not in trapeze("control", control, "console").stdout:
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=LIMIT_S) == INTERRUPTED
+        assert os.get_blocking(writing)  # shared with whoever gave it to us
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_the_worker_inherits_nothing():
+    ours = os.open(path("secret", b"secret"), os.O_RDWR)
+    control = path("heir.sock")
+    process = subprocess.Popen([TRAPEZE, "run", "--firmware", LOOP_ELF, "--memory", "32M",
+                                "--control", control], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[ours])
+    try:
+        os.read(process.stdout.fileno(), 4096)
+        folder = f"/proc/{worker_of(process.pid)}/fd"
+        links = {fd: os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)}
+        assert links["0"] == links["1"] == "/dev/null", links
+        assert not any("secret" in link for link in links.values()), links
+    finally:
+        process.terminate()
+        process.communicate()
+        os.close(ours)
+
+
+def test_closed_standard_streams():
+    # The first files that are opened must not take the places of the closed ones.
+    for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
+        result = subprocess.run(["sh", "-c", f'exec "$0" run --firmware "$1" --memory 32M {closed}',
+                                 TRAPEZE, EXIT_ELF], capture_output=True, timeout=LIMIT_S)
+        assert result.returncode == 7, (closed, result)
+
+
+def test_dead_sockets_are_not_listed():
+    runtime = path("runtime")
+    os.mkdir(runtime, 0o700)
+    os.mkdir(os.path.join(runtime, "trapeze"), 0o700)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.path.join(runtime, "trapeze", "live.sock"))
+    listener.listen()
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(os.path.join(runtime, "trapeze", "dead.sock"))
+    dead.close()
+    result = subprocess.run([TRAPEZE, "control"], env={**os.environ, "XDG_RUNTIME_DIR": runtime},
+                            capture_output=True, timeout=LIMIT_S, text=True)
+    assert result.stdout.split() == [os.path.join(runtime, "trapeze", "live.sock")], result
+
+
+def test_a_file_name_that_is_no_text_is_still_named():
+    kernel = path("none", None).encode() + b"\xff"
+    with open(kernel, "wb") as out:
+        out.write(b"hello\n" * 100)
+    result = subprocess.run([TRAPEZE, "run", "--kernel", kernel], stdin=subprocess.DEVNULL,
+                            capture_output=True, timeout=LIMIT_S)
+    assert result.returncode == USAGE and b"none?' is not a" in result.stderr, result
+
+
 def test_read_only_files_are_not_written():
     disk = path("ro.img", os.urandom(65536))
     before = hashlib.sha256(open(disk, "rb").read()).digest(), os.stat(disk).st_mtime_ns
