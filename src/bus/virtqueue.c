@@ -269,7 +269,7 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t 
 
 /* --- giving back --- */
 
-static void note_touched(struct virtqueue *queue, const struct virtq_chain *chain)
+void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain)
 {
     uint64_t left = chain->touched;
     unsigned end = chain->out_count + chain->in_count;
@@ -284,7 +284,7 @@ static void note_touched(struct virtqueue *queue, const struct virtq_chain *chai
 void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
 {
     assert(written <= chain->in_size);
-    note_touched(queue, chain);
+    virtqueue_note_touched(queue, chain);
     if (!queue->enabled || queue->broken)
         return;
     uint64_t gpa =

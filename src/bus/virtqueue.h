@@ -97,6 +97,10 @@ const char *virtqueue_check(const struct virtqueue *queue);
  * arrival is notified. `limit`: most bytes (both parts together) a request may have. */
 bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit);
 
+/* Notes the part of memory that a request's device has written (chain->touched); push does it
+ * too. For requests that are not given back: those of before a reset. */
+void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain);
+
 /* Gives a request back; `written`: bytes of the writable part the device filled, from its
  * start. */
 void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written);

@@ -138,6 +138,8 @@ static void blk_done(struct block_request *io, int error)
         finish(request, error == 0 ? STATUS_OK : STATUS_IOERR);
         virtqueue_signal(blk_queue(blk));
     } else {
+        /* Nobody waits for it any more, but it wrote into memory. */
+        virtqueue_note_touched(blk_queue(blk), &request->chain);
         request_put(request);
     }
     bool resume = blk->stalled;

@@ -137,7 +137,9 @@ void vm_board_free(struct vm *vm)
 
 void vm_board_reset(struct vm *vm)
 {
-    for (size_t i = 0; i < vm->device_count; i++)
+    /* Interrupt controllers last: a request of a device's former life would else stay pending
+     * in a controller that was reset before the device let go of its line. */
+    for (size_t i = vm->device_count; i-- > 0;)
         vm->devices[i]->ops->reset(vm->devices[i]);
 }
 

@@ -100,7 +100,8 @@ static void serve_htif(struct vm_cpu *cpu)
     cpu->vcpu->htif_value = 0;
     mem_write(vm->mem, vm->boot.tohost_gpa, zero, sizeof(zero));
     if (device == 0 && (payload & 1) != 0) {
-        uint32_t code = (uint32_t)(payload >> 1);
+        /* A failure stays one, however large its code. */
+        uint32_t code = payload >> 1 > UINT32_MAX ? UINT32_MAX : (uint32_t)(payload >> 1);
         vm_power(vm, code == 0 ? VM_POWER_OFF : VM_POWER_FAILURE, code);
         return;
     }

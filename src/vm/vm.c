@@ -265,7 +265,8 @@ void vm_save_state(struct vm *vm, struct state_buffer *out)
 static bool apply_machine_state(struct vm *vm, const struct machine_state *machine,
                                 struct error **err)
 {
-    if (machine->now_ns < 0 || machine->wall_ns < 0)
+    /* wall_ns may be anything: the guest sets its RTC to what it likes. */
+    if (machine->now_ns < 0)
         return error_set(err, ERROR_USAGE, "the saved state has an impossible time");
     if (machine->round.left > VM_SLICE || machine->round.cpu > vm->cpu_count)
         return error_set(err, ERROR_USAGE, "the saved state has an impossible turn");

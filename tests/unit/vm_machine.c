@@ -230,6 +230,62 @@ static void htif_prints_and_exits(void **state)
     world_close(&w);
 }
 
+/* A failure code of more than 32 bits must not be cut to "success". */
+static void htif_failure_stays_one(void **state)
+{
+    static const uint32_t program[] = {
+        0x00001297, /* auipc t0,0x1: tohost */
+        0x00100313, /* li t1,1 */
+        0x02131313, /* slli t1,t1,33 */
+        0x00130313, /* addi t1,t1,1 */
+        0x0062b023, /* sd t1,0(t0) */
+        0x0000006f, /* j . */
+    };
+    struct world w;
+    struct boot_bytes elf;
+    (void)state;
+    make_elf(&elf, program, sizeof(program));
+    world_open(&w);
+    world_give(&w, &w.config.firmware, elf.data, elf.size);
+    world_make(&w);
+    world_run(&w);
+    assert_int_equal(w.end, VM_END_EXIT_CODE);
+    assert_int_equal(w.code, UINT32_MAX);
+    world_close(&w);
+}
+
+/* Each life of the guest prints whether the UART's interrupt is pending in the PLIC, then
+ * makes the UART assert it and resets the machine. */
+static void reset_forgets_interrupts(void **state)
+{
+    static const uint32_t program[] = {
+        0x100003b7, /* lui t2,0x10000: UART */
+        0x0c0012b7, /* lui t0,0xc001: PLIC, pending bits */
+        0x0002a303, /* lw t1,0(t0) */
+        0x00a35313, /* srli t1,t1,10 */
+        0x00137313, /* andi t1,t1,1 */
+        0x03030313, /* addi t1,t1,'0' */
+        0x00638023, /* sb t1,0(t2) */
+        0x00200e13, /* li t3,2 */
+        0x01c380a3, /* sb t3,1(t2): interrupt when the transmitter is empty */
+        0x00100eb7, /* lui t4,0x100 */
+        0x00007f37, /* lui t5,0x7 */
+        0x777f0f1b, /* addiw t5,t5,0x777: reset */
+        0x01eea023, /* sw t5,0(t4) */
+        0x0000006f, /* j . */
+    };
+    struct world w;
+    (void)state;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, program, sizeof(program));
+    w.quit_after = 5;
+    world_make(&w);
+    world_run(&w);
+    w.text[5] = '\0';
+    assert_string_equal(w.text, "00000");
+    world_close(&w);
+}
+
 /* Each life of the guest prints whether the one before it left a mark in memory. */
 static void reset_forgets_memory(void **state)
 {
@@ -450,6 +506,30 @@ static void state_moves_to_another_machine(void **state)
     state_buffer_free(&again);
     state_buffer_free(&saved.state);
     free(saved.ram);
+}
+
+/* A guest may set its clock to before 1970, or to what overflows: saved all the same. */
+static void any_wall_clock_is_restored(void **state)
+{
+    static const int64_t walls[] = {-1, INT64_MIN, INT64_MAX};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(walls); i++) {
+        struct world w, other;
+        struct state_buffer saved = {0}, again = {0};
+        open_busy(&w, 1);
+        open_busy(&other, 2);
+        vclock_set_wall(w.vm->clock, walls[i]);
+        vm_save_state(w.vm, &saved);
+        assert_true(vm_restore_state(other.vm, saved.data, saved.size, &other.err));
+        vm_save_state(other.vm, &again);
+        assert_int_equal(again.size, saved.size);
+        assert_memory_equal(again.data, saved.data, again.size);
+        assert_true(vclock_wall_now(other.vm->clock) == walls[i]);
+        state_buffer_free(&again);
+        state_buffer_free(&saved);
+        world_close(&other);
+        world_close(&w);
+    }
 }
 
 static void damaged_state_is_refused(void **state)
@@ -726,10 +806,13 @@ int main(void)
         cmocka_unit_test(kernel_failure_is_a_crash),
         cmocka_unit_test(wedged_guest_is_a_crash),
         cmocka_unit_test(htif_prints_and_exits),
+        cmocka_unit_test(htif_failure_stays_one),
         cmocka_unit_test(reset_forgets_memory),
+        cmocka_unit_test(reset_forgets_interrupts),
         cmocka_unit_test(runs_are_equal),
         cmocka_unit_test(pauses_while_real),
         cmocka_unit_test(state_moves_to_another_machine),
+        cmocka_unit_test(any_wall_clock_is_restored),
         cmocka_unit_test(damaged_state_is_refused),
         cmocka_unit_test(every_sbi_call),
         cmocka_unit_test(impossible_machines_are_refused),

@@ -46,6 +46,7 @@ static int64_t transfer(struct sbi_call *call, bool write)
     }
     for (int byte; call->value < size && (byte = sbi_get(call->cpu)) >= 0; call->value++)
         bytes[call->value] = (uint8_t)byte;
+    mem_note_range(call->cpu->vm->mem, gpa, call->value); /* a second time: mem/mem.c */
     return SBI_SUCCESS;
 }
 
