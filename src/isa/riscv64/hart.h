@@ -126,6 +126,7 @@ struct rv_hart {
     uint8_t data_privilege;             /* effective privilege of loads and stores (MPRV) */
     struct rv_tlb *tlb_load, *tlb_store, *tlb_fetch; /* current bank of each kind */
     struct rv_tlb tlb[RV_BANKS][RV_ACCESS_KINDS];
+    bool local_in_s;                    /* bank S holds translations that are not global */
     struct vtimer *stimer;              /* fires at stimecmp */
     uint64_t fence_i_epoch;             /* counts fence.i; engines revalidate by it */
     uint64_t rebuild_count;             /* resets, restored states: all that is derived is void */

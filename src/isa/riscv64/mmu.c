@@ -15,7 +15,8 @@
  *     was not MEM_PAGE_CODE, and vcpu.htif_tohost is not in it.
  *   - No watchpoint lies in the page (whoever changes watchpoints flushes).
  *   - Bank M is never translated; U, S and S_SUM hold what satp, MXR and menvcfg said when they
- *     were filled and are flushed when those change.
+ *     were filled and are flushed when those change. Bank S survives a change of address space
+ *     as long as it holds global translations only, as kernels have them.
  */
 #include "isa/riscv64/mmu_internal.h"
 
@@ -64,6 +65,20 @@ void rv_tlb_flush_translated(struct rv_hart *hart)
             flush_table(&hart->tlb[bank][kind]);
     }
     forget_superpages(hart);
+    hart->local_in_s = false;
+    hart->tlb_generation++;
+}
+
+void rv_tlb_flush_space(struct rv_hart *hart)
+{
+    if (hart->local_in_s) {
+        rv_tlb_flush_translated(hart);
+        return;
+    }
+    for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++) {
+        flush_table(&hart->tlb[RV_BANK_U][kind]);
+        flush_table(&hart->tlb[RV_BANK_S_SUM][kind]);
+    }
     hart->tlb_generation++;
 }
 
@@ -116,8 +131,11 @@ void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
 /* ---- filling ---- */
 
 static void fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const uint8_t *host,
-                 uint64_t page_size)
+                 const struct rv_translation *to)
 {
+    uint64_t page_size = to->page_size;
+    if (!to->global && tlb >= hart->tlb[RV_BANK_S] && tlb < hart->tlb[RV_BANK_S + 1])
+        hart->local_in_s = true;
     struct rv_tlb_entry *entry = rv_tlb_slot(tlb, va);
     uint64_t page = align_down(va, MEM_PAGE_SIZE);
     /* An entry that is replaced is in the log already. */
@@ -244,7 +262,7 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
     uint64_t page = align_down(to.gpa, MEM_PAGE_SIZE);
     (void)rv_pmp_permissions(hart, page, page + PAGE_MASK, privilege, &uniform);
     if (uniform && generation == hart->tlb_generation)
-        fill(hart, current_tlb(hart, access), va, place->host, to.page_size);
+        fill(hart, current_tlb(hart, access), va, place->host, &to);
     return true;
 }
 

@@ -35,6 +35,8 @@ bool rv_fetch_pointer(struct rv_hart *hart, uint64_t va, const uint8_t **host,
 bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host);
 
 void rv_tlb_flush_all(struct rv_hart *hart);
+/* What is not global: another address space, or an sfence.vma with an ASID. */
+void rv_tlb_flush_space(struct rv_hart *hart);
 void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va); /* in every bank */
 
 /* Drops the permissions to store to the page of RAM at `host` (an engine holds its code). */

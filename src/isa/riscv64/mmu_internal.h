@@ -38,6 +38,7 @@ enum rv_fault { RV_FAULT_NONE, RV_FAULT_PAGE, RV_FAULT_ACCESS };
 
 struct rv_translation {
     uint64_t gpa;       /* of the address asked for */
+    bool global;        /* in every address space (P §10.3.1); a leaf's own bit only */
     uint64_t page_size; /* of the leaf: 4 KiB, 64 KiB (Svnapot), 2 MiB, ... */
 };
 

@@ -14,6 +14,7 @@
 #define PTE_W        (UINT64_C(1) << 2)
 #define PTE_X        (UINT64_C(1) << 3)
 #define PTE_U        (UINT64_C(1) << 4)
+#define PTE_G        (UINT64_C(1) << 5)
 #define PTE_A        (UINT64_C(1) << 6)
 #define PTE_D        (UINT64_C(1) << 7)
 #define PTE_PBMT     (UINT64_C(3) << 61)
@@ -118,6 +119,7 @@ static void leaf_address(const struct walk *walk, uint64_t pte, unsigned level,
         ppn = align_down(ppn, UINT64_C(1) << NAPOT_64K_BITS);
     }
     to->page_size = UINT64_C(1) << page_bits;
+    to->global = pte & PTE_G;
     to->gpa = (ppn << 12) | (walk->va & (to->page_size - 1));
 }
 
