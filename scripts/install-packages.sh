@@ -37,6 +37,7 @@ libc6-dev-riscv64-cross
 qemu-user
 opensbi
 device-tree-compiler
+gdb-multiarch
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="
