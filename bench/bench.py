@@ -8,6 +8,8 @@ otherwise each machine's defaults: nothing is tuned for anybody. Results go to b
 JSON and SVG. Exit status 1: a run failed, or two systems computed different things.
 """
 import argparse
+import hashlib
+import json
 import os
 import platform
 import re
@@ -135,6 +137,31 @@ def knows_engine(trapeze, engine):
     return "no engine" not in done.stderr
 
 
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def commit_of(args):
+    """The commit that the measured trapeze was built from, or why nobody can tell: the source tree
+    of the build directory says so only while the binary is newer than everything in it."""
+    if os.path.realpath(args.trapeze) != os.path.realpath(os.path.join(args.build, "trapeze")):
+        return "commit unknown: not from the build directory"
+    try:
+        with open(os.path.join(args.build, "meson-info", "meson-info.json")) as f:
+            source = json.load(f)["directories"]["source"]
+    except (OSError, ValueError, KeyError):
+        return "commit unknown: no build directory of meson"
+    plan = subprocess.run(["ninja", "-C", args.build, "-n", "trapeze"], capture_output=True, text=True)
+    if plan.returncode != 0 or "no work to do" not in plan.stdout:
+        return "commit unknown: the sources have changed since the build"
+    # A tree inside another repository (an unpacked archive, say) is not that repository's commit.
+    top = subprocess.run(["git", "-C", source, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    if top.returncode != 0 or os.path.realpath(top.stdout.strip()) != os.path.realpath(source):
+        return "commit unknown: its source is no git work tree"
+    return first_line(["git", "-C", source, "describe", "--always", "--dirty"])
+
+
 def tiny_image(args):
     if args.image:
         return args.image
@@ -173,11 +200,11 @@ def all_systems(args, kernel, initrd):
             raise Failure("%s is not there; 'scripts/install-packages.sh bench' installs Debian's, "
                           "and --systems names what to run" % path)
     version = first_line([args.trapeze, "version"])
-    commit = first_line(["git", "-C", SOURCE, "describe", "--always", "--dirty"])
-    for engine in args.engines:
+    commit = "%s; sha256 %s" % (commit_of(args), digest(args.trapeze)[:16])
+    for engine in args.engines or ENGINES:
         if knows_engine(args.trapeze, engine):
             systems.append(System(engine, "trapeze", "%s (%s)" % (version, commit), trapeze(engine)))
-        elif args.systems and engine in args.systems:
+        elif args.engines or engine in (args.systems or []):
             raise Failure("%s has no engine '%s'" % (args.trapeze, engine))
     if args.systems:
         unknown = set(args.systems) - {system.name for system in systems}
@@ -236,7 +263,9 @@ def describe(args, systems, runs, load):
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "kernel": platform.release(),
                     "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
                     "load_before": load},
-        "guest": {"memory": args.memory, "cpus": args.cpus, "kernel": sorted(kernels), "append": APPEND},
+        "guest": {"memory": args.memory, "cpus": args.cpus, "kernel": sorted(kernels), "append": APPEND,
+                  "program_sha256": {name: digest(os.path.join(args.build, "bench", name))
+                                     for name in ("guest-host", "guest-riscv64")}},
         "compilers": [first_line([compiler, "--version"])
                       for compiler in ("gcc", "riscv64-linux-gnu-gcc")],
         "systems": {s.name: {"kind": s.kind, "version": s.version} for s in systems},
@@ -253,8 +282,8 @@ def arguments():
     add = parser.add_argument
     add("--build", default=os.path.join(SOURCE, "build"), help="the build directory (default: build)")
     add("--trapeze", help="the trapeze to measure (default: the one in the build directory)")
-    add("--engines", type=words, default=ENGINES, metavar="A,B",
-        help="engines of trapeze, those it knows of them (default: %s)" % ",".join(ENGINES))
+    add("--engines", type=words, metavar="A,B",
+        help="engines of trapeze (default: those it has of %s)" % ",".join(ENGINES))
     add("--qemu", default="qemu-system-riscv64", metavar="PATH", help="Debian's QEMU, the column 'qemu'")
     add("--also-qemu", action="append", default=[], metavar="NAME=PATH", help="a further QEMU, a column NAME")
     add("--systems", type=words, metavar="A,B", help="only these of native, qemu, NAME, interp, dbt")

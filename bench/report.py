@@ -91,6 +91,19 @@ def table(result):
         lines.append([row] + [seconds_text(median(result, row, name)) for name in systems] +
                      [ratio_text(ratio(result, row, of, to)) for _, of, to in columns])
     rules = [1, len(lines)]
+    if columns:
+        lines += summary_lines(result, systems, columns)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [heading(result), ""]
+    for number, line in enumerate(lines):
+        if number in rules:
+            text.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        text.append("  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]))
+    return "\n".join(text + [""] + notes(result))
+
+
+def summary_lines(result, systems, columns):
+    lines = []
     for name, of_columns in means(result).items():
         lines.append([name] + [""] * len(systems) + [ratio_text(of_columns[title]) for title, _, _ in columns])
     worst = ["worst row"] + [""] * len(systems)
@@ -99,14 +112,7 @@ def table(result):
         # Against native a large ratio is bad, as a speed-up a small one.
         extreme = max if to == "native" else min
         worst.append(ratio_text(extreme(ratios)) if ratios else "-")
-    lines.append(worst)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [heading(result), ""]
-    for number, line in enumerate(lines):
-        if number in rules:
-            text.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
-        text.append("  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]))
-    return "\n".join(text + [""] + notes(result))
+    return lines + [worst]
 
 
 def rounds(result):
