@@ -38,6 +38,7 @@ qemu-user
 opensbi
 device-tree-compiler
 gdb-multiarch
+mandoc
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

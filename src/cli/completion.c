@@ -73,7 +73,10 @@ static void print_zsh(void)
                    command->options[k].value == NULL ? "" : "=:value:_files");
         puts(" ;;");
     }
-    puts("  esac\n}\ncompdef _trapeze trapeze");
+    /* From a folder of $fpath this file is the function's first call, else it is sourced. */
+    puts("  esac\n}\n"
+         "if [[ ${funcstack[1]} == _trapeze ]]; then _trapeze \"$@\"\n"
+         "else compdef _trapeze trapeze; fi");
 }
 
 static void print_fish(void)

@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "build.h"
 #include "cli/cli.h"
 
 enum { WIDTH = 80, HELP_COLUMN = 28 };
@@ -163,10 +164,25 @@ static void man_command(FILE *out, const struct cli_command *command)
     }
 }
 
+/* Sections in mdoc's conventional order. */
+static const char man_surroundings[] =
+    ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
+    ".It Ev TRAPEZE_CACHE\nWhere guest images are kept, instead of\n"
+    ".Pa trapeze\nin\n.Ev XDG_CACHE_HOME\nor\n.Pa ~/.cache .\n"
+    ".It Ev TRAPEZE_MIRROR\nDebian archive that guest images are made from, instead of the one in "
+    "this machine's apt configuration.\n"
+    ".It Ev TRAPEZE_KEYRING\nKeyring that checks its signatures, instead of Debian's.\n"
+    ".It Ev TRAPEZE_BUILDER\nThe image builder, instead of the one that came with\n.Nm .\n"
+    ".El\n"
+    ".Sh FILES\n.Bl -tag -width Ds\n"
+    ".It Pa ~/.cache/trapeze/images\nGuest images.\n"
+    ".It Pa ~/.cache/trapeze/runs\nThe running machines' private copies of their disks.\n"
+    ".It Pa $XDG_RUNTIME_DIR/trapeze\nControl sockets of running machines.\n.El\n";
+
 void cli_print_man(FILE *out)
 {
     fputs(".\\\" Made by 'trapeze help --man' from the command tables; do not edit.\n"
-          ".Dd $Mdocdate$\n.Dt TRAPEZE 1\n.Os\n.Sh NAME\n.Nm trapeze\n"
+          ".Dd $Mdocdate$\n.Dt TRAPEZE 1\n.Os Trapeze " TRAPEZE_VERSION "\n.Sh NAME\n.Nm trapeze\n"
           ".Nd run virtual machines\n.Sh SYNOPSIS\n.Nm\n.Ar command\n.Op Ar option ...\n"
           ".Sh DESCRIPTION\n.Nm\nruns unmodified operating systems in virtual machines on any "
           "Linux host.\nIt needs no root, no daemon and no hardware support.\n"
@@ -175,6 +191,7 @@ void cli_print_man(FILE *out)
     for (size_t i = 0; i < cli_command_count(); i++)
         if (!cli_command_at(i)->hidden)
             man_command(out, cli_command_at(i));
+    fputs(man_surroundings, out);
     fprintf(out,
             ".Sh EXIT STATUS\n.Bl -tag -width Ds\n"
             ".It 0\nThe guest switched itself off, or the command did its work.\n"
@@ -183,10 +200,6 @@ void cli_print_man(FILE *out)
             ".It %d\nThe guest crashed: kernel panic, a failure it reported itself, or endless "
             "traps at its own trap vector.\n"
             ".It %d\nThe machine was ended from outside.\n"
-            ".It other\nThe exit code of a bare-metal program\n.Pq Fl Fl firmware .\n.El\n"
-            ".Sh FILES\n.Bl -tag -width Ds\n"
-            ".It Pa ~/.cache/trapeze/images\nGuest images"
-            " .Pq Ev TRAPEZE_CACHE , Ev XDG_CACHE_HOME .\n"
-            ".It Pa $XDG_RUNTIME_DIR/trapeze\nControl sockets of running machines.\n.El\n",
+            ".It other\nThe exit code of a bare-metal program\n.Pq Fl Fl firmware .\n.El\n",
             CLI_USAGE, CLI_HOST_FAILURE, CLI_GUEST_CRASH, CLI_INTERRUPTED);
 }

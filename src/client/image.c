@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * See image.h. The builder is a script (images/build), found through $TRAPEZE_BUILDER or at
- * the place this executable was built for.
+ * See image.h. The builder is a script (images/build), found through $TRAPEZE_BUILDER, beside
+ * this executable if it was installed, or in the source tree it was built from.
  */
 #include "client/image.h"
 
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,14 +46,47 @@ static char *cache_folder(struct error **err)
     return NULL;
 }
 
+/* The builder that was installed with this executable: PREFIX/bin/trapeze has it in
+ * PREFIX/share, wherever PREFIX is now (a package is installed somewhere else than it is built
+ * for, and a folder moves). NULL: this executable does not lie in a folder bin. */
+static char *installed_builder(void)
+{
+    static const char data[] = TRAPEZE_BUILDER_INSTALLED;
+    char self[PATH_MAX], *path = NULL;
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self));
+    if (length <= 0 || (size_t)length == sizeof(self))
+        return NULL;
+    self[length] = '\0';
+    const char *name = strrchr(self, '/');
+    size_t folder = name == NULL ? 0 : (size_t)(name - self), bin = strlen(TRAPEZE_BINDIR);
+    if (folder < bin || memcmp(self + folder - bin, TRAPEZE_BINDIR, bin) != 0)
+        return NULL;
+    int prefix = data[0] == '/' ? 0 : (int)(folder - bin);
+    return asprintf(&path, "%.*s%s%s", prefix, self, prefix == 0 ? "" : "/", data) < 0 ? NULL
+                                                                                       : path;
+}
+
+/* The caller frees it; NULL if memory is short. */
+static char *find_builder(void)
+{
+    const char *chosen = getenv("TRAPEZE_BUILDER");
+    if (chosen != NULL)
+        return strdup(chosen);
+    char *installed = installed_builder();
+    if (installed != NULL && access(installed, F_OK) == 0)
+        return installed;
+    free(installed);
+    return strdup(TRAPEZE_BUILDER_SOURCE);
+}
+
 int image_builder_run(char *const *arguments, struct error **err)
 {
-    const char *builder = getenv("TRAPEZE_BUILDER");
-    if (builder == NULL)
-        builder = TRAPEZE_BUILDER_PATH;
-    if (access(builder, X_OK) != 0) {
-        error_set_errno(err, errno, "the image builder '%s' cannot be run", builder);
+    char *builder = find_builder();
+    if (builder == NULL || access(builder, X_OK) != 0) {
+        error_set_errno(err, errno, "the image builder '%s' cannot be run",
+                        builder != NULL ? builder : "");
         error_hint(err, "Set TRAPEZE_BUILDER to images/build of the source tree.");
+        free(builder);
         return -1;
     }
     size_t count = 0;
@@ -71,6 +105,7 @@ int image_builder_run(char *const *arguments, struct error **err)
         _exit(127);
     }
     free(argv);
+    free(builder);
     if (pid < 0) {
         error_set_errno(err, errno, "cannot start the image builder");
         return -1;
