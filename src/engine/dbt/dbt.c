@@ -123,7 +123,8 @@ static bool interpret(struct round *round, const struct block *block)
     return interp_step(hart, block, round->limit - hart->vcpu.retired, &round->exit);
 }
 
-/* No translation: interprets, or translates what has become hot. False: leave. */
+/* Interprets, or translates what has become hot. `host`: NULL if it cannot be or has been
+ * translated. False: leave. */
 static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
 {
     struct rv_hart *hart = round->hart;
@@ -276,7 +277,7 @@ static enum vcpu_exit run_loop(struct dbt *dbt, struct rv_hart *hart, uint64_t b
         if (block && block->count <= left)
             stay = run_translated(&round, block, left);
         else
-            stay = run_cold(&round, host, mode);
+            stay = run_cold(&round, block ? NULL : host, mode);
         if (!stay)
             return round.exit;
     }

@@ -432,16 +432,16 @@ struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint6
             .count = from->count,
             .size = from->size,
         };
-        struct gen gen = {
-            .dbt = dbt,
-            .code = &dbt->code,
-            .from = from,
-            .block = block,
-            .pc = pc,
-            .mode = mode,
-            .fetch_bank = mode / RV_BANKS,
-            .data_bank = mode % RV_BANKS,
-        };
+        struct gen gen;
+        memset(&gen, 0, offsetof(struct gen, cold));
+        gen.dbt = dbt;
+        gen.code = &dbt->code;
+        gen.from = from;
+        gen.block = block;
+        gen.pc = pc;
+        gen.mode = mode;
+        gen.fetch_bank = mode / RV_BANKS;
+        gen.data_bank = mode % RV_BANKS;
         gen_block(&gen);
         if (!gen.no_memory && !dbt->code.full && dbt_insert(dbt, block)) {
             dbt->stats.translated++;

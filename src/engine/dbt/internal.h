@@ -243,8 +243,8 @@ struct gen {
     bool ended;    /* the last instruction emitted goes nowhere by itself */
     bool frm_unknown; /* an instruction before this one may have written frm */
     bool no_memory;
-    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8];
     unsigned cold_count;
+    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* last: not initialised */
 };
 
 static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
