@@ -77,8 +77,7 @@ static bool is_forbidden(const struct rv_insn *insn, const struct rv_row *row)
     bool stores = (row->flags & RV_ROW_STORE) || row->format == RV_FORMAT_CBO;
     if (stores && insn->rs1 != 8)
         return true;
-    bool to_f = insn->flags & RV_ROW_FP;
-    return !to_f && insn->rd == 8;
+    return insn->rd == 8;
 }
 
 static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, unsigned *length)
