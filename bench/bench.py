@@ -31,6 +31,7 @@ APPEND = "console=ttyS0 rdinit=/bench -- "
 
 RESULT = re.compile(r"^(\w+) (\d+\.\d+) ([0-9a-f]{16})$")
 INIT = re.compile(r"^bench-init (\d+\.\d+)$")
+QUIET = re.compile(r"^bench-quiet (\d+\.\d+)$")
 DONE = re.compile(r"^bench-done (\d+) (\d+\.\d+)$")
 
 
@@ -74,6 +75,7 @@ class Run:
         self.seconds, self.checksums, self.console = {}, {}, []
         self.clock = None  # the guest's seconds for one of the host's
         self.kernel = None
+        self.quiet = None  # the guest's age in its own seconds when its kernel had come to rest
         self.progress = progress
         self.begun = time.monotonic()
         self.process = subprocess.Popen(system.command(rows), stdin=subprocess.DEVNULL,
@@ -110,6 +112,8 @@ class Run:
             elif began:
                 init = (float(began[1]), now)
                 self.note("boot", now - self.begun)
+            elif QUIET.match(line):
+                self.quiet = float(QUIET.match(line)[1])
             elif done and init:
                 # Of less than a second the console's own delays are too large a part.
                 if now - init[1] > 1:
@@ -269,6 +273,7 @@ def describe(args, systems, runs, load):
         "compilers": [first_line([compiler, "--version"])
                       for compiler in ("gcc", "riscv64-linux-gnu-gcc")],
         "systems": {s.name: {"kind": s.kind, "version": s.version} for s in systems},
+        "quiet_after": {name: [run.quiet for run in of] for name, of in runs.items()},
         "clock": {name: [run.clock for run in of] for name, of in runs.items()},
     }
 
