@@ -272,7 +272,7 @@ static void on_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t s
 
 static void listen(struct mem_space *space, struct listener_log *log)
 {
-    *log = (struct listener_log){.listener = {on_code, on_reset, log, NULL}};
+    *log = (struct listener_log){.listener = {.code_written = on_code, .dirty_reset = on_reset, .opaque = log}};
     mem_listen(space, &log->listener);
 }
 
@@ -373,7 +373,7 @@ static void code_derived_during_a_copy_is_dropped_after_it(void **state)
     (void)state;
     struct mem_space *space = mem_space_new();
     struct mem_ram *ram = add(space, 0, PAGE);
-    struct listener_log log = {.listener = {derive_again, NULL, &log, NULL}};
+    struct listener_log log = {.listener = {.code_written = derive_again, .opaque = &log}};
     mem_listen(space, &log.listener);
     mem_note_code(space, ram, 0);
     assert_true(mem_write(space, 0, "x", 1));
