@@ -61,6 +61,12 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         error_hint(err, "Add --kernel FILE.");
         return false;
     }
+    if (config->append != NULL && strlen(config->append) > MACHINE_MAX_APPEND) {
+        error_set(err, ERROR_USAGE, "the kernel command line has %zu bytes, more than %d",
+                  strlen(config->append), MACHINE_MAX_APPEND);
+        error_hint(err, "Linux looks at the first 1023 only.");
+        return false;
+    }
     for (size_t i = 0; i < config->disk_count; i++)
         if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
             return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",

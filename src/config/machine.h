@@ -20,6 +20,7 @@ struct error;
 #define MACHINE_MAX_DISKS 16
 #define MACHINE_MIN_MEMORY (UINT64_C(32) << 20) /* bytes */
 #define MACHINE_MAX_MEMORY (UINT64_C(256) << 30)
+#define MACHINE_MAX_APPEND 65536 /* bytes; the device tree has room for it */
 
 struct machine_disk {
     char *path;

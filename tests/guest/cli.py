@@ -87,6 +87,7 @@ def test_bad_values():
         if value is not None:
             status = USAGE
             refuses(status, part, arguments=["run", "--firmware", EXIT_ELF, option, value])
+    refuses(USAGE, "65536", "1023", arguments=["run", "--kernel", EXIT_ELF, "--append", "x" * 70000])
 
 
 def test_missing_files_are_named_with_their_option():
