@@ -8,8 +8,9 @@
  * Code is any mixture of table rows, privileged ones included: it traps, changes modes, leaves
  * translation and protection behind in any state, faults in the middle of blocks and jumps
  * anywhere. The trap handler goes on at the next of 32-byte steps. What it must not do is
- * store to code (until fence.i harts may differ) or to the handler: stores go through x8,
- * which nothing writes. Code is replaced between rounds, with a fence.i.
+ * store to code (until fence.i harts may differ) or to the handler: a locked PMP entry forbids
+ * it. Most stores go through x8, which little writes. Code is replaced between rounds, with a
+ * fence.i.
  */
 #include "support.h"
 
@@ -141,6 +142,9 @@ static void start(struct pair *pair, uint64_t *seed)
         hart->mtvec = HANDLER;
         hart->mstatus |= RV_MSTATUS_FS;
         rv_mode_changed(hart);
+        /* Up to DATA: read and execute, for M too. */
+        rv_csr_write(hart, NULL, RV_CSR_PMPADDR0, (RAM | ((DATA - RAM) / 2 - 1)) >> 2);
+        rv_csr_write(hart, NULL, RV_CSR_PMPCFG0, RV_PMP_L | RV_PMP_NAPOT | RV_PMP_R | RV_PMP_X);
         memset(mem_ram_pointer(pair->sides[i].mem, RAM, RAM_SIZE, MEM_WRITE), 0, RAM_SIZE);
         for (unsigned j = 0; j < ARRAY_SIZE(handler); j++)
             store_le32(mem_ram_pointer(pair->sides[i].mem, HANDLER + 4 * j, 4, MEM_WRITE),

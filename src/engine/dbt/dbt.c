@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "engine/dbt/internal.h"
 #include "isa/riscv64/mmu.h"
 
@@ -44,11 +45,30 @@ static void find_host_features(struct dbt *dbt)
 #endif
 }
 
+static void report_stats(const struct dbt *dbt)
+{
+    const struct dbt_stats *stats = &dbt->stats;
+    const struct vcpu *vcpu = &dbt->hart->vcpu;
+#define N(value) ((unsigned long long)(value))
+    log_debug(vcpu->log,
+              "dbt: hart %u: %llu blocks of %llu instructions translated, %llu flushes, %llu "
+              "fences, %llu pages dropped; %llu blocks interpreted; exits: entry %llu, interp "
+              "%llu, check %llu, link %llu, lookup %llu, trap %llu, called %llu",
+              vcpu->index, N(stats->translated), N(stats->instructions), N(stats->flushes),
+              N(stats->fences), N(stats->pages_dropped), N(stats->interpreted),
+              N(stats->exits[DBT_EXIT_ENTRY]), N(stats->exits[DBT_EXIT_INTERP]),
+              N(stats->exits[DBT_EXIT_CHECK]), N(stats->exits[DBT_EXIT_LINK]),
+              N(stats->exits[DBT_EXIT_LOOKUP]), N(stats->exits[DBT_EXIT_TRAP]),
+              N(stats->exits[DBT_EXIT_CALLED]));
+#undef N
+}
+
 static void dbt_detach(struct vcpu *vcpu)
 {
     struct dbt *dbt = vcpu->engine_data;
     if (!dbt)
         return;
+    report_stats(dbt);
     blocks_destroy(&dbt->interp);
     dbt_cache_destroy(dbt);
     free(dbt->op_of_row);
@@ -174,6 +194,42 @@ static bool conclude_call(struct round *round, const struct dbt_exit *exit)
     return true;
 }
 
+/* Banks change rarely, and dividing by their size costs more than remembering. */
+static unsigned current_mode(struct dbt *dbt)
+{
+    const struct rv_hart *hart = dbt->hart;
+    if (hart->tlb_fetch != dbt->mode_fetch || hart->tlb_load != dbt->mode_load) {
+        dbt->mode_fetch = hart->tlb_fetch;
+        dbt->mode_load = hart->tlb_load;
+        dbt->mode = mode_of(hart);
+    }
+    return dbt->mode;
+}
+
+/* Where to go on at hart->pc without leaving translated code, if possible. */
+static const uint8_t *code_at_pc(struct dbt *dbt)
+{
+    struct rv_hart *hart = dbt->hart;
+    uint64_t pc = hart->pc;
+    unsigned mode = current_mode(dbt);
+    const struct dbt_jump *jump = &dbt->state->jumps[mode][pc >> 1 & (DBT_JUMP_CACHE - 1)];
+    if (LIKELY(jump->pc == pc))
+        return jump->code;
+    const uint8_t *host = fetch_host(hart);
+    const struct dbt_block *block = host ? dbt_find(dbt, pc, host, mode) : NULL;
+    if (!block) {
+        dbt->state->why = &dbt->state->lookup;
+        return dbt->thunks.leave_why;
+    }
+    dbt_note_jump(dbt, block);
+    return block->entry;
+}
+
+const uint8_t *dbt_look_up(struct dbt *dbt)
+{
+    return code_at_pc(dbt);
+}
+
 const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
 {
     struct rv_hart *hart = dbt->hart;
@@ -192,12 +248,11 @@ const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
         return dbt->thunks.leave_why;
     }
     state->left += uncount;
-    state->why = &state->lookup;
-    const uint8_t *host = fetch_host(hart);
-    if (!host || hart->fence_i_epoch != dbt->epoch)
+    if (hart->fence_i_epoch != dbt->epoch) {
+        state->why = &state->lookup;
         return dbt->thunks.leave_why;
-    const struct dbt_block *block = dbt_find(dbt, hart->pc, host, mode_of(hart));
-    return block ? block->entry : dbt->thunks.leave_why;
+    }
+    return code_at_pc(dbt);
 }
 
 static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)
@@ -271,7 +326,7 @@ static enum vcpu_exit run_loop(struct dbt *dbt, struct rv_hart *hart, uint64_t b
         if (UNLIKELY(hart->fence_i_epoch != dbt->epoch))
             dbt_fence(dbt);
         const uint8_t *host = fetch_host(hart);
-        unsigned mode = mode_of(hart);
+        unsigned mode = current_mode(dbt);
         const struct dbt_block *block = find(&round, host, mode);
         bool stay;
         if (block && block->count <= left)

@@ -243,8 +243,7 @@ static void gen_jal(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 static void cold_lookup(struct gen *gen, const struct gen_cold *cold)
 {
     x86_land(gen->code, cold->from);
-    x86_rm(gen->code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(pc)));
-    gen_leave(gen, &gen->dbt->state->lookup);
+    x86_jmp(gen->code, gen->dbt->thunks.look_up);
 }
 
 static void gen_jalr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)

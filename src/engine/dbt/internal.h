@@ -126,7 +126,7 @@ struct dbt_stats {
 
 struct dbt_thunks {
     const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last,
-        *leave_why;
+        *leave_why, *look_up;
 };
 
 struct dbt {
@@ -147,6 +147,8 @@ struct dbt {
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
     bool bmi2, bmi1, lzcnt, popcnt, fma;
 
+    const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
+    unsigned mode;
     unsigned hot;     /* executions after which a block is translated */
     uint64_t epoch;   /* hart->fence_i_epoch that was acted on */
     uint64_t rebuilt; /* hart->rebuild_count likewise */
@@ -202,6 +204,8 @@ static inline struct x86_mem dbt_x(unsigned reg)
 /* ---- dbt.c: what translated code calls ---- */
 
 /* Runs the function of a site's instruction; the address to go on at. */
+/* The address to go on at for hart->pc. */
+const uint8_t *dbt_look_up(struct dbt *dbt);
 const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
 
 /* ---- gen.c: translation ---- */

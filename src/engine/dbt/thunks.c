@@ -184,6 +184,15 @@ static void make_call_last(struct dbt *dbt)
     move_guest_registers(code, X86_MOV_LOAD, true);
     x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
 
+    /* rax: the guest address to go on at */
+    dbt->thunks.look_up = x86_here(code);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(pc)));
+    move_guest_registers(code, X86_MOV_STORE, false);
+    x86_mov_imm(code, X86_RDI, (uint64_t)(uintptr_t)dbt);
+    call_function(code, FUNCTION_ADDRESS(dbt_look_up));
+    move_guest_registers(code, X86_MOV_LOAD, false);
+    x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+
     dbt->thunks.leave_why = x86_here(code);
     x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_address(&dbt->state->why));
     x86_jmp(code, dbt->thunks.leave);
