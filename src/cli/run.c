@@ -48,7 +48,8 @@ static const struct cli_option options[] = {
      "Attach FILE as a raw virtio disk; may be given several times (vda, vdb, ...). The guest "
      "writes to the file itself. A comma in a file name is written twice.",
      NULL},
-    {"engine", 0, "NAME", "How vCPUs are run: 'interp', the interpreter. Default: interp.", NULL},
+    {"engine", 0, "NAME", "How vCPUs are run: 'interp', the interpreter, or 'dbt', the "
+     "translator (x86-64 hosts). Default: interp.", NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",

@@ -20,14 +20,14 @@
 #include "base/alloc.h"
 #include "hart.h"
 
-#define RAM        UINT64_C(0x80000000)
-#define RAM_SIZE   (64 * KIB)
-#define HANDLER    RAM
-#define CODE       (RAM + 4 * KIB)
-#define CODE_SIZE  (16 * KIB)
-#define DATA       (RAM + 32 * KIB)
-#define ROUNDS     4
-#define STEPS      250
+#define RAM       UINT64_C(0x80000000)
+#define RAM_SIZE  (64 * KIB)
+#define HANDLER   RAM
+#define CODE      (RAM + 4 * KIB)
+#define CODE_SIZE (16 * KIB)
+#define DATA      (RAM + 32 * KIB)
+#define ROUNDS    4
+#define STEPS     250
 
 static const struct engine *const engines[] = {&engine_interp, &engine_dbt};
 enum { SIDES = ARRAY_SIZE(engines) };
@@ -212,6 +212,7 @@ static void print_code(const struct pair *pair, uint64_t pc)
 static bool run_program(struct pair *pair, uint64_t seed)
 {
     uint64_t program = seed;
+    dbt_use_baseline(&pair->sides[1].hart->vcpu, program & 1);
     start(pair, &seed);
     for (unsigned round = 0; round < ROUNDS; round++) {
         fill_code(pair, &seed);
@@ -247,14 +248,21 @@ int main(int count, char **arguments)
     struct pair pair;
     for (unsigned i = 0; i < SIDES; i++)
         test_hart_init_engine(&pair.sides[i], RAM, RAM_SIZE, engines[i]);
-    dbt_set_hot(&pair.sides[1].hart->vcpu, 1);
+    struct vcpu *translated = &pair.sides[1].hart->vcpu;
+    dbt_set_hot(translated, 1);
+    dbt_limit_cache(translated, 24 * KIB, 48 * KIB); /* full again and again */
     unsigned long failed = 0;
-    printf("1..%lu\n", programs);
+    printf("1..%lu\n", programs + 1);
     for (unsigned long i = 0; i < programs && failed < 3; i++) {
         bool good = run_program(&pair, seed + i);
         failed += !good;
         printf("%s %lu - seed %" PRIu64 "\n", good ? "ok" : "not ok", i + 1, seed + i);
     }
+    /* Each program resets the hart once. */
+    bool was_full = dbt_flush_count(translated) >= 2 * programs;
+    failed += !was_full;
+    printf("%s %lu - the code cache was full now and then\n", was_full ? "ok" : "not ok",
+           programs + 1);
     if (failed >= 3)
         printf("Bail out! too many differences\n");
     for (unsigned i = 0; i < SIDES; i++)

@@ -42,11 +42,20 @@ static const struct {
     uint32_t op;
     const char *name;
 } plain[] = {
-    {X86_ADD, "add"},           {X86_OR, "or"},           {X86_AND, "and"},
-    {X86_SUB, "sub"},           {X86_XOR, "xor"},         {X86_CMP, "cmp"},
-    {X86_MOV_LOAD, "mov"},      {X86_IMUL, "imul"},       {X86_POPCNT, "popcnt"},
-    {X86_TZCNT, "tzcnt"},       {X86_LZCNT, "lzcnt"},     {X86_CMOV + X86_E, "cmove"},
-    {X86_CMOV + X86_G, "cmovg"}, {X86_CMOV + X86_B, "cmovb"},
+    {X86_ADD, "add"},
+    {X86_OR, "or"},
+    {X86_AND, "and"},
+    {X86_SUB, "sub"},
+    {X86_XOR, "xor"},
+    {X86_CMP, "cmp"},
+    {X86_MOV_LOAD, "mov"},
+    {X86_IMUL, "imul"},
+    {X86_POPCNT, "popcnt"},
+    {X86_TZCNT, "tzcnt"},
+    {X86_LZCNT, "lzcnt"},
+    {X86_CMOV + X86_E, "cmove"},
+    {X86_CMOV + X86_G, "cmovg"},
+    {X86_CMOV + X86_B, "cmovb"},
 };
 
 static void registers(void)

@@ -46,9 +46,9 @@ static bool map_area(struct dbt *dbt)
         area = mmap(NULL, DBT_CODE_SIZE + DBT_DATA_SIZE, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         writable = mmap(NULL, DBT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        good = area != MAP_FAILED && writable != MAP_FAILED &&
-               mmap(area, DBT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) ==
-                   area;
+        good =
+            area != MAP_FAILED && writable != MAP_FAILED &&
+            mmap(area, DBT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == area;
     }
     int number = errno;
     if (area != MAP_FAILED)
@@ -269,8 +269,8 @@ void dbt_fence(struct dbt *dbt)
     pthread_mutex_lock(&dbt->lock);
     unsigned count = dbt->written_count;
     const uint8_t *written[DBT_WRITTEN_MAX];
-    memcpy(written, dbt->written, (count < DBT_WRITTEN_MAX ? count : DBT_WRITTEN_MAX) *
-                                      sizeof(written[0]));
+    memcpy(written, dbt->written,
+           (count < DBT_WRITTEN_MAX ? count : DBT_WRITTEN_MAX) * sizeof(written[0]));
     dbt->written_count = 0;
     pthread_mutex_unlock(&dbt->lock);
     if (count > DBT_WRITTEN_MAX || dbt->rebuilt != hart->rebuild_count) {

@@ -93,8 +93,8 @@ static bool dbt_attach(struct vcpu *vcpu, struct error **err)
     }
     dbt->hot = DBT_HOT;
     find_host_features(dbt);
-    dbt->op_of_row = alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder),
-                                  sizeof(*dbt->op_of_row));
+    dbt->op_of_row =
+        alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder), sizeof(*dbt->op_of_row));
     dbt_map_rows(dbt);
     return true;
 }
@@ -103,6 +103,27 @@ void dbt_set_hot(struct vcpu *vcpu, unsigned executions)
 {
     struct dbt *dbt = vcpu->engine_data;
     dbt->hot = executions;
+}
+
+void dbt_limit_cache(struct vcpu *vcpu, size_t code_bytes, size_t data_bytes)
+{
+    struct dbt *dbt = vcpu->engine_data;
+    dbt->code.end = dbt->code_start + code_bytes;
+    dbt->data_end = dbt->data_start + data_bytes;
+}
+
+void dbt_use_baseline(struct vcpu *vcpu, bool baseline)
+{
+    struct dbt *dbt = vcpu->engine_data;
+    find_host_features(dbt);
+    if (baseline)
+        dbt->bmi1 = dbt->bmi2 = dbt->popcnt = dbt->lzcnt = dbt->fma = false;
+}
+
+uint64_t dbt_flush_count(const struct vcpu *vcpu)
+{
+    const struct dbt *dbt = vcpu->engine_data;
+    return dbt->stats.flushes;
 }
 
 /* ---- one round ---- */

@@ -141,7 +141,8 @@ static void cold_called(struct gen *gen, const struct gen_cold *cold)
 {
     x86_land(gen->code, cold->from);
     x86_rm(gen->code, X86_MOV_STORE | X86_W, X86_RAX, x86_address(&gen->dbt->state->result));
-    gen_leave(gen, gen_exit(gen, DBT_EXIT_CALLED, cold->insn, instructions_behind(gen, cold->insn)));
+    gen_leave(gen,
+              gen_exit(gen, DBT_EXIT_CALLED, cold->insn, instructions_behind(gen, cold->insn)));
 }
 
 void gen_call(struct gen *gen, const struct rv_insn *insn)
@@ -267,15 +268,15 @@ static void gen_jalr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 }
 
 const struct gen_op gen_flow_ops[] = {
-    {"beq", gen_branch, X86_E},   {"bne", gen_branch, X86_NE},  {"blt", gen_branch, X86_L},
-    {"bge", gen_branch, X86_GE},  {"bltu", gen_branch, X86_B},  {"bgeu", gen_branch, X86_AE},
-    {"jal", gen_jal, 0},          {"jalr", gen_jalr, 0},        {NULL, NULL, 0},
+    {"beq", gen_branch, X86_E},  {"bne", gen_branch, X86_NE}, {"blt", gen_branch, X86_L},
+    {"bge", gen_branch, X86_GE}, {"bltu", gen_branch, X86_B}, {"bgeu", gen_branch, X86_AE},
+    {"jal", gen_jal, 0},         {"jalr", gen_jalr, 0},       {NULL, NULL, 0},
 };
 
 /* ---- which emission a row has ---- */
 
-static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops, gen_bit_ops,
-                                                gen_fp_ops,   gen_csr_ops};
+static const struct gen_op *const op_tables[] = {gen_flow_ops, gen_int_ops, gen_mem_ops,
+                                                 gen_bit_ops,  gen_fp_ops,  gen_csr_ops};
 enum { TABLE_SHIFT = 8 }; /* op_of_row: table + 1, and the line */
 
 static const struct gen_op *op_named(const char *name, unsigned *number)
@@ -337,9 +338,10 @@ static void gen_page_check(struct gen *gen)
     struct x86_code *code = gen->code;
     uint64_t page = align_down(gen->pc, MEM_PAGE_SIZE);
     size_t slot = (gen->pc >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1);
-    int32_t entry = DBT_HART(tlb) +
-                    (int32_t)((gen->fetch_bank * RV_ACCESS_KINDS + RV_FETCH) * sizeof(struct rv_tlb) +
-                              offsetof(struct rv_tlb, entry) + slot * sizeof(struct rv_tlb_entry));
+    int32_t entry =
+        DBT_HART(tlb) +
+        (int32_t)((gen->fetch_bank * RV_ACCESS_KINDS + RV_FETCH) * sizeof(struct rv_tlb) +
+                  offsetof(struct rv_tlb, entry) + slot * sizeof(struct rv_tlb_entry));
     struct x86_mem tag = x86_at(X86_RBP, entry);
     if ((int64_t)page == (int32_t)page) {
         x86_mi(code, X86_G1_CMP, X86_W, tag, (int32_t)page);

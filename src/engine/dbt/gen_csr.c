@@ -7,11 +7,11 @@
  */
 #include "engine/dbt/internal.h"
 
-#include "isa/riscv64/csr_internal.h"
+#include "isa/riscv64/csr_bits.h"
 
-static struct x86_mem field(const struct rv_csr_row *row)
+static struct x86_mem field(const struct rv_csr_field *csr)
 {
-    return x86_at(X86_RBP, (int32_t)row->offset - (int32_t)offsetof(struct rv_hart, x) - 128);
+    return x86_at(X86_RBP, (int32_t)csr->offset - (int32_t)offsetof(struct rv_hart, x) - 128);
 }
 
 static unsigned privilege_of(const struct gen *gen)
@@ -49,7 +49,7 @@ static void read_sstatus(struct gen *gen)
 enum change { SWAP, SET, CLEAR, IMMEDIATE = 4 };
 
 static void write_field(struct gen *gen, const struct rv_insn *insn, uint32_t arg,
-                        const struct rv_csr_row *row)
+                        const struct rv_csr_field *csr)
 {
     struct x86_code *code = gen->code;
     if (arg & IMMEDIATE)
@@ -60,9 +60,9 @@ static void write_field(struct gen *gen, const struct rv_insn *insn, uint32_t ar
         x86_rr(code, X86_GROUP3 | X86_W, X86_G3_NOT, X86_RCX);
     if ((arg & 3) != SWAP)
         x86_rr(code, ((arg & 3) == SET ? X86_OR : X86_AND) | X86_W, X86_RCX, X86_RAX);
-    if (row->mask != UINT64_MAX)
-        x86_ri(code, X86_G1_AND, X86_W, X86_RCX, (int32_t)row->mask);
-    x86_rm(code, X86_MOV_STORE | X86_W, X86_RCX, field(row));
+    if (csr->mask != UINT64_MAX)
+        x86_ri(code, X86_G1_AND, X86_W, X86_RCX, (int32_t)csr->mask);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_RCX, field(csr));
 }
 
 /* The bits that no write changes are 0, and the mask is an immediate operand. */
@@ -74,18 +74,18 @@ static bool is_simple_mask(uint64_t mask)
 static void gen_csr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     unsigned number = (unsigned)insn->imm;
-    const struct rv_csr_row *row = &rv_csr_rows[number];
+    struct rv_csr_field csr;
     bool writes = (arg & 3) == SWAP || insn->rs1 != 0;
-    bool allowed = row->name && privilege_of(gen) >= ((number >> 8) & 3) && !row->check;
-    bool plain = allowed && !row->read && row->offset != 0;
-    if (!writes && allowed && row->read == rv_csr_read_sstatus) {
+    bool allowed = privilege_of(gen) >= ((number >> 8) & 3);
+    if (!writes && allowed && number == RV_CSR_SSTATUS) {
         read_sstatus(gen);
         gen_commit(gen, insn->rd, X86_RAX);
-    } else if (plain && (!writes || (is_trap_state(number) && !row->write &&
-                                     is_simple_mask(row->mask)))) {
-        x86_rm(gen->code, X86_MOV_LOAD | X86_W, X86_RAX, field(row));
+    } else if (allowed && rv_csr_field(number, &csr) &&
+               (!writes ||
+                (is_trap_state(number) && csr.plain_writes && is_simple_mask(csr.mask)))) {
+        x86_rm(gen->code, X86_MOV_LOAD | X86_W, X86_RAX, field(&csr));
         if (writes)
-            write_field(gen, insn, arg, row);
+            write_field(gen, insn, arg, &csr);
         gen_commit(gen, insn->rd, X86_RAX);
     } else if (writes && !is_trap_state(number) && !is_fp_state(number)) {
         gen_call_last(gen, insn);

@@ -22,8 +22,8 @@ enum { XMM0, XMM1, XMM2 };
 enum { RM_RNE = 0, RM_RTZ = 1, RM_DYNAMIC = 7 };
 
 /* Flags of an op's arg, above the opcode. */
-#define DOUBLE 0x100000u
-#define W64    0x200000u /* the integer has 64 bits */
+#define DOUBLE      0x100000u
+#define W64         0x200000u /* the integer has 64 bits */
 #define OPCODE(arg) ((arg)&0x0fffffu)
 
 static struct x86_mem f_low(unsigned reg)
@@ -280,7 +280,11 @@ static void gen_f_convert(struct gen *gen, const struct rv_insn *insn, uint32_t 
     finish(gen, insn, XMM0, arg);
 }
 
-#define BOTH(name, emit, arg) {name ".s", emit, arg}, {name ".d", emit, (arg) | DOUBLE}
+#define BOTH(name, emit, arg)                                                                      \
+    {name ".s", emit, arg},                                                                        \
+    {                                                                                              \
+        name ".d", emit, (arg) | DOUBLE                                                            \
+    }
 const struct gen_op gen_fp_ops[] = {
     BOTH("fadd", gen_f_rr, X86_ADDF),
     BOTH("fsub", gen_f_rr, X86_SUBF),

@@ -51,9 +51,9 @@ static void leave_trapped(struct gen *gen, const struct rv_insn *insn)
 }
 
 static const uint32_t load_ops[] = {
-    [0] = X86_MOVZX8,      [1] = X86_MOVZX16, [2] = X86_MOV_LOAD,
-    [3] = X86_MOV_LOAD | X86_W,
-    [SIGNED] = X86_MOVSX8, [SIGNED + 1] = X86_MOVSX16, [SIGNED + 2] = X86_MOVSXD,
+    [0] = X86_MOVZX8,           [1] = X86_MOVZX16,     [2] = X86_MOV_LOAD,
+    [3] = X86_MOV_LOAD | X86_W, [SIGNED] = X86_MOVSX8, [SIGNED + 1] = X86_MOVSX16,
+    [SIGNED + 2] = X86_MOVSXD,
 };
 
 static void cold_load(struct gen *gen, const struct gen_cold *cold)
@@ -206,25 +206,11 @@ static void gen_amoswap(struct gen *gen, const struct rv_insn *insn, uint32_t sh
 }
 
 const struct gen_op gen_mem_ops[] = {
-    {"fence", gen_fence, 0},
-    {"amoadd.w", gen_amoadd, 2},
-    {"amoadd.d", gen_amoadd, 3},
-    {"amoswap.w", gen_amoswap, 2},
-    {"amoswap.d", gen_amoswap, 3},
-    {"flw", gen_f_load, 2},
-    {"fld", gen_f_load, 3},
-    {"fsw", gen_f_store, 2},
-    {"fsd", gen_f_store, 3},
-    {"lb", gen_load, 0 | SIGNED},
-    {"lh", gen_load, 1 | SIGNED},
-    {"lw", gen_load, 2 | SIGNED},
-    {"ld", gen_load, 3},
-    {"lbu", gen_load, 0},
-    {"lhu", gen_load, 1},
-    {"lwu", gen_load, 2},
-    {"sb", gen_store, 0},
-    {"sh", gen_store, 1},
-    {"sw", gen_store, 2},
-    {"sd", gen_store, 3},
-    {NULL, NULL, 0},
+    {"fence", gen_fence, 0},       {"amoadd.w", gen_amoadd, 2},   {"amoadd.d", gen_amoadd, 3},
+    {"amoswap.w", gen_amoswap, 2}, {"amoswap.d", gen_amoswap, 3}, {"flw", gen_f_load, 2},
+    {"fld", gen_f_load, 3},        {"fsw", gen_f_store, 2},       {"fsd", gen_f_store, 3},
+    {"lb", gen_load, 0 | SIGNED},  {"lh", gen_load, 1 | SIGNED},  {"lw", gen_load, 2 | SIGNED},
+    {"ld", gen_load, 3},           {"lbu", gen_load, 0},          {"lhu", gen_load, 1},
+    {"lwu", gen_load, 2},          {"sb", gen_store, 0},          {"sh", gen_store, 1},
+    {"sw", gen_store, 2},          {"sd", gen_store, 3},          {NULL, NULL, 0},
 };

@@ -54,7 +54,7 @@ enum dbt_exit_kind {
 
 /* Why and where translated code was left; lives beside the code. */
 struct dbt_exit {
-    uint64_t pc;      /* of the block; of LINK: the target */
+    uint64_t pc; /* of the block; of LINK: the target */
     uint8_t kind;
     uint16_t uncount; /* instructions of the block that did not retire */
     uint16_t offset;  /* TRAP, CALLED: of the instruction, from pc */
@@ -64,11 +64,11 @@ struct dbt_block;
 
 /* A jump from one block to another. */
 struct dbt_link {
-    struct dbt_exit exit;       /* first */
-    uint8_t *displacement;      /* of the jump, writable view */
-    const uint8_t *stub;        /* where it goes while it is not linked */
+    struct dbt_exit exit;        /* first */
+    uint8_t *displacement;       /* of the jump, writable view */
+    const uint8_t *stub;         /* where it goes while it is not linked */
     struct dbt_block *from, *to; /* to: NULL while not linked */
-    struct dbt_link *next;      /* of those that lead to `to` */
+    struct dbt_link *next;       /* of those that lead to `to` */
 };
 
 struct dbt_block {
@@ -111,9 +111,9 @@ struct dbt_state {
     int64_t left;   /* written on exit: what r15 held */
     uint64_t result;
     const struct dbt_exit *why; /* of thunks.leave_why */
-    uint32_t mxcsr;       /* scratch of the code that merges flags */
-    uint32_t mxcsr_clean; /* no flags, all masked, to nearest */
-    uint8_t flags_of[64]; /* fflags for the exception flags of mxcsr */
+    uint32_t mxcsr;             /* scratch of the code that merges flags */
+    uint32_t mxcsr_clean;       /* no flags, all masked, to nearest */
+    uint8_t flags_of[64];       /* fflags for the exception flags of mxcsr */
     struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
     struct dbt_exit lookup;
 };
@@ -125,8 +125,8 @@ struct dbt_stats {
 };
 
 struct dbt_thunks {
-    const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last,
-        *leave_why, *look_up;
+    const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last, *leave_why,
+        *look_up;
 };
 
 struct dbt {
@@ -136,7 +136,7 @@ struct dbt {
     uint8_t *area;          /* as it runs: code (readable, executable), then data */
     uint8_t *code_writable; /* the same code */
     struct x86_code code;
-    uint8_t *code_start;    /* behind the thunks, writable view */
+    uint8_t *code_start; /* behind the thunks, writable view */
     uint8_t *data, *data_end, *data_start;
     struct dbt_state *state;
     struct dbt_thunks thunks;
@@ -153,7 +153,7 @@ struct dbt {
     uint64_t epoch;   /* hart->fence_i_epoch that was acted on */
     uint64_t rebuilt; /* hart->rebuild_count likewise */
     struct mem_listener listener;
-    pthread_mutex_t lock; /* guards: */
+    pthread_mutex_t lock;                    /* guards: */
     const uint8_t *written[DBT_WRITTEN_MAX]; /* host pages */
     unsigned written_count;                  /* more than fit: all of them */
     struct dbt_stats stats;
@@ -244,7 +244,7 @@ struct gen {
     struct dbt_block *block;
     uint64_t pc;
     unsigned mode, fetch_bank, data_bank;
-    bool ended;    /* the last instruction emitted goes nowhere by itself */
+    bool ended;       /* the last instruction emitted goes nowhere by itself */
     bool frm_unknown; /* an instruction before this one may have written frm */
     bool no_memory;
     unsigned cold_count;

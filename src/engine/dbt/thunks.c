@@ -149,8 +149,7 @@ static void make_call(struct dbt *dbt)
     x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
     hart_to_rdi(code);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
-    x86_rm(code, X86_GROUP5, X86_G5_CALL,
-           x86_at(X86_RSI, (int32_t)offsetof(struct rv_insn, exec)));
+    x86_rm(code, X86_GROUP5, X86_G5_CALL, x86_at(X86_RSI, (int32_t)offsetof(struct rv_insn, exec)));
     x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
     move_guest_registers(code, X86_MOV_LOAD, true);
     x86_rr(code, X86_TEST, X86_RAX, X86_RAX);

@@ -40,16 +40,16 @@ enum x86_reg {
 };
 
 /* An opcode: the byte, the map it is in, the mandatory prefix and the width. */
-#define X86_0F   0x100u
-#define X86_0F38 0x200u
-#define X86_0F3A 0x300u
-#define X86_66   0x1000u
-#define X86_F3   0x2000u
-#define X86_F2   0x3000u
-#define X86_W    0x10000u /* 64-bit operands */
-#define X86_BYTE 0x20000u /* `reg` is a byte register: sil and dil need a REX prefix */
+#define X86_0F      0x100u
+#define X86_0F38    0x200u
+#define X86_0F3A    0x300u
+#define X86_66      0x1000u
+#define X86_F3      0x2000u
+#define X86_F2      0x3000u
+#define X86_W       0x10000u /* 64-bit operands */
+#define X86_BYTE    0x20000u /* `reg` is a byte register: sil and dil need a REX prefix */
 #define X86_BYTE_RM 0x40000u /* the same of a register in `rm` */
-#define X86_LOCK 0x80000u
+#define X86_LOCK    0x80000u
 
 #define X86_ADD        0x03u /* reg op= rm */
 #define X86_OR         0x0bu
@@ -88,24 +88,24 @@ enum x86_reg {
 #define X86_ANDN (0xf2u | X86_0F38)
 
 /* Groups: `reg` chooses the operation. */
-#define X86_GROUP1       0x81u /* with a 32-bit immediate; 0x83 if it fits 8 bits */
-#define X86_GROUP3       0xf7u
-#define X86_GROUP5       0xffu
-#define X86_SHIFT_IMM    0xc1u
-#define X86_SHIFT_CL     0xd3u
+#define X86_GROUP1    0x81u /* with a 32-bit immediate; 0x83 if it fits 8 bits */
+#define X86_GROUP3    0xf7u
+#define X86_GROUP5    0xffu
+#define X86_SHIFT_IMM 0xc1u
+#define X86_SHIFT_CL  0xd3u
 enum { X86_G1_ADD, X86_G1_OR, X86_G1_AND = 4, X86_G1_SUB, X86_G1_XOR, X86_G1_CMP };
 enum { X86_G3_TEST, X86_G3_NOT = 2, X86_G3_NEG, X86_G3_MUL, X86_G3_IMUL, X86_G3_DIV, X86_G3_IDIV };
 enum { X86_G5_CALL = 2, X86_G5_JMP = 4, X86_G5_PUSH = 6 };
 enum { X86_ROL, X86_ROR, X86_SHL = 4, X86_SHR, X86_SAR = 7 };
 
 /* Scalar floating point: `reg` and `rm` are xmm registers unless said otherwise. */
-#define X86_MOVQ_LOAD  (0x7eu | X86_0F | X86_F3)          /* xmm = 64 bits of rm */
-#define X86_MOVQ_STORE (0xd6u | X86_0F | X86_66)          /* 64 bits of rm = xmm */
-#define X86_MOVQ_TO    (0x6eu | X86_0F | X86_66 | X86_W)  /* xmm = general rm */
-#define X86_MOVQ_FROM  (0x7eu | X86_0F | X86_66 | X86_W)  /* general rm = xmm */
-#define X86_MOVD_LOAD  (0x6eu | X86_0F | X86_66)          /* xmm = 32 bits of general rm */
-#define X86_MOVD_STORE (0x7eu | X86_0F | X86_66)          /* 32 bits of general rm = xmm */
-#define X86_SQRT       (0x51u | X86_0F)                   /* with F3 single, F2 double */
+#define X86_MOVQ_LOAD  (0x7eu | X86_0F | X86_F3)         /* xmm = 64 bits of rm */
+#define X86_MOVQ_STORE (0xd6u | X86_0F | X86_66)         /* 64 bits of rm = xmm */
+#define X86_MOVQ_TO    (0x6eu | X86_0F | X86_66 | X86_W) /* xmm = general rm */
+#define X86_MOVQ_FROM  (0x7eu | X86_0F | X86_66 | X86_W) /* general rm = xmm */
+#define X86_MOVD_LOAD  (0x6eu | X86_0F | X86_66)         /* xmm = 32 bits of general rm */
+#define X86_MOVD_STORE (0x7eu | X86_0F | X86_66)         /* 32 bits of general rm = xmm */
+#define X86_SQRT       (0x51u | X86_0F)                  /* with F3 single, F2 double */
 #define X86_ADDF       (0x58u | X86_0F)
 #define X86_MULF       (0x59u | X86_0F)
 #define X86_SUBF       (0x5cu | X86_0F)
@@ -120,10 +120,10 @@ enum { X86_ROL, X86_ROR, X86_SHL = 4, X86_SHR, X86_SAR = 7 };
 #define X86_LDMXCSR    (0xaeu | X86_0F) /* reg = 2 */
 #define X86_STMXCSR    (0xaeu | X86_0F) /* reg = 3 */
 /* vvvv * rm3 ... : VEX 231 forms: reg = vvvv * rm + reg */
-#define X86_FMADD231   (0xb9u | X86_0F38 | X86_66) /* W: double */
-#define X86_FMSUB231   (0xbbu | X86_0F38 | X86_66)
-#define X86_FNMADD231  (0xbdu | X86_0F38 | X86_66)
-#define X86_FNMSUB231  (0xbfu | X86_0F38 | X86_66)
+#define X86_FMADD231  (0xb9u | X86_0F38 | X86_66) /* W: double */
+#define X86_FMSUB231  (0xbbu | X86_0F38 | X86_66)
+#define X86_FNMADD231 (0xbdu | X86_0F38 | X86_66)
+#define X86_FNMSUB231 (0xbfu | X86_0F38 | X86_66)
 
 enum x86_condition {
     X86_O,
@@ -145,7 +145,7 @@ enum x86_condition {
 };
 
 struct x86_code {
-    uint8_t *at;    /* where the next byte is written */
+    uint8_t *at; /* where the next byte is written */
     uint8_t *end;
     ptrdiff_t to_run; /* add to a written address for the one where it runs */
     bool full;
@@ -210,8 +210,8 @@ void x86_patch(ptrdiff_t to_run, uint8_t *displacement, const void *target);
 /* Lands here. NULL is ignored. */
 void x86_land(struct x86_code *code, uint8_t *displacement);
 
-#define X86_RET  "\xc3"
-#define X86_CQO  "\x48\x99"
-#define X86_CDQ  "\x99"
+#define X86_RET "\xc3"
+#define X86_CQO "\x48\x99"
+#define X86_CDQ "\x99"
 
 #endif

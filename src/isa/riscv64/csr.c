@@ -69,6 +69,15 @@ const char *rv_csr_name(unsigned csr)
     return csr < RV_CSR_NUMBERS ? rv_csr_rows[csr].name : NULL;
 }
 
+bool rv_csr_field(unsigned csr, struct rv_csr_field *field)
+{
+    const struct rv_csr_row *row = &rv_csr_rows[csr & (RV_CSR_NUMBERS - 1)];
+    if (!row->name || row->read || row->check || !row->offset)
+        return false;
+    *field = (struct rv_csr_field){row->offset, row->mask, !row->write};
+    return true;
+}
+
 /* Which bits an access sets and which it clears. csrrs and csrrc must not write back the
  * other bits that they read: an interrupt line may have changed them in between, and what mip
  * shows of a line is not what software wrote (P §3.1.9). */

@@ -13,6 +13,7 @@ enum rv_csr_number {
     RV_CSR_FFLAGS = 0x001,
     RV_CSR_FRM = 0x002,
     RV_CSR_FCSR = 0x003,
+    RV_CSR_SSTATUS = 0x100,
     RV_CSR_SIP = 0x144,
     RV_CSR_STIMECMP = 0x14d,
     RV_CSR_SATP = 0x180,

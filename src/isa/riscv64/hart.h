@@ -190,6 +190,16 @@ bool rv_csr_read(struct rv_hart *hart, const struct rv_insn *insn, unsigned csr,
 bool rv_csr_write(struct rv_hart *hart, const struct rv_insn *insn, unsigned csr, uint64_t value);
 const char *rv_csr_name(unsigned csr); /* NULL if unknown */
 
+/* A CSR whose reads are those of a uint64_t of struct rv_hart, with no condition but the
+ * privilege in its number. */
+struct rv_csr_field {
+    uint32_t offset;
+    uint64_t mask;     /* what a write may change */
+    bool plain_writes; /* a write has no other effect */
+};
+/* False: it is not one of these. */
+bool rv_csr_field(unsigned csr, struct rv_csr_field *field);
+
 /* The extensions this hart has, for the device tree: "rv64imafdc_zicsr_..." and each name. */
 const char *rv_isa_string(void);
 size_t rv_isa_extension_count(void);
