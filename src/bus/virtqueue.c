@@ -59,15 +59,13 @@ static bool fail(struct virtqueue *queue, const char *what)
 
 void virtqueue_reset(struct virtqueue *queue)
 {
-    struct virtqueue bound = *queue;
-    *queue = (struct virtqueue){.mem = bound.mem,
-                                .notify = bound.notify,
-                                .interrupt = bound.interrupt,
-                                .violation = bound.violation,
-                                .violation_opaque = bound.violation_opaque,
-                                .index = bound.index,
-                                .size_max = bound.size_max,
-                                .size = bound.size_max};
+    /* What is bound is not even written: another hart may be firing `notify` right now, which
+     * happens without a lock. */
+    queue->size = queue->size_max;
+    queue->enabled = queue->broken = false;
+    queue->desc = queue->avail = queue->used = 0;
+    queue->event_idx = queue->indirect = false;
+    queue->avail_next = queue->used_next = queue->signalled = 0;
 }
 
 static bool in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size)

@@ -42,7 +42,7 @@ struct state_table;
 #define VIRTQ_SEGMENT_MAX (VIRTQ_SIZE_MAX + 16)
 
 struct virtqueue {
-    /* Bound by the transport. */
+    /* Bound by the transport; constant while the machine runs. */
     struct mem_space *mem;
     struct notifier notify;    /* guest → device; value: index */
     struct notifier interrupt; /* device → guest; value: index */

@@ -8,6 +8,8 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ring.h"
 
@@ -648,11 +650,34 @@ static void a_saved_ring_outside_of_memory_is_refused(void **state)
     state_buffer_free(&buffer);
 }
 
+/* Another hart may be reading what is bound: a reset does not write it, not even with the same
+ * value. It stands on a page that cannot be written. */
+static void reset_leaves_what_is_bound_alone(void **state)
+{
+    (void)state;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *pages =
+        mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(pages != MAP_FAILED);
+    struct virtqueue *queue =
+        (struct virtqueue *)(void *)(pages + page - offsetof(struct virtqueue, index));
+    *queue = (struct virtqueue){.size_max = 16, .size = 4, .enabled = true, .avail_next = 7};
+    notifier_bind(&queue->notify, on_interrupt, queue);
+    assert_int_equal(mprotect(pages, page, PROT_READ), 0);
+    virtqueue_reset(queue);
+    assert_ptr_equal(queue->notify.sink, queue);
+    assert_int_equal(queue->size, 16);
+    assert_int_equal(queue->avail_next, 0);
+    assert_false(queue->enabled);
+    munmap(pages, 2 * page);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reset_leaves_what_is_bound_alone),
         TEST(a_chain_becomes_host_memory),
         TEST(indirect_tables_follow_direct_descriptors),
         TEST(an_indirect_chain_may_be_longer_than_the_ring),
