@@ -130,11 +130,23 @@ bool vm_start(struct vm *vm, struct error **err)
     return true;
 }
 
+static void carry_out_power(void *opaque);
+
 bool vm_pause(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_RUNNING)
         return refuse(vm, "paused", err);
     vm_hold(vm);
+    /* What the guest asked for before it stood still comes first: the request is in no saved
+     * state, so a machine restored from here would have asked and never hear the answer. */
+    if (atomic_load(&vm->power_request) != VM_POWER_NONE) {
+        vm_power_cancel(vm);
+        carry_out_power(vm);
+        if (vm->state != VM_RUNNING) {
+            vm_release(vm);
+            return refuse(vm, "paused", err);
+        }
+    }
     vm_board_quiesce(vm);
     stop_clock(vm);
     set_state(vm, VM_PAUSED);

@@ -55,8 +55,9 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
 void vm_free(struct vm *vm); /* stops it first; NULL is fine */
 
 bool vm_start(struct vm *vm, struct error **err);
-bool vm_pause(struct vm *vm,
-              struct error **err); /* returns when no vCPU runs, no I/O is in flight */
+/* Returns when no vCPU runs and no I/O is in flight. A poweroff or reset that the guest has
+ * asked for is carried out first; a machine that ended by it cannot be paused. */
+bool vm_pause(struct vm *vm, struct error **err);
 bool vm_resume(struct vm *vm, struct error **err);
 bool vm_reset(struct vm *vm, struct error **err);
 bool vm_powerdown(struct vm *vm, struct error **err); /* asks the guest politely, if a way exists */

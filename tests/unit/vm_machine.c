@@ -387,7 +387,10 @@ static void pause_again(void *opaque)
     if (w->ends > 0 || w->pauses_left == 0)
         return;
     w->pauses_left--;
-    assert_true(vm_pause(w->vm, &w->err));
+    if (!vm_pause(w->vm, &w->err)) { /* the guest's request to be switched off came first */
+        assert_int_equal(w->ends, 1);
+        return;
+    }
     assert_int_equal(vm_state(w->vm), VM_PAUSED);
     struct vm_status before, after;
     vm_get_status(w->vm, &before);
@@ -457,55 +460,120 @@ static void pauses_while_real(void **state)
 
 /* ---- saved state ---- */
 
-struct saved {
-    struct state_buffer state;
-    uint8_t *ram;
-};
-
-static void save_and_quit(void *opaque)
+/* Runs the machine until virtual time `stop_ns` and no instruction further, however the
+ * host schedules our threads: a timer of the counted clock holds it. */
+static void pause_and_quit(void *opaque)
 {
     struct world *w = opaque;
-    struct vm_status status;
-    vm_get_status(w->vm, &status);
-    assert_int_equal(status.state, VM_RUNNING);
-    if (status.retired < 100000) { /* let it get somewhere */
-        loop_post(w->env.loop, save_and_quit, w);
-        return;
-    }
     assert_true(vm_pause(w->vm, &w->err));
     vm_quit(w->vm);
 }
 
-static void state_moves_to_another_machine(void **state)
+static void hold_here(void *opaque) /* on the vCPUs' thread */
+{
+    struct world *w = opaque;
+    vm_hold_begin(w->vm); /* for good: this machine is only saved */
+    loop_post(w->env.loop, pause_and_quit, w);
+}
+
+static void run_until(struct world *w, int64_t stop_ns)
+{
+    struct vtimer *timer = vtimer_new(w->vm->clock, hold_here, w);
+    vtimer_arm(timer, stop_ns);
+    world_run(w);
+    assert_int_equal(w->end, VM_END_QUIT);
+    vtimer_free(timer);
+}
+
+static void move_at(int64_t stop_ns, uint64_t whole)
 {
     struct world w, other;
-    struct saved saved = {0};
-    (void)state;
-    uint64_t whole = run_busy(1, 0, false);
-
+    struct state_buffer saved = {0}, again = {0};
     open_busy(&w, 1);
-    loop_post(w.env.loop, save_and_quit, &w);
-    world_run(&w);
-    assert_int_equal(w.end, VM_END_QUIT);
-    vm_save_state(w.vm, &saved.state);
-    saved.ram = malloc(w.vm->ram->size);
-    memcpy(saved.ram, w.vm->ram->host, w.vm->ram->size);
+    run_until(&w, stop_ns);
+    vm_save_state(w.vm, &saved);
+    uint8_t *ram = malloc(w.vm->ram->size);
+    memcpy(ram, w.vm->ram->host, w.vm->ram->size);
     world_close(&w);
 
     open_busy(&other, 99); /* its own seed is forgotten too */
-    assert_true(vm_restore_state(other.vm, saved.state.data, saved.state.size, &other.err));
-    memcpy(other.vm->ram->host, saved.ram, other.vm->ram->size);
-    struct state_buffer again = {0};
+    assert_true(vm_restore_state(other.vm, saved.data, saved.size, &other.err));
+    memcpy(other.vm->ram->host, ram, other.vm->ram->size);
     vm_save_state(other.vm, &again);
-    assert_int_equal(again.size, saved.state.size);
-    assert_memory_equal(again.data, saved.state.data, again.size);
+    assert_int_equal(again.size, saved.size);
+    assert_memory_equal(again.data, saved.data, again.size);
     world_run(&other);
+    assert_int_equal(other.end, VM_END_POWEROFF);
     assert_true(machine_hash(other.vm) == whole);
     world_close(&other);
 
     state_buffer_free(&again);
-    state_buffer_free(&saved.state);
-    free(saved.ram);
+    state_buffer_free(&saved);
+    free(ram);
+}
+
+static void state_moves_to_another_machine(void **state)
+{
+    struct world w;
+    struct vm_status status;
+    (void)state;
+    open_busy(&w, 1);
+    world_run(&w);
+    uint64_t whole = machine_hash(w.vm);
+    vm_get_status(w.vm, &status);
+    world_close(&w);
+    for (int64_t part = 1; part < 8; part++)
+        move_at((int64_t)status.virtual_time_ns * part / 8, whole);
+}
+
+/* ---- a pause that comes when the guest has already asked for its end ---- */
+
+/* Waits, on the loop's thread, until the guest's request is there, and pauses before the loop
+ * gets to it. */
+static void pause_after_request(void *opaque)
+{
+    struct world *w = opaque;
+    while (atomic_load(&w->vm->power_request) == VM_POWER_NONE)
+        sched_yield();
+    bool paused = vm_pause(w->vm, &w->err);
+    w->pauses_left += paused;
+    if (paused) /* the guest was reset in place */
+        vm_quit(w->vm);
+}
+
+static void a_power_request_comes_before_a_pause(void **state)
+{
+    static const struct {
+        uint32_t value;
+        bool no_reboot;
+        enum vm_end end;
+    } cases[] = {
+        {0x5555, false, VM_END_POWEROFF},
+        {0x00073333, false, VM_END_EXIT_CODE},
+        {0x7777, true, VM_END_RESET},
+        {0x7777, false, VM_END_QUIT},
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+        struct world w;
+        uint32_t program[9] = {0};
+        bool ends = cases[i / 2].end != VM_END_QUIT;
+        memcpy(program, finish, sizeof(finish));
+        program[8] = cases[i / 2].value;
+        world_open(&w);
+        world_give(&w, &w.config.firmware, program, sizeof(program));
+        w.config.no_reboot = cases[i / 2].no_reboot;
+        w.config.deterministic = i % 2 != 0;
+        world_make(&w);
+        loop_post(w.env.loop, pause_after_request, &w);
+        world_run(&w);
+        assert_int_equal(w.end, cases[i / 2].end);
+        assert_int_equal(w.pauses_left, ends ? 0 : 1);
+        if (ends)
+            assert_error(&w.err, ERROR_USAGE, "stopped");
+        assert_int_equal(atomic_load(&w.vm->power_request), VM_POWER_NONE);
+        world_close(&w);
+    }
 }
 
 /* A guest may set its clock to before 1970, or to what overflows: saved all the same. */
@@ -812,6 +880,7 @@ int main(void)
         cmocka_unit_test(runs_are_equal),
         cmocka_unit_test(pauses_while_real),
         cmocka_unit_test(state_moves_to_another_machine),
+        cmocka_unit_test(a_power_request_comes_before_a_pause),
         cmocka_unit_test(any_wall_clock_is_restored),
         cmocka_unit_test(damaged_state_is_refused),
         cmocka_unit_test(every_sbi_call),
