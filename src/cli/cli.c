@@ -111,9 +111,11 @@ static void hint_help(const struct cli_command *command, const char *nearest, st
 
 static bool unknown_option(const struct cli_command *command, const char *word, struct error **err)
 {
+    size_t length = strcspn(word, "=");
     char *spelled = alloc_string(word);
-    spelled[strcspn(spelled, "=")] = '\0';
-    error_set(err, ERROR_USAGE, "'trapeze %s' has no option '%s'", command->name, spelled);
+    spelled[length] = '\0';
+    error_set(err, ERROR_USAGE, "'trapeze %s' has no option '%.*s'", command->name, (int)length,
+              word);
     struct suggest suggest;
     suggest_start(&suggest, spelled + strspn(spelled, "-"));
     for (size_t i = 0; i < command->option_count; i++)
