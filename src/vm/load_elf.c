@@ -75,7 +75,7 @@ static void *read_table(const struct boot_file *file, uint64_t offset, uint64_t 
 }
 
 static void find_symbols(const struct boot_file *file, const Elf64_Shdr *symtab,
-                         const Elf64_Shdr *strtab, struct elf_result *result)
+                         const Elf64_Shdr *strtab, uint64_t bias, struct elf_result *result)
 {
     uint64_t count = symtab->sh_size / sizeof(Elf64_Sym);
     Elf64_Sym *symbols =
@@ -87,16 +87,28 @@ static void find_symbols(const struct boot_file *file, const Elf64_Shdr *symtab,
             continue;
         size_t room = strtab->sh_size - name;
         if (room >= 7 && memcmp(strings + name, "tohost", 7) == 0)
-            result->tohost = symbols[i].st_value;
+            result->tohost = symbols[i].st_value + bias;
         else if (room >= 9 && memcmp(strings + name, "fromhost", 9) == 0)
-            result->fromhost = symbols[i].st_value;
+            result->fromhost = symbols[i].st_value + bias;
     }
     free(symbols);
     free(strings);
 }
 
+/* What is added to a file's addresses. A position-independent program (OpenSBI since 1.3 is
+ * linked at 0 and relocates itself) lies where RAM begins unless it was linked for RAM. */
+static uint64_t load_bias(const Elf64_Ehdr *header, const Elf64_Phdr *headers, uint64_t ram_base)
+{
+    const uint64_t page = 4096;
+    uint64_t lowest = UINT64_MAX;
+    for (unsigned i = 0; i < header->e_phnum; i++)
+        if (headers[i].p_type == PT_LOAD && headers[i].p_memsz > 0 && headers[i].p_paddr < lowest)
+            lowest = headers[i].p_paddr;
+    return header->e_type == ET_DYN && lowest < ram_base ? ram_base - lowest / page * page : 0;
+}
+
 /* A file without (usable) symbols is fine: then there is no HTIF. */
-static void find_htif(const struct boot_file *file, const Elf64_Ehdr *header,
+static void find_htif(const struct boot_file *file, const Elf64_Ehdr *header, uint64_t bias,
                       struct elf_result *result)
 {
     if (header->e_shentsize != sizeof(Elf64_Shdr))
@@ -105,7 +117,7 @@ static void find_htif(const struct boot_file *file, const Elf64_Ehdr *header,
                                       UINT16_MAX * sizeof(Elf64_Shdr));
     for (unsigned i = 0; sections != NULL && i < header->e_shnum; i++)
         if (sections[i].sh_type == SHT_SYMTAB && sections[i].sh_link < header->e_shnum)
-            find_symbols(file, &sections[i], &sections[sections[i].sh_link], result);
+            find_symbols(file, &sections[i], &sections[sections[i].sh_link], bias, result);
     free(sections);
 }
 
@@ -123,19 +135,21 @@ bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram
     if (headers == NULL)
         return error_set(err, ERROR_USAGE, "'%s' is a truncated ELF file", file->path);
     bool good = true, entry_found = false;
+    uint64_t bias = load_bias(&header, headers, ram_base);
     result->entry = header.e_entry;
     for (unsigned i = 0; good && i < header.e_phnum; i++) {
         const Elf64_Phdr *segment = &headers[i];
         if (segment->p_type != PT_LOAD || segment->p_memsz == 0)
             continue;
-        struct boot_segment wanted = {file, segment->p_offset, segment->p_filesz, segment->p_paddr,
+        uint64_t gpa = segment->p_paddr + bias;
+        struct boot_segment wanted = {file, segment->p_offset, segment->p_filesz, gpa,
                                       segment->p_memsz};
         good = boot_add_segment(boot, &wanted, ram_base, ram_size, err);
-        if (good && segment->p_paddr + segment->p_memsz > result->end)
-            result->end = segment->p_paddr + segment->p_memsz;
+        if (good && gpa + segment->p_memsz > result->end)
+            result->end = gpa + segment->p_memsz;
         /* A kernel's entry is a virtual address; before paging it is found by its segment. */
         if (!entry_found && header.e_entry - segment->p_vaddr < segment->p_memsz) {
-            result->entry = header.e_entry - segment->p_vaddr + segment->p_paddr;
+            result->entry = header.e_entry - segment->p_vaddr + gpa;
             entry_found = true;
         }
     }
@@ -143,6 +157,6 @@ bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram
     if (good && !entry_found)
         good = error_set(err, ERROR_USAGE, "'%s' starts outside of its own segments", file->path);
     if (good)
-        find_htif(file, &header, result);
+        find_htif(file, &header, bias, result);
     return good;
 }

@@ -125,6 +125,48 @@ static void elf_is_placed(void **state)
     bench_done(&b);
 }
 
+/* Linked at 0x1000 (e_type DYN) it lies where RAM begins, offsets within a page kept; linked
+ * for RAM it lies where it was linked. A program that is not position-independent is refused. */
+static void position_independent_programs_go_to_ram(void **state)
+{
+    static const struct {
+        uint64_t linked;
+        uint16_t type;
+        uint64_t loaded; /* 0: refused */
+    } cases[] = {
+        {0x1000, ET_DYN, RAM},
+        {0x1010, ET_DYN, RAM + 0x10},
+        {0, ET_DYN, RAM},
+        {RAM + 0x2000, ET_DYN, RAM + 0x2000},
+        {UINT64_C(0xffffffff80000000), ET_DYN, 0},
+        {0x1000, ET_EXEC, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct boot_bytes program;
+        struct bench b = {0};
+        uint64_t linked = cases[i].linked;
+        make_elf(&program, "code", 4);
+        store_le16(program.data + offsetof(Elf64_Ehdr, e_type), cases[i].type);
+        store_le64(program.data + offsetof(Elf64_Ehdr, e_entry), linked + 4);
+        store_le64(program.data + ELF_PHDR + offsetof(Elf64_Phdr, p_vaddr), linked);
+        store_le64(program.data + ELF_PHDR + offsetof(Elf64_Phdr, p_paddr), linked);
+        store_le64(program.data + ELF_SYMTAB + sizeof(Elf64_Sym) + offsetof(Elf64_Sym, st_value),
+                   linked + 64);
+        give(&b, FIRMWARE, &program);
+        bool planned = plan(&b, 32 * MIB);
+        assert_int_equal(planned, cases[i].loaded != 0);
+        if (planned) {
+            assert_true(b.boot.segments[0].gpa == cases[i].loaded);
+            assert_true(b.boot.entry == cases[i].loaded + 4);
+            assert_true(b.boot.tohost_gpa == cases[i].loaded + 64);
+        } else {
+            assert_error(&b.err, ERROR_USAGE, "outside of the guest's memory");
+        }
+        bench_done(&b);
+    }
+}
+
 /* A kernel's addresses are virtual: entry and symbols follow its segment. */
 static void virtual_addresses_become_physical(void **state)
 {
@@ -408,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(image_and_initrd_are_placed),
         cmocka_unit_test(elf_is_placed),
+        cmocka_unit_test(position_independent_programs_go_to_ram),
         cmocka_unit_test(virtual_addresses_become_physical),
         cmocka_unit_test(firmware_hands_over_to_kernel),
         cmocka_unit_test(foreign_files_are_named),
