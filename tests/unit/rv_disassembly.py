@@ -44,6 +44,8 @@ def objdump_of(bits, assembler, objdump):
 
 
 def normalise(text):
+    # Since 2.41 objdump writes data that it does not know as .insn LENGTH,VALUE.
+    text = re.sub(r'^\.insn\s+(\d+),\s*0x0*(?=.)', r'.\1byte 0x', text)
     text = re.sub(r'\s*[#<].*$', '', text)  # comments, symbols
     text = re.sub(r'\s+', ' ', text).strip()
     name, _, operands = text.partition(' ')
