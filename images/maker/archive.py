@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from urllib.parse import urlsplit, urlunsplit
 
+from .cache import remove
 from .host import Failure, environment, run, tool
 
 RELEASE = "trixie"
@@ -226,17 +227,22 @@ class Archive:
     def fetch_one(self, resolved, name):
         """One package of a resolved set, without the rest of the set."""
         _, _, file, size, sha256 = next(entry for entry in resolved if entry[0] == name)
-        directory = os.path.join(self.dir, "cache/archives")
-        path = os.path.join(directory, file)
-        if os.path.exists(path) and file_sha256(path) == sha256:
+        path = os.path.join(self.dir, "cache/archives", file)
+        if file_sha256(path) == sha256:
             return Package(name, path, sha256)
         self.progress.step(f"downloading {file}, {size / 1e6:.0f} MB")
+        # "apt-get download" writes under the final name from the start, so it works in a directory
+        # of its own, and only what has the right hash leaves it.
+        directory = os.path.join(self.dir, "single")
+        os.makedirs(directory, exist_ok=True)
         self._fetch(["download", name], directory, size)
-        if not os.path.exists(path) or file_sha256(path) != sha256:
+        arrived = os.path.join(directory, file)
+        if file_sha256(arrived) != sha256:
+            remove(arrived)
             raise Failure(f"{file} did not arrive as the signed package list describes it; "
                           "run the command again")
+        os.rename(arrived, path)
         return Package(name, path, sha256)
-
 
     def _fetch(self, argv, directory, total):
         """Runs an apt-get that downloads `total` bytes, and shows how far it is."""
