@@ -27,8 +27,7 @@ static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
         x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
 }
 
-/* rax: va, becomes the host address. Returns the jump of a miss, where rax is still va. */
-static uint8_t *probe(struct gen *gen, enum rv_access access, unsigned shift)
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift)
 {
     struct x86_code *code = gen->code;
     int32_t tlb = tlb_offset(gen, access);
@@ -73,7 +72,7 @@ static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_LOAD, arg & SIZE));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE));
     int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(insn->rd, X86_RAX);
     x86_rm(code, load_ops[arg], reg, x86_at(X86_RAX, 0));
     cold->emit = cold_load;
@@ -105,7 +104,7 @@ static void gen_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_STORE, arg & SIZE));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE));
     int value = gen_source(gen, insn->rs2, X86_RDX);
     x86_rm(code, store_ops[arg & SIZE], value, x86_at(X86_RAX, 0));
     cold->emit = cold_store;
@@ -125,7 +124,7 @@ static void gen_f_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_LOAD, arg & SIZE));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE));
     x86_rm(code, load_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
     cold->emit = cold_load;
     cold->insn = insn;
@@ -151,7 +150,7 @@ static void gen_f_store(struct gen *gen, const struct rv_insn *insn, uint32_t ar
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_STORE, arg & SIZE));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE));
     x86_rm(code, load_ops[arg], X86_RDX, f_at(insn->rs2, 0));
     x86_rm(code, store_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
     cold->emit = cold_f_store;
@@ -160,57 +159,13 @@ static void gen_f_store(struct gen *gen, const struct rv_insn *insn, uint32_t ar
     cold->back = x86_here(code);
 }
 
-/* ---- fences and atomics ---- */
-
-/* Of all orders only that of a store before a load needs an instruction (rv_i.c). */
-static void gen_fence(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
-{
-    (void)arg;
-    enum { W = 1, R = 2, O = 4, I = 8 };
-    unsigned successor = (unsigned)insn->imm & 15, predecessor = (unsigned)insn->imm >> 4 & 15;
-    if ((predecessor & (W | O)) && (successor & (R | I)))
-        x86_mi(gen->code, X86_G1_OR, X86_LOCK, x86_at(X86_RSP, -8), 0);
-}
-
-static void cold_amo(struct gen *gen, const struct gen_cold *cold)
-{
-    x86_land(gen->code, cold->from);
-    gen_call(gen, cold->insn);
-    x86_jmp(gen->code, cold->back);
-}
-
-/* arg: log2 of the size. amoadd and amoswap are one host instruction. */
-static void gen_amo(struct gen *gen, const struct rv_insn *insn, uint32_t op, unsigned shift)
-{
-    struct x86_code *code = gen->code;
-    gen_load_x(gen, X86_RAX, insn->rs1);
-    struct gen_cold *cold = gen_add_cold(gen, probe(gen, RV_STORE, shift));
-    gen_load_x(gen, X86_RDX, insn->rs2);
-    x86_rm(code, op | (shift == 3 ? X86_W : 0), X86_RDX, x86_at(X86_RAX, 0));
-    if (shift == 2)
-        x86_rr(code, X86_MOVSXD, X86_RDX, X86_RDX);
-    gen_commit(gen, insn->rd, X86_RDX);
-    cold->emit = cold_amo;
-    cold->insn = insn;
-    cold->back = x86_here(code);
-}
-
-static void gen_amoadd(struct gen *gen, const struct rv_insn *insn, uint32_t shift)
-{
-    gen_amo(gen, insn, X86_XADD | X86_LOCK, shift);
-}
-
-static void gen_amoswap(struct gen *gen, const struct rv_insn *insn, uint32_t shift)
-{
-    gen_amo(gen, insn, X86_XCHG, shift);
-}
-
 const struct gen_op gen_mem_ops[] = {
-    {"fence", gen_fence, 0},       {"amoadd.w", gen_amoadd, 2},   {"amoadd.d", gen_amoadd, 3},
-    {"amoswap.w", gen_amoswap, 2}, {"amoswap.d", gen_amoswap, 3}, {"flw", gen_f_load, 2},
-    {"fld", gen_f_load, 3},        {"fsw", gen_f_store, 2},       {"fsd", gen_f_store, 3},
-    {"lb", gen_load, 0 | SIGNED},  {"lh", gen_load, 1 | SIGNED},  {"lw", gen_load, 2 | SIGNED},
-    {"ld", gen_load, 3},           {"lbu", gen_load, 0},          {"lhu", gen_load, 1},
-    {"lwu", gen_load, 2},          {"sb", gen_store, 0},          {"sh", gen_store, 1},
-    {"sw", gen_store, 2},          {"sd", gen_store, 3},          {NULL, NULL, 0},
+    {"flw", gen_f_load, 2},       {"fld", gen_f_load, 3},
+    {"fsw", gen_f_store, 2},      {"fsd", gen_f_store, 3},
+    {"lb", gen_load, 0 | SIGNED}, {"lh", gen_load, 1 | SIGNED},
+    {"lw", gen_load, 2 | SIGNED}, {"ld", gen_load, 3},
+    {"lbu", gen_load, 0},         {"lhu", gen_load, 1},
+    {"lwu", gen_load, 2},         {"sb", gen_store, 0},
+    {"sh", gen_store, 1},         {"sw", gen_store, 2},
+    {"sd", gen_store, 3},         {NULL, NULL, 0},
 };

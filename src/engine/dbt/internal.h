@@ -256,6 +256,12 @@ static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
     return gen->pc + insn->offset;
 }
 
+/* Instructions of the block behind this one. */
+static inline unsigned gen_behind(const struct gen *gen, const struct rv_insn *insn)
+{
+    return gen->from->count - insn->index - 1u;
+}
+
 static inline struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from)
 {
     struct gen_cold *cold = &gen->cold[gen->cold_count++];
@@ -277,13 +283,22 @@ void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
 void gen_leave(struct gen *gen, const void *exit);
 struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct rv_insn *insn,
                           unsigned uncount);
-/* A jump to guest address pc; the caller has accounted. `displacement` as for a cold stub. */
-void gen_jump_to(struct gen *gen, uint64_t pc);
 void gen_call(struct gen *gen, const struct rv_insn *insn);
 /* The same for an instruction that never says RV_NEXT: the block ends with it. */
 void gen_call_last(struct gen *gen, const struct rv_insn *insn);
 
-extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_flow_ops[],
-    gen_fp_ops[], gen_csr_ops[];
+/* ---- gen_mem.c ---- */
+
+/* The TLB look-up. rax: va, becomes the host address; uses rcx and rdx. Returns the jump of a
+ * miss, where rax is still va. */
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift);
+
+/* ---- gen_flow.c ---- */
+
+/* A jump to guest address pc; the caller has accounted. */
+void gen_jump_to(struct gen *gen, uint64_t pc);
+
+extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_atomic_ops[],
+    gen_flow_ops[], gen_fp_ops[], gen_csr_ops[];
 
 #endif
