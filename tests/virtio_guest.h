@@ -220,11 +220,41 @@ static inline void guest_set_queue(struct guest *g, unsigned queue, const struct
     guest_set_reg(g, REG_QUEUE_ENABLE, 1, 2);
 }
 
+static inline void guest_quit_loop(void *opaque)
+{
+    loop_quit(opaque, 0);
+}
+
+/* Everything posted before this has run when it returns. */
+static inline void guest_pump(struct guest *g)
+{
+    loop_post(g->loop, guest_quit_loop, g->loop);
+    loop_run(g->loop);
+}
+
+/* A little time goes by for the device. */
+static inline void guest_wait(struct guest *g)
+{
+    if (g->env.deterministic)
+        vclock_advance(g->env.clock, 1000000);
+    else
+        guest_pump(g);
+    vclock_run_timers(g->env.clock);
+}
+
+/* As a driver has to (virtio 1.2, 2.4.2): what is in flight ends first. */
+static inline void guest_reset(struct guest *g)
+{
+    guest_set_reg(g, REG_STATUS, 0, 1);
+    while (guest_reg(g, REG_STATUS, 1) != 0)
+        guest_wait(g);
+}
+
 /* Everything up to FEATURES_OK; returns whether the device agreed. */
 static inline bool guest_negotiate(struct guest *g, uint64_t features)
 {
     guest_map_bar(g);
-    guest_set_reg(g, REG_STATUS, 0, 1);
+    guest_reset(g);
     uint8_t status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
     guest_set_reg(g, REG_STATUS, status, 1);
     guest_accept(g, features);
@@ -250,18 +280,6 @@ static inline void guest_start(struct guest *g, uint64_t features)
         guest_set_queue(g, i, &g->rings[i]);
     }
     guest_driver_ok(g);
-}
-
-static inline void guest_quit_loop(void *opaque)
-{
-    loop_quit(opaque, 0);
-}
-
-/* Everything posted before this has run when it returns. */
-static inline void guest_pump(struct guest *g)
-{
-    loop_post(g->loop, guest_quit_loop, g->loop);
-    loop_run(g->loop);
 }
 
 #endif

@@ -3,7 +3,8 @@
  * Status and queues of a virtio device, whatever its transport.
  *
  * Invariants: activate() and deactivate() alternate, `active` tells which was last, and it
- * implies DRIVER_OK; `accepted` is fixed while FEATURES_OK is set and then a subset
+ * implies DRIVER_OK; `resetting` excludes it and is never set while the machine is quiesced;
+ * `accepted` is fixed while FEATURES_OK is set and then a subset
  * of `offered` with VERSION_1; a queue is enabled only after virtqueue_check().
  */
 #include "bus/virtio.h"
@@ -26,7 +27,7 @@ static void pass_on_notifications(void *opaque);
 
 static void fire_config_interrupt(struct virtio *virtio)
 {
-    if ((virtio->status & VIRTIO_STATUS_DRIVER_OK) != 0)
+    if ((virtio->status & VIRTIO_STATUS_DRIVER_OK) != 0 && !virtio->resetting)
         notifier_fire(&virtio->config_interrupt, 0);
 }
 
@@ -116,11 +117,14 @@ static void notify_all(struct virtio *virtio)
 
 /* --- life --- */
 
-static void deactivate(struct virtio *virtio)
+/* False: it is still under way. */
+static bool deactivate(struct virtio *virtio)
 {
-    if (virtio->active && virtio->ops->deactivate != NULL)
-        virtio->ops->deactivate(virtio);
-    virtio->active = false;
+    if (virtio->active) {
+        virtio->active = false;
+        virtio->resetting = virtio->ops->deactivate != NULL && !virtio->ops->deactivate(virtio);
+    }
+    return !virtio->resetting;
 }
 
 void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
@@ -144,20 +148,32 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
 
 void virtio_destroy(struct virtio *virtio)
 {
-    deactivate(virtio);
+    (void)deactivate(virtio);
     if (virtio->device->env->loop != NULL)
         loop_cancel(virtio->device->env->loop, pass_on_notifications, virtio);
 }
 
-void virtio_reset(struct virtio *virtio)
+static void clear(struct virtio *virtio)
 {
-    deactivate(virtio);
     virtio->accepted = 0;
     virtio->offered_select = virtio->accepted_select = 0;
     virtio->queue_select = 0;
     virtio->status = 0;
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
         virtqueue_reset(&virtio->queues[i]);
+}
+
+void virtio_reset(struct virtio *virtio)
+{
+    if (deactivate(virtio))
+        clear(virtio);
+}
+
+void virtio_deactivated(struct virtio *virtio)
+{
+    assert(virtio->resetting);
+    virtio->resetting = false;
+    clear(virtio);
 }
 
 static void activate(struct virtio *virtio)
@@ -280,7 +296,9 @@ bool virtio_restored(struct virtio *virtio, struct error **err)
             return error_set(err, ERROR_USAGE, "the saved state of '%s' has too many queues",
                              virtio->device->id);
     }
-    deactivate(virtio);
+    bool through = deactivate(virtio);
+    assert(through && "nothing is in flight in a quiesced machine");
+    (void)through;
     if (in_use)
         activate(virtio);
     return true;

@@ -7,7 +7,8 @@
  *     DRIVER_OK  → activate()    the device may use its queues now
  *     queue notification → notify(), on the event-loop thread, several coalesced into one;
  *                          in deterministic mode on the vCPU's thread, before its store ends
- *     reset      → deactivate()  when it returns, nothing of the device touches guest memory
+ *     reset      → deactivate()  requests end; the driver reads status 0 once nothing of the
+ *                          device touches guest memory any more (2.4.2: it has to wait for that)
  *
  * The queue's `notify` object is where a notification comes in; its default sink is
  * virtio_notified(), so that an ioeventfd can be put in front of it. The queue's `interrupt`
@@ -63,9 +64,11 @@ struct virtio_ops {
     uint16_t queue_count; /* up to VIRTIO_QUEUE_MAX */
     uint16_t queue_size;  /* of each, a power of two up to VIRTQ_SIZE_MAX */
     unsigned config_size; /* bytes of virtio->config; 0: none */
-    /* Both may be NULL: a device that keeps nothing from one notify() to the next. */
+    /* Both may be NULL: a device that keeps nothing from one notify() to the next. Neither
+     * waits for anything. deactivate() returns whether the device is through with guest memory;
+     * if not, it calls virtio_deactivated() when it is, and pushes nothing in between. */
     void (*activate)(struct virtio *virtio, const struct virtio_activation *activation);
-    void (*deactivate)(struct virtio *virtio);
+    bool (*deactivate)(struct virtio *virtio);
     /* There may be something in the queue. True: there is still more, call again soon
      * (whoever has work without end lets others have a turn). May release the lock and take
      * it again, and must then expect a reset in between. */
@@ -81,7 +84,8 @@ struct virtio {
     uint16_t queue_select;
     uint8_t status;
     uint8_t config_generation;
-    bool active;   /* between activate() and deactivate() */
+    bool active;    /* between activate() and deactivate() */
+    bool resetting; /* between deactivate() and virtio_deactivated(); registers ignore writes */
     bool quiesced; /* the machine is paused: notifications wait for unquiesce */
     bool dma;      /* the transport lets the device use memory (PCI bus master) */
     uint8_t config[VIRTIO_CONFIG_MAX]; /* the device's, little-endian */
@@ -95,6 +99,8 @@ struct virtio {
 
 /* Another version of the configuration space is in virtio->config: tells the driver. */
 void virtio_config_changed(struct virtio *virtio);
+/* What deactivate() left under way has ended: completes the reset. */
+void virtio_deactivated(struct virtio *virtio);
 /* The driver broke a rule that only the device can see; `what` completes "the driver: ...". */
 void virtio_violation(struct virtio *virtio, const char *what);
 static inline bool virtio_has(const struct virtio *virtio, uint64_t feature)
@@ -108,6 +114,7 @@ static inline bool virtio_has(const struct virtio *virtio, uint64_t feature)
 void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
                  uint64_t features);
 void virtio_destroy(struct virtio *virtio); /* the loop's thread, machine quiesced */
+/* May take until virtio_deactivated(); the status is not 0 before. */
 void virtio_reset(struct virtio *virtio);
 void virtio_set_status(struct virtio *virtio, uint8_t status);  /* not 0: that is a reset */
 void virtio_set_accepted(struct virtio *virtio, uint32_t half); /* by accepted_select */

@@ -12,6 +12,7 @@
  */
 #include "bus/virtio_pci.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -188,6 +189,8 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value
 {
     struct virtio *virtio = &pci->virtio;
     struct virtqueue *queue = virtio_queue(virtio);
+    if (virtio->resetting) /* 2.4.2: the driver has to wait until it reads status 0 */
+        return;
     switch (offset) {
     case COMMON_OFFERED_SELECT:
         virtio->offered_select = value;
@@ -438,6 +441,7 @@ void virtio_pci_reset(struct device *device)
     struct virtio_pci *pci = pci_of(device);
     pthread_mutex_lock(&device->lock);
     virtio_reset(&pci->virtio);
+    assert(!pci->virtio.resetting && "a machine is quiesced when it is reset");
     pci->virtio.config_generation = 0;
     clear_isr(pci);
     pthread_mutex_unlock(&device->lock);

@@ -3,10 +3,10 @@
  * virtio block device (virtio 1.2, 5.2) on a struct block: read, write, flush, identify.
  *
  * Requests are popped on notification, up to as many in flight as the ring has entries, and
- * completed in whatever order the disk finishes them. A reset must not wait for their
- * completion callbacks, which need this device's lock: it waits until the disk touches no
- * guest memory any more (block_wait_idle) and starts a new `epoch`; callbacks of an older
- * one find that and only give the request's memory back.
+ * completed in whatever order the disk finishes them. A reset while some are in flight is
+ * over when the last of them has come home; until then the driver reads a status that is not 0.
+ * Nobody waits for that, least of all the event loop: it would wait for as much I/O as a guest
+ * likes.
  *
  * params: disk, serial, pci_slot.
  */
@@ -44,7 +44,6 @@ struct virtio_blk {
     struct block *disk;
     uint64_t capacity;         /* sectors */
     char serial[SERIAL_BYTES]; /* not terminated if all are used */
-    uint32_t epoch;            /* counts deactivations */
     unsigned in_flight;
     bool stalled; /* requests were left in the ring: too many in flight */
     struct request *spare;
@@ -54,7 +53,6 @@ struct virtio_blk {
 struct request {
     struct block_request io;
     struct virtio_blk *blk;
-    uint32_t epoch;
     uint8_t *status; /* in guest memory */
     uint32_t bytes;  /* of data */
     bool is_read;
@@ -82,7 +80,6 @@ static struct request *request_get(struct virtio_blk *blk)
     else
         request = alloc_zeroed(1, sizeof(*request)); /* at most QUEUE_SIZE times */
     request->blk = blk;
-    request->epoch = blk->epoch;
     return request;
 }
 
@@ -126,21 +123,23 @@ static void blk_done(struct block_request *io, int error)
                   request->bytes, (unsigned long long)io->offset, strerror(error));
 
     pthread_mutex_lock(&blk->pci.device.lock);
-    bool current = request->epoch == blk->epoch;
-    if (current && error == 0 && needs_flush(request)) {
+    bool wanted = blk->pci.virtio.active;
+    if (wanted && error == 0 && needs_flush(request)) {
         io->kind = BLOCK_FLUSH;
         block_submit(blk->disk, io);
         pthread_mutex_unlock(&blk->pci.device.lock);
         return;
     }
     blk->in_flight--;
-    if (current) {
+    if (wanted) {
         finish(request, error == 0 ? STATUS_OK : STATUS_IOERR);
         virtqueue_signal(blk_queue(blk));
     } else {
         /* Nobody waits for it any more, but it wrote into memory. */
         virtqueue_note_touched(blk_queue(blk), &request->chain);
         request_put(request);
+        if (blk->in_flight == 0 && blk->pci.virtio.resetting)
+            virtio_deactivated(&blk->pci.virtio);
     }
     bool resume = blk->stalled;
     blk->stalled = false;
@@ -252,17 +251,11 @@ static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
 
 /* --- life --- */
 
-static void blk_activate(struct virtio *virtio, const struct virtio_activation *activation)
-{
-    (void)activation;
-    blk_of(virtio)->stalled = false;
-}
-
-static void blk_deactivate(struct virtio *virtio)
+static bool blk_deactivate(struct virtio *virtio)
 {
     struct virtio_blk *blk = blk_of(virtio);
-    block_wait_idle(blk->disk);
-    blk->epoch++;
+    blk->stalled = false;
+    return blk->in_flight == 0;
 }
 
 static const struct virtio_ops blk_ops = {
@@ -272,7 +265,6 @@ static const struct virtio_ops blk_ops = {
     .queue_count = 1,
     .queue_size = QUEUE_SIZE,
     .config_size = CONFIG_BYTES,
-    .activate = blk_activate,
     .deactivate = blk_deactivate,
     .notify = blk_notify,
 };

@@ -13,6 +13,7 @@
 struct probe {
     struct virtio_pci pci;
     unsigned activations, deactivations, notifications;
+    bool slow;     /* deactivate() leaves something under way */
     unsigned busy; /* so many more times notify() says that there is more */
     uint64_t features;
     struct virtq_chain chain;
@@ -31,9 +32,10 @@ static void probe_activate(struct virtio *virtio, const struct virtio_activation
     assert_ptr_equal(activation->queues, virtio->queues);
 }
 
-static void probe_deactivate(struct virtio *virtio)
+static bool probe_deactivate(struct virtio *virtio)
 {
     probe_of(virtio)->deactivations++;
+    return !probe_of(virtio)->slow;
 }
 
 static bool probe_notify(struct virtio *virtio, struct virtqueue *queue)
@@ -240,6 +242,43 @@ static void negotiation_ends_in_activation(void **state)
     guest_start(g, 0);
     assert_int_equal(probe(g)->activations, 2);
     assert_int_equal(probe(g)->features, VIRTIO_F_VERSION_1);
+}
+
+/* 2.4.2: the reset is over when the driver reads status 0, and not before. */
+static void a_reset_may_take_time(void **state)
+{
+    struct guest *g = *state;
+    guest_start(g, FEATURE_A);
+    probe(g)->slow = true;
+    uint8_t before = status(g);
+    guest_set_reg(g, REG_STATUS, 0, 1);
+    assert_int_equal(status(g), before);
+
+    /* The device is as good as gone: no requests, no interrupts, no new set-up. */
+    ring_desc(&g->rings[1], 0, GUEST_DATA, 4, 0, 0);
+    ring_offer(&g->rings[1], 0);
+    guest_notify(g, 1);
+    guest_pump(g);
+    assert_int_equal(probe(g)->notifications, 0);
+    virtio_config_changed(&probe(g)->pci.virtio);
+    assert_int_equal(guest_isr(g), 0);
+    guest_set_reg(g, REG_STATUS, 0, 1);
+    guest_set_reg(g, REG_STATUS, VIRTIO_STATUS_FAILED, 1);
+    guest_set_reg(g, REG_QUEUE_SELECT, 1, 2);
+    assert_int_equal(guest_reg(g, REG_QUEUE_SELECT, 2), 1);
+    assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 1);
+    assert_int_equal(status(g), before);
+    assert_int_equal(probe(g)->deactivations, 1);
+
+    virtio_deactivated(&probe(g)->pci.virtio);
+    assert_int_equal(status(g), 0);
+    assert_int_equal(guest_reg(g, REG_QUEUE_SELECT, 2), 0);
+    assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
+    guest_start(g, 0);
+    assert_int_equal(probe(g)->activations, 2);
+    guest_notify(g, 1);
+    guest_pump(g);
+    assert_int_equal(probe(g)->notifications, 1);
 }
 
 static void impossible_features_are_refused(void **state)
@@ -569,6 +608,7 @@ int main(void)
         TEST(registers_have_their_width),
         TEST(configuration_is_read_at_any_width),
         TEST(negotiation_ends_in_activation),
+        TEST(a_reset_may_take_time),
         TEST(impossible_features_are_refused),
         TEST(driver_ok_needs_features_ok),
         TEST(bad_queues_need_a_reset),

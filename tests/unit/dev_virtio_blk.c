@@ -373,7 +373,7 @@ static void a_reset_forgets_what_is_in_flight(void **state)
         guest_notify(&f->g, 0);
         guest_pump(&f->g);
         uint16_t before = ring_used_index(&f->g.rings[0]);
-        guest_set_reg(&f->g, REG_STATUS, 0, 1);
+        guest_reset(&f->g);
         /* From here on the memory is the guest's. */
         memset(ram(f, BUFFER), 0xcc, 16 * 512);
         memset(ram(f, STATUS), UNTOUCHED, 16);
@@ -388,6 +388,37 @@ static void a_reset_forgets_what_is_in_flight(void **state)
     }
     guest_start(&f->g, 0);
     assert_int_equal(request(f, IN, 1, 512), OK);
+}
+
+/* Not for the disk: a slow one would hold up the vCPU, and whoever wants the device's lock. */
+static void a_reset_waits_for_nobody(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_FLUSH);
+    for (unsigned i = 0; i < 16; i++)
+        offer(f, i, IN, i, BUFFER + 512 * i, 512);
+    guest_notify(&f->g, 0);
+    guest_set_reg(&f->g, REG_STATUS, 0, 1); /* no time passes, so nothing completes */
+    assert_int_not_equal(guest_reg(&f->g, REG_STATUS, 1), 0);
+    vclock_advance(f->g.env.clock, 1000000);
+    vclock_run_timers(f->g.env.clock);
+    assert_int_equal(guest_reg(&f->g, REG_STATUS, 1), 0);
+    assert_int_equal(ring_used_index(&f->g.rings[0]), 0);
+
+    /* A pause ends one that is under way. */
+    guest_start(&f->g, F_FLUSH);
+    offer(f, 0, IN, 0, BUFFER, 512);
+    guest_notify(&f->g, 0);
+    guest_set_reg(&f->g, REG_STATUS, 0, 1);
+    f->g.device->ops->quiesce(f->g.device);
+    assert_int_equal(guest_reg(&f->g, REG_STATUS, 1), 0);
+    f->g.device->ops->unquiesce(f->g.device);
+
+    /* So does the end of the device; teardown does that. */
+    guest_start(&f->g, F_FLUSH);
+    offer(f, 0, IN, 0, BUFFER, 512);
+    guest_notify(&f->g, 0);
+    guest_set_reg(&f->g, REG_STATUS, 0, 1);
 }
 
 static void a_pause_completes_what_is_in_flight(void **state)
@@ -467,6 +498,7 @@ int main(void)
         DETERMINISTIC(sectors_are_read_and_written),
         DETERMINISTIC(many_requests_are_in_flight),
         DETERMINISTIC(a_reset_forgets_what_is_in_flight),
+        DETERMINISTIC(a_reset_waits_for_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
