@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Where device data comes from and goes to: characters and entropy. Disks are block/block.h.
+ * Where device data comes from and goes to: characters, entropy, the power button. Disks are
+ * block/block.h.
  * Backends belong to the machine and outlive its devices.
  */
 #ifndef TRAPEZE_BUS_BACKEND_H
@@ -30,6 +31,14 @@ struct char_backend {
 /* A source of random bytes: the host's, or seeded in deterministic mode. Any thread. */
 struct entropy {
     void (*fill)(struct entropy *entropy, void *data, size_t size);
+};
+
+/* The machine's power button, which some device makes heard in the guest. */
+struct power_button {
+    /* Outside → device; set by the device when it is realized. Event-loop thread, no vCPU
+     * running. False: nothing in the guest listens. */
+    bool (*press)(void *device);
+    void *device;
 };
 
 #endif

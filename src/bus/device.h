@@ -75,6 +75,7 @@ struct device_params {
     uint32_t phandle;            /* of this device's own node, if others refer to it */
     struct char_backend *chr;
     struct block *disk;
+    struct power_button *button;
     const char *serial;          /* disks */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
     unsigned inputs;             /* interrupt controllers: number of sources */

@@ -32,7 +32,7 @@
 #include "bus/virtqueue.h"
 
 #define VIRTIO_QUEUE_MAX  4
-#define VIRTIO_CONFIG_MAX 64
+#define VIRTIO_CONFIG_MAX 136
 
 enum {
     VIRTIO_STATUS_ACKNOWLEDGE = 1,
@@ -73,6 +73,9 @@ struct virtio_ops {
      * (whoever has work without end lets others have a turn). May release the lock and take
      * it again, and must then expect a reset in between. */
     bool (*notify)(struct virtio *virtio, struct virtqueue *queue);
+    /* The driver writes a byte of the configuration space, offset below config_size. NULL: it
+     * has no field that a driver may write. */
+    void (*config_write)(struct virtio *virtio, unsigned offset, uint8_t value);
 };
 
 struct virtio {

@@ -257,8 +257,17 @@ static uint32_t device_region_read(struct virtio_pci *pci, uint64_t offset, unsi
     return value;
 }
 
-/* A page of the BAR and the capability that points to it. No device has writable
- * configuration fields yet. */
+static void device_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
+                                unsigned size)
+{
+    const struct virtio_ops *ops = pci->virtio.ops;
+    for (unsigned i = 0; ops->config_write != NULL && i < size; i++) {
+        if (offset + i < ops->config_size)
+            ops->config_write(&pci->virtio, (unsigned)offset + i, (uint8_t)(value >> (8 * i)));
+    }
+}
+
+/* A page of the BAR and the capability that points to it. */
 static const struct region {
     uint32_t offset;
     uint8_t capability;
@@ -267,7 +276,7 @@ static const struct region {
 } regions[] = {
     {0x0000, CAP_COMMON, common_region_read, common_region_write},
     {0x1000, CAP_ISR, isr_region_read, NULL},
-    {0x2000, CAP_DEVICE, device_region_read, NULL},
+    {0x2000, CAP_DEVICE, device_region_read, device_region_write},
     {0x3000, CAP_NOTIFY, NULL, NULL}, /* written without the lock: see bar_write() */
 };
 enum { REGION_SHIFT = 12, REGION_SIZE = 0x1000, NOTIFY_REGION = 3 };

@@ -61,7 +61,8 @@ const struct cli_command cli_command_control = {
     .description =
         "Every running machine has a control socket ('trapeze run --control PATH' chooses where). "
         "Without operands the sockets of your machines are listed.\n\n"
-        "Verbs: status; pause and resume; powerdown (asks the guest to switch itself off); reset; "
+        "Verbs: status; pause and resume; powerdown (presses the power button: most "
+        "systems switch themselves off, bare programs do not hear it); reset; "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",
     .examples = examples,

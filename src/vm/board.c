@@ -116,6 +116,7 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
 bool vm_board_new(struct vm *vm, struct error **err)
 {
     const struct device_params rng = {.id = "rng0"};
+    const struct device_params button = {.id = "button0", .button = &vm->button};
     const struct device_params console = {.id = "console0", .chr = vm->env.virtio_console};
     if (!add_parts(vm, err) || add_device(vm, &device_virtio_rng, &rng, err) == NULL)
         return false;
@@ -124,7 +125,7 @@ bool vm_board_new(struct vm *vm, struct error **err)
     for (size_t i = 0; i < vm->config.disk_count; i++)
         if (!add_disk(vm, i, err))
             return false;
-    return true;
+    return add_device(vm, &device_virtio_input, &button, err) != NULL;
 }
 
 void vm_board_free(struct vm *vm)

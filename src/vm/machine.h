@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "bus/backend.h"
 #include "bus/device.h"
 #include "config/machine.h"
 #include "isa/vcpu.h"
@@ -88,6 +89,7 @@ struct vm {
     struct boot boot;
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
+    struct power_button button;  /* press is NULL: no device makes it heard */
     struct input_gate *gates[2]; /* deterministic mode: console, virtio console; or NULL */
 
     pthread_mutex_t lock;

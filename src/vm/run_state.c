@@ -202,8 +202,15 @@ bool vm_reset(struct vm *vm, struct error **err)
 
 bool vm_powerdown(struct vm *vm, struct error **err)
 {
-    (void)vm;
-    error_set(err, ERROR_USAGE, "this machine has no power button that the guest would hear");
+    if (vm->state != VM_RUNNING)
+        return refuse(vm, "asked to power down", err);
+    vm_hold(vm);
+    bool heard = vm->button.press != NULL && vm->button.press(vm->button.device);
+    vm_release(vm);
+    if (heard)
+        return true;
+    error_set(err, ERROR_USAGE, "nothing in the guest listens to its power button: it has not "
+                                "booted that far, or has no driver (virtio_input)");
     error_hint(err, "Switch it off from inside, or end it with 'quit'.");
     return false;
 }

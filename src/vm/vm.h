@@ -60,7 +60,9 @@ bool vm_start(struct vm *vm, struct error **err);
 bool vm_pause(struct vm *vm, struct error **err);
 bool vm_resume(struct vm *vm, struct error **err);
 bool vm_reset(struct vm *vm, struct error **err);
-bool vm_powerdown(struct vm *vm, struct error **err); /* asks the guest politely, if a way exists */
+/* Presses the power button. Fails if nothing in the guest listens; what a guest that does makes
+ * of it is its own affair, and takes it a while. */
+bool vm_powerdown(struct vm *vm, struct error **err);
 void vm_quit(struct vm *vm);
 
 /* Serves GDB's remote protocol at a listening stream socket, which is taken over. Once, after

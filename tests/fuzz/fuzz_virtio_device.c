@@ -19,7 +19,7 @@
 
 #define DISK_SECTORS 64u
 
-enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, KIND_COUNT };
+enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, KIND_COUNT };
 
 enum record {
     START,    /* negotiates and sets up every queue; c: features */
@@ -33,7 +33,7 @@ enum record {
     OFFER,      /* a: queue, b: head */
     NOTIFY,
     RUN,     /* the event loop, or virtual time goes on */
-    BACKEND, /* input, new terminal size */
+    BACKEND, /* input, new terminal size, the power button */
     PAUSE,
     MACHINE_RESET,
     SAVE_RESTORE,
@@ -46,6 +46,7 @@ struct target {
     struct block *disk;
     int disk_fd;
     struct char_backend chr;
+    struct power_button button;
 };
 
 static void swallow(struct char_backend *backend, const uint8_t *data, size_t size)
@@ -83,7 +84,8 @@ static void make_disk(struct target *t, struct device_params *params)
 static void target_make(struct target *t, uint8_t choice)
 {
     static const struct device_ops *const devices[KIND_COUNT] = {
-        &device_virtio_blk, &device_virtio_blk, &device_virtio_console, &device_virtio_rng};
+        &device_virtio_blk, &device_virtio_blk, &device_virtio_console, &device_virtio_rng,
+        &device_virtio_input};
     memset(t, 0, sizeof(*t));
     t->kind = choice % KIND_COUNT;
     t->disk_fd = -1;
@@ -91,7 +93,8 @@ static void target_make(struct target *t, uint8_t choice)
     t->chr.resume_input = resume_input;
     bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
-    struct device_params params = {.id = "fuzz", .chr = &t->chr, .pci_slot = 3};
+    struct device_params params = {
+        .id = "fuzz", .chr = &t->chr, .button = &t->button, .pci_slot = 3};
     if (disk)
         make_disk(t, &params);
     guest_plug(&t->g, devices[t->kind], &params);
@@ -134,6 +137,8 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
 {
     uint8_t text[256];
     memset(text, a, sizeof(text));
+    if (t->kind == INPUT)
+        (void)t->button.press(t->button.device);
     if (t->kind != CONSOLE)
         return;
     if ((a & 1) != 0)

@@ -221,6 +221,10 @@ def test_control_verbs():
         while verb(machine.control, "status")["instructions"] == paused["instructions"]:
             pass
         assert "ready" in verb(machine.control, "console")
+        refuses(HOST, "power button", "'quit'", arguments=["control", machine.control, "powerdown"])
+        verb(machine.control, "pause")
+        refuses(HOST, "paused", arguments=["control", machine.control, "powerdown"])
+        verb(machine.control, "resume")
         refuses(HOST, "'stauts'", "status", arguments=["control", machine.control, "stauts"])
         verb(machine.control, "quit")
         assert "ended" in machine.finish(INTERRUPTED)

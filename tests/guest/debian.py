@@ -59,6 +59,16 @@ def test_a_reboot_and_a_private_disk():
         debian.poweroff()
 
 
+def test_the_power_button():
+    with Debian(TRAPEZE, "--image", "debian") as debian:
+        debian.login()
+        # logind opens the button some time after udev has found it.
+        debian.run("until fuser -s /dev/input/event0; do sleep 1; done")
+        debian.verb("powerdown")
+        debian.expect(rb"systemd-shutdown\[1\]: All filesystems unmounted")
+        debian.finish()
+
+
 def test_make_run_without_a_terminal():
     done = subprocess.run([os.path.join(SOURCE, "scripts", "run-unattended.py"), TRAPEZE,
                            "--image", "debian"], stdin=subprocess.DEVNULL, capture_output=True,
