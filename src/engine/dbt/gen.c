@@ -14,7 +14,7 @@
 
 void gen_load_x(struct gen *gen, int reg, unsigned from)
 {
-    int host = dbt_host_of[from];
+    int host = gen->host_of[from];
     if (from == 0)
         x86_rr(gen->code, X86_XOR, reg, reg);
     else if (host == X86_NONE)
@@ -25,16 +25,16 @@ void gen_load_x(struct gen *gen, int reg, unsigned from)
 
 int gen_source(struct gen *gen, unsigned reg, int scratch)
 {
-    int host = dbt_host_of[reg];
+    int host = gen->host_of[reg];
     if (host != X86_NONE)
         return host;
     gen_load_x(gen, scratch, reg);
     return scratch;
 }
 
-int gen_target(unsigned rd, int scratch)
+int gen_target(const struct gen *gen, unsigned rd, int scratch)
 {
-    int host = dbt_host_of[rd];
+    int host = gen->host_of[rd];
     return host == X86_NONE ? scratch : host;
 }
 
@@ -42,7 +42,7 @@ void gen_commit(struct gen *gen, unsigned rd, int reg)
 {
     if (rd == RV_RD_NONE)
         return;
-    int host = dbt_host_of[rd];
+    int host = gen->host_of[rd];
     if (host == X86_NONE)
         x86_rm(gen->code, X86_MOV_STORE | X86_W, reg, dbt_x(rd));
     else if (host != reg)
@@ -51,7 +51,7 @@ void gen_commit(struct gen *gen, unsigned rd, int reg)
 
 void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand)
 {
-    int host = dbt_host_of[operand]; /* x[0] is 0 in memory too */
+    int host = gen->host_of[operand]; /* x[0] is 0 in memory too */
     if (host == X86_NONE)
         x86_rm(gen->code, op, reg, dbt_x(operand));
     else
@@ -313,6 +313,7 @@ struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint6
         gen.from = from;
         gen.block = block;
         gen.pc = pc;
+        gen.host_of = dbt_host_of;
         gen.mode = mode;
         gen.fetch_bank = mode / RV_BANKS;
         gen.data_bank = mode % RV_BANKS;

@@ -82,7 +82,7 @@ static void set_link_register(struct gen *gen, const struct rv_insn *insn)
     if (insn->rd == RV_RD_NONE)
         return;
     uint64_t value = gen_pc(gen, insn) + insn->length;
-    int reg = gen_target(insn->rd, X86_RCX);
+    int reg = gen_target(gen, insn->rd, X86_RCX);
     x86_mov_imm(gen->code, reg, value);
     gen_commit(gen, insn->rd, reg);
 }

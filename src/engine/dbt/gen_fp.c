@@ -169,7 +169,7 @@ static void gen_fmv_to_x(struct gen *gen, const struct rv_insn *insn, uint32_t a
 {
     if (insn->rd == RV_RD_NONE)
         return;
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rm(gen->code, arg & DOUBLE ? X86_MOV_LOAD | X86_W : X86_MOVSXD, reg, f_low(insn->rs1));
     gen_commit(gen, insn->rd, reg);
 }
@@ -206,7 +206,7 @@ static void gen_f_compare(struct gen *gen, const struct rv_insn *insn, uint32_t 
         x86_rr(code, (X86_SET + (kind == COMPARE_LT ? X86_A : X86_AE)) | X86_BYTE_RM, 0, X86_RCX);
     }
     if (insn->rd != RV_RD_NONE) {
-        int reg = gen_target(insn->rd, X86_RCX);
+        int reg = gen_target(gen, insn->rd, X86_RCX);
         x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, reg, X86_RCX);
         gen_commit(gen, insn->rd, reg);
     }

@@ -18,10 +18,10 @@ static uint32_t width_of(uint32_t arg)
 }
 
 /* Where to compute rd = rs1 op rs2, if rs1 is moved there first. */
-static int target_sparing(const struct rv_insn *insn, unsigned spared)
+static int target_sparing(const struct gen *gen, const struct rv_insn *insn, unsigned spared)
 {
-    int reg = gen_target(insn->rd, X86_RAX);
-    return reg != X86_RAX && reg == dbt_host_of[spared] ? X86_RAX : reg;
+    int reg = gen_target(gen, insn->rd, X86_RAX);
+    return reg != X86_RAX && reg == gen->host_of[spared] ? X86_RAX : reg;
 }
 
 static void finish(struct gen *gen, const struct rv_insn *insn, int reg, uint32_t arg)
@@ -33,19 +33,19 @@ static void finish(struct gen *gen, const struct rv_insn *insn, int reg, uint32_
 
 static void copy(struct gen *gen, unsigned rd, unsigned from)
 {
-    int reg = gen_target(rd, X86_RAX);
+    int reg = gen_target(gen, rd, X86_RAX);
     gen_load_x(gen, reg, from);
     gen_commit(gen, rd, reg);
 }
 
 static void constant(struct gen *gen, unsigned rd, uint64_t value)
 {
-    int host = dbt_host_of[rd];
+    int host = gen->host_of[rd];
     if (host == X86_NONE && (int64_t)value == (int32_t)value) {
         x86_mov_mi(gen->code, X86_W, dbt_x(rd), (int32_t)value);
         return;
     }
-    int reg = gen_target(rd, X86_RAX);
+    int reg = gen_target(gen, rd, X86_RAX);
     x86_mov_imm(gen->code, reg, value);
     gen_commit(gen, rd, reg);
 }
@@ -59,7 +59,7 @@ static void gen_rr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
         copy(gen, insn->rd, b); /* c.mv */
         return;
     }
-    int host = dbt_host_of[insn->rd];
+    int host = gen->host_of[insn->rd];
     if ((arg & COMMUTATIVE) && insn->rd == b) {
         b = a;
         a = insn->rs2;
@@ -86,20 +86,20 @@ static void gen_ri(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
             copy(gen, insn->rd, insn->rs1);
             return;
         }
-        int from = dbt_host_of[insn->rs1], to = dbt_host_of[insn->rd];
+        int from = gen->host_of[insn->rs1], to = gen->host_of[insn->rd];
         if (from != X86_NONE && from != to) {
-            int reg = gen_target(insn->rd, X86_RAX);
+            int reg = gen_target(gen, insn->rd, X86_RAX);
             x86_rm(code, X86_LEA, reg, x86_at(from, imm));
             gen_commit(gen, insn->rd, reg);
             return;
         }
     }
-    int host = dbt_host_of[insn->rd];
+    int host = gen->host_of[insn->rd];
     if (host == X86_NONE && insn->rd == insn->rs1 && !(arg & WORD)) {
         x86_mi(code, g1, X86_W, dbt_x(insn->rd), imm);
         return;
     }
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     gen_load_x(gen, reg, insn->rs1);
     if (imm != 0 || g1 == X86_G1_AND)
         x86_ri(code, g1, width_of(arg), reg, imm);
@@ -110,7 +110,7 @@ static void gen_shift_ri(struct gen *gen, const struct rv_insn *insn, uint32_t a
 {
     if (insn->rd == RV_RD_NONE)
         return;
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     gen_load_x(gen, reg, insn->rs1);
     if (insn->imm != 0)
         x86_shift(gen->code, OPCODE(arg), width_of(arg), reg, (unsigned)insn->imm);
@@ -129,12 +129,12 @@ static void gen_shift_rr(struct gen *gen, const struct rv_insn *insn, uint32_t a
     if (gen->dbt->bmi2 && kind >= X86_SHL) {
         int value = gen_source(gen, insn->rs1, X86_RAX);
         int count = gen_source(gen, insn->rs2, X86_RCX);
-        int reg = gen_target(insn->rd, X86_RAX);
+        int reg = gen_target(gen, insn->rd, X86_RAX);
         x86_vrr(code, bmi2[kind] | width_of(arg), reg, count, value);
         finish(gen, insn, reg, arg);
         return;
     }
-    int reg = target_sparing(insn, insn->rs2);
+    int reg = target_sparing(gen, insn, insn->rs2);
     gen_load_x(gen, X86_RCX, insn->rs2);
     gen_load_x(gen, reg, insn->rs1);
     x86_rr(code, X86_SHIFT_CL | width_of(arg), (int)kind, reg);
@@ -145,7 +145,7 @@ static void gen_shift_rr(struct gen *gen, const struct rv_insn *insn, uint32_t a
 static void set_flag(struct gen *gen, const struct rv_insn *insn, uint32_t condition)
 {
     x86_rr(gen->code, (X86_SET + condition) | X86_BYTE_RM, 0, X86_RCX);
-    int reg = gen_target(insn->rd, X86_RCX);
+    int reg = gen_target(gen, insn->rd, X86_RCX);
     x86_rr(gen->code, X86_MOVZX8 | X86_BYTE_RM, reg, X86_RCX);
     gen_commit(gen, insn->rd, reg);
 }
@@ -251,7 +251,7 @@ static void gen_shadd(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
         a = X86_RAX;
     }
     int b = gen_source(gen, insn->rs2, X86_RCX);
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rm(code, X86_LEA, reg, x86_indexed(b, a, OPCODE(arg), 0));
     gen_commit(gen, insn->rd, reg);
 }
@@ -262,7 +262,7 @@ static void gen_slli_uw(struct gen *gen, const struct rv_insn *insn, uint32_t ar
     if (insn->rd == RV_RD_NONE)
         return;
     int a = gen_source(gen, insn->rs1, X86_RAX);
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, X86_MOV_LOAD, reg, a);
     if (insn->imm != 0)
         x86_shift(gen->code, X86_SHL, X86_W, reg, (unsigned)insn->imm);
@@ -298,7 +298,7 @@ static void gen_extend(struct gen *gen, const struct rv_insn *insn, uint32_t op)
     if (insn->rd == RV_RD_NONE)
         return;
     int a = gen_source(gen, insn->rs1, X86_RAX);
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, op, reg, a);
     gen_commit(gen, insn->rd, reg);
 }
@@ -308,7 +308,7 @@ static void gen_rev8(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     (void)arg;
     if (insn->rd == RV_RD_NONE)
         return;
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     gen_load_x(gen, reg, insn->rs1);
     x86_bswap(gen->code, reg);
     gen_commit(gen, insn->rd, reg);
@@ -327,7 +327,7 @@ static void gen_count(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     if (insn->rd == RV_RD_NONE)
         return;
     int a = gen_source(gen, insn->rs1, X86_RAX);
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, OPCODE(arg) | width_of(arg), reg, a);
     gen_commit(gen, insn->rd, reg);
 }
@@ -358,7 +358,7 @@ static void gen_bexti(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     (void)arg;
     if (insn->rd == RV_RD_NONE)
         return;
-    int reg = gen_target(insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
     gen_load_x(gen, reg, insn->rs1);
     if (insn->imm != 0)
         x86_shift(gen->code, X86_SHR, X86_W, reg, (unsigned)insn->imm);

@@ -17,7 +17,7 @@ static int32_t tlb_offset(const struct gen *gen, enum rv_access access)
 static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
 {
     struct x86_code *code = gen->code;
-    int base = dbt_host_of[insn->rs1];
+    int base = gen->host_of[insn->rs1];
     if (base != X86_NONE && insn->imm != 0) {
         x86_rm(code, X86_LEA, X86_RAX, x86_at(base, (int32_t)insn->imm));
         return;
@@ -73,7 +73,7 @@ static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
     struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE));
-    int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(insn->rd, X86_RAX);
+    int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(gen, insn->rd, X86_RAX);
     x86_rm(code, load_ops[arg], reg, x86_at(X86_RAX, 0));
     cold->emit = cold_load;
     cold->insn = insn;

@@ -243,6 +243,7 @@ struct gen {
     const struct block *from;
     struct dbt_block *block;
     uint64_t pc;
+    const int8_t *host_of; /* the host register that holds x[i] here, or X86_NONE */
     unsigned mode, fetch_bank, data_bank;
     bool ended;       /* the last instruction emitted goes nowhere by itself */
     bool frm_unknown; /* an instruction before this one may have written frm */
@@ -274,7 +275,7 @@ int gen_source(struct gen *gen, unsigned reg, int scratch);
 /* reg = x[from] */
 void gen_load_x(struct gen *gen, int reg, unsigned from);
 /* The register to compute rd in, and what makes it rd's value. */
-int gen_target(unsigned rd, int scratch);
+int gen_target(const struct gen *gen, unsigned rd, int scratch);
 void gen_commit(struct gen *gen, unsigned rd, int reg);
 /* reg op= x[operand] */
 void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
