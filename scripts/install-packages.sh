@@ -19,6 +19,10 @@ ninja-build
 pkgconf|pkg-config
 libfdt-dev
 libjansson-dev
+liburing-dev
+libnbd-dev
+libzstd-dev
+zlib1g-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="
@@ -39,6 +43,9 @@ opensbi
 device-tree-compiler
 gdb-multiarch
 mandoc
+qemu-utils
+nbdkit
+libnbd-bin
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

@@ -1,188 +1,323 @@
 /* SPDX-License-Identifier: MIT
  *
- * Raw disks by a few threads that do preadv, pwritev and fdatasync: enough to keep several
- * requests of a guest in flight, and it works on every kernel and file system.
+ * The queue of block.h. Where a request is, all under one lock that no callback is called
+ * with:
  *
- * A request is in one of three places: `waiting` (for a thread), being carried out (counted
- * by `busy`), or `finished` (for the event loop). All under one lock that no callback is
- * called with. `posted` says that reap() is under way to the loop, so that a burst of
- * completions costs one message.
+ *     throttled ─► [tracked, blocked] ─► ready (for a thread) or the ring ─► finished | held
+ *
+ * `occupants` lists the requests that occupy a stretch of the disk, in order of arrival, if
+ * the format needs that (granule > 1). A request is blocked while an earlier one overlaps it
+ * and either of them is exclusive, or the earlier is itself blocked: nobody starves. Reads,
+ * and writes whose place is known, are not exclusive. Only exclusive requests change where
+ * data lies, so a place found for a request stays true until it completes.
+ *
+ * `posted` says that reap() is under way to the loop, so that a burst of completions costs
+ * one message.
  */
 #include "block/block.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/vclock.h"
+#include "block/bitmap_internal.h"
+#include "block/queue_internal.h"
 
-#define THREAD_COUNT 4
+#define THREADS_MAX 32
 /* Deterministic mode: what an I/O takes in virtual time. About a fast SSD. */
 #define VIRTUAL_LATENCY_NS INT64_C(100000)
 
-struct queue {
-    struct block_request *first;
-    struct block_request **last_link;
-};
-
 struct block {
-    int fd;
-    bool read_only;
-    uint64_t size;
+    struct block_image *image;
+    struct block_options options;
     struct block_env env;
+    uint32_t granule; /* 1: requests need not be kept apart */
 
     pthread_mutex_t lock;
-    pthread_cond_t work; /* something is waiting, or stop */
-    pthread_cond_t idle; /* nothing is waiting or busy */
-    struct queue waiting, finished;
-    unsigned busy;
-    bool posted, stop;
-    pthread_t threads[THREAD_COUNT];
-    unsigned thread_count;
+    pthread_cond_t work; /* something is ready, or quit */
+    pthread_cond_t idle; /* no request is before `finished` but those throttled */
+    struct block_fifo throttled, ready, finished, held;
+    struct block_request *first_occupant, *last_occupant;
+    unsigned busy;    /* ready, in a thread or in the ring */
+    unsigned blocked; /* of the occupants */
+    unsigned in_ring;
+    unsigned plugs, draining;
+    unsigned waiting_threads;
+    bool posted, quit;
+    bool stop_due, stopped; /* the machine has to learn that something is held; it was told */
+    enum block_kind stop_kind;
+    int stop_error;
+    pthread_t threads[THREADS_MAX];
+    unsigned thread_count, thread_limit;
+    struct limiter limiter;
+    struct block_bitmaps bitmaps; /* with a lock of its own */
 
-    struct vtimer *timer; /* deterministic mode; `finished` is sorted by deadline */
+    struct block_ring *ring; /* NULL: none */
+    struct loop_watch *ring_watch;
+    struct vtimer *timer; /* of `throttled`; deterministic mode: of `finished` */
 };
 
-static void queue_init(struct queue *queue)
+static uint64_t request_length(const struct block_request *request)
 {
-    queue->first = NULL;
-    queue->last_link = &queue->first;
+    uint64_t bytes = request->length;
+    if (request->kind == BLOCK_READ || request->kind == BLOCK_WRITE) {
+        bytes = 0;
+        for (unsigned i = 0; i < request->iov_count; i++)
+            bytes += request->iov[i].iov_len;
+    }
+    return request->kind == BLOCK_FLUSH ? 0 : bytes;
 }
 
-static void queue_add(struct queue *queue, struct block_request *request)
+static bool request_is_valid(const struct block *block, const struct block_request *request)
 {
-    request->next = NULL;
-    *queue->last_link = request;
-    queue->last_link = &request->next;
+    return request->kind == BLOCK_FLUSH ||
+           (range_within(request->offset, request->length, block->image->size) &&
+            (request->kind == BLOCK_READ || !block->image->read_only));
 }
 
-static struct block_request *queue_take(struct queue *queue)
+/* --- carrying out, with blocking calls and without the lock --- */
+
+static int carry_out(struct block *block, const struct block_request *request)
 {
-    struct block_request *request = queue->first;
-    if (request != NULL) {
-        queue->first = request->next;
-        if (queue->first == NULL)
-            queue->last_link = &queue->first;
+    struct block_image *image = block->image;
+    const struct block_format *format = image->format;
+    struct block_span span = {request->iov, request->iov_count, 0, request->length};
+    switch (request->kind) {
+    case BLOCK_READ:
+        return format->read(image, request->offset, span);
+    case BLOCK_WRITE:
+        return format->write(image, request->offset, span);
+    case BLOCK_FLUSH:
+        return image->read_only ? 0 : format->flush(image);
+    case BLOCK_DISCARD:
+        return block->options.ignore_discards
+                   ? 0
+                   : format->discard(image, request->offset, request->length);
+    case BLOCK_WRITE_ZEROES:
+        return format->zero(image, request->offset, request->length,
+                            request->unmap && !block->options.ignore_discards ? BLOCK_ZERO_UNMAP
+                                                                              : 0);
     }
-    return request;
+    return EINVAL;
 }
 
-/* --- the file --- */
+/* --- overlapping requests --- */
 
-static bool find_size(int fd, uint64_t *size, struct error **err)
+static bool overlap(const struct block_request *one, const struct block_request *other)
 {
-    struct stat status;
-    if (fstat(fd, &status) != 0)
-        return error_set_errno(err, errno, "cannot examine the disk");
-    if (S_ISBLK(status.st_mode)) {
-        if (ioctl(fd, BLKGETSIZE64, size) != 0)
-            return error_set_errno(err, errno, "cannot find the size of the block device");
-    } else if (S_ISREG(status.st_mode)) {
-        *size = (uint64_t)status.st_size;
-    } else {
-        error_set(err, ERROR_USAGE, "this is neither a file nor a block device");
-        error_hint(err, "Name a raw disk image or a block device");
-        return false;
-    }
-    if (*size == 0 || *size % BLOCK_SECTOR != 0) {
-        error_set(err, ERROR_USAGE,
-                  "its size of %llu bytes is not a positive multiple of %u bytes: it is no raw "
-                  "disk image, or a truncated one",
-                  (unsigned long long)*size, BLOCK_SECTOR);
-        error_hint(err, "Check where it came from, or extend it with 'truncate --size=%%%u FILE'",
-                   BLOCK_SECTOR);
-        return false;
-    }
-    return true;
+    return one->begin < other->end && other->begin < one->end;
 }
 
-static bool check_mode(int fd, bool read_only, struct error **err)
+static bool has_to_wait(const struct block_request *request)
 {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0)
-        return error_set_errno(err, errno, "cannot examine the disk");
-    int mode = flags & O_ACCMODE;
-    if (mode == O_WRONLY || (mode == O_RDONLY && !read_only)) {
-        error_set(err, ERROR_USAGE, "it is open for %s only",
-                  mode == O_WRONLY ? "writing" : "reading");
-        error_hint(err, "Attach it read-only, or get the right to read and write it");
-        return false;
-    }
-    return true;
-}
-
-/* A lock of the open file description: it goes with the last descriptor, not, as POSIX
- * locks do, when anybody in this process closes the same file. */
-static bool lock_file(int fd, bool read_only, struct error **err)
-{
-    struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-        return true;
-    if (errno == EAGAIN || errno == EACCES) {
-        error_set(err, ERROR_HOST, "another process, probably a running VM, %s",
-                  read_only ? "is writing to it" : "is using it");
-        error_hint(err, "Stop that VM, or use a copy%s",
-                   read_only ? "" : "; several VMs may share a disk if all attach it read-only");
-        return false;
-    }
-    error_set_errno(err, errno, "cannot lock the disk");
-    error_hint(err, "Put it on a file system that supports locks");
+    for (const struct block_request *r = request->earlier; r != NULL; r = r->earlier)
+        if ((r->blocked || r->exclusive || request->exclusive) && overlap(r, request))
+            return true;
     return false;
 }
 
-/* Reads or writes everything. Returns an errno value. */
-static int transfer(struct block *block, struct block_request *request)
+static void track(struct block *block, struct block_request *request)
 {
-    struct iovec *iov = request->iov;
-    unsigned count = request->iov_count;
-    off_t offset = (off_t)request->offset;
-    while (count > 0) {
-        ssize_t done = request->kind == BLOCK_READ ? preadv(block->fd, iov, (int)count, offset)
-                                                   : pwritev(block->fd, iov, (int)count, offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return errno;
-        offset += done;
-        size_t left = (size_t)done;
-        while (count > 0 && left >= iov->iov_len) {
-            left -= iov->iov_len;
-            iov++;
-            count--;
-        }
-        if (count == 0)
-            break;
-        if (done == 0)
-            return EIO; /* somebody truncated the file */
-        iov->iov_base = (uint8_t *)iov->iov_base + left;
-        iov->iov_len -= left;
-    }
-    return 0;
+    request->tracked = true;
+    request->begin = align_down(request->offset, block->granule);
+    request->end = align_up(request->offset + request->length, block->granule);
+    request->later = NULL;
+    request->earlier = block->last_occupant;
+    if (request->earlier != NULL)
+        request->earlier->later = request;
+    else
+        block->first_occupant = request;
+    block->last_occupant = request;
 }
 
-static int carry_out(struct block *block, struct block_request *request)
+static void untrack(struct block *block, struct block_request *request)
 {
-    if (request->kind != BLOCK_FLUSH)
-        return transfer(block, request);
-    int result;
-    do
-        result = fdatasync(block->fd);
-    while (result != 0 && errno == EINTR);
-    return result == 0 ? 0 : errno;
+    *(request->earlier != NULL ? &request->earlier->later : &block->first_occupant) =
+        request->later;
+    *(request->later != NULL ? &request->later->earlier : &block->last_occupant) = request->earlier;
+    request->tracked = false;
+}
+
+/* --- starting; all with the lock --- */
+
+static void *io_thread(void *opaque);
+
+static bool add_thread(struct block *block, int *number)
+{
+    *number = pthread_create(&block->threads[block->thread_count], NULL, io_thread, block);
+    if (*number == 0)
+        block->thread_count++;
+    return *number == 0;
+}
+
+static void to_threads(struct block *block, struct block_request *request)
+{
+    int number;
+    fifo_add(&block->ready, request);
+    if (block->waiting_threads == 0 && block->thread_count < block->thread_limit)
+        (void)add_thread(block, &number); /* those that are there do it, later */
+    pthread_cond_signal(&block->work);
+}
+
+static bool is_aligned(const struct block *block, const struct block_request *request)
+{
+    uint32_t align = block->image->file->align;
+    struct block_span span = {request->iov, request->iov_count, 0, request->length};
+    return align <= 1 || (((request->offset | request->length) & (align - 1)) == 0 &&
+                          block_span_aligned(span, align));
+}
+
+/* Where it lies, if that is known at once; that settles a write's exclusiveness. */
+static bool find_place(struct block *block, const struct block_request *request, uint64_t *host)
+{
+    bool write = request->kind == BLOCK_WRITE;
+    return (write || request->kind == BLOCK_READ) && request->length > 0 &&
+           is_aligned(block, request) &&
+           block->image->format->direct(block->image, write, request->offset, request->length,
+                                        host);
+}
+
+static bool to_ring(struct block *block, struct block_request *request, uint64_t host)
+{
+    int fd = block->image->file->fd;
+    if (block->ring == NULL || fd < 0 || !block_ring_add(block->ring, request, fd, host))
+        return false;
+    block->in_ring++;
+    if (block->plugs == 0)
+        block_ring_submit(block->ring);
+    return true;
+}
+
+/* An occupant that nobody is in the way of yet, or a request that occupies nothing. */
+static void start(struct block *block, struct block_request *request)
+{
+    uint64_t host = 0;
+    bool placed = find_place(block, request, &host);
+    if (request->tracked && request->kind != BLOCK_READ) {
+        request->exclusive = !placed;
+        request->blocked = has_to_wait(request);
+        if (request->blocked) {
+            block->blocked++;
+            return;
+        }
+    }
+    block->busy++;
+    if (placed && to_ring(block, request, host))
+        return;
+    to_threads(block, request);
+}
+
+static void admit(struct block *block, struct block_request *request)
+{
+    request->tracked = request->blocked = request->exclusive = false;
+    if (block->granule > 1 && request->kind != BLOCK_FLUSH) {
+        track(block, request);
+        request->blocked = has_to_wait(request);
+        if (request->blocked) {
+            block->blocked++;
+            return;
+        }
+    }
+    start(block, request);
+}
+
+static void unblock(struct block *block)
+{
+    struct block_request *next;
+    for (struct block_request *r = block->first_occupant; r != NULL && block->blocked > 0;
+         r = next) {
+        next = r->later;
+        if (!r->blocked || has_to_wait(r))
+            continue;
+        r->blocked = false;
+        block->blocked--;
+        start(block, r);
+    }
 }
 
 /* --- completion --- */
+
+static bool stops_machine(const struct block *block, const struct block_request *request)
+{
+    enum block_error_policy policy =
+        request->kind == BLOCK_READ ? block->options.rerror : block->options.werror;
+    return block->env.stopped != NULL && request->result != 0 &&
+           (policy == BLOCK_ERROR_STOP ||
+            (policy == BLOCK_ERROR_ENOSPC && request->result == ENOSPC));
+}
+
+/* True: it is held, and not done. */
+static bool hold(struct block *block, struct block_request *request)
+{
+    if (!stops_machine(block, request))
+        return false;
+    if (!block->stopped && !block->stop_due) {
+        block->stop_due = true;
+        block->stop_kind = request->kind;
+        block->stop_error = request->result;
+    }
+    fifo_add(&block->held, request);
+    return true;
+}
+
+static void note_change(struct block *block, const struct block_request *request)
+{
+    if (request->kind != BLOCK_READ && request->kind != BLOCK_FLUSH)
+        block_bitmaps_mark(&block->bitmaps, request->offset, request->length);
+}
+
+/* Lock held. */
+static void complete(struct block *block, struct block_request *request, int result)
+{
+    request->result = result;
+    block->busy--;
+    note_change(block, request);
+    if (request->tracked) {
+        untrack(block, request);
+        unblock(block);
+    }
+    if (!hold(block, request))
+        fifo_add(&block->finished, request);
+    if (block->busy == 0 && block->blocked == 0)
+        pthread_cond_broadcast(&block->idle);
+}
+
+/* Lock held. Anything but full success is left to a thread's blocking calls to finish or to
+ * find the reason of. */
+static void take_from_ring(struct block *block)
+{
+    struct block_request *request;
+    int64_t result;
+    while (block->ring != NULL && (request = block_ring_reap(block->ring, &result)) != NULL) {
+        block->in_ring--;
+        uint64_t wanted = request->kind == BLOCK_FLUSH ? 0 : request->length;
+        if (result >= 0 && (uint64_t)result == wanted) {
+            complete(block, request, 0);
+        } else {
+            to_threads(block, request); /* its place is known: still not exclusive */
+        }
+    }
+}
+
+static void tell_stopped(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    bool tell = block->stop_due;
+    enum block_kind kind = block->stop_kind;
+    int error = block->stop_error;
+    block->stop_due = false;
+    block->stopped = block->stopped || tell;
+    pthread_mutex_unlock(&block->lock);
+    if (tell)
+        block->env.stopped(block->env.opaque, block, kind, error);
+}
 
 /* Calls done() for what finished until then. */
 static void reap(void *opaque)
@@ -191,127 +326,204 @@ static void reap(void *opaque)
     pthread_mutex_lock(&block->lock);
     block->posted = false;
     struct block_request *request = block->finished.first;
-    queue_init(&block->finished);
+    fifo_init(&block->finished);
     pthread_mutex_unlock(&block->lock);
     while (request != NULL) {
         struct block_request *next = request->next; /* done() may free or reuse it */
         request->done(request, request->result);
         request = next;
     }
+    tell_stopped(block);
 }
 
-/* Deterministic mode: completes what is due, or everything. */
-static void reap_until(struct block *block, int64_t now)
-{
-    struct block_request *request;
-    while ((request = block->finished.first) != NULL && request->deadline <= now) {
-        queue_take(&block->finished);
-        request->done(request, request->result);
-    }
-    if (block->finished.first != NULL)
-        vtimer_arm(block->timer, block->finished.first->deadline);
-}
-
-static void timer_fired(void *opaque)
+static void ring_readable(void *opaque, int fd, unsigned events)
 {
     struct block *block = opaque;
-    reap_until(block, vclock_now(block->env.clock));
+    (void)fd, (void)events;
+    pthread_mutex_lock(&block->lock);
+    take_from_ring(block);
+    pthread_mutex_unlock(&block->lock);
+    reap(block);
 }
 
-/* --- threads --- */
+static void post_reap(struct block *block)
+{
+    if (block->posted || (block->finished.first == NULL && !block->stop_due))
+        return;
+    block->posted = true;
+    loop_post(block->env.loop, reap, block);
+}
 
 static void *io_thread(void *opaque)
 {
     struct block *block = opaque;
     pthread_mutex_lock(&block->lock);
     for (;;) {
-        struct block_request *request = queue_take(&block->waiting);
+        struct block_request *request = fifo_take(&block->ready);
         if (request == NULL) {
-            if (block->stop)
+            if (block->quit)
                 break;
+            block->waiting_threads++;
             pthread_cond_wait(&block->work, &block->lock);
+            block->waiting_threads--;
             continue;
         }
-        block->busy++;
         pthread_mutex_unlock(&block->lock);
-        request->result = carry_out(block, request);
+        int result = carry_out(block, request);
         pthread_mutex_lock(&block->lock);
-        block->busy--;
-        queue_add(&block->finished, request);
-        if (!block->posted) {
-            block->posted = true;
-            loop_post(block->env.loop, reap, block);
-        }
-        if (block->busy == 0 && block->waiting.first == NULL)
-            pthread_cond_broadcast(&block->idle);
+        complete(block, request, result);
+        post_reap(block);
     }
     pthread_mutex_unlock(&block->lock);
     return NULL;
 }
 
-void block_threads_stop(struct block *block)
+/* --- deterministic mode --- */
+
+/* Completes what is due, or everything. */
+static void reap_until(struct block *block, int64_t now)
 {
-    pthread_mutex_lock(&block->lock);
-    block->stop = true;
-    pthread_cond_broadcast(&block->work);
-    pthread_mutex_unlock(&block->lock);
-    while (block->thread_count > 0)
-        pthread_join(block->threads[--block->thread_count], NULL);
-    block->stop = false;
+    struct block_request *request;
+    while ((request = block->finished.first) != NULL && request->deadline <= now) {
+        fifo_take(&block->finished);
+        if (hold(block, request))
+            tell_stopped(block);
+        else
+            request->done(request, request->result);
+    }
+    if (block->finished.first != NULL)
+        vtimer_arm(block->timer, block->finished.first->deadline);
 }
 
-bool block_threads_start(struct block *block, struct error **err)
+static void submit_deterministic(struct block *block, struct block_request *request)
 {
-    if (block->env.deterministic)
-        return true;
-    while (block->thread_count < THREAD_COUNT) {
-        int number = pthread_create(&block->threads[block->thread_count], NULL, io_thread, block);
-        if (number != 0) {
-            block_threads_stop(block);
-            return error_set_errno(err, number, "cannot start a thread for disk I/O");
-        }
-        block->thread_count++;
+    int64_t now = vclock_now(block->env.clock), begin = now;
+    if (limiter_active(&block->limiter))
+        begin = limiter_admit(&block->limiter, request->length, now);
+    request->result = carry_out(block, request);
+    note_change(block, request);
+    request->deadline = (begin > now ? begin : now) + VIRTUAL_LATENCY_NS;
+    bool first = block->finished.first == NULL;
+    fifo_add(&block->finished, request);
+    if (first)
+        vtimer_arm(block->timer, request->deadline);
+}
+
+/* --- limits --- */
+
+/* Lock held. */
+static void admit_throttled(struct block *block, int64_t now)
+{
+    while (block->throttled.first != NULL && block->throttled.first->deadline <= now)
+        admit(block, fifo_take(&block->throttled));
+    if (block->throttled.first != NULL)
+        vtimer_arm(block->timer, block->throttled.first->deadline);
+}
+
+static void timer_fired(void *opaque)
+{
+    struct block *block = opaque;
+    int64_t now = vclock_now(block->env.clock);
+    if (block->env.deterministic) {
+        reap_until(block, now);
+        return;
     }
+    pthread_mutex_lock(&block->lock);
+    admit_throttled(block, now);
+    pthread_mutex_unlock(&block->lock);
+}
+
+/* Lock held. True: it has to wait. */
+static bool throttle(struct block *block, struct block_request *request)
+{
+    if (!limiter_active(&block->limiter) || block->draining > 0)
+        return false;
+    int64_t now = vclock_now(block->env.clock);
+    request->deadline = limiter_admit(&block->limiter, request->length, now);
+    if (request->deadline <= now && block->throttled.first == NULL)
+        return false;
+    bool first = block->throttled.first == NULL;
+    fifo_add(&block->throttled, request);
+    if (first)
+        vtimer_arm(block->timer, request->deadline);
     return true;
+}
+
+void block_set_limits(struct block *block, const struct block_limits *limits)
+{
+    if (block->env.clock == NULL)
+        return;
+    pthread_mutex_lock(&block->lock);
+    limiter_set(&block->limiter, limits, vclock_now(block->env.clock));
+    if (!block->env.deterministic) {
+        /* What waits by the old limits does not wait on: at most a queue's worth. */
+        vtimer_disarm(block->timer);
+        admit_throttled(block, INT64_MAX);
+    }
+    pthread_mutex_unlock(&block->lock);
 }
 
 /* --- requests --- */
 
-static bool request_is_valid(const struct block *block, const struct block_request *request)
-{
-    if (request->kind == BLOCK_FLUSH)
-        return true;
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < request->iov_count; i++)
-        bytes += request->iov[i].iov_len;
-    return range_within(request->offset, bytes, block->size) &&
-           (request->kind == BLOCK_READ || !block->read_only);
-}
-
 void block_submit(struct block *block, struct block_request *request)
 {
+    request->length = request_length(request);
     assert(request_is_valid(block, request));
     if (block->env.deterministic) {
-        request->result = carry_out(block, request);
-        request->deadline = vclock_now(block->env.clock) + VIRTUAL_LATENCY_NS;
-        bool first = block->finished.first == NULL;
-        queue_add(&block->finished, request);
-        if (first)
-            vtimer_arm(block->timer, request->deadline);
+        submit_deterministic(block, request);
         return;
     }
     pthread_mutex_lock(&block->lock);
     assert(block->thread_count > 0);
-    queue_add(&block->waiting, request);
-    pthread_cond_signal(&block->work);
+    if (!throttle(block, request))
+        admit(block, request);
     pthread_mutex_unlock(&block->lock);
+}
+
+void block_plug(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    block->plugs++;
+    pthread_mutex_unlock(&block->lock);
+}
+
+void block_unplug(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    if (--block->plugs == 0 && block->ring != NULL)
+        block_ring_submit(block->ring);
+    pthread_mutex_unlock(&block->lock);
+}
+
+/* Lock held; releases it meanwhile. The loop may reap the ring at the same time: hence the
+ * bound on the wait. */
+static void wait_for_ring(struct block *block)
+{
+    struct pollfd ready = {.fd = block_ring_fd(block->ring), .events = POLLIN};
+    pthread_mutex_unlock(&block->lock);
+    (void)poll(&ready, 1, 10);
+    pthread_mutex_lock(&block->lock);
+    take_from_ring(block);
 }
 
 void block_wait_idle(struct block *block)
 {
+    if (block->env.deterministic)
+        return;
     pthread_mutex_lock(&block->lock);
-    while (block->busy > 0 || block->waiting.first != NULL)
-        pthread_cond_wait(&block->idle, &block->lock);
+    block->draining++;
+    vtimer_disarm(block->timer);
+    admit_throttled(block, INT64_MAX);
+    while (block->busy > 0 || block->blocked > 0) {
+        if (block->in_ring > 0) {
+            block_ring_submit(block->ring); /* somebody may have it plugged */
+            wait_for_ring(block);
+        } else {
+            pthread_cond_wait(&block->idle, &block->lock);
+        }
+    }
+    block->draining--;
+    post_reap(block);
     pthread_mutex_unlock(&block->lock);
 }
 
@@ -327,38 +539,164 @@ void block_drain(struct block *block)
         reap(block);
         /* done() may have submitted more. */
         pthread_mutex_lock(&block->lock);
-        bool empty =
-            block->busy == 0 && block->waiting.first == NULL && block->finished.first == NULL;
+        bool empty = block->busy == 0 && block->blocked == 0 && block->throttled.first == NULL &&
+                     block->finished.first == NULL;
         pthread_mutex_unlock(&block->lock);
         if (empty)
             return;
     }
 }
 
+/* --- what is held --- */
+
+static struct block_request *take_all(struct block *block, struct block_fifo *fifo)
+{
+    pthread_mutex_lock(&block->lock);
+    struct block_request *first = fifo->first;
+    fifo_init(fifo);
+    pthread_mutex_unlock(&block->lock);
+    return first;
+}
+
+void block_retry(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    block->stopped = block->stop_due = false;
+    pthread_mutex_unlock(&block->lock);
+    struct block_request *request = take_all(block, &block->held), *next;
+    for (; request != NULL; request = next) {
+        next = request->next;
+        block_submit(block, request);
+    }
+}
+
+void block_cancel(struct block *block)
+{
+    struct block_fifo *const lists[] = {&block->held, &block->throttled};
+    pthread_mutex_lock(&block->lock);
+    block->stopped = block->stop_due = false;
+    pthread_mutex_unlock(&block->lock);
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        struct block_request *request = take_all(block, lists[i]), *next;
+        for (; request != NULL; request = next) {
+            next = request->next;
+            request->done(request, ECANCELED);
+        }
+    }
+}
+
+bool block_is_stopped(const struct block *block)
+{
+    return block->held.first != NULL;
+}
+
+/* --- threads and the ring --- */
+
+void block_threads_stop(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    block->quit = true;
+    pthread_cond_broadcast(&block->work);
+    pthread_mutex_unlock(&block->lock);
+    while (block->thread_count > 0)
+        pthread_join(block->threads[--block->thread_count], NULL);
+    block->quit = false;
+    loop_watch_remove(block->ring_watch);
+    block_ring_free(block->ring);
+    block->ring_watch = NULL;
+    block->ring = NULL;
+    for (struct block_image *i = block->image; i != NULL; i = i->backing)
+        if (i->file->ops->threads_stop != NULL)
+            i->file->ops->threads_stop(i->file);
+}
+
+static bool start_ring(struct block *block, struct error **err)
+{
+    if (block->options.threads_only || block->image->file->fd < 0)
+        return true;
+    block->ring = block_ring_new();
+    if (block->ring == NULL)
+        return true;
+    block->ring_watch = loop_watch_add(block->env.loop, block_ring_fd(block->ring), LOOP_READABLE,
+                                       ring_readable, block, err);
+    return block->ring_watch != NULL;
+}
+
+bool block_threads_start(struct block *block, struct error **err)
+{
+    for (struct block_image *i = block->image; i != NULL; i = i->backing)
+        if (i->file->ops->threads_start != NULL && !i->file->ops->threads_start(i->file, err))
+            return false;
+    if (block->env.deterministic)
+        return true;
+    block->thread_limit = block->image->file->parallel;
+    if (block->thread_limit > THREADS_MAX)
+        block->thread_limit = THREADS_MAX;
+    int number = 0;
+    if (block->thread_count == 0 && !add_thread(block, &number)) /* more come when needed */
+        return error_set_errno(err, number, "cannot start a thread for disk I/O");
+    if (block->ring == NULL && !start_ring(block, err)) {
+        block_threads_stop(block);
+        return false;
+    }
+    return true;
+}
+
+bool block_uses_ring(const struct block *block)
+{
+    return block->ring != NULL;
+}
+
 /* --- life --- */
 
-struct block *block_new(int fd, bool read_only, const struct block_env *env, struct error **err)
+static void find_granule(struct block *block)
 {
-    uint64_t size;
-    if (!find_size(fd, &size, err) || !check_mode(fd, read_only, err) ||
-        !lock_file(fd, read_only, err))
-        return NULL;
+    uint32_t align = block->image->file->align;
+    block->granule = block->image->granule > align ? block->image->granule : align;
+}
+
+struct block *block_new(struct block_image *image, const struct block_options *options,
+                        const struct block_env *env, struct error **err)
+{
     struct block *block = alloc_zeroed(1, sizeof(*block));
-    *block = (struct block){.fd = fd, .read_only = read_only, .size = size, .env = *env};
+    block->image = image;
+    block->options = *options;
+    block->env = *env;
+    find_granule(block);
     pthread_mutex_init(&block->lock, NULL);
     pthread_cond_init(&block->work, NULL);
     pthread_cond_init(&block->idle, NULL);
-    queue_init(&block->waiting);
-    queue_init(&block->finished);
-    if (env->deterministic)
+    fifo_init(&block->throttled);
+    fifo_init(&block->ready);
+    fifo_init(&block->finished);
+    fifo_init(&block->held);
+    block_bitmaps_init(&block->bitmaps);
+    if (env->clock != NULL)
         block->timer = vtimer_new(env->clock, timer_fired, block);
+    block_set_limits(block, &options->limits);
     if (!block_threads_start(block, err)) {
-        struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-        (void)fcntl(fd, F_OFD_SETLK, &unlock);
-        block->fd = -1; /* the caller's again */
+        block->image = NULL; /* the caller's again */
         block_free(block);
         return NULL;
     }
+    return block;
+}
+
+struct block *block_new_raw(int fd, bool read_only, const struct block_env *env, struct error **err)
+{
+    static const struct block_options options;
+    static const struct block_image_options raw = {.format = "raw"};
+    struct block_file *file = block_file_new(fd, read_only, BLOCK_CACHE_WRITEBACK, err);
+    if (file == NULL)
+        return NULL;
+    struct block_image *image =
+        block_file_lock(file, err) ? block_image_open(file, "disk", &raw, err) : NULL;
+    struct block *block = image != NULL ? block_new(image, &options, env, err) : NULL;
+    file->borrowed = block == NULL;
+    if (image == NULL)
+        block_file_close(file);
+    else if (block == NULL)
+        block_image_close(image);
     return block;
 }
 
@@ -366,25 +704,61 @@ void block_free(struct block *block)
 {
     if (block == NULL)
         return;
-    block_drain(block);
-    block_threads_stop(block);
+    block_cancel(block);
+    if (block->image != NULL)
+        block_drain(block);
+    block_cancel(block); /* what the drain had to hold */
+    if (block->image != NULL)
+        block_threads_stop(block);
     if (!block->env.deterministic)
         loop_cancel(block->env.loop, reap, block);
     vtimer_free(block->timer);
-    if (block->fd >= 0)
-        close(block->fd);
+    block_bitmaps_destroy(&block->bitmaps);
+    block_image_close(block->image);
     pthread_cond_destroy(&block->work);
     pthread_cond_destroy(&block->idle);
     pthread_mutex_destroy(&block->lock);
     free(block);
 }
 
+struct block_image *block_swap(struct block *block, struct block_image *image)
+{
+    assert(image->size == block->image->size && image->read_only == block->image->read_only);
+    block_drain(block);
+    pthread_mutex_lock(&block->lock);
+    struct block_image *before = block->image;
+    block->image = image;
+    find_granule(block);
+    pthread_mutex_unlock(&block->lock);
+    return before;
+}
+
+struct block_image *block_image(struct block *block)
+{
+    return block->image;
+}
+
 uint64_t block_size(const struct block *block)
 {
-    return block->size;
+    return block->image->size;
 }
 
 bool block_read_only(const struct block *block)
 {
-    return block->read_only;
+    return block->image->read_only;
+}
+
+bool block_can_discard(const struct block *block)
+{
+    return !block->options.ignore_discards && !block->image->read_only;
+}
+
+uint32_t block_cluster_size(const struct block *block)
+{
+    return block->granule > BLOCK_SECTOR ? block->granule : BLOCK_SECTOR;
+}
+
+struct block_bitmaps *block_bitmaps(struct block *block)
+{
+    return &block->bitmaps;
 }

@@ -171,10 +171,11 @@ static bool start_transfer(struct request *request, enum block_kind kind, uint64
     bool read = kind == BLOCK_READ;
     request->is_read = read;
     request->bytes = (uint32_t)(read ? chain->in_size - 1 : chain->out_size - HEADER_BYTES);
-    request->io.iov = read ? virtq_in(chain) : chain->segment;
+    struct iovec *iov = read ? virtq_in(chain) : chain->segment;
     request->io.iov_count = read ? chain->in_count : chain->out_count;
-    bool whole = virtq_slice(&request->io.iov, &request->io.iov_count, read ? 0 : HEADER_BYTES,
-                             request->bytes);
+    bool whole =
+        virtq_slice(&iov, &request->io.iov_count, read ? 0 : HEADER_BYTES, request->bytes);
+    request->io.iov = iov;
     assert(whole && "a slice of what the chain counted");
     (void)whole;
     return start_io(request, kind, sector);

@@ -91,7 +91,8 @@ static bool add_parts(struct vm *vm, struct error **err)
 static bool add_disk(struct vm *vm, size_t index, struct error **err)
 {
     const struct machine_disk *config = &vm->config.disks[index];
-    const struct block_env env = {vm->env.loop, vm->clock, vm->config.deterministic};
+    const struct block_env env = {
+        .loop = vm->env.loop, .clock = vm->clock, .deterministic = vm->config.deterministic};
     char id[32];
     int fd = open(config->path, (config->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0) {
@@ -101,7 +102,7 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
             error_hint(err, "Add ',readonly' if the guest shall only read it.");
         return false;
     }
-    vm->disks[index] = block_new(fd, config->read_only, &env, err);
+    vm->disks[index] = block_new_raw(fd, config->read_only, &env, err);
     if (vm->disks[index] == NULL) {
         close(fd);
         error_prefix(err, "disk '%s'", config->path);

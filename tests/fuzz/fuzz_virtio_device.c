@@ -75,7 +75,7 @@ static void make_disk(struct target *t, struct device_params *params)
         fuzz_check(write(t->disk_fd, pattern, sizeof(pattern)) == sizeof(pattern));
     const struct block_env env = {
         .loop = t->g.loop, .clock = t->g.env.clock, .deterministic = t->g.env.deterministic};
-    t->disk = block_new(dup(t->disk_fd), read_only, &env, NULL);
+    t->disk = block_new_raw(dup(t->disk_fd), read_only, &env, NULL);
     fuzz_check(t->disk != NULL);
     params->disk = t->disk;
     params->serial = "0123456789012345678901234567890";

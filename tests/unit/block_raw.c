@@ -47,7 +47,7 @@ static struct fixture *fixture_new(bool deterministic)
     vclock_resume(f->clock);
     f->env = (struct block_env){.loop = f->loop, .clock = f->clock, .deterministic = deterministic};
     struct error *err = NULL;
-    f->disk = block_new(open_flags(f, O_RDWR), false, &f->env, &err);
+    f->disk = block_new_raw(open_flags(f, O_RDWR), false, &f->env, &err);
     assert_no_error(err);
     return f;
 }
@@ -226,20 +226,20 @@ static void a_writable_disk_has_one_user(void **state)
     struct fixture *f = *state;
     struct error *err = NULL;
     int fd = open_flags(f, O_RDWR);
-    assert_null(block_new(fd, false, &f->env, &err));
+    assert_null(block_new_raw(fd, false, &f->env, &err));
     assert_error(&err, ERROR_HOST, "another process, probably a running VM, is using it");
-    assert_null(block_new(fd, true, &f->env, &err));
+    assert_null(block_new_raw(fd, true, &f->env, &err));
     assert_error(&err, ERROR_HOST, "is writing to it");
     close(fd); /* must not release the lock of the first one */
 
     fd = open_flags(f, O_RDONLY);
-    assert_null(block_new(fd, true, &f->env, &err));
+    assert_null(block_new_raw(fd, true, &f->env, &err));
     error_free(err);
     err = NULL;
     close(fd);
 
     block_free(f->disk);
-    f->disk = block_new(open_flags(f, O_RDWR), false, &f->env, &err);
+    f->disk = block_new_raw(open_flags(f, O_RDWR), false, &f->env, &err);
     assert_no_error(err);
 }
 
@@ -248,13 +248,13 @@ static void a_read_only_disk_is_shared_by_readers(void **state)
     struct fixture *f = *state;
     struct error *err = NULL;
     block_free(f->disk);
-    f->disk = block_new(open_flags(f, O_RDONLY), true, &f->env, &err);
+    f->disk = block_new_raw(open_flags(f, O_RDONLY), true, &f->env, &err);
     assert_no_error(err);
     assert_true(block_read_only(f->disk));
-    struct block *second = block_new(open_flags(f, O_RDONLY), true, &f->env, &err);
+    struct block *second = block_new_raw(open_flags(f, O_RDONLY), true, &f->env, &err);
     assert_no_error(err);
     int fd = open_flags(f, O_RDWR);
-    assert_null(block_new(fd, false, &f->env, &err));
+    assert_null(block_new_raw(fd, false, &f->env, &err));
     assert_error(&err, ERROR_HOST, "attach it read-only");
     close(fd);
     block_free(second);
@@ -270,21 +270,21 @@ static void unusable_files_get_a_sentence(void **state)
     f->disk = NULL;
 
     int fd = open_flags(f, O_RDONLY);
-    assert_null(block_new(fd, false, &f->env, &err));
+    assert_null(block_new_raw(fd, false, &f->env, &err));
     assert_error(&err, ERROR_USAGE, "open for reading only");
     close(fd);
 
     assert_int_equal(truncate(f->path, 1000), 0);
     fd = open_flags(f, O_RDWR);
-    assert_null(block_new(fd, false, &f->env, &err));
+    assert_null(block_new_raw(fd, false, &f->env, &err));
     assert_error(&err, ERROR_USAGE, "1000 bytes is not a positive multiple of 512");
     assert_int_equal(ftruncate(fd, 0), 0);
-    assert_null(block_new(fd, false, &f->env, &err));
+    assert_null(block_new_raw(fd, false, &f->env, &err));
     assert_error(&err, ERROR_USAGE, "0 bytes is not a positive multiple of 512");
     close(fd);
 
     fd = open("/tmp", O_RDONLY | O_CLOEXEC);
-    assert_null(block_new(fd, true, &f->env, &err));
+    assert_null(block_new_raw(fd, true, &f->env, &err));
     assert_error(&err, ERROR_USAGE, "neither a file nor a block device");
     close(fd);
 }

@@ -42,7 +42,7 @@ static struct fixture *fixture_new(bool read_only, bool deterministic)
     const struct block_env env = {
         .loop = f->g.loop, .clock = f->g.env.clock, .deterministic = deterministic};
     struct error *err = NULL;
-    f->disk = block_new(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only, &env,
+    f->disk = block_new_raw(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only, &env,
                         &err);
     assert_no_error(err);
     guest_plug(&f->g, &device_virtio_blk,
