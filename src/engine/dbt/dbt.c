@@ -39,6 +39,7 @@ static void find_host_features(struct dbt *dbt)
     dbt->bmi2 = __builtin_cpu_supports("bmi2");
     dbt->popcnt = __builtin_cpu_supports("popcnt");
     dbt->fma = __builtin_cpu_supports("fma");
+    dbt->avx = __builtin_cpu_supports("avx");
     dbt->lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 5);
 #else
     (void)dbt;
@@ -117,7 +118,7 @@ void dbt_use_baseline(struct vcpu *vcpu, bool baseline)
     struct dbt *dbt = vcpu->engine_data;
     find_host_features(dbt);
     if (baseline)
-        dbt->bmi1 = dbt->bmi2 = dbt->popcnt = dbt->lzcnt = dbt->fma = false;
+        dbt->bmi1 = dbt->bmi2 = dbt->popcnt = dbt->lzcnt = dbt->fma = dbt->avx = false;
 }
 
 uint64_t dbt_flush_count(const struct vcpu *vcpu)

@@ -8,13 +8,35 @@
  */
 #include "engine/dbt/internal.h"
 
+#include <assert.h>
+
 #include "isa/riscv64/csr_bits.h"
 
 /* ---- registers ---- */
 
+static uint32_t bit(unsigned reg)
+{
+    return UINT32_C(1) << (reg & 31);
+}
+
+static bool is_low(const struct gen *gen, unsigned reg)
+{
+    return gen->low >> reg & 1;
+}
+
+void gen_make_full(struct gen *gen, uint32_t set)
+{
+    set &= gen->low;
+    gen->low &= ~set;
+    for (unsigned reg = 1; set >> reg; reg++)
+        if (set >> reg & 1)
+            x86_rr(gen->code, X86_MOVSXD, gen->host_of[reg], gen->host_of[reg]);
+}
+
 void gen_load_x(struct gen *gen, int reg, unsigned from)
 {
     int host = gen->host_of[from];
+    gen_make_full(gen, bit(from));
     if (from == 0)
         x86_rr(gen->code, X86_XOR, reg, reg);
     else if (host == X86_NONE)
@@ -23,12 +45,33 @@ void gen_load_x(struct gen *gen, int reg, unsigned from)
         x86_rr(gen->code, X86_MOV_LOAD | X86_W, reg, host);
 }
 
+void gen_load_low(struct gen *gen, int reg, unsigned from)
+{
+    int host = gen->host_of[from];
+    if (from == 0)
+        x86_rr(gen->code, X86_XOR, reg, reg);
+    else if (host == X86_NONE)
+        x86_rm(gen->code, X86_MOV_LOAD, reg, dbt_x(from));
+    else if (host != reg)
+        x86_rr(gen->code, X86_MOV_LOAD, reg, host);
+}
+
 int gen_source(struct gen *gen, unsigned reg, int scratch)
+{
+    int host = gen->host_of[reg];
+    gen_make_full(gen, bit(reg));
+    if (host != X86_NONE)
+        return host;
+    gen_load_x(gen, scratch, reg);
+    return scratch;
+}
+
+int gen_source_low(struct gen *gen, unsigned reg, int scratch)
 {
     int host = gen->host_of[reg];
     if (host != X86_NONE)
         return host;
-    gen_load_x(gen, scratch, reg);
+    gen_load_low(gen, scratch, reg);
     return scratch;
 }
 
@@ -38,24 +81,102 @@ int gen_target(const struct gen *gen, unsigned rd, int scratch)
     return host == X86_NONE ? scratch : host;
 }
 
-void gen_commit(struct gen *gen, unsigned rd, int reg)
+static void commit(struct gen *gen, unsigned rd, int reg)
 {
-    if (rd == RV_RD_NONE)
-        return;
     int host = gen->host_of[rd];
     if (host == X86_NONE)
         x86_rm(gen->code, X86_MOV_STORE | X86_W, reg, dbt_x(rd));
     else if (host != reg)
         x86_rr(gen->code, X86_MOV_LOAD | X86_W, host, reg);
+    gen->low &= ~bit(rd);
+}
+
+void gen_commit(struct gen *gen, unsigned rd, int reg)
+{
+    if (rd == RV_RD_NONE)
+        return;
+    commit(gen, rd, reg);
+    gen->narrow &= ~bit(rd);
+}
+
+void gen_commit_narrow(struct gen *gen, unsigned rd, int reg)
+{
+    if (rd == RV_RD_NONE)
+        return;
+    commit(gen, rd, reg);
+    gen->narrow |= bit(rd);
+}
+
+void gen_commit_low(struct gen *gen, unsigned rd, int reg)
+{
+    if (rd == RV_RD_NONE)
+        return;
+    int host = gen->host_of[rd];
+    if (!gen->to_static || host == X86_NONE) {
+        x86_rr(gen->code, X86_MOVSXD, reg, reg);
+        commit(gen, rd, reg);
+    } else {
+        if (host != reg)
+            x86_rr(gen->code, X86_MOV_LOAD, host, reg);
+        gen->low |= bit(rd);
+    }
+    gen->narrow |= bit(rd);
+}
+
+bool gen_words_do(const struct gen *gen, unsigned a, unsigned b)
+{
+    return gen_is_narrow(gen, a) && gen_is_narrow(gen, b) && (is_low(gen, a) || is_low(gen, b));
 }
 
 void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand)
 {
     int host = gen->host_of[operand]; /* x[0] is 0 in memory too */
+    if (op & X86_W)
+        gen_make_full(gen, bit(operand));
     if (host == X86_NONE)
         x86_rm(gen->code, op, reg, dbt_x(operand));
     else
         x86_rr(gen->code, op, reg, host);
+}
+
+void gen_to_static(struct gen *gen)
+{
+    gen_make_full(gen, UINT32_MAX);
+    if (gen->to_static)
+        x86_call(gen->code, gen->to_static);
+}
+
+void gen_from_static(struct gen *gen)
+{
+    if (gen->from_static)
+        x86_call(gen->code, gen->from_static);
+}
+
+/* ---- code off the main path ---- */
+
+struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from)
+{
+    assert(gen->cold_count < gen->cold_max);
+    struct gen_cold *cold = &gen->cold[gen->cold_count++];
+    *cold = (struct gen_cold){
+        .from = from,
+        .unit_pc = gen->pc,
+        .unit_count = gen->count,
+        .low = gen->low,
+    };
+    return cold;
+}
+
+/* Stubs may add stubs. */
+void gen_cold_code(struct gen *gen)
+{
+    for (unsigned i = 0; i < gen->cold_count; i++) {
+        const struct gen_cold *cold = &gen->cold[i];
+        gen->pc = cold->unit_pc;
+        gen->count = cold->unit_count;
+        gen->low = gen->narrow = cold->low;
+        cold->emit(gen, cold);
+    }
 }
 
 /* ---- exits ---- */
@@ -103,6 +224,7 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
         return;
     }
     *copy = *insn;
+    gen_to_static(gen);
     if (!(insn->flags & (RV_ROW_LOAD | RV_ROW_STORE)))
         x86_call(code, gen->dbt->thunks.sync_flags);
     /* As the interpreter leaves them while a block runs. */
@@ -111,7 +233,7 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
     if (!(insn->flags & (RV_ROW_FP | RV_ROW_LOAD | RV_ROW_STORE))) {
         x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_address(&gen->dbt->state->limit));
         x86_rr(code, X86_SUB | X86_W, X86_RAX, X86_R15);
-        x86_ri(code, X86_G1_SUB, X86_W, X86_RAX, gen->from->count);
+        x86_ri(code, X86_G1_SUB, X86_W, X86_RAX, (int32_t)gen->count);
         x86_rm(code, X86_MOV_STORE | X86_W, X86_RAX, x86_at(X86_RBP, DBT_HART(vcpu.retired)));
     }
     x86_rm(code, X86_LEA, X86_RAX, x86_address(copy));
@@ -119,6 +241,9 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
     struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
     cold->emit = cold_called;
     cold->insn = insn;
+    gen_from_static(gen);
+    if (insn->rd != RV_RD_NONE)
+        gen->narrow &= ~bit(insn->rd);
     /* What C computed on the way is not the guest's. */
     if (insn->flags & RV_ROW_FP)
         x86_rm(code, X86_LDMXCSR, 2, x86_address(&gen->dbt->state->mxcsr_clean));
@@ -140,7 +265,7 @@ void gen_call_last(struct gen *gen, const struct rv_insn *insn)
                  .uncount = (uint16_t)gen_behind(gen, insn),
                  .offset = insn->offset},
         .insn = *insn,
-        .count = gen->from->count,
+        .count = (uint16_t)gen->count,
     };
     x86_rm(gen->code, X86_LEA, X86_RAX, x86_address(site));
     x86_jmp(gen->code, gen->dbt->thunks.call_last);
@@ -179,11 +304,11 @@ void dbt_map_rows(struct dbt *dbt)
     }
 }
 
-static const struct gen_op *op_of(const struct gen *gen, const struct rv_insn *insn)
+const struct gen_op *gen_op_of(const struct dbt *dbt, const struct rv_insn *insn)
 {
     if (insn->row == UINT16_MAX)
         return NULL;
-    unsigned number = gen->dbt->op_of_row[insn->row];
+    unsigned number = dbt->op_of_row[insn->row];
     if (number == 0)
         return NULL;
     return &op_tables[(number >> TABLE_SHIFT) - 1][number & ((1u << TABLE_SHIFT) - 1)];
@@ -195,7 +320,7 @@ static void cold_not_entered(struct gen *gen, const struct gen_cold *cold)
 {
     x86_land(gen->code, cold->from);
     gen_leave(gen, gen_exit(gen, (enum dbt_exit_kind)cold->arg, NULL,
-                            cold->arg == DBT_EXIT_CHECK ? 0 : gen->from->count));
+                            cold->arg == DBT_EXIT_CHECK ? 0 : gen->count));
 }
 
 static void leave_if(struct gen *gen, enum x86_condition condition, enum dbt_exit_kind kind)
@@ -205,12 +330,20 @@ static void leave_if(struct gen *gen, enum x86_condition condition, enum dbt_exi
     cold->arg = kind;
 }
 
-/* The fetch TLB must map the page as it did when the block was made. */
-static void gen_page_check(struct gen *gen)
+static void jump_or_leave(struct gen *gen, enum x86_condition condition, const uint8_t *other,
+                          enum dbt_exit_kind kind)
+{
+    if (other)
+        x86_jcc(gen->code, condition, other);
+    else
+        leave_if(gen, condition, kind);
+}
+
+void gen_page_check(struct gen *gen, uint64_t va, const uint8_t *host, const uint8_t *other)
 {
     struct x86_code *code = gen->code;
-    uint64_t page = align_down(gen->pc, MEM_PAGE_SIZE);
-    size_t slot = (gen->pc >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1);
+    uint64_t page = align_down(va, MEM_PAGE_SIZE);
+    size_t slot = (va >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1);
     int32_t entry =
         DBT_HART(tlb) +
         (int32_t)((gen->fetch_bank * RV_ACCESS_KINDS + RV_FETCH) * sizeof(struct rv_tlb) +
@@ -222,56 +355,61 @@ static void gen_page_check(struct gen *gen)
         x86_mov_imm(code, X86_RAX, page);
         x86_rm(code, X86_CMP | X86_W, X86_RAX, tag);
     }
-    leave_if(gen, X86_NE, DBT_EXIT_CHECK);
-    x86_mov_imm(code, X86_RAX, (uint64_t)(uintptr_t)gen->from->host - gen->pc);
+    jump_or_leave(gen, X86_NE, other, DBT_EXIT_CHECK);
+    x86_mov_imm(code, X86_RAX, (uint64_t)(uintptr_t)host - va);
     x86_rm(code, X86_CMP | X86_W, X86_RAX,
            x86_at(X86_RBP, entry + (int32_t)offsetof(struct rv_tlb_entry, addend)));
-    leave_if(gen, X86_NE, DBT_EXIT_CHECK);
+    jump_or_leave(gen, X86_NE, other, DBT_EXIT_CHECK);
 }
 
 /* See gen_fp.c. FS is two bits, and dirty is both. */
-static void gen_fp_check(struct gen *gen)
+void gen_fp_check(struct gen *gen, bool native, bool dynamic, const uint8_t *other)
 {
     struct x86_code *code = gen->code;
-    bool any = false, dynamic = false;
-    for (unsigned i = 0; i < gen->from->count; i++) {
-        const struct rv_insn *insn = &gen->from->insns[i];
-        bool native = (insn->flags & RV_ROW_FP) && op_of(gen, insn);
-        any = any || native;
-        dynamic = dynamic || (native && insn->rm == 7);
-    }
-    if (!any)
+    if (!native)
         return;
     x86_rm(code, X86_MOV_LOAD, X86_RAX, x86_at(X86_RBP, DBT_HART(mstatus)));
     x86_rr(code, X86_GROUP3, X86_G3_NOT, X86_RAX);
     x86_test_ri(code, 0, X86_RAX, (int32_t)RV_MSTATUS_FS);
-    leave_if(gen, X86_NE, DBT_EXIT_INTERP);
+    jump_or_leave(gen, X86_NE, other, DBT_EXIT_INTERP);
     if (dynamic) {
         x86_rm(code, X86_MOVZX8, X86_RAX, x86_at(X86_RBP, DBT_HART(frm)));
         x86_rr(code, X86_TEST, X86_RAX, X86_RAX);
-        leave_if(gen, X86_NE, DBT_EXIT_INTERP);
+        jump_or_leave(gen, X86_NE, other, DBT_EXIT_INTERP);
     }
+}
+
+static void check_fp_of_block(struct gen *gen)
+{
+    bool any = false, dynamic = false;
+    for (unsigned i = 0; i < gen->count; i++) {
+        const struct rv_insn *insn = &gen->insns[i];
+        bool native = (insn->flags & RV_ROW_FP) && gen_op_of(gen->dbt, insn);
+        any = any || native;
+        dynamic = dynamic || (native && insn->rm == 7);
+    }
+    gen_fp_check(gen, any, dynamic, NULL);
 }
 
 static void gen_start(struct gen *gen)
 {
     struct x86_code *code = gen->code;
     gen->block->checked = x86_here(code);
-    gen_page_check(gen);
+    gen_page_check(gen, gen->pc, gen->block->host, NULL);
     gen->block->entry = x86_here(code);
-    x86_ri(code, X86_G1_SUB, X86_W, X86_R15, gen->from->count);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_R15, (int32_t)gen->count);
     leave_if(gen, X86_S, DBT_EXIT_ENTRY);
     x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);
     leave_if(gen, X86_NE, DBT_EXIT_ENTRY);
-    gen_fp_check(gen);
+    check_fp_of_block(gen);
 }
 
-static void gen_block(struct gen *gen)
+static void gen_block(struct gen *gen, unsigned size)
 {
     gen_start(gen);
-    for (unsigned i = 0; i < gen->from->count && !gen->ended; i++) {
-        const struct rv_insn *insn = &gen->from->insns[i];
-        const struct gen_op *op = op_of(gen, insn);
+    for (unsigned i = 0; i < gen->count && !gen->ended; i++) {
+        const struct rv_insn *insn = &gen->insns[i];
+        const struct gen_op *op = gen_op_of(gen->dbt, insn);
         if (op)
             op->emit(gen, insn, op->arg);
         else if (insn->flags & RV_ROW_ENDS_BLOCK)
@@ -280,10 +418,24 @@ static void gen_block(struct gen *gen)
             gen_call(gen, insn);
     }
     if (!gen->ended)
-        gen_jump_to(gen, gen->pc + gen->from->size);
-    /* Stubs may add stubs. */
-    for (unsigned i = 0; i < gen->cold_count; i++)
-        gen->cold[i].emit(gen, &gen->cold[i]);
+        gen_jump_to(gen, gen->pc + size);
+    gen_cold_code(gen);
+}
+
+struct gen gen_of(struct dbt *dbt, struct dbt_block *block)
+{
+    return (struct gen){
+        .dbt = dbt,
+        .code = &dbt->code,
+        .block = block,
+        .pc = block->pc,
+        .host_of = dbt_host_of,
+        .xmm_of = dbt_xmm_of,
+        .narrow = 1, /* x0 */
+        .mode = block->mode,
+        .fetch_bank = block->mode / RV_BANKS,
+        .data_bank = block->mode % RV_BANKS,
+    };
 }
 
 struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
@@ -306,18 +458,13 @@ struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint6
             .count = from->count,
             .size = from->size,
         };
-        struct gen gen;
-        memset(&gen, 0, offsetof(struct gen, cold));
-        gen.dbt = dbt;
-        gen.code = &dbt->code;
-        gen.from = from;
-        gen.block = block;
-        gen.pc = pc;
-        gen.host_of = dbt_host_of;
-        gen.mode = mode;
-        gen.fetch_bank = mode / RV_BANKS;
-        gen.data_bank = mode % RV_BANKS;
-        gen_block(&gen);
+        struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* not initialised */
+        struct gen gen = gen_of(dbt, block);
+        gen.insns = from->insns;
+        gen.count = from->count;
+        gen.cold = cold;
+        gen.cold_max = ARRAY_SIZE(cold);
+        gen_block(&gen, from->size);
         if (!gen.no_memory && !dbt->code.full && dbt_insert(dbt, block)) {
             dbt->stats.translated++;
             dbt->stats.instructions += from->count;

@@ -26,7 +26,7 @@ static void gen_amo(struct gen *gen, const struct rv_insn *insn, uint32_t op, un
 {
     struct x86_code *code = gen->code;
     gen_load_x(gen, X86_RAX, insn->rs1);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, shift));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, shift, true));
     gen_load_x(gen, X86_RDX, insn->rs2);
     x86_rm(code, op | (shift == 3 ? X86_W : 0), X86_RDX, x86_at(X86_RAX, 0));
     if (shift == 2)

@@ -53,17 +53,25 @@ static void cold_side_exit(struct gen *gen, const struct gen_cold *cold)
 
 /* ---- instructions ---- */
 
+enum x86_condition gen_compare(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    /* Sign extension keeps every order, the unsigned one too. */
+    bool low = gen_words_do(gen, insn->rs1, insn->rs2);
+    uint32_t width = low ? 0 : X86_W;
+    int a = low ? gen_source_low(gen, insn->rs1, X86_RAX) : gen_source(gen, insn->rs1, X86_RAX);
+    if (insn->rs2 == 0)
+        x86_rr(code, X86_TEST | width, a, a);
+    /* test leaves CF and OF clear, as a comparison with 0 does */
+    else
+        gen_op_x(gen, X86_CMP | width, a, insn->rs2);
+    return (enum x86_condition)gen_op_of(gen->dbt, insn)->arg;
+}
+
 static void gen_branch(struct gen *gen, const struct rv_insn *insn, uint32_t condition)
 {
     struct x86_code *code = gen->code;
-    if (insn->rs2 == 0) {
-        int a = gen_source(gen, insn->rs1, X86_RAX);
-        x86_rr(code, X86_TEST | X86_W, a, a);
-        /* test leaves CF and OF clear, as a comparison with 0 does */
-    } else {
-        int a = gen_source(gen, insn->rs1, X86_RAX);
-        gen_op_x(gen, X86_CMP | X86_W, a, insn->rs2);
-    }
+    (void)gen_compare(gen, insn);
     uint64_t target = gen_pc(gen, insn) + (uint64_t)insn->imm;
     uint8_t *jump = x86_jcc(code, (enum x86_condition)condition, NULL);
     unsigned behind = gen_behind(gen, insn);

@@ -12,7 +12,8 @@
  * any of them rounds dynamically; otherwise the interpreter runs it. So neither is looked at
  * again, except that a write of fcsr within the block sends what is behind it to C.
  *
- * f registers live in memory: a TLB miss would have to spill all that were in xmm registers.
+ * f registers live in memory, but for those that a region keeps in xmm registers: whole ones,
+ * used as doubles only.
  */
 #include "engine/dbt/internal.h"
 
@@ -63,11 +64,22 @@ static void redo_if(struct gen *gen, const struct rv_insn *insn, enum x86_condit
     cold->insn = insn;
 }
 
-/* All of the instruction's stubs come back here. */
+/* The one NaN that RISC-V's arithmetic produces; the flags are what they should be. */
+static void cold_nan(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    x86_land(code, cold->from);
+    x86_mov_imm(code, X86_RAX, cold->arg & DOUBLE ? UINT64_C(0x7ff8) << 48 : 0x7fc00000);
+    x86_rr(code, X86_MOVQ_TO, cold->reg, X86_RAX);
+    x86_jmp(code, cold->back);
+}
+
+/* All of the instruction's stubs that did all of it come back here. */
 static void done(struct gen *gen, const struct rv_insn *insn)
 {
     for (unsigned i = gen->cold_count; i-- > 0 && gen->cold[i].insn == insn;)
-        gen->cold[i].back = x86_here(gen->code);
+        if (gen->cold[i].emit == cold_redo)
+            gen->cold[i].back = x86_here(gen->code);
 }
 
 static void check_boxed(struct gen *gen, const struct rv_insn *insn, unsigned reg, uint32_t arg)
@@ -78,25 +90,62 @@ static void check_boxed(struct gen *gen, const struct rv_insn *insn, unsigned re
     redo_if(gen, insn, X86_NE);
 }
 
-/* ---- moving ---- */
+/* ---- operands ---- */
+
+/* xmm op= f[reg]; for moves and comparisons as well. */
+static void op_f(struct gen *gen, uint32_t op, int xmm, unsigned reg)
+{
+    int mapped = gen->xmm_of[reg];
+    if (mapped != X86_NONE)
+        x86_rr(gen->code, op, xmm, mapped);
+    else
+        x86_rm(gen->code, op, xmm, f_low(reg));
+}
 
 static void load_f(struct gen *gen, int xmm, unsigned reg, uint32_t arg)
 {
-    x86_rm(gen->code, arg & DOUBLE ? X86_MOVQ_LOAD : X86_MOVD_LOAD, xmm, f_low(reg));
+    if (gen->xmm_of[reg] != X86_NONE)
+        x86_rr(gen->code, X86_MOVAPS, xmm, gen->xmm_of[reg]);
+    else
+        x86_rm(gen->code, arg & DOUBLE ? X86_MOVQ_LOAD : X86_MOVD_LOAD, xmm, f_low(reg));
+}
+
+static int f_source(struct gen *gen, unsigned reg, int scratch, uint32_t arg)
+{
+    if (gen->xmm_of[reg] != X86_NONE)
+        return gen->xmm_of[reg];
+    load_f(gen, scratch, reg, arg);
+    return scratch;
+}
+
+static int f_target(const struct gen *gen, unsigned rd, int scratch)
+{
+    return gen->xmm_of[rd] != X86_NONE ? gen->xmm_of[rd] : scratch;
 }
 
 static void store_f(struct gen *gen, unsigned reg, int xmm, uint32_t arg)
 {
+    int mapped = gen->xmm_of[reg];
+    if (mapped != X86_NONE) {
+        if (mapped != xmm)
+            x86_rr(gen->code, X86_MOVAPS, mapped, xmm);
+        return;
+    }
     x86_rm(gen->code, arg & DOUBLE ? X86_MOVQ_STORE : X86_MOVD_STORE, xmm, f_low(reg));
     if (!(arg & DOUBLE))
         x86_mov_mi(gen->code, 0, f_high(reg), -1);
 }
 
-/* Stores a result unless it is a NaN. */
+/* Stores a result. */
 static void finish(struct gen *gen, const struct rv_insn *insn, int xmm, uint32_t arg)
 {
     x86_rr(gen->code, X86_UCOMIS | (arg & DOUBLE ? X86_66 : 0), xmm, xmm);
-    redo_if(gen, insn, X86_P);
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(gen->code, X86_P, NULL));
+    cold->emit = cold_nan;
+    cold->insn = insn;
+    cold->arg = arg;
+    cold->reg = xmm;
+    cold->back = x86_here(gen->code);
     store_f(gen, insn->rd, xmm, arg);
     done(gen, insn);
 }
@@ -105,15 +154,24 @@ static void finish(struct gen *gen, const struct rv_insn *insn, int xmm, uint32_
 
 static void gen_f_rr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
+    uint32_t op = OPCODE(arg) | scalar(arg);
     if (!rounds_to_nearest(gen, insn)) {
         gen_call(gen, insn);
         return;
     }
     check_boxed(gen, insn, insn->rs1, arg);
     check_boxed(gen, insn, insn->rs2, arg);
-    load_f(gen, XMM0, insn->rs1, arg);
-    x86_rm(gen->code, OPCODE(arg) | scalar(arg), XMM0, f_low(insn->rs2));
-    finish(gen, insn, XMM0, arg);
+    int to = f_target(gen, insn->rd, XMM0), b = gen->xmm_of[insn->rs2];
+    if (gen->dbt->avx && gen->xmm_of[insn->rs1] != X86_NONE) {
+        int a = gen->xmm_of[insn->rs1];
+        x86_vrr(gen->code, op, to, a, f_source(gen, insn->rs2, XMM1, arg));
+    } else {
+        if (to == b)
+            to = XMM0;
+        load_f(gen, to, insn->rs1, arg);
+        op_f(gen, op, to, insn->rs2);
+    }
+    finish(gen, insn, to, arg);
 }
 
 static void gen_f_sqrt(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
@@ -123,11 +181,12 @@ static void gen_f_sqrt(struct gen *gen, const struct rv_insn *insn, uint32_t arg
         return;
     }
     check_boxed(gen, insn, insn->rs1, arg);
-    load_f(gen, XMM1, insn->rs1, arg);
-    x86_rr(gen->code, X86_SQRT | scalar(arg), XMM0, XMM1);
-    finish(gen, insn, XMM0, arg);
+    int from = f_source(gen, insn->rs1, XMM1, arg), to = f_target(gen, insn->rd, XMM0);
+    x86_rr(gen->code, X86_SQRT | scalar(arg), to, from);
+    finish(gen, insn, to, arg);
 }
 
+/* Infinity times zero plus a quiet NaN is invalid to RISC-V, and perhaps not to the host. */
 static void gen_f_fma(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     if (!gen->dbt->fma || !rounds_to_nearest(gen, insn)) {
@@ -138,15 +197,29 @@ static void gen_f_fma(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     check_boxed(gen, insn, insn->rs2, arg);
     check_boxed(gen, insn, insn->rs3, arg);
     load_f(gen, XMM0, insn->rs3, arg);
-    load_f(gen, XMM1, insn->rs1, arg);
-    load_f(gen, XMM2, insn->rs2, arg);
-    x86_vrr(gen->code, OPCODE(arg) | (arg & DOUBLE ? X86_W : 0), XMM0, XMM1, XMM2);
-    finish(gen, insn, XMM0, arg);
+    int a = f_source(gen, insn->rs1, XMM1, arg), b = f_source(gen, insn->rs2, XMM2, arg);
+    x86_vrr(gen->code, OPCODE(arg) | (arg & DOUBLE ? X86_W : 0), XMM0, a, b);
+    x86_rr(gen->code, X86_UCOMIS | (arg & DOUBLE ? X86_66 : 0), XMM0, XMM0);
+    redo_if(gen, insn, X86_P);
+    store_f(gen, insn->rd, XMM0, arg);
+    done(gen, insn);
 }
 
 /* ---- signs and moves ---- */
 
 enum { SIGN_COPY, SIGN_NEGATE, SIGN_CLEAR }; /* fmv, fneg, fabs */
+
+/* Of doubles. */
+static void sign_in_xmm(struct gen *gen, const struct rv_insn *insn, unsigned kind)
+{
+    int to = gen->xmm_of[insn->rd];
+    load_f(gen, kind == SIGN_COPY ? to : XMM0, insn->rs1, DOUBLE);
+    if (kind == SIGN_COPY)
+        return;
+    x86_rm(gen->code, X86_MOVQ_LOAD, XMM1, x86_address(&gen->dbt->state->signs[0]));
+    x86_rr(gen->code, kind == SIGN_NEGATE ? X86_XORPS : X86_ANDNPS, XMM1, XMM0);
+    x86_rr(gen->code, X86_MOVAPS, to, XMM1);
+}
 
 static void gen_f_sign(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
@@ -156,7 +229,14 @@ static void gen_f_sign(struct gen *gen, const struct rv_insn *insn, uint32_t arg
         return;
     }
     check_boxed(gen, insn, insn->rs1, arg);
-    x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, f_low(insn->rs1));
+    if (gen->xmm_of[insn->rd] != X86_NONE) {
+        sign_in_xmm(gen, insn, OPCODE(arg));
+        return;
+    }
+    if (gen->xmm_of[insn->rs1] != X86_NONE)
+        x86_rr(code, X86_MOVQ_FROM, gen->xmm_of[insn->rs1], X86_RAX);
+    else
+        x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, f_low(insn->rs1));
     if (OPCODE(arg) != SIGN_COPY) {
         x86_mov_imm(code, X86_RCX, arg & DOUBLE ? 63 : 31);
         x86_rr(code, (OPCODE(arg) == SIGN_NEGATE ? X86_BTC : X86_BTR) | X86_W, X86_RCX, X86_RAX);
@@ -170,13 +250,20 @@ static void gen_fmv_to_x(struct gen *gen, const struct rv_insn *insn, uint32_t a
     if (insn->rd == RV_RD_NONE)
         return;
     int reg = gen_target(gen, insn->rd, X86_RAX);
-    x86_rm(gen->code, arg & DOUBLE ? X86_MOV_LOAD | X86_W : X86_MOVSXD, reg, f_low(insn->rs1));
+    if (gen->xmm_of[insn->rs1] != X86_NONE)
+        x86_rr(gen->code, X86_MOVQ_FROM, gen->xmm_of[insn->rs1], reg);
+    else
+        x86_rm(gen->code, arg & DOUBLE ? X86_MOV_LOAD | X86_W : X86_MOVSXD, reg, f_low(insn->rs1));
     gen_commit(gen, insn->rd, reg);
 }
 
 static void gen_fmv_from_x(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     int reg = gen_source(gen, insn->rs1, X86_RAX);
+    if (gen->xmm_of[insn->rd] != X86_NONE) {
+        x86_rr(gen->code, X86_MOVQ_TO, gen->xmm_of[insn->rd], reg);
+        return;
+    }
     x86_rm(gen->code, X86_MOV_STORE | (arg & DOUBLE ? X86_W : 0), reg, f_low(insn->rd));
     if (!(arg & DOUBLE))
         x86_mov_mi(gen->code, 0, f_high(insn->rd), -1);
@@ -194,21 +281,21 @@ static void gen_f_compare(struct gen *gen, const struct rv_insn *insn, uint32_t 
     check_boxed(gen, insn, insn->rs1, arg);
     check_boxed(gen, insn, insn->rs2, arg);
     if (kind == COMPARE_EQ) {
-        load_f(gen, XMM0, insn->rs1, arg);
-        x86_rm(code, X86_UCOMIS | prefix, XMM0, f_low(insn->rs2));
+        int a = f_source(gen, insn->rs1, XMM0, arg);
+        op_f(gen, X86_UCOMIS | prefix, a, insn->rs2);
         x86_rr(code, (X86_SET + X86_NP) | X86_BYTE_RM, 0, X86_RAX);
         x86_rr(code, (X86_SET + X86_E) | X86_BYTE_RM, 0, X86_RCX);
         x86_rr(code, X86_AND, X86_RCX, X86_RAX);
     } else {
         /* The other way round: "above" is false when unordered, "below" is not. */
-        load_f(gen, XMM0, insn->rs2, arg);
-        x86_rm(code, X86_COMIS | prefix, XMM0, f_low(insn->rs1));
+        int b = f_source(gen, insn->rs2, XMM0, arg);
+        op_f(gen, X86_COMIS | prefix, b, insn->rs1);
         x86_rr(code, (X86_SET + (kind == COMPARE_LT ? X86_A : X86_AE)) | X86_BYTE_RM, 0, X86_RCX);
     }
     if (insn->rd != RV_RD_NONE) {
         int reg = gen_target(gen, insn->rd, X86_RCX);
         x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, reg, X86_RCX);
-        gen_commit(gen, insn->rd, reg);
+        gen_commit_narrow(gen, insn->rd, reg);
     }
     done(gen, insn);
 }
@@ -222,10 +309,12 @@ static void gen_f_from_int(struct gen *gen, const struct rv_insn *insn, uint32_t
         gen_call(gen, insn);
         return;
     }
-    int reg = gen_source(gen, insn->rs1, X86_RAX);
-    x86_rr(code, X86_XORPS, XMM0, XMM0); /* the conversion keeps the upper bits: no dependency */
-    x86_rr(code, X86_CVTSI | scalar(arg) | (arg & W64 ? X86_W : 0), XMM0, reg);
-    store_f(gen, insn->rd, XMM0, arg);
+    int reg =
+        arg & W64 ? gen_source(gen, insn->rs1, X86_RAX) : gen_source_low(gen, insn->rs1, X86_RAX);
+    int to = f_target(gen, insn->rd, XMM0);
+    x86_rr(code, X86_XORPS, to, to); /* the conversion keeps the upper bits: no dependency */
+    x86_rr(code, X86_CVTSI | scalar(arg) | (arg & W64 ? X86_W : 0), to, reg);
+    store_f(gen, insn->rd, to, arg);
 }
 
 /* An unsigned word is a 64-bit integer. */
@@ -236,7 +325,7 @@ static void gen_f_from_wu(struct gen *gen, const struct rv_insn *insn, uint32_t 
         gen_call(gen, insn);
         return;
     }
-    int reg = gen_source(gen, insn->rs1, X86_RAX);
+    int reg = gen_source_low(gen, insn->rs1, X86_RAX);
     x86_rr(code, X86_MOV_LOAD, X86_RAX, reg);
     x86_rr(code, X86_XORPS, XMM0, XMM0);
     x86_rr(code, X86_CVTSI | scalar(arg) | X86_W, XMM0, X86_RAX);
@@ -254,14 +343,14 @@ static void gen_f_to_int(struct gen *gen, const struct rv_insn *insn, uint32_t a
     }
     uint32_t width = arg & W64 ? X86_W : 0;
     check_boxed(gen, insn, insn->rs1, arg);
-    x86_rm(code, (truncates ? X86_CVTTF : X86_CVTF_INT) | scalar(arg) | width, X86_RAX,
-           f_low(insn->rs1));
+    op_f(gen, (truncates ? X86_CVTTF : X86_CVTF_INT) | scalar(arg) | width, X86_RAX, insn->rs1);
     /* The only number from which 1 can be subtracted with an overflow. */
     x86_ri(code, X86_G1_CMP, width, X86_RAX, 1);
     redo_if(gen, insn, X86_O);
-    if (!width)
-        x86_rr(code, X86_MOVSXD, X86_RAX, X86_RAX);
-    gen_commit(gen, insn->rd, X86_RAX);
+    if (width)
+        gen_commit(gen, insn->rd, X86_RAX);
+    else
+        gen_commit_low(gen, insn->rd, X86_RAX);
     done(gen, insn);
 }
 
@@ -275,8 +364,7 @@ static void gen_f_convert(struct gen *gen, const struct rv_insn *insn, uint32_t 
     uint32_t from = arg ^ DOUBLE;
     check_boxed(gen, insn, insn->rs1, from);
     x86_rr(gen->code, X86_XORPS, XMM0, XMM0);
-    load_f(gen, XMM1, insn->rs1, from);
-    x86_rr(gen->code, X86_CVTF | scalar(from), XMM0, XMM1);
+    op_f(gen, X86_CVTF | scalar(from), XMM0, insn->rs1);
     finish(gen, insn, XMM0, arg);
 }
 

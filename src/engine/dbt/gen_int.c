@@ -27,27 +27,58 @@ static int target_sparing(const struct gen *gen, const struct rv_insn *insn, uns
 static void finish(struct gen *gen, const struct rv_insn *insn, int reg, uint32_t arg)
 {
     if (arg & WORD)
-        x86_rr(gen->code, X86_MOVSXD, reg, reg);
-    gen_commit(gen, insn->rd, reg);
+        gen_commit_low(gen, insn->rd, reg);
+    else
+        gen_commit(gen, insn->rd, reg);
+}
+
+static void load(struct gen *gen, int reg, unsigned from, uint32_t arg)
+{
+    if (arg & WORD)
+        gen_load_low(gen, reg, from);
+    else
+        gen_load_x(gen, reg, from);
+}
+
+static int source(struct gen *gen, unsigned reg, int scratch, uint32_t arg)
+{
+    return arg & WORD ? gen_source_low(gen, reg, scratch) : gen_source(gen, reg, scratch);
 }
 
 static void copy(struct gen *gen, unsigned rd, unsigned from)
 {
     int reg = gen_target(gen, rd, X86_RAX);
+    if (gen_words_do(gen, from, from)) {
+        gen_load_low(gen, reg, from);
+        gen_commit_low(gen, rd, reg);
+        return;
+    }
     gen_load_x(gen, reg, from);
-    gen_commit(gen, rd, reg);
+    if (gen_is_narrow(gen, from))
+        gen_commit_narrow(gen, rd, reg);
+    else
+        gen_commit(gen, rd, reg);
 }
 
 static void constant(struct gen *gen, unsigned rd, uint64_t value)
 {
-    int host = gen->host_of[rd];
-    if (host == X86_NONE && (int64_t)value == (int32_t)value) {
+    bool narrow = (int64_t)value == (int32_t)value;
+    if (narrow && gen->host_of[rd] == X86_NONE) {
         x86_mov_mi(gen->code, X86_W, dbt_x(rd), (int32_t)value);
+        gen->narrow |= UINT32_C(1) << rd;
         return;
     }
     int reg = gen_target(gen, rd, X86_RAX);
     x86_mov_imm(gen->code, reg, value);
-    gen_commit(gen, rd, reg);
+    if (narrow)
+        gen_commit_narrow(gen, rd, reg);
+    else
+        gen_commit(gen, rd, reg);
+}
+
+static bool is_bitwise(unsigned op)
+{
+    return op == X86_AND || op == X86_OR || op == X86_XOR;
 }
 
 static void gen_rr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
@@ -59,50 +90,102 @@ static void gen_rr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
         copy(gen, insn->rd, b); /* c.mv */
         return;
     }
+    bool narrow = is_bitwise(OPCODE(arg)) && gen_is_narrow(gen, a) && gen_is_narrow(gen, b);
+    if (narrow && gen_words_do(gen, a, b))
+        arg |= WORD;
     int host = gen->host_of[insn->rd];
     if ((arg & COMMUTATIVE) && insn->rd == b) {
         b = a;
         a = insn->rs2;
     }
     int reg = host != X86_NONE && (insn->rd != b || a == b) ? host : X86_RAX;
-    gen_load_x(gen, reg, a);
+    load(gen, reg, a, arg);
     gen_op_x(gen, OPCODE(arg) | width_of(arg), reg, b);
-    finish(gen, insn, reg, arg);
+    if (narrow && !(arg & WORD))
+        gen_commit_narrow(gen, insn->rd, reg);
+    else
+        finish(gen, insn, reg, arg);
+}
+
+/* addiw rd, rs, 0 */
+static void gen_sext_w(struct gen *gen, const struct rv_insn *insn)
+{
+    if (gen_is_narrow(gen, insn->rs1)) {
+        copy(gen, insn->rd, insn->rs1);
+        return;
+    }
+    int from = gen_source_low(gen, insn->rs1, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
+    x86_rr(gen->code, X86_MOVSXD, reg, from);
+    gen_commit_narrow(gen, insn->rd, reg);
+}
+
+/* andi with a positive constant, and logical operations on a word. */
+static bool gen_logical_ri(struct gen *gen, const struct rv_insn *insn, unsigned g1)
+{
+    int32_t imm = (int32_t)insn->imm;
+    bool clears = g1 == X86_G1_AND && imm >= 0;
+    if (g1 == X86_G1_ADD || (!clears && !gen_is_narrow(gen, insn->rs1)))
+        return false;
+    bool low = clears || gen_words_do(gen, insn->rs1, insn->rs1);
+    int reg = gen_target(gen, insn->rd, X86_RAX);
+    load(gen, reg, insn->rs1, low ? WORD : 0);
+    x86_ri(gen->code, g1, low ? 0 : X86_W, reg, imm);
+    if (clears || !low)
+        gen_commit_narrow(gen, insn->rd, reg);
+    else
+        gen_commit_low(gen, insn->rd, reg);
+    return true;
+}
+
+static bool gen_addi(struct gen *gen, const struct rv_insn *insn)
+{
+    int32_t imm = (int32_t)insn->imm;
+    if (insn->rs1 == 0) {
+        constant(gen, insn->rd, (uint64_t)insn->imm);
+        return true;
+    }
+    if (imm == 0) {
+        copy(gen, insn->rd, insn->rs1);
+        return true;
+    }
+    if (gen->host_of[insn->rs1] != X86_NONE && insn->rs1 != insn->rd) {
+        int from = gen_source(gen, insn->rs1, X86_RAX);
+        int reg = gen_target(gen, insn->rd, X86_RAX);
+        x86_rm(gen->code, X86_LEA, reg, x86_at(from, imm));
+        gen_commit(gen, insn->rd, reg);
+        return true;
+    }
+    if (gen->host_of[insn->rd] == X86_NONE && insn->rd == insn->rs1) {
+        x86_mi(gen->code, X86_G1_ADD, X86_W, dbt_x(insn->rd), imm);
+        gen->narrow &= ~(UINT32_C(1) << insn->rd);
+        return true;
+    }
+    return false;
 }
 
 static void gen_ri(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
-    struct x86_code *code = gen->code;
     if (insn->rd == RV_RD_NONE)
         return;
     unsigned g1 = OPCODE(arg);
     int32_t imm = (int32_t)insn->imm;
-    if (g1 == X86_G1_ADD && !(arg & WORD)) {
-        if (insn->rs1 == 0) {
-            constant(gen, insn->rd, (uint64_t)insn->imm);
-            return;
-        }
-        if (imm == 0) {
-            copy(gen, insn->rd, insn->rs1);
-            return;
-        }
-        int from = gen->host_of[insn->rs1], to = gen->host_of[insn->rd];
-        if (from != X86_NONE && from != to) {
-            int reg = gen_target(gen, insn->rd, X86_RAX);
-            x86_rm(code, X86_LEA, reg, x86_at(from, imm));
-            gen_commit(gen, insn->rd, reg);
-            return;
-        }
-    }
-    int host = gen->host_of[insn->rd];
-    if (host == X86_NONE && insn->rd == insn->rs1 && !(arg & WORD)) {
-        x86_mi(code, g1, X86_W, dbt_x(insn->rd), imm);
+    if (g1 == X86_G1_ADD && !(arg & WORD) && gen_addi(gen, insn))
+        return;
+    if ((arg & WORD) && imm == 0) {
+        gen_sext_w(gen, insn);
         return;
     }
+    if (gen_logical_ri(gen, insn, g1))
+        return;
+    int from = gen->host_of[insn->rs1];
     int reg = gen_target(gen, insn->rd, X86_RAX);
-    gen_load_x(gen, reg, insn->rs1);
-    if (imm != 0 || g1 == X86_G1_AND)
-        x86_ri(code, g1, width_of(arg), reg, imm);
+    if ((arg & WORD) && from != X86_NONE && from != reg) {
+        x86_rm(gen->code, X86_LEA & ~X86_W, reg, x86_at(from, imm));
+    } else {
+        load(gen, reg, insn->rs1, arg);
+        x86_ri(gen->code, g1, width_of(arg), reg, imm);
+    }
     finish(gen, insn, reg, arg);
 }
 
@@ -110,11 +193,20 @@ static void gen_shift_ri(struct gen *gen, const struct rv_insn *insn, uint32_t a
 {
     if (insn->rd == RV_RD_NONE)
         return;
+    unsigned count = (unsigned)insn->imm, kind = OPCODE(arg);
+    if (kind == X86_SAR && !(arg & WORD) && gen_words_do(gen, insn->rs1, insn->rs1)) {
+        arg |= WORD;
+        count = count < 31 ? count : 31;
+    }
     int reg = gen_target(gen, insn->rd, X86_RAX);
-    gen_load_x(gen, reg, insn->rs1);
-    if (insn->imm != 0)
-        x86_shift(gen->code, OPCODE(arg), width_of(arg), reg, (unsigned)insn->imm);
-    finish(gen, insn, reg, arg);
+    load(gen, reg, insn->rs1, arg);
+    if (count != 0)
+        x86_shift(gen->code, kind, width_of(arg), reg, count);
+    /* What a logical shift leaves has no sign. */
+    if (kind == X86_SHR && count != 0 && ((arg & WORD) || count > 32))
+        gen_commit_narrow(gen, insn->rd, reg);
+    else
+        finish(gen, insn, reg, arg);
 }
 
 /* Both architectures take the count modulo the width. */
@@ -127,16 +219,16 @@ static void gen_shift_rr(struct gen *gen, const struct rv_insn *insn, uint32_t a
         return;
     unsigned kind = OPCODE(arg);
     if (gen->dbt->bmi2 && kind >= X86_SHL) {
-        int value = gen_source(gen, insn->rs1, X86_RAX);
-        int count = gen_source(gen, insn->rs2, X86_RCX);
+        int value = source(gen, insn->rs1, X86_RAX, arg);
+        int count = gen_source_low(gen, insn->rs2, X86_RCX);
         int reg = gen_target(gen, insn->rd, X86_RAX);
         x86_vrr(code, bmi2[kind] | width_of(arg), reg, count, value);
         finish(gen, insn, reg, arg);
         return;
     }
     int reg = target_sparing(gen, insn, insn->rs2);
-    gen_load_x(gen, X86_RCX, insn->rs2);
-    gen_load_x(gen, reg, insn->rs1);
+    gen_load_low(gen, X86_RCX, insn->rs2);
+    load(gen, reg, insn->rs1, arg);
     x86_rr(code, X86_SHIFT_CL | width_of(arg), (int)kind, reg);
     finish(gen, insn, reg, arg);
 }
@@ -147,15 +239,16 @@ static void set_flag(struct gen *gen, const struct rv_insn *insn, uint32_t condi
     x86_rr(gen->code, (X86_SET + condition) | X86_BYTE_RM, 0, X86_RCX);
     int reg = gen_target(gen, insn->rd, X86_RCX);
     x86_rr(gen->code, X86_MOVZX8 | X86_BYTE_RM, reg, X86_RCX);
-    gen_commit(gen, insn->rd, reg);
+    gen_commit_narrow(gen, insn->rd, reg);
 }
 
 static void gen_slt(struct gen *gen, const struct rv_insn *insn, uint32_t condition)
 {
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
-    gen_op_x(gen, X86_CMP | X86_W, a, insn->rs2);
+    uint32_t arg = gen_words_do(gen, insn->rs1, insn->rs2) ? WORD : 0;
+    int a = source(gen, insn->rs1, X86_RAX, arg);
+    gen_op_x(gen, X86_CMP | width_of(arg), a, insn->rs2);
     set_flag(gen, insn, condition);
 }
 
@@ -163,8 +256,9 @@ static void gen_slti(struct gen *gen, const struct rv_insn *insn, uint32_t condi
 {
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
-    x86_ri(gen->code, X86_G1_CMP, X86_W, a, (int32_t)insn->imm);
+    uint32_t arg = gen_words_do(gen, insn->rs1, insn->rs1) ? WORD : 0;
+    int a = source(gen, insn->rs1, X86_RAX, arg);
+    x86_ri(gen->code, X86_G1_CMP, width_of(arg), a, (int32_t)insn->imm);
     set_flag(gen, insn, condition);
 }
 
@@ -203,8 +297,8 @@ static void gen_div(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     if (insn->rd == RV_RD_NONE)
         return;
     uint32_t width = width_of(arg);
-    gen_load_x(gen, X86_RAX, insn->rs1);
-    gen_load_x(gen, X86_RCX, insn->rs2);
+    load(gen, X86_RAX, insn->rs1, arg);
+    load(gen, X86_RCX, insn->rs2, arg);
     x86_rr(code, X86_TEST | width, X86_RCX, X86_RCX);
     uint8_t *by_zero = x86_jcc(code, X86_E, NULL), *by_minus_one = NULL;
     if (arg & SIGNED) {
@@ -245,7 +339,7 @@ static void gen_shadd(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     struct x86_code *code = gen->code;
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
+    int a = source(gen, insn->rs1, X86_RAX, arg);
     if (arg & WORD) { /* .uw */
         x86_rr(code, X86_MOV_LOAD, X86_RAX, a);
         a = X86_RAX;
@@ -261,7 +355,7 @@ static void gen_slli_uw(struct gen *gen, const struct rv_insn *insn, uint32_t ar
     (void)arg;
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
+    int a = gen_source_low(gen, insn->rs1, X86_RAX);
     int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, X86_MOV_LOAD, reg, a);
     if (insn->imm != 0)
@@ -297,10 +391,10 @@ static void gen_extend(struct gen *gen, const struct rv_insn *insn, uint32_t op)
 {
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
+    int a = gen_source_low(gen, insn->rs1, X86_RAX);
     int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, op, reg, a);
-    gen_commit(gen, insn->rd, reg);
+    gen_commit_narrow(gen, insn->rd, reg);
 }
 
 static void gen_rev8(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
@@ -326,10 +420,10 @@ static void gen_count(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     }
     if (insn->rd == RV_RD_NONE)
         return;
-    int a = gen_source(gen, insn->rs1, X86_RAX);
+    int a = source(gen, insn->rs1, X86_RAX, arg);
     int reg = gen_target(gen, insn->rd, X86_RAX);
     x86_rr(gen->code, OPCODE(arg) | width_of(arg), reg, a);
-    gen_commit(gen, insn->rd, reg);
+    gen_commit_narrow(gen, insn->rd, reg);
 }
 
 /* A register's bit operations take the bit number modulo 64, too. */

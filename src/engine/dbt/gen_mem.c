@@ -17,8 +17,8 @@ static int32_t tlb_offset(const struct gen *gen, enum rv_access access)
 static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
 {
     struct x86_code *code = gen->code;
-    int base = gen->host_of[insn->rs1];
-    if (base != X86_NONE && insn->imm != 0) {
+    if (gen->host_of[insn->rs1] != X86_NONE && insn->imm != 0) {
+        int base = gen_source(gen, insn->rs1, X86_RAX);
         x86_rm(code, X86_LEA, X86_RAX, x86_at(base, (int32_t)insn->imm));
         return;
     }
@@ -27,15 +27,20 @@ static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
         x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
 }
 
-uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift)
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned)
 {
     struct x86_code *code = gen->code;
     int32_t tlb = tlb_offset(gen, access);
     _Static_assert(sizeof(struct rv_tlb_entry) == 16, "the index is scaled by shifting less");
     x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
-    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    /* The last byte's page: an access across pages misses. */
+    int32_t last = (1 << shift) - 1;
+    if (aligned || last == 0)
+        x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    else
+        x86_rm(code, X86_LEA, X86_RDX, x86_at(X86_RAX, last));
     x86_shift(code, X86_SHR, 0, X86_RCX, MEM_PAGE_SHIFT - 4);
-    x86_ri(code, X86_G1_AND, X86_W, X86_RDX, (int32_t)(~0xfffu | ((1u << shift) - 1)));
+    x86_ri(code, X86_G1_AND, X86_W, X86_RDX, aligned ? ~0xfff | last : ~0xfff);
     x86_ri(code, X86_G1_AND, 0, X86_RCX, (RV_TLB_ENTRIES - 1) << 4);
     x86_rm(code, X86_CMP | X86_W, X86_RDX, x86_indexed(X86_RBP, X86_RCX, 0, tlb));
     uint8_t *miss = x86_jcc(code, X86_NE, NULL);
@@ -46,7 +51,7 @@ uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift)
 /* The access trapped: the instruction and those behind it do not retire. */
 static void leave_trapped(struct gen *gen, const struct rv_insn *insn)
 {
-    gen_leave(gen, gen_exit(gen, DBT_EXIT_TRAP, insn, gen->from->count - insn->index));
+    gen_leave(gen, gen_exit(gen, DBT_EXIT_TRAP, insn, gen_behind(gen, insn) + 1));
 }
 
 static const uint32_t load_ops[] = {
@@ -55,24 +60,39 @@ static const uint32_t load_ops[] = {
     [SIGNED + 2] = X86_MOVSXD,
 };
 
-static void cold_load(struct gen *gen, const struct gen_cold *cold)
+/* rax: va, then the value */
+static void call_load(struct gen *gen, const struct gen_cold *cold)
 {
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
+    gen_to_static(gen);
     x86_call(code, gen->dbt->thunks.load[cold->arg & SIZE]);
     uint8_t *good = x86_jcc(code, X86_NE, NULL);
     leave_trapped(gen, cold->insn);
     x86_land(code, good);
+    gen_from_static(gen);
+}
+
+static void cold_load(struct gen *gen, const struct gen_cold *cold)
+{
+    call_load(gen, cold);
     uint32_t op = load_ops[cold->arg];
-    x86_rr(code, (cold->arg & SIZE) == 0 ? op | X86_BYTE_RM : op, cold->reg, X86_RAX);
-    x86_jmp(code, cold->back);
+    x86_rr(gen->code, (cold->arg & SIZE) == 0 ? op | X86_BYTE_RM : op, cold->reg, X86_RAX);
+    x86_jmp(gen->code, cold->back);
+}
+
+static void cold_load_xmm(struct gen *gen, const struct gen_cold *cold)
+{
+    call_load(gen, cold);
+    x86_rr(gen->code, X86_MOVQ_TO, cold->reg, X86_RAX);
+    x86_jmp(gen->code, cold->back);
 }
 
 static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE, false));
     int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(gen, insn->rd, X86_RAX);
     x86_rm(code, load_ops[arg], reg, x86_at(X86_RAX, 0));
     cold->emit = cold_load;
@@ -80,7 +100,25 @@ static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
     cold->arg = arg;
     cold->reg = reg;
     cold->back = x86_here(code);
-    gen_commit(gen, insn->rd, reg);
+    if (arg == 3 || arg == 2) /* ld, lwu */
+        gen_commit(gen, insn->rd, reg);
+    else
+        gen_commit_narrow(gen, insn->rd, reg);
+}
+
+/* rax: va, rdx: value */
+static void call_store(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    gen_to_static(gen);
+    x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
+    uint8_t *good = x86_jcc(code, X86_NE, gen->from_static ? NULL : cold->back);
+    leave_trapped(gen, cold->insn);
+    if (gen->from_static) {
+        x86_land(code, good);
+        gen_from_static(gen);
+        x86_jmp(code, cold->back);
+    }
 }
 
 static void cold_store(struct gen *gen, const struct gen_cold *cold)
@@ -88,9 +126,7 @@ static void cold_store(struct gen *gen, const struct gen_cold *cold)
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
     gen_load_x(gen, X86_RDX, cold->insn->rs2);
-    x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
-    x86_jcc(code, X86_NE, cold->back);
-    leave_trapped(gen, cold->insn);
+    call_store(gen, cold);
 }
 
 static const uint32_t store_ops[] = {
@@ -104,8 +140,9 @@ static void gen_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE));
-    int value = gen_source(gen, insn->rs2, X86_RDX);
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE, false));
+    int value = (arg & SIZE) == 3 ? gen_source(gen, insn->rs2, X86_RDX)
+                                  : gen_source_low(gen, insn->rs2, X86_RDX);
     x86_rm(code, store_ops[arg & SIZE], value, x86_at(X86_RAX, 0));
     cold->emit = cold_store;
     cold->insn = insn;
@@ -120,39 +157,59 @@ static struct x86_mem f_at(unsigned reg, int32_t offset)
     return x86_at(X86_RBP, DBT_HART(f) + 8 * (int32_t)reg + offset);
 }
 
+/* arg 2: NaN-boxed; such f registers are never in xmm registers. */
 static void gen_f_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
+    int xmm = gen->xmm_of[insn->rd];
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE));
-    x86_rm(code, load_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
-    cold->emit = cold_load;
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE, false));
     cold->insn = insn;
     cold->arg = arg;
+    if (xmm != X86_NONE) {
+        x86_rm(code, X86_MOVQ_LOAD, xmm, x86_at(X86_RAX, 0));
+        cold->emit = cold_load_xmm;
+        cold->reg = xmm;
+        cold->back = x86_here(code);
+        return;
+    }
+    x86_rm(code, load_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+    cold->emit = cold_load;
     cold->reg = X86_RDX;
     cold->back = x86_here(code);
     x86_rm(code, store_ops[arg], X86_RDX, f_at(insn->rd, 0));
-    if (arg == 2) /* NaN-boxed */
+    if (arg == 2)
         x86_mov_mi(code, 0, f_at(insn->rd, 4), -1);
+}
+
+static void f_to_rdx(struct gen *gen, unsigned reg, uint32_t arg)
+{
+    int xmm = gen->xmm_of[reg];
+    if (xmm != X86_NONE)
+        x86_rr(gen->code, X86_MOVQ_FROM, xmm, X86_RDX);
+    else
+        x86_rm(gen->code, load_ops[arg], X86_RDX, f_at(reg, 0));
 }
 
 static void cold_f_store(struct gen *gen, const struct gen_cold *cold)
 {
-    struct x86_code *code = gen->code;
-    x86_land(code, cold->from);
-    x86_rm(code, load_ops[cold->arg], X86_RDX, f_at(cold->insn->rs2, 0));
-    x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
-    x86_jcc(code, X86_NE, cold->back);
-    leave_trapped(gen, cold->insn);
+    x86_land(gen->code, cold->from);
+    f_to_rdx(gen, cold->insn->rs2, cold->arg);
+    call_store(gen, cold);
 }
 
 static void gen_f_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     struct x86_code *code = gen->code;
+    int xmm = gen->xmm_of[insn->rs2];
     address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE));
-    x86_rm(code, load_ops[arg], X86_RDX, f_at(insn->rs2, 0));
-    x86_rm(code, store_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE, false));
+    if (xmm != X86_NONE) {
+        x86_rm(code, X86_MOVQ_STORE, xmm, x86_at(X86_RAX, 0));
+    } else {
+        f_to_rdx(gen, insn->rs2, arg);
+        x86_rm(code, store_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+    }
     cold->emit = cold_f_store;
     cold->insn = insn;
     cold->arg = arg;

@@ -113,6 +113,7 @@ struct dbt_state {
     const struct dbt_exit *why; /* of thunks.leave_why */
     uint32_t mxcsr;             /* scratch of the code that merges flags */
     uint32_t mxcsr_clean;       /* no flags, all masked, to nearest */
+    uint64_t signs[2];          /* of a double and of a single */
     uint8_t flags_of[64];       /* fflags for the exception flags of mxcsr */
     struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
     struct dbt_exit lookup;
@@ -145,7 +146,7 @@ struct dbt {
     struct dbt_link *pending; /* the jump that led out of translated code, to be linked */
 
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
-    bool bmi2, bmi1, lzcnt, popcnt, fma;
+    bool bmi2, bmi1, lzcnt, popcnt, fma, avx;
 
     const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
     unsigned mode;
@@ -182,6 +183,7 @@ void dbt_fence(struct dbt *dbt);
 void dbt_make_thunks(struct dbt *dbt);
 /* The host register that holds x[reg] in translated code, or X86_NONE. */
 extern const int8_t dbt_host_of[33];
+extern const int8_t dbt_xmm_of[32]; /* f registers: none */
 
 static inline const struct dbt_exit *dbt_enter(struct dbt *dbt, const uint8_t *code, int64_t left)
 {
@@ -235,21 +237,33 @@ struct gen_cold {
     uint64_t pc;
     uint32_t arg;
     int reg;
+    uint64_t unit_pc; /* gen->pc, count and low where it jumps away */
+    unsigned unit_count;
+    uint32_t low;
 };
 
+/* What is being translated: a block, or one block after the other of a region (region.c). */
 struct gen {
     struct dbt *dbt;
     struct x86_code *code;
-    const struct block *from;
     struct dbt_block *block;
-    uint64_t pc;
+    const struct rv_insn *insns;
+    unsigned count;        /* of insns */
+    uint64_t pc;           /* of the first */
     const int8_t *host_of; /* the host register that holds x[i] here, or X86_NONE */
+    const int8_t *xmm_of;  /* the same of f[i] */
+    /* In regions only: a narrow register's value is that of its low half, sign-extended; of a
+     * low one the host register holds no more than that half. Every low one is narrow. */
+    uint32_t narrow, low;
+    /* From a region's registers to those of dbt_host_of and back, all but rax, rdx and the flags
+     * untouched but those; NULL: they are the same. */
+    const uint8_t *to_static, *from_static;
     unsigned mode, fetch_bank, data_bank;
     bool ended;       /* the last instruction emitted goes nowhere by itself */
     bool frm_unknown; /* an instruction before this one may have written frm */
     bool no_memory;
-    unsigned cold_count;
-    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* last: not initialised */
+    unsigned cold_count, cold_max;
+    struct gen_cold *cold;
 };
 
 static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
@@ -257,26 +271,40 @@ static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
     return gen->pc + insn->offset;
 }
 
-/* Instructions of the block behind this one. */
+/* How many instructions of the block come after this one. */
 static inline unsigned gen_behind(const struct gen *gen, const struct rv_insn *insn)
 {
-    return gen->from->count - insn->index - 1u;
+    return gen->count - insn->index - 1u;
 }
 
-static inline struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from)
-{
-    struct gen_cold *cold = &gen->cold[gen->cold_count++];
-    *cold = (struct gen_cold){.from = from};
-    return cold;
-}
+struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from);
+
+struct gen gen_of(struct dbt *dbt, struct dbt_block *block);
 
 /* A register that holds x[reg]; `scratch` if it must be loaded. */
 int gen_source(struct gen *gen, unsigned reg, int scratch);
 /* reg = x[from] */
 void gen_load_x(struct gen *gen, int reg, unsigned from);
+/* The same where only the low half matters. */
+int gen_source_low(struct gen *gen, unsigned reg, int scratch);
+void gen_load_low(struct gen *gen, int reg, unsigned from);
 /* The register to compute rd in, and what makes it rd's value. */
 int gen_target(const struct gen *gen, unsigned rd, int scratch);
 void gen_commit(struct gen *gen, unsigned rd, int reg);
+/* The same if reg holds a sign-extended word, and if it holds nothing but the word. */
+void gen_commit_narrow(struct gen *gen, unsigned rd, int reg);
+void gen_commit_low(struct gen *gen, unsigned rd, int reg);
+/* Whether an operation on both words is one on both registers, and saves extending one. */
+bool gen_words_do(const struct gen *gen, unsigned a, unsigned b);
+static inline bool gen_is_narrow(const struct gen *gen, unsigned reg)
+{
+    return gen->narrow >> reg & 1;
+}
+/* Extends the registers of a set. */
+void gen_make_full(struct gen *gen, uint32_t set);
+/* Around what expects the registers where dbt_host_of has them. */
+void gen_to_static(struct gen *gen);
+void gen_from_static(struct gen *gen);
 /* reg op= x[operand] */
 void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
 
@@ -284,6 +312,17 @@ void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
 void gen_leave(struct gen *gen, const void *exit);
 struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct rv_insn *insn,
                           unsigned uncount);
+/* How a row of the decoder is emitted; NULL: by a call. */
+const struct gen_op *gen_op_of(const struct dbt *dbt, const struct rv_insn *insn);
+/* Compares as a branch does; the condition on which it is taken. */
+enum x86_condition gen_compare(struct gen *gen, const struct rv_insn *insn);
+/* Compares the fetch TLB's entry with the page at va being mapped to `host`: jumps to `other`,
+ * or if that is NULL leaves as DBT_EXIT_CHECK. */
+void gen_page_check(struct gen *gen, uint64_t va, const uint8_t *host, const uint8_t *other);
+/* What instructions with native floating point need; else jumps to `other` or leaves. */
+void gen_fp_check(struct gen *gen, bool native, bool dynamic, const uint8_t *other);
+/* What emission left for later. */
+void gen_cold_code(struct gen *gen);
 void gen_call(struct gen *gen, const struct rv_insn *insn);
 /* The same for an instruction that never says RV_NEXT: the block ends with it. */
 void gen_call_last(struct gen *gen, const struct rv_insn *insn);
@@ -292,7 +331,7 @@ void gen_call_last(struct gen *gen, const struct rv_insn *insn);
 
 /* The TLB look-up. rax: va, becomes the host address; uses rcx and rdx. Returns the jump of a
  * miss, where rax is still va. */
-uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift);
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned);
 
 /* ---- gen_flow.c ---- */
 

@@ -21,6 +21,13 @@ const int8_t dbt_host_of[33] = {
     X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
 };
 
+const int8_t dbt_xmm_of[32] = {
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+    X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE, X86_NONE,
+};
+
 static bool survives_calls(int reg)
 {
     return reg == X86_RBX || reg >= X86_R12;
@@ -165,6 +172,8 @@ static void describe_flags(struct dbt_state *state)
             if (i >> bit & 1)
                 state->flags_of[i] |= flag[bit];
     state->mxcsr_clean = 0x1f80;
+    state->signs[0] = UINT64_C(1) << 63;
+    state->signs[1] = UINT64_C(1) << 31;
 }
 
 /* rax: a struct dbt_site. Goes on where its instruction led. */

@@ -116,7 +116,9 @@ enum { X86_ROL, X86_ROR, X86_SHL = 4, X86_SHR, X86_SAR = 7 };
 #define X86_CVTF_INT   (0x2du | X86_0F) /* general reg = xmm rm, rounded as mxcsr says */
 #define X86_UCOMIS     (0x2eu | X86_0F) /* no prefix single, 66 double */
 #define X86_COMIS      (0x2fu | X86_0F)
+#define X86_ANDNPS     (0x55u | X86_0F)
 #define X86_XORPS      (0x57u | X86_0F)
+#define X86_MOVAPS     (0x28u | X86_0F)
 #define X86_LDMXCSR    (0xaeu | X86_0F) /* reg = 2 */
 #define X86_STMXCSR    (0xaeu | X86_0F) /* reg = 3 */
 /* vvvv * rm3 ... : VEX 231 forms: reg = vvvv * rm + reg */
