@@ -62,6 +62,25 @@ static inline void test_hart_init_engine(struct test_hart *test, uint64_t gpa, u
     test->decoder = rv_decoder_new();
 }
 
+/* Another engine, or the same with other options. */
+static inline void test_hart_use_engine(struct test_hart *test, const struct engine *engine,
+                                        const struct engine_options *options)
+{
+    struct error *err = NULL;
+    struct vcpu *vcpu = &test->hart->vcpu;
+    vcpu->engine->detach(vcpu);
+    vcpu->engine_options = options;
+    bool attached = engine->attach(vcpu, &err);
+    assert(attached);
+    (void)attached;
+    vcpu->engine_options = NULL;
+}
+
+/* What translations may use, in turn: each way to do without something is tried. */
+static const char *const test_host_features[] = {
+    NULL, "none", "-fma", "-avx,-fma", "-bmi2", "-bmi1", "-lzcnt", "-popcnt",
+};
+
 static inline void test_hart_init(struct test_hart *test, uint64_t gpa, uint64_t size)
 {
     test_hart_init_engine(test, gpa, size, &engine_interp);

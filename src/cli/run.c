@@ -48,8 +48,10 @@ static const struct cli_option options[] = {
      "Attach FILE as a raw virtio disk; may be given several times (vda, vdb, ...). The guest "
      "writes to the file itself. A comma in a file name is written twice.",
      NULL},
-    {"engine", 0, "NAME", "How vCPUs are run: 'interp', the interpreter, or 'dbt', the "
-     "translator (x86-64 hosts). Default: interp.", NULL},
+    {"engine", 0, "NAME",
+     "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "
+     "'auto' (default): the translator where it works.",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",
@@ -61,6 +63,16 @@ static const struct cli_option options[] = {
      "share.",
      NULL},
     {"name", 'n', "NAME", "A name for the machine, shown in messages.", NULL},
+    {"code-cache", 0, "SIZE",
+     "Memory for the translations of each vCPU, e.g. 32M; a bare number is MiB. When it is full "
+     "the oldest eighth is dropped. From 256K to 1G. Default: 64M.",
+     "The translator"},
+    {"host-cpu-features", 0, "LIST",
+     "Which instructions of the host translations may use beyond the x86-64 baseline: a list of "
+     "-NAME (without), +NAME (with) and 'none', read from left to right, e.g. -fma,-bmi2 or "
+     "none,+popcnt. Names: popcnt, lzcnt, bmi1, bmi2, avx, fma. Default: all that the host has. "
+     "Results do not depend on it.",
+     NULL},
     {"console", 0, "WHERE",
      "The guest's console: 'stdio' (default), 'none', 'file:PATH' (output only) or "
      "'socket:PATH' (a unix socket to connect to).",
@@ -193,20 +205,32 @@ static const struct {
     {"initrd", offsetof(struct machine_config, initrd)},
     {"firmware", offsetof(struct machine_config, firmware)},
     {"engine", offsetof(struct machine_config, engine)},
+    {"host-cpu-features", offsetof(struct machine_config, host_features)},
     {"name", offsetof(struct machine_config, name)},
     {"dump-fdt", offsetof(struct machine_config, dump_fdt)},
 };
 
+static bool apply_size(const struct cli_args *args, const char *option, uint64_t *bytes,
+                       struct error **err)
+{
+    const char *text = cli_last(args, option);
+    if (text == NULL || parse_size(text, bytes))
+        return true;
+    error_set(err, ERROR_USAGE, "--%s: '%s' is not a size", option, text);
+    error_hint(err, "Write 512M, 2G or a number of MiB.");
+    return false;
+}
+
 static bool apply_numbers(const struct cli_args *args, struct machine_config *config,
                           struct error **err)
 {
-    const char *text = cli_last(args, "memory");
+    const char *text;
     uint64_t number;
-    if (text != NULL && !parse_size(text, &config->memory)) {
-        error_set(err, ERROR_USAGE, "--memory: '%s' is not a size", text);
-        error_hint(err, "Write 512M, 2G or a number of MiB.");
+    if (!apply_size(args, "memory", &config->memory, err) ||
+        !apply_size(args, "code-cache", &config->code_cache, err))
         return false;
-    }
+    if (cli_given(args, "code-cache") && config->code_cache == 0)
+        return error_set(err, ERROR_USAGE, "--code-cache: a translator without memory cannot work");
     if ((text = cli_last(args, "cpus")) != NULL) {
         if (!parse_count(text, UINT32_MAX, &number))
             return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);

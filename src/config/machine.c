@@ -15,7 +15,7 @@ void machine_config_init(struct machine_config *config)
 {
     *config = (struct machine_config){
         .arch = strdup("riscv64"),
-        .engine = strdup("interp"),
+        .engine = strdup("auto"),
         .memory = 512 * MIB,
         .cpus = 1,
     };
@@ -23,8 +23,9 @@ void machine_config_init(struct machine_config *config)
 
 void machine_config_clear(struct machine_config *config)
 {
-    char *const strings[] = {config->name,   config->arch,   config->engine,   config->kernel,
-                             config->initrd, config->append, config->firmware, config->dump_fdt};
+    char *const strings[] = {config->name,     config->arch,     config->engine,
+                             config->kernel,   config->initrd,   config->append,
+                             config->firmware, config->dump_fdt, config->host_features};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++) {
@@ -49,6 +50,13 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         return error_set(err, ERROR_USAGE,
                          "guest memory is a whole number of MiB from %u MiB to %u GiB",
                          (unsigned)(MACHINE_MIN_MEMORY / MIB), (unsigned)(MACHINE_MAX_MEMORY / GIB));
+    if (config->code_cache != 0 &&
+        (config->code_cache < MACHINE_MIN_CODE_CACHE ||
+         config->code_cache > MACHINE_MAX_CODE_CACHE || config->code_cache % KIB != 0))
+        return error_set(err, ERROR_USAGE,
+                         "a code cache is a whole number of KiB from %u KiB to %u MiB",
+                         (unsigned)(MACHINE_MIN_CODE_CACHE / KIB),
+                         (unsigned)(MACHINE_MAX_CODE_CACHE / MIB));
     if (config->kernel == NULL && config->firmware == NULL) {
         error_set(err, ERROR_USAGE, "there is nothing to run");
         error_hint(err, "Name an image (--image debian), a kernel (--kernel FILE) or a firmware or "

@@ -20,6 +20,8 @@ struct error;
 #define MACHINE_MAX_DISKS 16
 #define MACHINE_MIN_MEMORY (UINT64_C(32) << 20) /* bytes */
 #define MACHINE_MAX_MEMORY (UINT64_C(256) << 30)
+#define MACHINE_MIN_CODE_CACHE (UINT64_C(256) << 10) /* bytes */
+#define MACHINE_MAX_CODE_CACHE (UINT64_C(1) << 30)  /* jumps reach 2 GiB */
 #define MACHINE_MAX_APPEND 65536 /* bytes; the device tree has room for it */
 
 struct machine_disk {
@@ -33,7 +35,9 @@ enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 struct machine_config {
     char *name;         /* displayName; NULL: none */
     char *arch;         /* "riscv64" */
-    char *engine;       /* "interp" */
+    char *engine;       /* "interp", "dbt", "auto": the fastest that works here */
+    uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
+    char *host_features; /* what translations may use, as --host-cpu-features; NULL: everything */
     uint64_t memory;    /* bytes, MiB multiple */
     unsigned cpus;      /* 1..MACHINE_MAX_CPUS */
     char *kernel;       /* paths; NULL: none */
@@ -50,7 +54,7 @@ struct machine_config {
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
 };
 
-/* Defaults: riscv64, interp, 512 MiB, 1 CPU. */
+/* Defaults: riscv64, auto, 512 MiB, 1 CPU. */
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
 

@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "config/suggest.h"
 
-enum kind { KIND_STRING, KIND_UINT, KIND_UINT64, KIND_MIB, KIND_BOOL, KIND_RAM, KIND_MODE };
+enum kind { KIND_STRING, KIND_UINT, KIND_UINT64, KIND_KIB, KIND_MIB, KIND_BOOL, KIND_RAM, KIND_MODE };
 
 struct key {
     const char *name;
@@ -34,6 +34,8 @@ static const struct key keys[] = {
     {"numvcpus", KIND_UINT, FIELD(cpus)},
     {"trapeze.arch", KIND_STRING, FIELD(arch)},
     {"trapeze.engine", KIND_STRING, FIELD(engine)},
+    {"trapeze.codeCache", KIND_KIB, FIELD(code_cache)},
+    {"trapeze.hostCpuFeatures", KIND_STRING, FIELD(host_features)},
     {"trapeze.kernel", KIND_STRING, FIELD(kernel)},
     {"trapeze.initrd", KIND_STRING, FIELD(initrd)},
     {"trapeze.append", KIND_STRING, FIELD(append)},
@@ -116,6 +118,11 @@ static bool set_value(const struct key *key, void *object, const char *value,
         return true;
     case KIND_UINT64:
         return parse_number(value, UINT64_MAX, member) || fail(at, err, "not a number:", value);
+    case KIND_KIB:
+        if (!parse_number(value, UINT64_MAX / KIB, &number))
+            return fail(at, err, "not a number of KiB:", value);
+        *(uint64_t *)member = number * KIB;
+        return true;
     case KIND_MIB:
         if (!parse_number(value, UINT64_MAX / MIB, &number))
             return fail(at, err, "not a number of MiB:", value);
@@ -303,6 +310,10 @@ static void write_value(FILE *out, const char *prefix, const struct key *key, co
         break;
     case KIND_UINT64:
         snprintf(number, sizeof(number), "%llu", (unsigned long long)*(const uint64_t *)member);
+        break;
+    case KIND_KIB:
+        snprintf(number, sizeof(number), "%llu",
+                 (unsigned long long)(*(const uint64_t *)member / KIB));
         break;
     case KIND_MIB:
         snprintf(number, sizeof(number), "%llu",

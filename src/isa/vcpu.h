@@ -126,6 +126,7 @@ struct vcpu {
     const struct isa *isa;
     const struct engine *engine;
     void *engine_data; /* the engine's own, made by attach() */
+    const struct engine_options *engine_options; /* or NULL */
     unsigned index;    /* 0 .. number of vCPUs - 1 */
     struct mem_space *mem;
     struct vcpu_timebase *timebase;
@@ -151,6 +152,13 @@ struct vcpu {
     void *owner; /* the machine's own data for this vCPU */
 };
 
+/* What an engine may be told when it is attached; one that it does not know means nothing to
+ * it. Strings are borrowed and outlive the vCPU. */
+struct engine_options {
+    uint64_t code_cache;       /* bytes for translations, of each vCPU; 0: its default */
+    const char *host_features; /* list as for --host-cpu-features; NULL: all that the host has */
+};
+
 /* What a new vCPU is made from. Everything is borrowed and outlives the vCPU. */
 struct vcpu_setup {
     unsigned index;
@@ -159,6 +167,7 @@ struct vcpu_setup {
     struct log *log;
     void (*wake)(struct vcpu *vcpu);
     void *owner;
+    const struct engine_options *engine_options; /* NULL: defaults */
 };
 
 /* A register as a debugger sees it; its bytes are in the guest's order. */

@@ -77,7 +77,8 @@ struct vm {
     struct entropy *entropy;
 
     const struct isa *isa;
-    const struct engine *engine;
+    const struct engine *engine; /* of all vCPUs */
+    struct engine_options engine_options;
     struct vm_cpu cpus[MACHINE_MAX_CPUS];
     struct vcpu *vcpus[MACHINE_MAX_CPUS];
     unsigned cpu_count;
@@ -132,6 +133,10 @@ void vm_cpu_threads_stop(struct vm *vm);
 bool vm_cpu_threads_start(struct vm *vm, struct error **err);
 /* Architectural reset; the count of instructions goes on. */
 void vm_cpu_reset(struct vm_cpu *cpu);
+
+/* engine.c: gives every vCPU the engine that the configuration names; "auto" is the first that
+ * works on this host. */
+bool vm_engine_attach(struct vm *vm, struct error **err);
 
 /* board.c */
 bool vm_board_new(struct vm *vm, struct error **err);

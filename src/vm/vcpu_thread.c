@@ -317,6 +317,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
             .log = vm->log,
             .wake = vm_cpu_wake,
             .owner = cpu,
+            .engine_options = &vm->engine_options,
         };
         cpu->vm = vm;
         pthread_mutex_init(&cpu->lock, NULL);
@@ -325,9 +326,6 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
         vm->vcpus[i] = cpu->vcpu;
         vm->cpu_count++;
         if (cpu->vcpu == NULL)
-            return false;
-        cpu->vcpu->engine = vm->engine;
-        if (!vm->engine->attach(cpu->vcpu, err))
             return false;
     }
     return true;
@@ -339,7 +337,7 @@ void vm_cpus_free(struct vm *vm)
         struct vm_cpu *cpu = &vm->cpus[i];
         if (cpu->vcpu != NULL) {
             if (cpu->vcpu->engine_data != NULL)
-                vm->engine->detach(cpu->vcpu);
+                cpu->vcpu->engine->detach(cpu->vcpu);
             vm->isa->vcpu_free(cpu->vcpu);
         }
         pthread_cond_destroy(&cpu->wake);

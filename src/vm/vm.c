@@ -15,8 +15,6 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/state.h"
-#include "engine/dbt/dbt.h"
-#include "engine/interp/interp.h"
 #include "isa/riscv64/hart.h"
 #include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
@@ -25,13 +23,11 @@
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
 
-static const struct engine *const engines[] = {&engine_interp, &engine_dbt};
-
 static void copy_config(struct machine_config *to, const struct machine_config *from)
 {
     *to = *from;
-    char **const strings[] = {&to->name,   &to->arch,   &to->engine,   &to->kernel,
-                              &to->initrd, &to->append, &to->firmware, &to->dump_fdt};
+    char **const strings[] = {&to->name,   &to->arch,     &to->engine,   &to->kernel,      &to->initrd,
+                              &to->append, &to->firmware, &to->dump_fdt, &to->host_features};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         if (*strings[i] != NULL)
             *strings[i] = alloc_string(*strings[i]);
@@ -40,19 +36,6 @@ static void copy_config(struct machine_config *to, const struct machine_config *
         if (to->disks[i].serial != NULL)
             to->disks[i].serial = alloc_string(to->disks[i].serial);
     }
-}
-
-static bool choose_engine(struct vm *vm, struct error **err)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
-        if (strcmp(engines[i]->name, vm->config.engine) == 0 && engines[i]->supports(vm->isa)) {
-            vm->engine = engines[i];
-            return true;
-        }
-    error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests", vm->config.engine,
-              vm->isa->name);
-    error_hint(err, "This version has 'interp' and 'dbt'.");
-    return false;
 }
 
 static void make_clock(struct vm *vm)
@@ -150,9 +133,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     copy_config(&vm->config, config);
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
-    bool good = choose_engine(vm, err) &&
-                boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
-                make_memory(vm, err) && vm_cpus_new(vm, err);
+    bool good = boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
+                make_memory(vm, err) && vm_cpus_new(vm, err) && vm_engine_attach(vm, err);
     if (good) {
         put_gates(vm);
         describe_env(vm);

@@ -53,8 +53,13 @@ static bool run_ours(struct lockstep *lockstep)
     struct rv_hart *hart = lockstep->ours.hart;
     memcpy(test_hart_at(&lockstep->ours, IMAGE_CODE), image->code, image->code_size);
     memcpy(test_hart_at(&lockstep->ours, IMAGE_DATA), image->data, image->data_size);
-    if (hart->vcpu.engine == &engine_dbt)
-        dbt_use_baseline(&hart->vcpu, lockstep->batch & 1);
+    const struct engine_options options = {
+        .host_features = test_host_features[lockstep->batch % ARRAY_SIZE(test_host_features)],
+    };
+    if (hart->vcpu.engine == &engine_dbt) {
+        test_hart_use_engine(&lockstep->ours, &engine_dbt, &options);
+        dbt_set_hot(&hart->vcpu, 1); /* every program runs once */
+    }
     isa_riscv64.vcpu_reset(&hart->vcpu);
     rv_enter_supervisor(hart, IMAGE_CODE, 0, 0);
     hart->sbi_calls = true; /* an ecall leaves run() */
@@ -213,8 +218,6 @@ static void lockstep_init(struct lockstep *lockstep, const struct engine *engine
 {
     memset(lockstep, 0, sizeof(*lockstep));
     test_hart_init_engine(&lockstep->ours, IMAGE_CODE, IMAGE_END - IMAGE_CODE, engine);
-    if (engine == &engine_dbt) /* every program runs once */
-        dbt_set_hot(&lockstep->ours.hart->vcpu, 1);
     lockstep->generator = generator_new(lockstep->ours.decoder);
     lockstep->image = image_new();
     lockstep->our_results = alloc_zeroed(image_capacity(), sizeof(struct image_result));

@@ -17,6 +17,8 @@ static void full_config(struct machine_config *config)
     config->name = strdup("a \"quoted\" | name\twith tab");
     config->memory = UINT64_C(768) << 20;
     config->cpus = 3;
+    config->code_cache = 320 << 10;
+    config->host_features = strdup("none,+fma");
     config->kernel = strdup("/k");
     config->append = strdup("console=ttyS0 x=\"1 2\"");
     config->no_reboot = true;
@@ -42,6 +44,8 @@ static void test_round_trip(void **state)
     assert_string_equal(text, text_again);
     assert_string_equal(again.name, config.name);
     assert_string_equal(again.append, config.append);
+    assert_int_equal(again.code_cache, 320 << 10);
+    assert_string_equal(again.host_features, "none,+fma");
     assert_int_equal(again.seed, UINT64_MAX);
     assert_int_equal(again.disk_count, 2);
     assert_true(again.disks[0].read_only);

@@ -16,10 +16,6 @@
 #include "engine/dbt/internal.h"
 #include "isa/riscv64/mmu.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 static bool dbt_supports(const struct isa *isa)
 {
 #if defined(__x86_64__)
@@ -27,22 +23,6 @@ static bool dbt_supports(const struct isa *isa)
 #else
     (void)isa;
     return false;
-#endif
-}
-
-static void find_host_features(struct dbt *dbt)
-{
-#if defined(__x86_64__)
-    unsigned a, b, c, d;
-    __builtin_cpu_init();
-    dbt->bmi1 = __builtin_cpu_supports("bmi");
-    dbt->bmi2 = __builtin_cpu_supports("bmi2");
-    dbt->popcnt = __builtin_cpu_supports("popcnt");
-    dbt->fma = __builtin_cpu_supports("fma");
-    dbt->avx = __builtin_cpu_supports("avx");
-    dbt->lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 5);
-#else
-    (void)dbt;
 #endif
 }
 
@@ -69,7 +49,8 @@ static void dbt_detach(struct vcpu *vcpu)
     struct dbt *dbt = vcpu->engine_data;
     if (!dbt)
         return;
-    report_stats(dbt);
+    if (dbt->state)
+        report_stats(dbt);
     blocks_destroy(&dbt->interp);
     dbt_cache_destroy(dbt);
     free(dbt->op_of_row);
@@ -88,12 +69,14 @@ static bool dbt_attach(struct vcpu *vcpu, struct error **err)
     }
     vcpu->engine = &engine_dbt;
     vcpu->engine_data = dbt;
-    if (!dbt_cache_init(dbt, err)) {
+    const struct engine_options *options = vcpu->engine_options;
+    uint64_t cache = options && options->code_cache ? options->code_cache : DBT_CACHE_SIZE;
+    if (!dbt_cache_init(dbt, cache, err) ||
+        !dbt_find_features(dbt, options ? options->host_features : NULL, err)) {
         dbt_detach(vcpu);
         return false;
     }
     dbt->hot = DBT_HOT;
-    find_host_features(dbt);
     dbt->op_of_row =
         alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder), sizeof(*dbt->op_of_row));
     dbt_map_rows(dbt);
@@ -106,25 +89,10 @@ void dbt_set_hot(struct vcpu *vcpu, unsigned executions)
     dbt->hot = executions;
 }
 
-void dbt_limit_cache(struct vcpu *vcpu, size_t code_bytes, size_t data_bytes)
-{
-    struct dbt *dbt = vcpu->engine_data;
-    dbt->code.end = dbt->code_start + code_bytes;
-    dbt->data_end = dbt->data_start + data_bytes;
-}
-
-void dbt_use_baseline(struct vcpu *vcpu, bool baseline)
-{
-    struct dbt *dbt = vcpu->engine_data;
-    find_host_features(dbt);
-    if (baseline)
-        dbt->bmi1 = dbt->bmi2 = dbt->popcnt = dbt->lzcnt = dbt->fma = dbt->avx = false;
-}
-
-uint64_t dbt_flush_count(const struct vcpu *vcpu)
+uint64_t dbt_eviction_count(const struct vcpu *vcpu)
 {
     const struct dbt *dbt = vcpu->engine_data;
-    return dbt->stats.flushes;
+    return dbt->stats.evictions;
 }
 
 /* ---- one round ---- */

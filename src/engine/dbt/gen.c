@@ -438,39 +438,52 @@ struct gen gen_of(struct dbt *dbt, struct dbt_block *block)
     };
 }
 
+/* NULL: it does not fit. */
+static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, uint64_t pc,
+                                    unsigned mode)
+{
+    struct dbt_mark mark = dbt_mark(dbt);
+    struct dbt_block *block = dbt_data(dbt, sizeof(*block));
+    if (!block)
+        return NULL;
+    *block = (struct dbt_block){
+        .pc = pc,
+        .host = from->host,
+        .mode = (uint8_t)mode,
+        .count = from->count,
+        .size = from->size,
+    };
+    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* not initialised */
+    struct gen gen = gen_of(dbt, block);
+    gen.insns = from->insns;
+    gen.count = from->count;
+    gen.cold = cold;
+    gen.cold_max = ARRAY_SIZE(cold);
+    gen_block(&gen, from->size);
+    if (!gen.no_memory && !dbt->code.full)
+        return block;
+    dbt_rewind(dbt, mark);
+    return NULL;
+}
+
 struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
                                 unsigned mode, uint64_t gpa)
 {
-    if (!dbt_watch_page(dbt, from->host, gpa)) {
-        dbt_flush(dbt);
-        return NULL;
-    }
+    struct dbt_page *page = dbt_watch_page(dbt, from->host, gpa);
     /* What the interpreter holds may be stale until the next fence.i, which would not know of
      * a write that came before the page was watched. */
     if (memcmp((const uint8_t *)from + from->code_at, from->host, from->size) != 0)
         return NULL;
-    struct dbt_block *block = dbt_data(dbt, sizeof(*block));
-    if (block) {
-        *block = (struct dbt_block){
-            .pc = pc,
-            .host = from->host,
-            .mode = (uint8_t)mode,
-            .count = from->count,
-            .size = from->size,
-        };
-        struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* not initialised */
-        struct gen gen = gen_of(dbt, block);
-        gen.insns = from->insns;
-        gen.count = from->count;
-        gen.cold = cold;
-        gen.cold_max = ARRAY_SIZE(cold);
-        gen_block(&gen, from->size);
-        if (!gen.no_memory && !dbt->code.full && dbt_insert(dbt, block)) {
-            dbt->stats.translated++;
-            dbt->stats.instructions += from->count;
-            return block;
-        }
+    struct dbt_block *block = make_block(dbt, from, pc, mode);
+    if (!block && dbt_make_room(dbt)) {
+        page = dbt_watch_page(dbt, from->host, gpa);
+        if (memcmp((const uint8_t *)from + from->code_at, from->host, from->size) == 0)
+            block = make_block(dbt, from, pc, mode);
     }
-    dbt_flush(dbt);
-    return NULL;
+    if (!block)
+        return NULL;
+    dbt_insert(dbt, block, page);
+    dbt->stats.translated++;
+    dbt->stats.instructions += from->count;
+    return block;
 }

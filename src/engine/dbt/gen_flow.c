@@ -16,7 +16,9 @@ static struct dbt_link *new_link(struct gen *gen, uint64_t target)
     *link = (struct dbt_link){
         .exit = {.pc = target, .kind = DBT_EXIT_LINK},
         .from = gen->block,
+        .sibling = gen->block->outgoing,
     };
+    gen->block->outgoing = link;
     return link;
 }
 

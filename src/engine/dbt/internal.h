@@ -14,6 +14,9 @@
  *   - Mode (privilege and data bank) is the same for a block and all it jumps to directly.
  *   - A page that any translation was made from can be stored to through no TLB entry of any
  *     hart unless it is in `written`, and then its translations go at the next fence.i.
+ *   - Whoever keeps the address of translated code outside of translations keeps it in a
+ *     dbt_link, in hash or in jumps: those are what dropping a block knows to undo. Blocks are
+ *     dropped, and their memory used again, only while no translated code runs.
  *   - In translated code hart->pc is stale and r15 holds what is left of the budget, of which
  *     all instructions of the current block are already taken.
  */
@@ -26,8 +29,8 @@
 #include "engine/interp/step.h"
 #include "mem/mem.h"
 
-#define DBT_CODE_SIZE   (40 * MIB)
-#define DBT_DATA_SIZE   (24 * MIB)
+#define DBT_GENERATIONS 8
+#define DBT_CACHE_SIZE  (64 * MIB) /* unless engine_options say otherwise */
 #define DBT_HOT         16    /* executions that make a block hot */
 #define DBT_HASH        32768 /* slots; power of two */
 #define DBT_JUMP_CACHE  4096  /* entries per mode; power of two */
@@ -68,7 +71,8 @@ struct dbt_link {
     uint8_t *displacement;       /* of the jump, writable view */
     const uint8_t *stub;         /* where it goes while it is not linked */
     struct dbt_block *from, *to; /* to: NULL while not linked */
-    struct dbt_link *next;       /* of those that lead to `to` */
+    struct dbt_link *next, **at; /* of those that lead to `to` */
+    struct dbt_link *sibling;    /* of those that lead out of `from` */
 };
 
 struct dbt_block {
@@ -78,15 +82,24 @@ struct dbt_block {
     bool dead;
     uint16_t count, size;
     const uint8_t *checked, *entry;
-    struct dbt_block *hash_next, *page_next;
-    struct dbt_link *incoming;
+    struct dbt_block *hash_next, *generation_next;
+    struct dbt_block *page_next, **page_at;
+    struct dbt_page *page;
+    struct dbt_link *incoming, *outgoing;
 };
 
-/* Translations made from one page of host memory. */
+/* Translations made from one page of host memory; exists while there are any. */
 struct dbt_page {
     const uint8_t *host;
     struct dbt_block *blocks;
     struct dbt_page *next;
+};
+
+/* A part of the cache that is filled from its front and emptied as a whole. */
+struct dbt_generation {
+    uint8_t *code, *code_end; /* writable view */
+    uint8_t *data, *data_end;
+    struct dbt_block *blocks; /* that lie in it, dropped ones included */
 };
 #define DBT_PAGES 4096 /* hash slots */
 
@@ -121,6 +134,8 @@ struct dbt_state {
 
 struct dbt_stats {
     uint64_t translated, instructions, flushes, fences, pages_dropped;
+    uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
+    uint64_t linked;
     uint64_t exits[DBT_EXIT_CALLED + 1];
     uint64_t interpreted;
 };
@@ -136,9 +151,11 @@ struct dbt {
 
     uint8_t *area;          /* as it runs: code (readable, executable), then data */
     uint8_t *code_writable; /* the same code */
+    size_t code_size, data_size;
+    struct dbt_generation generations[DBT_GENERATIONS];
+    unsigned generation; /* the one that is being filled */
     struct x86_code code;
-    uint8_t *code_start; /* behind the thunks, writable view */
-    uint8_t *data, *data_end, *data_start;
+    uint8_t *data, *data_end;
     struct dbt_state *state;
     struct dbt_thunks thunks;
     struct dbt_block **hash;
@@ -146,7 +163,7 @@ struct dbt {
     struct dbt_link *pending; /* the jump that led out of translated code, to be linked */
 
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
-    bool bmi2, bmi1, lzcnt, popcnt, fma, avx;
+    bool bmi2, bmi1, lzcnt, popcnt, fma, avx; /* features.c */
 
     const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
     unsigned mode;
@@ -162,21 +179,39 @@ struct dbt {
 
 /* ---- cache.c: memory, finding, linking, dropping ---- */
 
-bool dbt_cache_init(struct dbt *dbt, struct error **err);
+/* `size` bytes for translations; thunks and state come on top. */
+bool dbt_cache_init(struct dbt *dbt, uint64_t size, struct error **err);
 void dbt_cache_destroy(struct dbt *dbt);
-/* From the data area; NULL when it is full. Aligned to 8. */
+/* From the current generation's data; NULL when it is full. Aligned to 8. */
 void *dbt_data(struct dbt *dbt, size_t size);
+/* What is written and allocated after a mark is given back by dbt_rewind(). */
+struct dbt_mark {
+    uint8_t *code, *data;
+};
+struct dbt_mark dbt_mark(const struct dbt *dbt);
+void dbt_rewind(struct dbt *dbt, struct dbt_mark mark);
+/* Drops the oldest generation, which becomes the current one: pages are to be watched anew.
+ * False: the current one is empty already. */
+bool dbt_make_room(struct dbt *dbt);
 /* The translation of pc, whose page is in the fetch TLB, at `host`. */
 struct dbt_block *dbt_find(struct dbt *dbt, uint64_t pc, const uint8_t *host, unsigned mode);
-/* Makes the block findable; false: no memory. */
-bool dbt_insert(struct dbt *dbt, struct dbt_block *block);
-/* Sees to it that no store to the page at `host` goes unnoticed. False: no memory. */
-bool dbt_watch_page(struct dbt *dbt, const uint8_t *host, uint64_t gpa);
+/* Makes the block findable. */
+void dbt_insert(struct dbt *dbt, struct dbt_block *block, struct dbt_page *page);
+/* Sees to it that no store to the page at `host` goes unnoticed. What it returns is good until
+ * something is dropped. */
+struct dbt_page *dbt_watch_page(struct dbt *dbt, const uint8_t *host, uint64_t gpa);
 void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to);
 void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block);
+/* Drops everything. */
 void dbt_flush(struct dbt *dbt);
 /* After a fence.i or a reset: drops the translations of pages that were written to. */
 void dbt_fence(struct dbt *dbt);
+
+/* ---- features.c ---- */
+
+/* What may be used: what the host has, changed by a list as --host-cpu-features takes it, or
+ * NULL. */
+bool dbt_find_features(struct dbt *dbt, const char *list, struct error **err);
 
 /* ---- thunks.c: between C and translated code ---- */
 

@@ -105,6 +105,7 @@ static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
     vcpu->timebase = setup->timebase;
     vcpu->log = setup->log;
     vcpu->wake = setup->wake;
+    vcpu->engine_options = setup->engine_options;
     vcpu->owner = setup->owner;
     hart->stimer = vtimer_new(setup->timebase->clock, stimer_fired, vcpu);
     rv_tlb_init(hart);
