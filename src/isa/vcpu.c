@@ -88,6 +88,7 @@ static void obey_own(struct vcpu *self)
         return;
     atomic_fetch_and(&self->attention, ~bits);
     self->isa->drop(self, bits);
+    vcpu_look_up_again(self);
 }
 
 void vcpu_attention_sync(struct vcpu *self, struct vcpu *const *vcpus, size_t count, uint32_t bits)

@@ -240,6 +240,13 @@ static inline void vcpu_kick(struct vcpu *vcpu)
     vcpu_attention(vcpu, VCPU_ATTENTION_KICK);
 }
 
+/* A request was obeyed in the middle of a block: its engine, which may go from block to block
+ * without looking whether the code is still mapped, must do so before the next one. */
+static inline void vcpu_look_up_again(struct vcpu *vcpu)
+{
+    atomic_fetch_or(&vcpu->attention, (uint32_t)VCPU_ATTENTION_IRQ);
+}
+
 /* Raises the bits (TLB, FENCE_I) in each of `count` vCPUs and returns when none can still
  * act on what they drop: each has obeyed or is not in the guest. `self` (may be NULL) is the
  * calling thread's own vCPU: its requests are obeyed while it waits, so that two vCPUs

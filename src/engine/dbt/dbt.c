@@ -220,7 +220,7 @@ const uint8_t *dbt_look_up(struct dbt *dbt)
     return code_at_pc(dbt);
 }
 
-const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
+static const uint8_t *run_last(struct dbt *dbt, const struct dbt_site *site)
 {
     struct rv_hart *hart = dbt->hart;
     struct dbt_state *state = dbt->state;
@@ -243,6 +243,17 @@ const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
         return dbt->thunks.leave_why;
     }
     return code_at_pc(dbt);
+}
+
+struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
+{
+    const struct rv_hart *hart = dbt->hart;
+    const struct rv_tlb *fetch = hart->tlb_fetch, *load = hart->tlb_load;
+    uint64_t generation = hart->tlb_generation;
+    const uint8_t *code = run_last(dbt, site);
+    bool same =
+        hart->tlb_fetch == fetch && hart->tlb_load == load && hart->tlb_generation == generation;
+    return (struct dbt_next){code, same ? 0 : DBT_PAIRS_NONE};
 }
 
 static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)

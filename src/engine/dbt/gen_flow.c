@@ -87,6 +87,14 @@ static void gen_branch(struct gen *gen, const struct rv_insn *insn, uint32_t con
     cold->arg = behind;
 }
 
+/* ---- calls, returns, other jumps ----
+ *
+ * A call pushes a pair onto the host's stack, the address the guest will return to and, by
+ * being a host call, the address behind itself. A return whose address is that of the topmost
+ * pair is a host return, which the host predicts; it lands where the call goes on. Any other
+ * forgets all pairs and looks up. (thunks.c says how the pairs are bounded and when they go.)
+ */
+
 static void set_link_register(struct gen *gen, const struct rv_insn *insn)
 {
     if (insn->rd == RV_RD_NONE)
@@ -97,37 +105,152 @@ static void set_link_register(struct gen *gen, const struct rv_insn *insn)
     gen_commit(gen, insn->rd, reg);
 }
 
+/* U §2.5.1: the registers that calls put their return addresses in. */
+static bool is_link(unsigned reg)
+{
+    return reg == 1 || reg == 5;
+}
+
+static void cold_pairs_full(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    x86_ri(gen->code, X86_G1_OR, X86_W, X86_RSP, DBT_PAIRS_NONE);
+    x86_jmp(gen->code, cold->back);
+}
+
+/* The first half of a pair. rax survives. */
+static void push_return_address(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    set_link_register(gen, insn);
+    x86_test_ri(code, 0, X86_RSP, DBT_PAIRS_NONE);
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_E, NULL));
+    cold->emit = cold_pairs_full;
+    cold->back = x86_here(code);
+    x86_push(code, gen_target(insn->rd, X86_RCX));
+}
+
+/* Behind the call: the second half has been popped by the return. */
+static void land_return(struct gen *gen, const struct rv_insn *insn)
+{
+    x86_rm(gen->code, X86_LEA, X86_RSP, x86_at(X86_RSP, 8));
+    gen_jump_to(gen, gen_pc(gen, insn) + insn->length);
+}
+
+static void jump_direct(struct gen *gen, const struct rv_insn *insn, uint64_t target)
+{
+    if (is_link(insn->rd)) {
+        push_return_address(gen, insn);
+        add_link(gen, x86_call(gen->code, NULL), target);
+        land_return(gen, insn);
+    } else {
+        set_link_register(gen, insn);
+        gen_jump_to(gen, target);
+    }
+}
+
 static void gen_jal(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     (void)arg;
-    set_link_register(gen, insn);
-    gen_jump_to(gen, gen_pc(gen, insn) + (uint64_t)insn->imm);
+    jump_direct(gen, insn, gen_pc(gen, insn) + (uint64_t)insn->imm);
     gen->ended = true;
 }
 
-static void cold_lookup(struct gen *gen, const struct gen_cold *cold)
+/* auipc; jalr: a jump of up to 2 GiB. */
+static bool is_far_jump(const struct gen *gen, const struct rv_insn *insn, uint64_t *target)
+{
+    const unsigned auipc = 0x17;
+    const struct rv_insn *before = insn - 1;
+    if (insn->index == 0 || (before->raw & 0x7f) != auipc || before->rd != insn->rs1)
+        return false;
+    *target = (gen_pc(gen, before) + (uint64_t)before->imm + (uint64_t)insn->imm) & ~UINT64_C(1);
+    return true;
+}
+
+static void target_to_rax(struct gen *gen, const struct rv_insn *insn)
+{
+    gen_load_x(gen, X86_RAX, insn->rs1);
+    if (insn->imm != 0)
+        x86_ri(gen->code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
+    x86_ri(gen->code, X86_G1_AND, X86_W, X86_RAX, -2);
+}
+
+/* rax: target. Finds the jump cache's entry in [rdx + rcx * 8]. A miss goes to `miss`, or where
+ * the jump that is returned is patched to go. */
+static uint8_t *find_jump(struct gen *gen, const uint8_t *miss)
+{
+    struct x86_code *code = gen->code;
+    x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
+    x86_ri(code, X86_G1_AND, 0, X86_RCX, (DBT_JUMP_CACHE - 1) * 2);
+    x86_rm(code, X86_LEA, X86_RDX, x86_address(gen->dbt->state->jumps[gen->mode]));
+    x86_rm(code, X86_CMP | X86_W, X86_RAX, x86_indexed(X86_RDX, X86_RCX, 3, 0));
+    return x86_jcc(code, X86_NE, miss);
+}
+
+static const struct x86_mem found_code = {
+    .base = X86_RDX, .index = X86_RCX, .scale = 3, .disp = offsetof(struct dbt_jump, code)};
+
+static void cold_look_up(struct gen *gen, const struct gen_cold *cold)
 {
     x86_land(gen->code, cold->from);
-    x86_jmp(gen->code, gen->dbt->thunks.look_up);
+    if (cold->back) {
+        x86_call(gen->code, gen->dbt->thunks.look_up);
+        x86_jmp(gen->code, cold->back);
+    } else {
+        x86_jmp(gen->code, gen->dbt->thunks.look_up);
+    }
+}
+
+static void jump_indirect(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    bool call = is_link(insn->rd);
+    target_to_rax(gen, insn);
+    if (call)
+        push_return_address(gen, insn);
+    else
+        set_link_register(gen, insn);
+    struct gen_cold *cold = gen_add_cold(gen, find_jump(gen, NULL));
+    cold->emit = cold_look_up;
+    x86_rm(code, X86_GROUP5, call ? X86_G5_CALL : X86_G5_JMP, found_code);
+    if (call) {
+        cold->back = x86_here(code);
+        land_return(gen, insn);
+    }
+}
+
+/* Not the topmost pair's address. */
+static void cold_return(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    x86_land(code, cold->from);
+    x86_ri(code, X86_G1_OR, X86_W, X86_RSP, DBT_PAIRS_NONE);
+    target_to_rax(gen, cold->insn);
+    find_jump(gen, gen->dbt->thunks.look_up);
+    x86_rm(code, X86_GROUP5, X86_G5_JMP, found_code);
+}
+
+static void jump_back(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    int reg = gen_source(gen, insn->rs1, X86_RAX);
+    x86_rm(code, X86_CMP | X86_W, reg, x86_at(X86_RSP, 8));
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
+    cold->emit = cold_return;
+    cold->insn = insn;
+    x86_bytes(code, X86_RET, 1);
 }
 
 static void gen_jalr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     (void)arg;
-    struct x86_code *code = gen->code;
-    gen_load_x(gen, X86_RAX, insn->rs1);
-    if (insn->imm != 0)
-        x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
-    x86_ri(code, X86_G1_AND, X86_W, X86_RAX, -2);
-    set_link_register(gen, insn);
-    x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
-    x86_ri(code, X86_G1_AND, 0, X86_RCX, (DBT_JUMP_CACHE - 1) * 2);
-    x86_rm(code, X86_LEA, X86_RDX, x86_address(gen->dbt->state->jumps[gen->mode]));
-    x86_rm(code, X86_CMP | X86_W, X86_RAX, x86_indexed(X86_RDX, X86_RCX, 3, 0));
-    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
-    cold->emit = cold_lookup;
-    x86_rm(code, X86_GROUP5, X86_G5_JMP,
-           x86_indexed(X86_RDX, X86_RCX, 3, (int32_t)offsetof(struct dbt_jump, code)));
+    uint64_t target;
+    if (is_far_jump(gen, insn, &target))
+        jump_direct(gen, insn, target);
+    else if (insn->rd == RV_RD_NONE && is_link(insn->rs1) && insn->imm == 0)
+        jump_back(gen, insn);
+    else
+        jump_indirect(gen, insn);
     gen->ended = true;
 }
 

@@ -12,6 +12,8 @@
  *     made from: jumps within a page need no check; all others go to `checked`, which compares
  *     the fetch TLB's entry.
  *   - Mode (privilege and data bank) is the same for a block and all it jumps to directly.
+ *   - The fetch TLB and the mode change only outside of translated code or in dbt_call_last(),
+ *     and then there are no pairs (thunks.c) of before.
  *   - A page that any translation was made from can be stored to through no TLB entry of any
  *     hart unless it is in `written`, and then its translations go at the next fence.i.
  *   - Whoever keeps the address of translated code outside of translations keeps it in a
@@ -142,8 +144,12 @@ struct dbt_stats {
 
 struct dbt_thunks {
     const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last, *leave_why,
-        *look_up;
+        *look_up, *return_odd;
 };
+
+/* The pairs of calls on the host's stack: see thunks.c. */
+#define DBT_PAIRS_SIZE 0x10000
+#define DBT_PAIRS_NONE 0xfff0
 
 struct dbt {
     struct rv_hart *hart;
@@ -240,10 +246,14 @@ static inline struct x86_mem dbt_x(unsigned reg)
 
 /* ---- dbt.c: what translated code calls ---- */
 
-/* Runs the function of a site's instruction; the address to go on at. */
 /* The address to go on at for hart->pc. */
 const uint8_t *dbt_look_up(struct dbt *dbt);
-const uint8_t *dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
+/* Runs the function of a site's instruction. */
+struct dbt_next {
+    const uint8_t *code; /* where to go on */
+    uint64_t or_stack;   /* DBT_PAIRS_NONE: the pairs on the stack are void */
+};
+struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
 
 /* ---- gen.c: translation ---- */
 

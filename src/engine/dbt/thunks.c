@@ -9,6 +9,13 @@
  *   the others         ten guest registers: the ones that four fifths of all operands name
  * The stack is aligned as at a function's call instruction. Of the guest's registers those in
  * rbx, r12, r13, r14 survive calls of C.
+ *
+ * The host's stack also holds the pairs of calls that have not returned (gen_flow.c). They fill
+ * the upper part of a 64 KiB aligned piece of it, so that bits of rsp say how many there are:
+ * none is rsp | DBT_PAIRS_NONE, and no more fit when all bits of DBT_PAIRS_NONE are clear; then
+ * all are forgotten. They are also forgotten when translated code is left, at a change of mode
+ * and at a flush of the TLB: what a pair leads to is code of this mode, on a page that is
+ * mapped as it was.
  */
 #include "engine/dbt/internal.h"
 #include "isa/riscv64/mmu.h"
@@ -47,6 +54,21 @@ static void hart_to_rdi(struct x86_code *code)
 
 static const int callee_saved[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
 
+/* Below the pairs' place: [0] and [8] look like a pair, of an odd address; what returns there
+ * goes to that address as a jump would. [16] is the stack as enter() was called with. */
+static void make_pairs(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RCX, X86_RSP);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 16);
+    x86_ri(code, X86_G1_AND, X86_W, X86_RSP, -DBT_PAIRS_SIZE);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 16);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_RCX, x86_at(X86_RSP, 16));
+    x86_mov_mi(code, X86_W, x86_at(X86_RSP, 8), -1);
+    x86_rm(code, X86_LEA, X86_RCX, x86_address(dbt->thunks.return_odd));
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_RCX, x86_at(X86_RSP, 0));
+}
+
 /* const struct dbt_exit *enter(code, hart->x + 128, left) */
 static void make_enter(struct dbt *dbt)
 {
@@ -54,7 +76,7 @@ static void make_enter(struct dbt *dbt)
     dbt->thunks.enter = x86_here(code);
     for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
         x86_push(code, callee_saved[i]);
-    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
+    make_pairs(dbt);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RBP, X86_RSI);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_R15, X86_RDX);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RAX, X86_RDI);
@@ -93,7 +115,8 @@ static void make_leave(struct dbt *dbt)
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
     x86_call(code, dbt->thunks.sync_flags);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RAX, X86_RDX);
-    x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
+    x86_ri(code, X86_G1_OR, X86_W, X86_RSP, DBT_PAIRS_NONE);
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_RSP, x86_at(X86_RSP, 16));
     for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
         x86_pop(code, callee_saved[i]);
     x86_bytes(code, X86_RET, 1);
@@ -188,9 +211,19 @@ static void make_call_last(struct dbt *dbt)
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RDX);
     x86_mov_imm(code, X86_RDI, (uint64_t)(uintptr_t)dbt);
     call_function(code, FUNCTION_ADDRESS(dbt_call_last));
+    x86_rr(code, X86_OR | X86_W, X86_RSP, X86_RDX);
     x86_rm(code, X86_MOV_LOAD | X86_W, X86_R15, x86_address(&dbt->state->left));
     move_guest_registers(code, X86_MOV_LOAD, true);
     x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+}
+
+static void make_look_up(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    /* See make_pairs(): the return has popped the first word, which is still there. */
+    dbt->thunks.return_odd = x86_here(code);
+    x86_ri(code, X86_G1_SUB, X86_W, X86_RSP, 8);
+    x86_mov_imm(code, X86_RAX, ~UINT64_C(1));
 
     /* rax: the guest address to go on at */
     dbt->thunks.look_up = x86_here(code);
@@ -209,9 +242,10 @@ static void make_call_last(struct dbt *dbt)
 void dbt_make_thunks(struct dbt *dbt)
 {
     describe_flags(dbt->state);
-    make_enter(dbt);
     make_sync_flags(dbt);
     make_leave(dbt);
+    make_look_up(dbt);
+    make_enter(dbt);
     for (unsigned shift = 0; shift < 4; shift++) {
         make_load(dbt, shift);
         make_store(dbt, shift);

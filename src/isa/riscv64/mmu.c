@@ -289,6 +289,7 @@ static void enter_guest(struct vcpu *vcpu)
     if (atomic_load(&vcpu->attention) & VCPU_ATTENTION_TLB) {
         atomic_fetch_and(&vcpu->attention, ~(uint32_t)VCPU_ATTENTION_TLB);
         vcpu->isa->drop(vcpu, VCPU_ATTENTION_TLB);
+        vcpu_look_up_again(vcpu);
     }
 }
 
