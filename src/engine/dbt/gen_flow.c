@@ -127,7 +127,7 @@ static void push_return_address(struct gen *gen, const struct rv_insn *insn)
     struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_E, NULL));
     cold->emit = cold_pairs_full;
     cold->back = x86_here(code);
-    x86_push(code, gen_target(insn->rd, X86_RCX));
+    x86_push(code, gen_target(gen, insn->rd, X86_RCX));
 }
 
 /* Behind the call: the second half has been popped by the return. */
