@@ -4,7 +4,8 @@
  * timers. One loop per thread that needs one; a worker has one, its main thread's.
  *
  * Events: LOOP_HANGUP (the other end is gone, or an error is pending) comes whether asked for
- * or not, unless the watch is silenced; whoever gets it removes or silences the watch.
+ * or not, unless the watch is silenced; whoever gets it removes or silences the watch. A watch
+ * that asks for LOOP_HANGUP alone gets nothing else.
  *
  * Threads: loop_post() and loop_quit() may be called from any thread and from signal-free
  * contexts; everything else only on the loop's thread (or before loop_run()).

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -46,6 +47,7 @@ struct console {
     bool flush_posted;
     uint8_t *ring;
     uint64_t ring_written; /* bytes ever */
+    uint64_t lost;
 };
 
 /* ---- output; under the lock ---- */
@@ -56,6 +58,7 @@ static void queue_add(struct console *console, const uint8_t *data, size_t size)
         if (console->queue_size == QUEUE_LIMIT) {
             console->queue_start = (console->queue_start + 1) % QUEUE_LIMIT;
             console->queue_size--;
+            console->lost++;
         }
         console->queue[(console->queue_start + console->queue_size++) % QUEUE_LIMIT] = data[i];
     }
@@ -75,8 +78,10 @@ static void queue_flush(struct console *console)
             continue;
         if (count < 0 && errno == EAGAIN)
             return;
-        if (count < 0)
-            count = (ssize_t)contiguous; /* gone or full: the ring keeps it */
+        if (count < 0) { /* gone or full: the ring keeps it */
+            count = (ssize_t)contiguous;
+            console->lost += console->kind == CONSOLE_FILE ? contiguous : 0;
+        }
         console->queue_start = (console->queue_start + (size_t)count) % QUEUE_LIMIT;
         console->queue_size -= (size_t)count;
     }
@@ -97,8 +102,9 @@ static void update_watch(struct console *console)
     pthread_mutex_unlock(&console->lock);
     if (console->input_size == 0 && !console->input_ended)
         events |= LOOP_READABLE;
+    /* Who hangs up is noticed whatever else there is to wait for. */
     if (console->watch != NULL)
-        loop_watch_set(console->watch, events);
+        loop_watch_set(console->watch, events | LOOP_HANGUP);
 }
 
 static void posted_flush(void *opaque)
@@ -126,6 +132,8 @@ static void console_write(struct char_backend *backend, const uint8_t *data, siz
     if (console->fd >= 0) {
         queue_add(console, data, size);
         queue_flush(console);
+    } else if (console->kind == CONSOLE_FILE) {
+        console->lost += size; /* a FIFO whose reader has left */
     }
     bool post = console->queue_size > 0 && !console->flush_posted;
     console->flush_posted = console->flush_posted || post;
@@ -165,10 +173,26 @@ static void disconnect(struct console *console)
     pthread_mutex_lock(&console->lock);
     close(console->fd);
     console->fd = -1;
+    console->lost += console->kind == CONSOLE_FILE ? console->queue_size : 0;
     console->queue_size = 0;
     pthread_mutex_unlock(&console->lock);
     if (console->listen_watch != NULL)
         loop_watch_set(console->listen_watch, LOOP_READABLE);
+}
+
+/* Reads what there is room for. False at the end of the input. */
+static bool read_input(struct console *console, int fd)
+{
+    while (console->input_size < sizeof(console->input)) {
+        ssize_t count = read(fd, console->input + console->input_size,
+                             sizeof(console->input) - console->input_size);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return count < 0 && errno == EAGAIN;
+        console->input_size += (size_t)count;
+    }
+    return true;
 }
 
 static void on_ready(void *opaque, int fd, unsigned events)
@@ -179,28 +203,29 @@ static void on_ready(void *opaque, int fd, unsigned events)
         queue_flush(console);
         pthread_mutex_unlock(&console->lock);
     }
-    if ((events & (LOOP_READABLE | LOOP_HANGUP)) != 0 && console->input_size == 0) {
-        ssize_t count = read(fd, console->input, sizeof(console->input));
-        if (count > 0) {
-            console->input_size = (size_t)count;
-            offer_input(console);
-        } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
-            /* The end of input is not the end of output: a pipe that feeds commands may end
-             * long before the guest does. Only a hang-up is. */
-            console->input_ended = true;
-            if ((events & LOOP_HANGUP) != 0 || console->kind == CONSOLE_LISTEN) {
-                disconnect(console);
-                return;
-            }
-        }
+    /* The end of input is not the end of output: a pipe that feeds commands may end long before
+     * the guest does. Only a hang-up is. */
+    if ((events & (LOOP_READABLE | LOOP_HANGUP)) != 0 && !console->input_ended) {
+        console->input_ended = !read_input(console, fd);
+        offer_input(console);
     }
+    if ((events & LOOP_HANGUP) != 0)
+        disconnect(console);
     update_watch(console);
+}
+
+/* What never keeps a writer waiting, or gives no word when it has room again, is not watched. */
+static bool can_be_watched(const struct console *console, int fd)
+{
+    struct stat status;
+    return console->kind != CONSOLE_FILE ||
+           (fstat(fd, &status) == 0 && (S_ISFIFO(status.st_mode) || isatty(fd)));
 }
 
 static bool connect_fd(struct console *console, int fd, struct error **err)
 {
-    if (console->kind != CONSOLE_FILE) {
-        console->watch = loop_watch_add(console->loop, fd, LOOP_READABLE, on_ready, console, err);
+    if (can_be_watched(console, fd)) {
+        console->watch = loop_watch_add(console->loop, fd, LOOP_HANGUP, on_ready, console, err);
         if (console->watch == NULL)
             return false;
     }
@@ -208,6 +233,7 @@ static bool connect_fd(struct console *console, int fd, struct error **err)
     console->fd = fd;
     pthread_mutex_unlock(&console->lock);
     console->input_ended = console->kind == CONSOLE_FILE;
+    update_watch(console);
     return true;
 }
 
@@ -259,15 +285,23 @@ struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
     return NULL;
 }
 
-void console_free(struct console *console)
+void console_flush(struct console *console)
 {
-    if (console == NULL)
-        return;
+    pthread_mutex_lock(&console->lock);
     for (int tries = 0; tries < 10 && console->queue_size > 0 && console->fd >= 0; tries++) {
         struct pollfd wait = {.fd = console->fd, .events = POLLOUT};
         poll(&wait, 1, 100);
         queue_flush(console);
     }
+    console->lost += console->queue_size;
+    console->queue_size = 0;
+    pthread_mutex_unlock(&console->lock);
+}
+
+void console_free(struct console *console)
+{
+    if (console == NULL)
+        return;
     loop_watch_remove(console->watch);
     loop_watch_remove(console->listen_watch);
     if (console->fd >= 0)
@@ -294,6 +328,14 @@ size_t console_ring(struct console *console, uint8_t *out)
         out[i] = console->ring[(written - size + i) % CONSOLE_RING_SIZE];
     pthread_mutex_unlock(&console->lock);
     return size;
+}
+
+uint64_t console_lost(struct console *console)
+{
+    pthread_mutex_lock(&console->lock);
+    uint64_t lost = console->lost;
+    pthread_mutex_unlock(&console->lock);
+    return lost;
 }
 
 void console_resize(struct console *console, uint16_t columns, uint16_t rows)

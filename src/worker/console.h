@@ -5,7 +5,11 @@
  * descriptor.
  *
  * Output never blocks the guest: what the descriptor does not take waits in a 1 MiB queue;
- * beyond that the oldest is dropped and counted (the ring still shows it).
+ * beyond that the oldest is dropped and counted (the ring still shows it). Nothing is dropped
+ * because nobody is there: what a socket's next client gets begins with its connection.
+ *
+ * A client that hangs up makes room for the next at once. Of what it sent, up to 4 KiB that the
+ * guest has not read yet stay, in front of what the next one sends.
  *
  * Threads: char_backend.write and resume_input from any thread; everything else on the
  * loop's. Lock: the console's own mutex, a leaf.
@@ -27,7 +31,7 @@ struct loop;
 
 enum console_kind {
     CONSOLE_STREAM, /* a connected stream, both ways */
-    CONSOLE_FILE,   /* output only; blocking descriptor */
+    CONSOLE_FILE,   /* output only; a FIFO or terminal does not block (O_NONBLOCK) */
     CONSOLE_LISTEN, /* a listening unix socket; one client at a time */
     CONSOLE_NONE    /* the ring only */
 };
@@ -36,13 +40,17 @@ enum console_kind {
 struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
                             void (*on_panic)(void *opaque, const char *line), void *opaque,
                             struct error **err);
-/* Tries for up to a second to hand out what is still queued. */
+/* Tries for up to a second to hand out what is still queued; what is left then is lost. */
+void console_flush(struct console *console);
 void console_free(struct console *console);
 
 struct char_backend *console_backend(struct console *console);
 
 /* Copies the ring's contents, oldest first, into out[CONSOLE_RING_SIZE]; returns the size. */
 size_t console_ring(struct console *console, uint8_t *out);
+
+/* Bytes of output that were dropped. */
+uint64_t console_lost(struct console *console);
 
 void console_resize(struct console *console, uint16_t columns, uint16_t rows);
 

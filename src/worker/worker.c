@@ -170,10 +170,25 @@ static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error
            vm_start(worker->target.vm, err);
 }
 
+/* The guest says no more: hands out what it said last. */
+static void finish_console(struct worker *worker)
+{
+    if (worker->console == NULL)
+        return;
+    console_flush(worker->console);
+    uint64_t lost = console_lost(worker->console);
+    if (lost > 0)
+        log_warning(&worker->log,
+                    "%llu bytes of the guest's console output were dropped: whoever was to take "
+                    "them was too slow, had no room or had left",
+                    (unsigned long long)lost);
+    console_free(worker->console);
+}
+
 static void finish(struct worker *worker)
 {
     vm_free(worker->target.vm);
-    console_free(worker->console);
+    finish_console(worker);
     control_free(worker->control);
     loop_watch_remove(worker->panic_watch);
     if (worker->panic_timer >= 0)

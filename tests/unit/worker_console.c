@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The console between a guest and whoever takes its output, or does not.
+ */
+#include "support.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/loop.h"
+#include "worker/console.h"
+
+struct world {
+    struct loop *loop;
+    struct console *console;
+    struct sockaddr_un address; /* CONSOLE_LISTEN */
+    size_t room;                /* what the device takes next */
+    char input[64];             /* what it took */
+    size_t input_size;
+};
+
+static size_t on_input(void *device, const uint8_t *data, size_t size)
+{
+    struct world *w = device;
+    size_t taken = size < w->room ? size : w->room;
+    assert_true(w->input_size + taken < sizeof(w->input));
+    memcpy(w->input + w->input_size, data, taken);
+    w->input_size += taken;
+    w->room -= taken;
+    return taken;
+}
+
+static void on_panic(void *opaque, const char *line)
+{
+    (void)opaque, (void)line;
+    fail();
+}
+
+static void world_open(struct world *w, enum console_kind kind, int fd)
+{
+    struct error *error = NULL;
+    w->loop = loop_new(&error);
+    w->console = console_new(w->loop, kind, fd, on_panic, w, &error);
+    assert_no_error(error);
+    struct char_backend *backend = console_backend(w->console);
+    backend->device = w;
+    backend->on_input = on_input;
+}
+
+static void world_close(struct world *w)
+{
+    console_free(w->console);
+    loop_free(w->loop);
+}
+
+static void quit(void *opaque)
+{
+    loop_quit(opaque, 0);
+}
+
+static void turn(struct world *w)
+{
+    loop_post(w->loop, quit, w->loop);
+    loop_run(w->loop);
+}
+
+static void say(struct world *w, const void *text, size_t size)
+{
+    struct char_backend *backend = console_backend(w->console);
+    backend->write(backend, text, size);
+}
+
+static void listen_open(struct world *w)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    *w = (struct world){.address = {.sun_family = AF_UNIX}};
+    snprintf(w->address.sun_path + 1, sizeof(w->address.sun_path) - 1, "tz-console-%d", getpid());
+    assert_int_equal(bind(fd, (struct sockaddr *)&w->address, sizeof(w->address)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    world_open(w, CONSOLE_LISTEN, fd);
+}
+
+static int client(struct world *w, const char *text)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&w->address, sizeof(w->address)), 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    return fd;
+}
+
+/* The guest says something until this client has seen it. */
+static void is_served(struct world *w, int fd)
+{
+    char byte;
+    for (unsigned tries = 0; read(fd, &byte, 1) != 1; tries++) {
+        assert_true(tries < 100);
+        turn(w);
+        say(w, "x", 1);
+    }
+    while (read(fd, &byte, 1) == 1)
+        ;
+}
+
+static void a_hang_up_makes_room_for_the_next_client(void **state)
+{
+    (void)state;
+    struct world w;
+    listen_open(&w);
+    int first = client(&w, "first ");
+    is_served(&w, first);
+    close(first); /* and the guest has not read what it sent */
+    int second = client(&w, "second");
+    is_served(&w, second);
+    w.room = sizeof(w.input) - 1;
+    console_backend(w.console)->resume_input(console_backend(w.console));
+    for (unsigned i = 0; i < 10; i++)
+        turn(&w);
+    assert_string_equal(w.input, "first second");
+
+    /* Nor does one that fills every buffer there is. */
+    static uint8_t much[4096];
+    w.room = 0;
+    while (write(second, much, sizeof(much)) > 0)
+        turn(&w);
+    close(second);
+    int third = client(&w, "");
+    is_served(&w, third);
+    close(third);
+    assert_int_equal(console_lost(w.console), 0);
+    world_close(&w);
+}
+
+static void the_end_of_input_is_not_the_end_of_output(void **state)
+{
+    (void)state;
+    struct world w;
+    listen_open(&w);
+    w.room = 8;
+    int fd = client(&w, "ls\n");
+    shutdown(fd, SHUT_WR);
+    for (unsigned i = 0; i < 10; i++)
+        turn(&w);
+    assert_string_equal(w.input, "ls\n");
+    is_served(&w, fd);
+    is_served(&w, fd);
+    close(fd);
+    int next = client(&w, "");
+    is_served(&w, next);
+    close(next);
+    world_close(&w);
+}
+
+static size_t drain(int fd)
+{
+    static uint8_t buffer[65536];
+    size_t total = 0;
+    ssize_t count;
+    while ((count = read(fd, buffer, sizeof(buffer))) > 0)
+        total += (size_t)count;
+    return total;
+}
+
+static void what_is_dropped_is_counted(void **state)
+{
+    (void)state;
+    enum { CHUNK = 65536, CHUNKS = 48 };
+    static uint8_t text[CHUNK], ring[CONSOLE_RING_SIZE];
+    struct world w = {0};
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    world_open(&w, CONSOLE_STREAM, pair[0]);
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        memset(text, (int)('a' + i % 26), sizeof(text));
+        say(&w, text, sizeof(text));
+    }
+    uint64_t lost = console_lost(w.console);
+    assert_true(lost > MIB);
+    size_t got = 0;
+    for (unsigned i = 0; i < 1000 && got + lost < (size_t)CHUNK * CHUNKS; i++) {
+        got += drain(pair[1]);
+        turn(&w);
+    }
+    assert_int_equal(got + lost, (size_t)CHUNK * CHUNKS);
+    assert_int_equal(console_lost(w.console), lost);
+    assert_int_equal(console_ring(w.console, ring), sizeof(ring));
+    assert_int_equal(ring[sizeof(ring) - 1], 'a' + (CHUNKS - 1) % 26);
+
+    /* What is left at the end is lost, too. */
+    while (console_lost(w.console) == lost)
+        say(&w, text, sizeof(text));
+    lost = console_lost(w.console);
+    console_flush(w.console);
+    assert_int_equal(console_lost(w.console), lost + MIB);
+    world_close(&w);
+    close(pair[1]);
+}
+
+static void a_full_disk_loses_output(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    world_open(&w, CONSOLE_FILE, open("/dev/full", O_WRONLY | O_CLOEXEC));
+    say(&w, "hello", 5);
+    turn(&w);
+    assert_int_equal(console_lost(w.console), 5);
+    world_close(&w);
+}
+
+/* Neither a reader that stops reading nor one that leaves holds up the guest. */
+static void a_fifo_is_as_good_as_its_reader(void **state)
+{
+    (void)state;
+    static uint8_t text[2 * MIB];
+    char path[64];
+    struct world w = {0};
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(path, sizeof(path), "/tmp/trapeze-fifo-%d", getpid());
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    world_open(&w, CONSOLE_FILE, open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    unlink(path);
+    say(&w, text, sizeof(text));
+    uint64_t lost = console_lost(w.console);
+    assert_true(lost > 0);
+    size_t got = 0;
+    for (unsigned i = 0; i < 1000 && got + lost < sizeof(text); i++) {
+        got += drain(reader);
+        turn(&w);
+    }
+    assert_int_equal(got + lost, sizeof(text));
+    close(reader);
+    turn(&w);
+    turn(&w);
+    say(&w, "hello", 5);
+    assert_int_equal(console_lost(w.console), lost + 5);
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_hang_up_makes_room_for_the_next_client),
+        cmocka_unit_test(the_end_of_input_is_not_the_end_of_output),
+        cmocka_unit_test(what_is_dropped_is_counted),
+        cmocka_unit_test(a_full_disk_loses_output),
+        cmocka_unit_test(a_fifo_is_as_good_as_its_reader),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
