@@ -82,8 +82,7 @@ static const struct cli_option options[] = {
      "learns the window's size).",
      NULL},
     {"control", 0, "PATH",
-     "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.",
-     NULL},
+     "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.", NULL},
     {"gdb", 0, "WHERE",
      "Let GDB debug the guest: 'tcp:PORT' (this host only; port 0: any that is free) or "
      "'unix:PATH'. Harts are GDB's threads. Whoever can connect owns the guest: any user of this "
@@ -301,13 +300,48 @@ static bool check_file(const char *option, const char *path, struct error **err)
     return false;
 }
 
-static bool check_files(const struct machine_config *config, struct error **err)
+/* A file the machine is made of; `output` must not be the same one. */
+static bool check_input(const char *option, const char *path, const char *output_option,
+                        const char *output, struct error **err)
 {
-    bool good = check_file("--kernel", config->kernel, err) &&
-                check_file("--initrd", config->initrd, err) &&
-                check_file("--firmware", config->firmware, err);
+    struct stat input, other;
+    if (path == NULL || output == NULL || stat(path, &input) != 0 || stat(output, &other) != 0)
+        return true;
+    bool same = input.st_dev == other.st_dev && input.st_ino == other.st_ino;
+    if (S_ISBLK(input.st_mode) && S_ISBLK(other.st_mode)) /* two names of one disk */
+        same = input.st_rdev == other.st_rdev;
+    if (!same)
+        return true;
+    error_set(err, ERROR_USAGE, "%s would overwrite '%s', which %s names", output_option, path,
+              option);
+    error_hint(err, "Name another file.");
+    return false;
+}
+
+/* `vmx`, `console`: also files that options named; NULL: none. */
+static bool check_files(const struct machine_config *config, const char *vmx, const char *console,
+                        struct error **err)
+{
+    const struct {
+        const char *option, *path;
+    } outputs[] = {{"--dump-fdt", config->dump_fdt}, {"--console", console}},
+      inputs[] = {{"--kernel", config->kernel},
+                  {"--initrd", config->initrd},
+                  {"--firmware", config->firmware},
+                  {"--vmx", vmx}};
+    bool good = true;
+    for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
+        good = check_file(inputs[i].option, inputs[i].path, err);
     for (size_t i = 0; good && i < config->disk_count; i++)
         good = check_file("--disk", config->disks[i].path, err);
+    for (size_t o = 0; o < ARRAY_SIZE(outputs); o++) {
+        for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
+            good = check_input(inputs[i].option, inputs[i].path, outputs[o].option, outputs[o].path,
+                               err);
+        for (size_t i = 0; good && i < config->disk_count; i++)
+            good = check_input("--disk", config->disks[i].path, outputs[o].option, outputs[o].path,
+                               err);
+    }
     return good;
 }
 
@@ -333,6 +367,12 @@ static bool parse_console(const char *text, struct client_options *client, struc
     return true;
 }
 
+/* The file that the console is written to; NULL: none is. */
+static const char *console_file(const struct client_options *client)
+{
+    return client->console == CLIENT_CONSOLE_FILE ? client->console_path : NULL;
+}
+
 static int exit_status(const struct client_result *result, struct error **err)
 {
     switch (result->end) {
@@ -355,14 +395,8 @@ static int exit_status(const struct client_result *result, struct error **err)
 
 /* ---- putting it together ---- */
 
-/* What a run must undo at its end. */
-struct leftovers {
-    char *copy;
-    int hold;
-};
-
 static bool apply_image(const char *name, struct machine_config *config, bool quiet,
-                        struct leftovers *leftovers, struct error **err)
+                        struct image_copy *copy, struct error **err)
 {
     struct image image;
     if (!image_find(name, &image, err)) {
@@ -380,11 +414,9 @@ static bool apply_image(const char *name, struct machine_config *config, bool qu
         config->cpus = image.cpus;
     bool good = true;
     if (image.disk != NULL) {
-        leftovers->copy = image_private_copy(image.disk, &leftovers->hold, err);
-        good = leftovers->copy != NULL;
+        good = image_copy_make(image.disk, copy, err);
         if (good)
-            config->disks[config->disk_count++] =
-                (struct machine_disk){.path = strdup(leftovers->copy)};
+            config->disks[config->disk_count++] = (struct machine_disk){.path = strdup(copy->path)};
     }
     if (good && !quiet)
         fprintf(stderr, "trapeze: %s%s.%s%s%s\n", image.title,
@@ -395,8 +427,8 @@ static bool apply_image(const char *name, struct machine_config *config, bool qu
     return good;
 }
 
-static bool configure(const struct cli_args *args, struct machine_config *config,
-                      struct leftovers *leftovers, struct error **err)
+static bool configure(const struct cli_args *args, const char *console,
+                      struct machine_config *config, struct image_copy *copy, struct error **err)
 {
     const char *vmx = cli_last(args, "vmx"), *image = cli_last(args, "image");
     if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
@@ -407,7 +439,7 @@ static bool configure(const struct cli_args *args, struct machine_config *config
     /* Numbers are checked before an image is built or copied, and win over the image's. */
     if (!apply_numbers(args, config, err) || !apply_choices(args, config, err))
         return false;
-    if (image != NULL && (!apply_image(image, config, cli_given(args, "quiet"), leftovers, err) ||
+    if (image != NULL && (!apply_image(image, config, cli_given(args, "quiet"), copy, err) ||
                           !apply_numbers(args, config, err)))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(string_options); i++) {
@@ -420,7 +452,7 @@ static bool configure(const struct cli_args *args, struct machine_config *config
             !parse_disk(args->values[i].text, config, err))
             return false;
     return apply_append(args, config) && machine_config_check(config, err) &&
-           check_files(config, err);
+           check_files(config, vmx, console, err);
 }
 
 static int log_level(const struct cli_args *args)
@@ -435,7 +467,7 @@ static int log_level(const struct cli_args *args)
 static int run(const struct cli_args *args, struct error **err)
 {
     struct machine_config config;
-    struct leftovers leftovers = {NULL, -1};
+    struct image_copy copy = {.path = NULL};
     struct client_options client = {.control_path = cli_last(args, "control"),
                                     .log_level = log_level(args),
                                     .gdb = cli_last(args, "gdb"),
@@ -448,13 +480,10 @@ static int run(const struct cli_args *args, struct error **err)
     }
     machine_config_init(&config);
     if (parse_console(cli_last(args, "console"), &client, err) &&
-        configure(args, &config, &leftovers, err) && client_run(&config, &client, &result, err))
+        configure(args, console_file(&client), &config, &copy, err) &&
+        client_run(&config, &client, &result, err))
         status = exit_status(&result, err);
-    if (leftovers.copy != NULL) {
-        unlink(leftovers.copy);
-        free(leftovers.copy);
-        close(leftovers.hold);
-    }
+    image_copy_remove(&copy);
     machine_config_clear(&config);
     return status;
 }

@@ -24,6 +24,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "build.h"
+#include "client/signals.h"
 
 enum { MANIFEST_FORMAT = 1 };
 
@@ -255,7 +256,7 @@ static bool copy_sparse(int from, int to, off_t size, struct error **err)
         off_t end = lseek(from, data, SEEK_HOLE);
         for (at = data; good && at < end;) {
             off_t stop = end - at > STEP ? at + STEP : end;
-            good = copy_extent(from, to, at, stop, err);
+            good = !signals_waiting() && copy_extent(from, to, at, stop, err);
             at = stop;
             if (isatty(STDERR_FILENO) && (shown || time(NULL) - begin >= SHOW_AFTER_S)) {
                 fprintf(stderr, "\rtrapeze: copying the disk: %3d %%",
@@ -304,33 +305,47 @@ static void remove_abandoned(const char *folder)
         closedir(listing);
 }
 
-char *image_private_copy(const char *original, int *hold, struct error **err)
+bool image_copy_make(const char *original, struct image_copy *copy, struct error **err)
 {
-    char *cache = cache_folder(err), *folder = NULL, *path = NULL;
-    if (cache == NULL || asprintf(&folder, "%s/runs", cache) < 0)
-        return NULL;
+    char *cache = cache_folder(err), *folder = NULL;
+    sigset_t held;
+    *copy = (struct image_copy){.hold = -1};
+    if (cache == NULL || asprintf(&folder, "%s/runs", cache) < 0) {
+        free(cache);
+        return false;
+    }
     free(cache);
+    signals_of_the_end(&held);
+    sigprocmask(SIG_BLOCK, &held, &copy->before);
     mkdir(folder, 0700);
     remove_abandoned(folder);
     int from = open(original, O_RDONLY | O_CLOEXEC);
     if (from < 0)
         error_set_errno(err, errno, "cannot open the image's disk '%s'", original);
-    int to = from < 0 ? -1 : make_copy_file(folder, &path, err);
+    copy->hold = from < 0 ? -1 : make_copy_file(folder, &copy->path, err);
     free(folder);
-    if (to < 0) {
-        if (from >= 0)
-            close(from);
-        return NULL;
-    }
     struct stat status;
-    bool good = ioctl(to, FICLONE, from) == 0 ||
-                (fstat(from, &status) == 0 && copy_sparse(from, to, status.st_size, err));
-    close(from);
-    *hold = to;
+    bool good = copy->hold >= 0 &&
+                (ioctl(copy->hold, FICLONE, from) == 0 ||
+                 (fstat(from, &status) == 0 && copy_sparse(from, copy->hold, status.st_size, err)));
+    if (from >= 0)
+        close(from);
     if (good)
-        return path;
-    close(to);
-    unlink(path);
-    free(path);
-    return NULL;
+        return true;
+    if (copy->path != NULL)
+        image_copy_remove(copy);
+    else
+        sigprocmask(SIG_SETMASK, &copy->before, NULL);
+    return false;
+}
+
+void image_copy_remove(struct image_copy *copy)
+{
+    if (copy->path == NULL)
+        return;
+    unlink(copy->path);
+    free(copy->path);
+    close(copy->hold);
+    sigprocmask(SIG_SETMASK, &copy->before, NULL);
+    *copy = (struct image_copy){.hold = -1};
 }

@@ -6,6 +6,7 @@
 #ifndef TRAPEZE_CLIENT_IMAGE_H
 #define TRAPEZE_CLIENT_IMAGE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,10 +35,18 @@ bool image_is_built(const char *name);
  * input closed. Returns its exit status, or -1 with err. */
 int image_builder_run(char *const *arguments, struct error **err);
 
-/* A private, writable copy of `path` in the cache's runs/ folder, copy-on-write where the
- * file system can. Shows progress if it takes long.
- * Returns its path (caller frees and unlinks) and a descriptor to keep open as long as the
- * copy is in use: a copy nobody holds is removed by the next run. NULL: err. */
-char *image_private_copy(const char *path, int *hold, struct error **err);
+/* A private copy of an image's disk. From its making to its removal the signals that end this
+ * program wait (client/signals.h), so that none of them leaves it behind; client_run() hears
+ * them. What SIGKILL or a power cut leaves is removed by the next run. */
+struct image_copy {
+    char *path; /* NULL: there is none */
+    int hold;   /* a descriptor with a lock: the copy is in use */
+    sigset_t before;
+};
+
+/* A writable copy of `path` in the cache's runs/ folder, copy-on-write where the file system
+ * can. Shows progress if it takes long. A signal that came meanwhile ends it, and this program. */
+bool image_copy_make(const char *path, struct image_copy *copy, struct error **err);
+void image_copy_remove(struct image_copy *copy); /* one that is not there is fine */
 
 #endif

@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/log.h"
+#include "client/signals.h"
 #include "client/terminal.h"
 #include "config/vmx.h"
 
@@ -78,7 +79,7 @@ static int config_memfd(const struct machine_config *config, struct error **err)
 /* In the child: the worker gets the descriptors it is told of, standard error for its log, and
  * nothing else that is open here, be it ours or inherited from whoever started us. */
 static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
-                                  const struct client_options *options, const sigset_t *mask)
+                                  const struct client_options *options, const sigset_t *ours)
 {
     char numbers[6][16];
     const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
@@ -94,7 +95,7 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
     snprintf(numbers[5], sizeof(numbers[5]), "%d", options->log_level);
     /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
     setpgid(0, 0);
-    sigprocmask(SIG_SETMASK, mask, NULL);
+    sigprocmask(SIG_UNBLOCK, ours, NULL);
     char *const argv[] = {"trapeze",
                           "worker",
                           numbers[0],
@@ -108,6 +109,26 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
                           NULL};
     execv("/proc/self/exe", argv);
     _exit(127);
+}
+
+/* A FIFO or a terminal never makes the guest wait. Emptied only once it is open. */
+static int open_console_file(const char *path, struct error **err)
+{
+    struct stat status;
+    int fd = open(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == ENXIO) {
+        error_set(err, ERROR_HOST, "nobody reads from '%s', where the console is to go", path);
+        error_hint(err, "Start its reader first.");
+        return -1;
+    }
+    bool good = fd >= 0 && fstat(fd, &status) == 0 &&
+                (!S_ISREG(status.st_mode) || ftruncate(fd, 0) == 0);
+    if (good)
+        return fd;
+    error_set_errno(err, errno, "cannot write the console to '%s'", path);
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
 static int open_console(const struct client_options *options, struct session *session,
@@ -128,10 +149,7 @@ static int open_console(const struct client_options *options, struct session *se
         return open("/dev/null", O_RDWR | O_CLOEXEC);
     case CLIENT_CONSOLE_FILE:
         *kind = "file";
-        fd = open(options->console_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (fd < 0)
-            error_set_errno(err, errno, "cannot write the console to '%s'", options->console_path);
-        return fd;
+        return open_console_file(options->console_path, err);
     case CLIENT_CONSOLE_SOCKET:
         *kind = "listen";
         fd = client_listen(options->console_path, err);
@@ -149,7 +167,7 @@ static void close_if_open(int fd)
 
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
-                  const sigset_t *mask, struct error **err)
+                  const sigset_t *ours, struct error **err)
 {
     struct inherited fds = {
         .config = -1, .console = -1, .control = -1, .listen = listen_fd, .gdb = gdb_fd};
@@ -171,7 +189,7 @@ static bool start(struct session *session, const struct machine_config *config,
         fds.control = pair[1];
         session->pid = fork();
         if (session->pid == 0)
-            exec_worker(&fds, kind, options, mask);
+            exec_worker(&fds, kind, options, ours);
         if (session->pid < 0)
             good = error_set_errno(err, errno, "cannot start the worker process");
     }
@@ -458,15 +476,13 @@ bool client_run(const struct machine_config *config, const struct client_options
         free(path);
         return false;
     }
-    sigemptyset(&blocked);
-    for (const int *number = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, 0};
-         *number != 0; number++)
-        sigaddset(&blocked, *number);
+    signals_of_the_end(&blocked);
+    sigaddset(&blocked, SIGWINCH);
     sigprocmask(SIG_BLOCK, &blocked, &before);
     session.signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
     void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
     session.out = open_output();
-    bool good = start(&session, config, options, listen_fd, gdb_fd, &before, err);
+    bool good = start(&session, config, options, listen_fd, gdb_fd, &blocked, err);
     close(listen_fd);
     close_if_open(gdb_fd);
     if (good)

@@ -301,7 +301,8 @@ static uint64_t write_dynamic_info(struct vm *vm)
 
 static void dump_fdt(struct vm *vm, const void *fdt, size_t size)
 {
-    int fd = open(vm->config.dump_fdt, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    int fd = open(vm->config.dump_fdt, flags, 0666); /* a FIFO without a reader must not hold us */
     if (fd < 0 || write(fd, fdt, size) != (ssize_t)size)
         log_warning(vm->log, "cannot write the device tree to '%s': %s", vm->config.dump_fdt,
                     strerror(errno));

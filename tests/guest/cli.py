@@ -183,7 +183,7 @@ class Running:
         self.seen = b""
 
     def wait_ready(self):
-        while b"ready" not in self.seen:
+        while b"ready\r\n" not in self.seen:
             data = os.read(self.process.stdout.fileno(), 4096)
             assert data, self.process.stderr.read()
             self.seen += data
@@ -317,6 +317,89 @@ def test_the_console_to_a_file_and_to_nothing():
             assert machine.process.poll() is None
         verb(machine.control, "quit")
         machine.finish(INTERRUPTED)
+
+
+def test_a_console_that_nobody_reads():
+    fifo = path("fifo")
+    os.mkfifo(fifo)
+    refuses(HOST, "nobody reads", "fifo", arguments=["run", "--firmware", EXIT_ELF, "--memory",
+                                                     "32M", "--console", "file:" + fifo])
+    result = trapeze("run", "--firmware", EXIT_ELF, "--memory", "32M", "--dump-fdt", fifo)
+    assert result.returncode == 7 and "fifo" in result.stderr, result
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with Running("--console", "file:" + fifo) as machine:
+        while not os.path.exists(machine.control) or \
+                "ready" not in (trapeze("control", machine.control, "console").stdout):
+            assert machine.process.poll() is None
+        assert b"ready" in os.read(reader, 4096)
+        os.close(reader)
+        verb(machine.control, "reset")  # prints "ready" again, to nobody
+        while verb(machine.control, "status")["console-lost"] == 0:
+            pass
+        verb(machine.control, "quit")
+        assert "were dropped" in machine.finish(INTERRUPTED)
+
+
+def test_inputs_are_not_overwritten():
+    kernel = path("precious.Image", riscv_image(b"\0" * 4096))
+    others = {name: path("precious." + name, os.urandom(4096)) for name in ("initrd", "disk")}
+    vmx = path("precious.vmx", f'memsize = "32"\ntrapeze.kernel = "{kernel}"\n'.encode())
+    inputs = ["--vmx", vmx, "--initrd", others["initrd"], "--disk", others["disk"] + ",readonly"]
+    before = {name: open(name, "rb").read() for name in (kernel, vmx, *others.values())}
+    os.symlink(kernel, path("symlink"))
+    os.link(others["disk"], path("hardlink"))
+    for name, option in ((kernel, "--kernel"), (vmx, "--vmx"), (others["initrd"], "--initrd"),
+                         (others["disk"], "--disk"), (path("symlink"), "--kernel"),
+                         (path("hardlink"), "--disk")):
+        for output, value in (("--dump-fdt", name), ("--console", "file:" + name)):
+            refuses(USAGE, "overwrite", option, output,
+                    arguments=["run", *inputs, output, value])
+    refuses(USAGE, "overwrite", "--firmware",
+            arguments=["run", "--firmware", EXIT_ELF, "--dump-fdt", EXIT_ELF])
+    for name, data in before.items():
+        assert open(name, "rb").read() == data, name
+
+
+def test_a_signal_leaves_no_part_of_a_disk_copy():
+    cache = path("cache")
+    folder = os.path.join(cache, "images", "large")
+    os.makedirs(folder)
+    with open(os.path.join(folder, "image.json"), "w", encoding="ascii") as out:
+        json.dump({"format": 1, "title": "large", "kernel": "Image", "disk": "root.img",
+                   "append": "", "memory_mib": 64, "cpus": 1}, out)
+    with open(os.path.join(folder, "Image"), "wb") as out:
+        out.write(riscv_image(b"\0" * 4096))
+    with open(os.path.join(folder, "root.img"), "wb") as out:
+        for _ in range(256):
+            out.write(b"x" * (1 << 20))
+    runs = os.path.join(cache, "runs")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = subprocess.Popen([TRAPEZE, "run", "--image", "large"], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env={**os.environ, "TRAPEZE_CACHE": cache})
+        while not os.path.isdir(runs) or not os.listdir(runs):
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)  # most likely in the middle of the copy
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=LIMIT_S) in (-number, INTERRUPTED)
+        assert os.listdir(runs) == [], number
+
+
+def test_ignored_signals_stay_ignored():
+    control = path("nohup.sock")
+    process = subprocess.Popen(["nohup", TRAPEZE, "run", "--firmware", LOOP_ELF, "--memory", "32M",
+                                "--control", control], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        os.read(process.stdout.fileno(), 4096)
+        process.send_signal(signal.SIGHUP)
+        assert verb(control, "status")["state"] == "running"
+        process.terminate()
+        assert process.wait(timeout=LIMIT_S) == INTERRUPTED
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_console_on_a_socket():
