@@ -104,6 +104,7 @@ struct vm {
 
     _Atomic int power_request; /* enum vm_power */
     _Atomic uint32_t power_code;
+    bool power_restored; /* the request came with a saved state: it waits for a start or resume */
 };
 
 /* What the guest asked for; the first request wins until it is carried out. */
@@ -111,6 +112,9 @@ enum vm_power { VM_POWER_NONE, VM_POWER_OFF, VM_POWER_RESET, VM_POWER_FAILURE, V
 
 /* run_state.c: any thread; the vCPUs stop, the loop's thread carries it out. */
 void vm_power(struct vm *vm, enum vm_power request, uint32_t code);
+/* Puts a saved machine's request, or none, in the place of ours; the VM does not run. False: there
+ * is no such request. */
+bool vm_power_restore(struct vm *vm, uint32_t request, uint32_t code);
 /* Forgets a request that is not yet carried out; the VM is about to be freed. */
 void vm_power_cancel(struct vm *vm);
 

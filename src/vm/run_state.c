@@ -118,6 +118,24 @@ static bool refuse(const struct vm *vm, const char *verb, struct error **err)
                      vm_state_name(vm->state), verb);
 }
 
+static void carry_out_power(void *opaque);
+
+static void begin_power(struct vm *vm)
+{
+    vm_hold_begin(vm);
+    loop_post(vm->env.loop, carry_out_power, vm);
+}
+
+/* The machine runs from now on; what it asked for before it was saved comes first. */
+static void go(struct vm *vm)
+{
+    set_state(vm, VM_RUNNING);
+    if (vm->power_restored)
+        begin_power(vm);
+    vm->power_restored = false;
+    vm_release(vm);
+}
+
 bool vm_start(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_CREATED)
@@ -125,20 +143,17 @@ bool vm_start(struct vm *vm, struct error **err)
     if (!vm->loaded && !boot_load(vm, err))
         return false;
     go_on_clock(vm);
-    set_state(vm, VM_RUNNING);
-    vm_release(vm); /* vm_new() made it with one hold */
+    go(vm); /* vm_new() made it with one hold */
     return true;
 }
-
-static void carry_out_power(void *opaque);
 
 bool vm_pause(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_RUNNING)
         return refuse(vm, "paused", err);
     vm_hold(vm);
-    /* What the guest asked for before it stood still comes first: the request is in no saved
-     * state, so a machine restored from here would have asked and never hear the answer. */
+    /* What the guest asked for before it stood still comes first: who pauses a machine that has
+     * switched itself off shall hear that. */
     if (atomic_load(&vm->power_request) != VM_POWER_NONE) {
         vm_power_cancel(vm);
         carry_out_power(vm);
@@ -159,8 +174,7 @@ bool vm_resume(struct vm *vm, struct error **err)
         return refuse(vm, "resumed", err);
     go_on_clock(vm);
     vm_board_unquiesce(vm);
-    set_state(vm, VM_RUNNING);
-    vm_release(vm);
+    go(vm);
     return true;
 }
 
@@ -209,8 +223,9 @@ bool vm_powerdown(struct vm *vm, struct error **err)
     vm_release(vm);
     if (heard)
         return true;
-    error_set(err, ERROR_USAGE, "nothing in the guest listens to its power button: it has not "
-                                "booted that far, or has no driver (virtio_input)");
+    error_set(err, ERROR_USAGE,
+              "nothing in the guest listens to its power button: it has not "
+              "booted that far, or has no driver (virtio_input)");
     error_hint(err, "Switch it off from inside, or end it with 'quit'.");
     return false;
 }
@@ -262,8 +277,21 @@ void vm_power(struct vm *vm, enum vm_power request, uint32_t code)
     if (!atomic_compare_exchange_strong(&vm->power_request, &none, request))
         return;
     atomic_store(&vm->power_code, code);
-    vm_hold_begin(vm);
-    loop_post(vm->env.loop, carry_out_power, vm);
+    begin_power(vm);
+}
+
+bool vm_power_restore(struct vm *vm, uint32_t request, uint32_t code)
+{
+    if (request > VM_POWER_WEDGED)
+        return false;
+    if (atomic_load(&vm->power_request) != VM_POWER_NONE && !vm->power_restored) {
+        vm_power_cancel(vm);
+        vm_release(vm);
+    }
+    atomic_store(&vm->power_request, (int)request);
+    atomic_store(&vm->power_code, code);
+    vm->power_restored = request != VM_POWER_NONE;
+    return true;
 }
 
 void vm_power_cancel(struct vm *vm)

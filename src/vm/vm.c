@@ -198,6 +198,7 @@ struct machine_state {
     uint64_t retired_before[MACHINE_MAX_CPUS];
     struct vm_round round;
     uint64_t entropy[ENTROPY_STATE_WORDS];
+    uint32_t power_request, power_code; /* asked for, and not yet carried out */
 };
 
 static const struct state_field machine_fields[] = {
@@ -214,6 +215,8 @@ static const struct state_field machine_fields[] = {
     STATE_UINT(struct machine_state, round.left, "round-left"),
     STATE_BOOL(struct machine_state, round.ran, "round-ran"),
     STATE_UINTS(struct machine_state, entropy, "entropy"),
+    STATE_UINT(struct machine_state, power_request, "power-request"),
+    STATE_UINT(struct machine_state, power_code, "power-code"),
     STATE_END,
 };
 static const struct state_table machine_state_table = {"machine", 1, machine_fields, NULL, NULL};
@@ -225,6 +228,8 @@ void vm_save_state(struct vm *vm, struct state_buffer *out)
         .wall_ns = vclock_wall_now(vm->clock),
         .time_offset = atomic_load(&vm->timebase.offset_ticks),
         .round = vm->round,
+        .power_request = (uint32_t)atomic_load(&vm->power_request),
+        .power_code = atomic_load(&vm->power_code),
     };
     entropy_save(vm->entropy, machine.entropy);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
@@ -252,6 +257,8 @@ static bool apply_machine_state(struct vm *vm, const struct machine_state *machi
         return error_set(err, ERROR_USAGE, "the saved state has an impossible time");
     if (machine->round.left > VM_SLICE || machine->round.cpu > vm->cpu_count)
         return error_set(err, ERROR_USAGE, "the saved state has an impossible turn");
+    if (!vm_power_restore(vm, machine->power_request, machine->power_code))
+        return error_set(err, ERROR_USAGE, "the saved state has an impossible power request");
     vclock_set_now(vm->clock, machine->now_ns);
     vclock_set_wall(vm->clock, machine->wall_ns);
     atomic_store(&vm->timebase.offset_ticks, machine->time_offset);

@@ -576,6 +576,36 @@ static void a_power_request_comes_before_a_pause(void **state)
     }
 }
 
+/* What a device heard while the machine stood still goes along with its state, and is carried out
+ * where the machine runs again. */
+static void a_power_request_is_saved(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct world w, other;
+        struct state_buffer saved = {0}, again = {0};
+        open_busy(&w, 1);
+        run_until(&w, 1000000);
+        assert_true(mem_io_write(w.vm->mem, FINISHER, 4, 0x00053333));
+        vm_save_state(w.vm, &saved);
+        world_close(&w);
+
+        open_busy(&other, 1);
+        if (i == 1) /* a request of its own, which the restored state replaces */
+            assert_true(mem_io_write(other.vm->mem, FINISHER, 4, 0x5555));
+        assert_true(vm_restore_state(other.vm, saved.data, saved.size, &other.err));
+        vm_save_state(other.vm, &again);
+        assert_int_equal(again.size, saved.size);
+        assert_memory_equal(again.data, saved.data, again.size);
+        world_run(&other);
+        assert_int_equal(other.end, VM_END_EXIT_CODE);
+        assert_int_equal(other.code, 5);
+        world_close(&other);
+        state_buffer_free(&saved);
+        state_buffer_free(&again);
+    }
+}
+
 /* A guest may set its clock to before 1970, or to what overflows: saved all the same. */
 static void any_wall_clock_is_restored(void **state)
 {
@@ -881,6 +911,7 @@ int main(void)
         cmocka_unit_test(pauses_while_real),
         cmocka_unit_test(state_moves_to_another_machine),
         cmocka_unit_test(a_power_request_comes_before_a_pause),
+        cmocka_unit_test(a_power_request_is_saved),
         cmocka_unit_test(any_wall_clock_is_restored),
         cmocka_unit_test(damaged_state_is_refused),
         cmocka_unit_test(every_sbi_call),
