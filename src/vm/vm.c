@@ -173,6 +173,8 @@ void vm_free(struct vm *vm)
 
 void vm_get_status(struct vm *vm, struct vm_status *status)
 {
+    /* What a vCPU has retired is known when it stands still, which takes microseconds. */
+    vm_hold(vm);
     *status = (struct vm_status){
         .state = vm->state,
         .cpus = vm->cpu_count,
@@ -181,8 +183,8 @@ void vm_get_status(struct vm *vm, struct vm_status *status)
         .engine = vm->engine->name,
     };
     for (unsigned i = 0; i < vm->cpu_count; i++)
-        status->retired += __atomic_load_n(&vm->vcpus[i]->retired, __ATOMIC_RELAXED) +
-                           __atomic_load_n(&vm->cpus[i].retired_before, __ATOMIC_RELAXED);
+        status->retired += vm->vcpus[i]->retired + vm->cpus[i].retired_before;
+    vm_release(vm);
 }
 
 /* ---- state ---- */

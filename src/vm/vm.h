@@ -82,7 +82,7 @@ struct vm_status {
     enum vm_state state;
     unsigned cpus;
     uint64_t memory;  /* bytes */
-    uint64_t retired; /* instructions, all vCPUs; exact while paused */
+    uint64_t retired; /* instructions, all vCPUs: they stand still for a moment to be asked */
     int64_t virtual_time_ns;
     const char *engine;
 };
