@@ -78,8 +78,9 @@ static const struct cli_option options[] = {
      "'socket:PATH' (a unix socket to connect to).",
      "Console and control"},
     {"console-device", 0, "KIND",
-     "What the console is for the guest: 'uart' (ttyS0, default) or 'virtio' (hvc0, which "
-     "learns the window's size).",
+     "What the console is for the guest: 'uart' (ttyS0, default; the kernel's first messages are "
+     "there, and a login asks the terminal for its size) or 'virtio' (hvc0, which also follows a "
+     "window that changes its size; add --append console=hvc0).",
      NULL},
     {"control", 0, "PATH",
      "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.", NULL},

@@ -4,13 +4,19 @@
 
     debian.py TRAPEZE
 """
+import fcntl
 import os
+import pty
 import re
+import select
+import struct
 import subprocess
 import sys
+import termios
+import time
 
 import tap
-from machine import Machine, SOURCE, image
+from machine import LIMIT_S, Machine, SOURCE, image
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -67,6 +73,57 @@ def test_the_power_button():
         debian.verb("powerdown")
         debian.expect(rb"systemd-shutdown\[1\]: All filesystems unmounted")
         debian.finish()
+
+
+class Window:
+    """A terminal of 47 lines and 133 columns that answers when it is asked where its cursor is."""
+
+    def __init__(self, *options):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 47, 133, 0, 0))
+        self.process = subprocess.Popen([TRAPEZE, "run", *options], stdin=slave, stdout=slave,
+                                        stderr=slave, start_new_session=True)
+        os.close(slave)
+        self.log, self.at, self.asked = b"", 0, 0
+
+    def expect(self, pattern):
+        end = time.monotonic() + LIMIT_S
+        while not (match := re.search(pattern, self.log[self.at:])):
+            ready = select.select([self.master], [], [], end - time.monotonic())[0]
+            assert ready, self.log[-2000:]
+            self.log += os.read(self.master, 65536)
+            for query in re.finditer(rb"(\x1b\[\d+;\d+H)?\x1b\[6n", self.log[self.asked:]):
+                os.write(self.master, b"\x1b[47;133R" if query.group(1) else b"\x1b[1;1R")
+            self.asked = max(self.log.rfind(b"\x1b[6n") + 4, self.asked)
+        self.at += match.end()
+        return match
+
+    def send(self, text):
+        os.write(self.master, text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def test_the_login_fits_the_window():
+    # On the serial console, whose device has no notion of a size: systemd asks the terminal.
+    with Window("--image", "debian") as window:
+        window.expect(rb"Linux version")  # and the kernel's first message is there
+        window.expect(rb"login: *$")
+        window.send(b"root\n")
+        window.expect(rb":~# ")
+        window.send(b"stty size\n")
+        match = window.expect(rb"\n(?:\x1b\S*\r)?(\d+ \d+)\r")
+        assert match.group(1) == b"47 133", match
+        window.send(b"poweroff\n")
+        window.expect(rb"System Power Off")
+        # A window that closes ends what has not ended yet.
 
 
 def test_make_run_without_a_terminal():

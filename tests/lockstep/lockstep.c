@@ -92,7 +92,7 @@ static bool run_theirs(struct lockstep *lockstep)
                (char *)NULL);
         _exit(127);
     }
-    int status;
+    int status = -1;
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
         printf("# qemu-riscv64 (package qemu-user) ended with status 0x%x\n", status);
         return false;

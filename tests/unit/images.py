@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The image builder (images/) without a network: packages made here, unpacked, written as ext4."""
 import gzip
+import hashlib
 import io
 import os
 import shutil
@@ -325,6 +326,34 @@ def test_the_override_wins_and_is_checked():
             raise AssertionError("accepted a host name for a URI")
     finally:
         del os.environ["TRAPEZE_MIRROR"]
+
+
+def test_an_archive_without_a_signature_is_refused():
+    mirror, keyring = fresh("mirror"), os.path.join(fresh("keyring"), "keyring.gpg")
+    index = b"Package: linux-image-riscv64\nArchitecture: riscv64\nVersion: 1\n" \
+            b"Filename: evil.deb\nSize: 1\nSHA256: " + b"0" * 64 + b"\n\n"
+    packages = os.path.join(mirror, "dists/trixie/main/binary-riscv64/Packages")
+    os.makedirs(os.path.dirname(packages))
+    with open(packages, "wb") as out:
+        out.write(index)
+    with open(os.path.join(mirror, "dists/trixie/Release"), "w") as out:
+        out.write("Origin: Debian\nSuite: stable\nCodename: trixie\nComponents: main\n"
+                  "Architectures: riscv64\nDate: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n"
+                  f" {hashlib.sha256(index).hexdigest()} {len(index)} "
+                  "main/binary-riscv64/Packages\n")
+    with open(keyring, "wb"):
+        pass
+    os.environ.update(TRAPEZE_MIRROR="file:" + mirror, TRAPEZE_KEYRING=keyring,
+                      TRAPEZE_CACHE=fresh("cache"))
+    try:
+        archive.Archive(cache.Cache(QUIET), QUIET).prepare()
+    except host.Failure as failure:
+        assert "is not signed" in str(failure), failure
+    else:
+        raise AssertionError("took packages that nobody vouches for")
+    finally:
+        for name in ("TRAPEZE_MIRROR", "TRAPEZE_KEYRING"):
+            del os.environ[name]
 
 
 def test_the_cache_shows_complete_things_only():
