@@ -131,6 +131,8 @@ static void fill_code(struct pair *pair, uint64_t *seed)
 static void start(struct pair *pair, uint64_t *seed)
 {
     uint64_t x[32];
+    /* The handler is M-mode's; in S-mode its first instruction is illegal, which leads there. */
+    uint64_t delegated = below(seed, 2) ? next(seed) & ~(UINT64_C(1) << RV_CAUSE_ILLEGAL) : 0;
     for (unsigned i = 1; i < 32; i++)
         x[i] = below(seed, 2) ? next(seed) >> below(seed, 64) : DATA + below(seed, 8192);
     for (unsigned i = 0; i < SIDES; i++) {
@@ -139,7 +141,8 @@ static void start(struct pair *pair, uint64_t *seed)
         memcpy(&hart->x[1], &x[1], 31 * sizeof(x[0]));
         hart->x[8] = DATA + 2048;
         hart->pc = CODE;
-        hart->mtvec = HANDLER;
+        hart->mtvec = hart->stvec = HANDLER;
+        hart->medeleg = delegated & RV_MEDELEG_WRITABLE;
         hart->mstatus |= RV_MSTATUS_FS;
         rv_mode_changed(hart);
         /* Up to DATA: read and execute, for M too. */

@@ -256,6 +256,20 @@ struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
     return (struct dbt_next){code, same ? 0 : DBT_PAIRS_NONE};
 }
 
+const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit)
+{
+    struct rv_hart *hart = dbt->hart;
+    hart->pc = exit->pc;
+    rv_take_trap(hart, exit->pc + exit->offset);
+    dbt->stats.exits[DBT_EXIT_TRAP]++;
+    if (hart->wedge_count >= RV_WEDGE_LIMIT) {
+        dbt->state->why = exit;
+        return dbt->thunks.leave_why;
+    }
+    dbt->state->left += exit->uncount;
+    return code_at_pc(dbt);
+}
+
 static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)
 {
     struct dbt *dbt = round->dbt;
@@ -283,10 +297,9 @@ static bool run_translated(struct round *round, const struct dbt_block *block, u
         const struct block *cold = blocks_find(&dbt->interp, hart);
         return !cold || interpret(round, cold); /* no block: found out again above */
     }
-    case DBT_EXIT_TRAP:
-        hart->pc = exit->pc;
+    case DBT_EXIT_TRAP: /* delivered already: the last one was one too many */
         round->exit = VCPU_EXIT_WEDGED;
-        return interp_deliver_trap(hart, exit->pc + exit->offset);
+        return false;
     case DBT_EXIT_CALLED:
         return conclude_call(round, exit);
     }
@@ -304,8 +317,7 @@ static struct dbt_block *find(struct round *round, const uint8_t *host, unsigned
         return NULL;
     dbt_note_jump(dbt, block);
     /* An interrupt may have come in between. */
-    if (link && !link->to && link->exit.pc == block->pc && link->from->mode == mode &&
-        !link->from->dead)
+    if (link && !link->to && link->exit.pc == block->pc && link->mode == mode && !link->from->dead)
         dbt_link(dbt, link, block);
     return block;
 }

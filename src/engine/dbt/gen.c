@@ -215,6 +215,25 @@ static void cold_called(struct gen *gen, const struct gen_cold *cold)
     gen_leave(gen, gen_exit(gen, DBT_EXIT_CALLED, cold->insn, gen_behind(gen, cold->insn)));
 }
 
+void gen_trap(struct gen *gen, const struct rv_insn *insn)
+{
+    const void *exit = gen_exit(gen, DBT_EXIT_TRAP, insn, gen_behind(gen, insn) + 1);
+    if (exit)
+        x86_rm(gen->code, X86_LEA, X86_RAX, x86_address(exit));
+    x86_jmp(gen->code, gen->dbt->thunks.trap);
+}
+
+/* Exceptions of the host's FPU are only gathered into fflags where somebody asks for them. */
+static bool sees_flags(const struct rv_insn *insn)
+{
+    if (insn->flags & (RV_ROW_LOAD | RV_ROW_STORE))
+        return false;
+    const unsigned system = 0x73;
+    bool csr = (insn->raw & 0x7f) == system && (insn->raw >> 12 & 7) != 0;
+    return (insn->flags & RV_ROW_FP) ||
+           (csr && insn->imm >= RV_CSR_FFLAGS && insn->imm <= RV_CSR_FCSR);
+}
+
 void gen_call(struct gen *gen, const struct rv_insn *insn)
 {
     struct x86_code *code = gen->code;
@@ -225,7 +244,7 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
     }
     *copy = *insn;
     gen_to_static(gen);
-    if (!(insn->flags & (RV_ROW_LOAD | RV_ROW_STORE)))
+    if (sees_flags(insn))
         x86_call(code, gen->dbt->thunks.sync_flags);
     /* As the interpreter leaves them while a block runs. */
     x86_mov_imm(code, X86_RAX, gen->pc);
@@ -253,6 +272,11 @@ void gen_call(struct gen *gen, const struct rv_insn *insn)
 
 void gen_call_last(struct gen *gen, const struct rv_insn *insn)
 {
+    gen_last_by(gen, insn, gen->dbt->thunks.call_last);
+}
+
+void gen_last_by(struct gen *gen, const struct rv_insn *insn, const uint8_t *thunk)
+{
     gen->ended = true;
     struct dbt_site *site = dbt_data(gen->dbt, sizeof(*site));
     if (!site) {
@@ -268,7 +292,7 @@ void gen_call_last(struct gen *gen, const struct rv_insn *insn)
         .count = (uint16_t)gen->count,
     };
     x86_rm(gen->code, X86_LEA, X86_RAX, x86_address(site));
-    x86_jmp(gen->code, gen->dbt->thunks.call_last);
+    x86_jmp(gen->code, thunk);
 }
 
 /* ---- which emission a row has ---- */

@@ -6,7 +6,7 @@
 
 /* ---- links ---- */
 
-static struct dbt_link *new_link(struct gen *gen, uint64_t target)
+static struct dbt_link *new_link(struct gen *gen, uint64_t target, unsigned mode)
 {
     struct dbt_link *link = dbt_data(gen->dbt, sizeof(*link));
     if (!link) {
@@ -15,6 +15,7 @@ static struct dbt_link *new_link(struct gen *gen, uint64_t target)
     }
     *link = (struct dbt_link){
         .exit = {.pc = target, .kind = DBT_EXIT_LINK},
+        .mode = (uint8_t)mode,
         .from = gen->block,
         .sibling = gen->block->outgoing,
     };
@@ -24,7 +25,7 @@ static struct dbt_link *new_link(struct gen *gen, uint64_t target)
 
 static void cold_link(struct gen *gen, const struct gen_cold *cold)
 {
-    struct dbt_link *link = new_link(gen, cold->pc);
+    struct dbt_link *link = new_link(gen, cold->pc, cold->arg);
     if (!link || gen->code->full)
         return;
     link->displacement = cold->from;
@@ -38,11 +39,20 @@ static void add_link(struct gen *gen, uint8_t *jump, uint64_t pc)
     struct gen_cold *cold = gen_add_cold(gen, jump);
     cold->emit = cold_link;
     cold->pc = pc;
+    cold->arg = gen->mode;
 }
 
 void gen_jump_to(struct gen *gen, uint64_t pc)
 {
     add_link(gen, x86_jmp(gen->code, NULL), pc);
+}
+
+void gen_jump_to_mode(struct gen *gen, uint64_t pc, unsigned mode)
+{
+    struct gen_cold *cold = gen_add_cold(gen, x86_jmp(gen->code, NULL));
+    cold->emit = cold_link;
+    cold->pc = pc;
+    cold->arg = mode;
 }
 
 /* A branch out of the middle of the block: what is behind it does not retire. */

@@ -48,12 +48,6 @@ uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool 
     return miss;
 }
 
-/* The access trapped: the instruction and those behind it do not retire. */
-static void leave_trapped(struct gen *gen, const struct rv_insn *insn)
-{
-    gen_leave(gen, gen_exit(gen, DBT_EXIT_TRAP, insn, gen_behind(gen, insn) + 1));
-}
-
 static const uint32_t load_ops[] = {
     [0] = X86_MOVZX8,           [1] = X86_MOVZX16,     [2] = X86_MOV_LOAD,
     [3] = X86_MOV_LOAD | X86_W, [SIGNED] = X86_MOVSX8, [SIGNED + 1] = X86_MOVSX16,
@@ -68,7 +62,7 @@ static void call_load(struct gen *gen, const struct gen_cold *cold)
     gen_to_static(gen);
     x86_call(code, gen->dbt->thunks.load[cold->arg & SIZE]);
     uint8_t *good = x86_jcc(code, X86_NE, NULL);
-    leave_trapped(gen, cold->insn);
+    gen_trap(gen, cold->insn);
     x86_land(code, good);
     gen_from_static(gen);
 }
@@ -113,7 +107,7 @@ static void call_store(struct gen *gen, const struct gen_cold *cold)
     gen_to_static(gen);
     x86_call(code, gen->dbt->thunks.store[cold->arg & SIZE]);
     uint8_t *good = x86_jcc(code, X86_NE, gen->from_static ? NULL : cold->back);
-    leave_trapped(gen, cold->insn);
+    gen_trap(gen, cold->insn);
     if (gen->from_static) {
         x86_land(code, good);
         gen_from_static(gen);

@@ -70,6 +70,7 @@ struct dbt_block;
 /* A jump from one block to another. */
 struct dbt_link {
     struct dbt_exit exit;        /* first */
+    uint8_t mode;                /* of the target */
     uint8_t *displacement;       /* of the jump, writable view */
     const uint8_t *stub;         /* where it goes while it is not linked */
     struct dbt_block *from, *to; /* to: NULL while not linked */
@@ -144,7 +145,7 @@ struct dbt_stats {
 
 struct dbt_thunks {
     const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last, *leave_why,
-        *look_up, *return_odd;
+        *look_up, *return_odd, *trap, *ecall, *sret;
 };
 
 /* The pairs of calls on the host's stack: see thunks.c. */
@@ -222,6 +223,11 @@ bool dbt_find_features(struct dbt *dbt, const char *list, struct error **err);
 /* ---- thunks.c: between C and translated code ---- */
 
 void dbt_make_thunks(struct dbt *dbt);
+/* thunks_trap.c */
+void dbt_make_trap_thunks(struct dbt *dbt);
+/* Sets ZF unless an interrupt that mie enables is pending, which rv_recheck_interrupts() would
+ * find. Uses rax and rcx. */
+void gen_test_interrupts(struct x86_code *code);
 /* The host register that holds x[reg] in translated code, or X86_NONE. */
 extern const int8_t dbt_host_of[33];
 extern const int8_t dbt_xmm_of[32]; /* f registers: none */
@@ -254,6 +260,8 @@ struct dbt_next {
     uint64_t or_stack;   /* DBT_PAIRS_NONE: the pairs on the stack are void */
 };
 struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
+/* Delivers hart->trap, raised by the instruction that the exit names. */
+const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit);
 
 /* ---- gen.c: translation ---- */
 
@@ -355,6 +363,8 @@ void gen_op_x(struct gen *gen, uint32_t op, int reg, unsigned operand);
 
 /* An exit with its descriptor: lea rax, descriptor; jmp leave. */
 void gen_leave(struct gen *gen, const void *exit);
+/* The instruction has set hart->trap: it and those behind it do not retire. */
+void gen_trap(struct gen *gen, const struct rv_insn *insn);
 struct dbt_exit *gen_exit(struct gen *gen, enum dbt_exit_kind kind, const struct rv_insn *insn,
                           unsigned uncount);
 /* How a row of the decoder is emitted; NULL: by a call. */
@@ -371,6 +381,8 @@ void gen_cold_code(struct gen *gen);
 void gen_call(struct gen *gen, const struct rv_insn *insn);
 /* The same for an instruction that never says RV_NEXT: the block ends with it. */
 void gen_call_last(struct gen *gen, const struct rv_insn *insn);
+/* The same with another thunk, which expects a struct dbt_site in rax. */
+void gen_last_by(struct gen *gen, const struct rv_insn *insn, const uint8_t *thunk);
 
 /* ---- gen_mem.c ---- */
 
@@ -382,6 +394,8 @@ uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool 
 
 /* A jump to guest address pc; the caller has accounted. */
 void gen_jump_to(struct gen *gen, uint64_t pc);
+/* The same into another mode, with which no pair of a call is left. */
+void gen_jump_to_mode(struct gen *gen, uint64_t pc, unsigned mode);
 
 extern const struct gen_op gen_int_ops[], gen_bit_ops[], gen_mem_ops[], gen_atomic_ops[],
     gen_flow_ops[], gen_fp_ops[], gen_csr_ops[];

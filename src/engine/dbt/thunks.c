@@ -204,16 +204,30 @@ static void make_call_last(struct dbt *dbt)
 {
     struct x86_code *code = &dbt->code;
     dbt->thunks.call_last = x86_here(code);
-    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
-    x86_call(code, dbt->thunks.sync_flags);
     move_guest_registers(code, X86_MOV_STORE, true);
     x86_rm(code, X86_MOV_STORE | X86_W, X86_R15, x86_address(&dbt->state->left));
-    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RDX);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
     x86_mov_imm(code, X86_RDI, (uint64_t)(uintptr_t)dbt);
     call_function(code, FUNCTION_ADDRESS(dbt_call_last));
     x86_rr(code, X86_OR | X86_W, X86_RSP, X86_RDX);
     x86_rm(code, X86_MOV_LOAD | X86_W, X86_R15, x86_address(&dbt->state->left));
     move_guest_registers(code, X86_MOV_LOAD, true);
+    x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
+}
+
+/* rax: a struct dbt_exit. Goes on in the trap handler. */
+static void make_trap(struct dbt *dbt)
+{
+    struct x86_code *code = &dbt->code;
+    dbt->thunks.trap = x86_here(code);
+    x86_ri(code, X86_G1_OR, X86_W, X86_RSP, DBT_PAIRS_NONE);
+    move_guest_registers(code, X86_MOV_STORE, false);
+    x86_rm(code, X86_MOV_STORE | X86_W, X86_R15, x86_address(&dbt->state->left));
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
+    x86_mov_imm(code, X86_RDI, (uint64_t)(uintptr_t)dbt);
+    call_function(code, FUNCTION_ADDRESS(dbt_trap));
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_R15, x86_address(&dbt->state->left));
+    move_guest_registers(code, X86_MOV_LOAD, false);
     x86_rr(code, X86_GROUP5, X86_G5_JMP, X86_RAX);
 }
 
@@ -252,4 +266,6 @@ void dbt_make_thunks(struct dbt *dbt)
     }
     make_call(dbt);
     make_call_last(dbt);
+    make_trap(dbt);
+    dbt_make_trap_thunks(dbt);
 }
