@@ -68,8 +68,11 @@ struct device_env {
 struct device_params {
     const char *id;              /* unique in the machine: "uart0", "disk0" */
     uint64_t gpa;                /* MMIO devices: base address */
+    uint64_t gpa_machine;        /* interrupt controllers with a part for machine-level software
+                                    only: its base address; 0: there is no such software */
     struct irq_line irq;         /* bound by the board */
     unsigned irq_number;         /* interrupt-controller input, for the device tree */
+    struct msi_sink msi;         /* where its messages go, bound by the board */
     uint32_t irq_phandle;        /* phandle of that controller; interrupt controllers: of hart
                                     0's local one, hart i's is + i (bus/fdt_node.h) */
     uint32_t phandle;            /* of this device's own node, if others refer to it */

@@ -24,8 +24,22 @@
 enum {
     FDT_PHANDLE_CPU_INTC = 1, /* of hart 0; hart i: + i */
     FDT_PHANDLE_PLIC = 64,
+    FDT_PHANDLE_IMSIC_M,
+    FDT_PHANDLE_IMSIC_S,
+    FDT_PHANDLE_APLIC_M,
+    FDT_PHANDLE_APLIC_S,
     FDT_PHANDLE_FREE
 };
+
+/* A wired interrupt, high while it is asserted, as its controller wants it described: the PLIC
+ * knows no other kind, the APLIC has a second cell. Returns the number of cells. */
+enum { FDT_INTERRUPT_CELLS_MAX = 2, FDT_INTERRUPT_LEVEL_HIGH = 4 };
+static inline unsigned fdt_interrupt_cells(uint32_t controller, uint32_t number, uint32_t *cells)
+{
+    cells[0] = number;
+    cells[1] = FDT_INTERRUPT_LEVEL_HIGH;
+    return controller == FDT_PHANDLE_APLIC_S ? 2 : 1;
+}
 
 static inline int fdt_put_cells(void *fdt, const char *name, const uint32_t *cells, size_t count)
 {
@@ -45,6 +59,14 @@ static inline int fdt_put_reg(void *fdt, uint64_t gpa, uint64_t size)
 {
     return FDT_PUT_CELLS(fdt, "reg", (uint32_t)(gpa >> 32), (uint32_t)gpa, (uint32_t)(size >> 32),
                          (uint32_t)size);
+}
+
+static inline int fdt_put_interrupt(void *fdt, uint32_t controller, uint32_t number)
+{
+    uint32_t cells[FDT_INTERRUPT_CELLS_MAX];
+    unsigned count = fdt_interrupt_cells(controller, number, cells);
+    int error = fdt_property_u32(fdt, "interrupt-parent", controller);
+    return error | fdt_put_cells(fdt, "interrupts", cells, count);
 }
 
 /* A list of strings: FDT_PUT_STRINGS(fdt, "compatible", "sifive,plic-1.0.0\0riscv,plic0").

@@ -2,10 +2,10 @@
  *
  * Bindable signals between a device and the rest of the machine.
  *
- * A `struct irq_line` is what a device drives; a `struct notifier` is what a guest's queue
- * notification fires. Both are bound to a sink at wiring time and may be rebound while the
- * machine is quiesced: to an interrupt controller's input, to an MSI, to an eventfd (KVM's
- * irqfd/ioeventfd). A device never knows what is behind them.
+ * A `struct irq_line` is what a device drives, a `struct msi_sink` takes the messages it sends,
+ * a `struct notifier` is what a guest's queue notification fires. They are bound to a sink at
+ * wiring time and may be rebound while the machine is quiesced: to an interrupt controller, to
+ * an eventfd (KVM's irqfd/ioeventfd). A device never knows what is behind them.
  *
  * Threads: set/pulse/fire from any thread; bind while nothing runs. Lock order: a device's
  * lock may be held while driving a line; a sink takes only its own lock (leaf).
@@ -33,6 +33,13 @@ static inline void irq_line_set(const struct irq_line *line, bool level)
     if (line != NULL && line->set != NULL)
         line->set(line->sink, line->input, level);
 }
+
+/* Where devices' messages (MSI, MSI-X, the APLIC's) go: an interrupt controller that knows the
+ * address, or later KVM. */
+struct msi_sink {
+    void (*send)(void *sink, uint64_t address, uint32_t data); /* NULL: there are none */
+    void *sink;
+};
 
 struct notifier {
     void (*fire)(void *sink, unsigned value); /* NULL: unconnected */

@@ -184,7 +184,8 @@ void pci_set_intx(struct pci_function *function, bool level)
     /* A byte, so that reading it here without host->lock cannot tear; whoever changes it
      * calls intx_update() afterwards. */
     uint8_t command = __atomic_load_n(&function->config[PCI_REG_COMMAND + 1], __ATOMIC_RELAXED);
-    intx_show(function, level && (command & (PCI_COMMAND_NO_INTX >> 8)) == 0);
+    intx_show(function,
+              level && !function->no_intx && (command & (PCI_COMMAND_NO_INTX >> 8)) == 0);
     pthread_mutex_unlock(&host->irq_lock);
 }
 
@@ -194,8 +195,17 @@ static void intx_update(struct pci_function *function)
     struct pci_host *host = function->host;
     uint16_t command = load_le16(function->config + PCI_REG_COMMAND);
     pthread_mutex_lock(&host->irq_lock);
-    intx_show(function, function->intx && (command & PCI_COMMAND_NO_INTX) == 0);
+    intx_show(function,
+              function->intx && !function->no_intx && (command & PCI_COMMAND_NO_INTX) == 0);
     pthread_mutex_unlock(&host->irq_lock);
+}
+
+void pci_forbid_intx(struct pci_function *function, bool forbidden)
+{
+    pthread_mutex_lock(&function->host->irq_lock);
+    function->no_intx = forbidden;
+    pthread_mutex_unlock(&function->host->irq_lock);
+    intx_update(function);
 }
 
 /* --- plugging --- */

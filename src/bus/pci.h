@@ -102,6 +102,7 @@ struct pci_function {
     struct pci_host *host;    /* NULL: not plugged */
     uint8_t devfn;
     bool intx;       /* level the device drives; irq_lock */
+    bool no_intx;    /* it uses messages instead; irq_lock */
     bool intx_shown; /* the same after the command register's mask; irq_lock */
 };
 
@@ -116,6 +117,7 @@ struct pci_host {
     struct log_limit log_limit;
     struct pci_window windows[2];
     struct irq_line pins[PCI_PIN_COUNT];
+    struct msi_sink msi; /* unbound: functions offer no MSI-X */
     pthread_mutex_t lock;              /* configuration space and BAR mappings */
     pthread_mutex_t irq_lock;          /* INTx levels */
     unsigned pin_users[PCI_PIN_COUNT]; /* functions that assert it; irq_lock */
@@ -149,6 +151,9 @@ void pci_config_write(struct pci_host *host, uint8_t devfn, unsigned offset, uin
 
 /* Drives the function's interrupt pin; any thread. */
 void pci_set_intx(struct pci_function *function, bool level);
+/* Keeps the pin down whatever the level: the function uses messages (3.0, 6.8.2). From
+ * config_written. */
+void pci_forbid_intx(struct pci_function *function, bool forbidden);
 
 /* Which of the host's four pins a slot's pin (1..4) is wired to (PCI-to-PCI Bridge 1.2,
  * table 9-1); the device tree says the same. */

@@ -4,6 +4,10 @@
  * that a page of it can later be mapped or trapped on its own (ioeventfd for the notify page):
  *
  *     0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 notify
+ *     0x4000 MSI-X table            0x5000 MSI-X pending bits
+ *
+ * On a board with message-signalled interrupts each queue and configuration changes have a
+ * vector of their own.
  *
  * Queue n is notified at 0x3000 + 4 * n. Accesses of a width a register does not have read as
  * zero and change nothing (4.1.3.1 obliges the driver, not us).
@@ -24,7 +28,7 @@
 #define CAPABILITY_VENDOR      0x09
 #define NO_VECTOR              0xffffu
 
-enum { BAR_INDEX = 0, BAR_SIZE = 0x4000, NOTIFY_MULTIPLIER = 4 };
+enum { BAR_INDEX = 0, BAR_SIZE = 0x8000, NOTIFY_MULTIPLIER = 4 };
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_PCI_CFG = 5 };
 
@@ -93,14 +97,33 @@ static void raise_isr(struct virtio_pci *pci, uint8_t bit)
 
 static void queue_interrupt(void *opaque, unsigned queue)
 {
-    (void)queue;
-    raise_isr(opaque, ISR_QUEUE);
+    struct virtio_pci *pci = opaque;
+    if (msix_enabled(&pci->msix))
+        msix_fire(&pci->msix, pci->queue_vectors[queue]);
+    else
+        raise_isr(pci, ISR_QUEUE);
 }
 
+/* 4.1.4.5.1: the ISR tells of configuration changes in either case. */
 static void config_interrupt(void *opaque, unsigned value)
 {
+    struct virtio_pci *pci = opaque;
     (void)value;
-    raise_isr(opaque, ISR_CONFIG);
+    raise_isr(pci, ISR_CONFIG);
+    msix_fire(&pci->msix, pci->config_vector);
+}
+
+static void forget_vectors(struct virtio_pci *pci)
+{
+    pci->config_vector = NO_VECTOR;
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        pci->queue_vectors[i] = NO_VECTOR;
+}
+
+/* 4.1.5.1.2: the driver reads back whether there is such a vector. */
+static uint16_t legal_vector(const struct virtio_pci *pci, uint32_t vector)
+{
+    return vector < pci->msix.count ? (uint16_t)vector : NO_VECTOR;
 }
 
 static void clear_isr(struct virtio_pci *pci)
@@ -123,13 +146,14 @@ static uint64_t *queue_address(struct virtqueue *queue, uint64_t offset)
     }
 }
 
-static uint32_t queue_register_read(struct virtqueue *queue, uint64_t offset)
+static uint32_t queue_register_read(const struct virtio_pci *pci, struct virtqueue *queue,
+                                    uint64_t offset)
 {
     switch (offset) {
     case COMMON_QUEUE_SIZE:
         return queue->size;
     case COMMON_QUEUE_VECTOR:
-        return NO_VECTOR;
+        return pci->queue_vectors[queue->index];
     case COMMON_QUEUE_ENABLE:
         return queue->enabled;
     case COMMON_QUEUE_NOTIFY_OFFSET:
@@ -155,7 +179,7 @@ static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
                    ? 0
                    : (uint32_t)(virtio->accepted >> (32 * virtio->accepted_select));
     case COMMON_CONFIG_VECTOR:
-        return NO_VECTOR;
+        return pci->config_vector;
     case COMMON_QUEUE_COUNT:
         return virtio->ops->queue_count;
     case COMMON_STATUS:
@@ -165,13 +189,15 @@ static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
     case COMMON_QUEUE_SELECT:
         return virtio->queue_select;
     default: /* 4.1.4.3.1: a queue that does not exist reads as zero */
-        return queue != NULL ? queue_register_read(queue, offset) : 0;
+        return queue != NULL ? queue_register_read(pci, queue, offset) : 0;
     }
 }
 
 static void queue_register_write(struct virtio_pci *pci, struct virtqueue *queue, uint64_t offset,
                                  uint32_t value)
 {
+    if (offset == COMMON_QUEUE_VECTOR)
+        pci->queue_vectors[queue->index] = legal_vector(pci, value);
     if (queue->enabled || offset == COMMON_QUEUE_VECTOR || offset == COMMON_QUEUE_NOTIFY_OFFSET)
         return;
     if (offset == COMMON_QUEUE_SIZE) {
@@ -206,14 +232,17 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value
             virtio_set_status(virtio, (uint8_t)value);
         } else {
             virtio_reset(virtio);
+            forget_vectors(pci);
             clear_isr(pci);
         }
         break;
     case COMMON_QUEUE_SELECT:
         virtio->queue_select = (uint16_t)value;
         break;
-    case COMMON_OFFERED:
     case COMMON_CONFIG_VECTOR:
+        pci->config_vector = legal_vector(pci, value);
+        break;
+    case COMMON_OFFERED:
     case COMMON_QUEUE_COUNT:
     case COMMON_GENERATION:
         break;
@@ -247,6 +276,23 @@ static uint32_t isr_region_read(struct virtio_pci *pci, uint64_t offset, unsigne
     return isr;
 }
 
+static uint32_t table_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+{
+    return size == 4 ? msix_table_read(&pci->msix, offset) : 0;
+}
+
+static void table_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
+                               unsigned size)
+{
+    if (size == 4)
+        msix_table_write(&pci->msix, offset, value);
+}
+
+static uint32_t pending_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+{
+    return size == 4 ? msix_pending_read(&pci->msix, offset) : 0;
+}
+
 static uint32_t device_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
 {
     uint32_t value = 0;
@@ -267,7 +313,7 @@ static void device_region_write(struct virtio_pci *pci, uint64_t offset, uint32_
     }
 }
 
-/* A page of the BAR and the capability that points to it. */
+/* A page of the BAR and the virtio capability that points to it, if one does. */
 static const struct region {
     uint32_t offset;
     uint8_t capability;
@@ -278,8 +324,12 @@ static const struct region {
     {0x1000, CAP_ISR, isr_region_read, NULL},
     {0x2000, CAP_DEVICE, device_region_read, device_region_write},
     {0x3000, CAP_NOTIFY, NULL, NULL}, /* written without the lock: see bar_write() */
+    {0x4000, 0, table_region_read, table_region_write},
+    {0x5000, 0, pending_region_read, NULL},
+    {0x6000, 0, NULL, NULL},
+    {0x7000, 0, NULL, NULL},
 };
-enum { REGION_SHIFT = 12, REGION_SIZE = 0x1000, NOTIFY_REGION = 3 };
+enum { REGION_SHIFT = 12, REGION_SIZE = 0x1000, NOTIFY_REGION = 3, TABLE_REGION, PENDING_REGION };
 
 static uint32_t region_bytes(const struct virtio *virtio, uint8_t capability)
 {
@@ -370,6 +420,7 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
     if (offset <= PCI_REG_COMMAND && offset + size > PCI_REG_COMMAND)
         virtio_set_dma(&pci->virtio,
                        (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0);
+    msix_config_written(&pci->msix);
     if (touches_window(pci, offset, size) && window_target(pci, &target, &width)) {
         uint32_t data = load_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA);
         bar_write(pci, target, bits_get(data, 0, 8 * width), width);
@@ -384,7 +435,7 @@ static void add_capabilities(struct virtio_pci *pci)
         uint8_t cap[CAP_BYTES_MAX] = {0};
         uint32_t bytes = region_bytes(&pci->virtio, regions[i].capability);
         unsigned length = regions[i].capability == CAP_NOTIFY ? CAP_EXTRA + 4 : CAP_EXTRA;
-        if (bytes == 0)
+        if (bytes == 0 || regions[i].capability == 0)
             continue;
         cap[CAP_LENGTH] = (uint8_t)length;
         cap[CAP_TYPE] = regions[i].capability;
@@ -430,10 +481,17 @@ bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, ui
     pci->function.opaque = pci;
     pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, pci);
     add_capabilities(pci);
+    msix_init(&pci->msix, &pci->function,
+              device->env->pci->msi.send != NULL ? ops->queue_count + 1u : 0, BAR_INDEX,
+              regions[TABLE_REGION].offset, regions[PENDING_REGION].offset);
+    forget_vectors(pci);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
         notifier_bind(&pci->virtio.queues[i].interrupt, queue_interrupt, pci);
     notifier_bind(&pci->virtio.config_interrupt, config_interrupt, pci);
-    return pci_plug(device->env->pci, &pci->function, params->pci_slot, err);
+    if (pci_plug(device->env->pci, &pci->function, params->pci_slot, err))
+        return true;
+    msix_destroy(&pci->msix);
+    return false;
 }
 
 void virtio_pci_unrealize(struct device *device)
@@ -443,6 +501,7 @@ void virtio_pci_unrealize(struct device *device)
     pthread_mutex_lock(&device->lock);
     virtio_destroy(&pci->virtio);
     pthread_mutex_unlock(&device->lock);
+    msix_destroy(&pci->msix);
 }
 
 void virtio_pci_reset(struct device *device)
@@ -452,8 +511,10 @@ void virtio_pci_reset(struct device *device)
     virtio_reset(&pci->virtio);
     assert(!pci->virtio.resetting && "a machine is quiesced when it is reset");
     pci->virtio.config_generation = 0;
+    forget_vectors(pci);
     clear_isr(pci);
     pthread_mutex_unlock(&device->lock);
+    msix_reset(&pci->msix);
     pci_function_reset(&pci->function);
 }
 
@@ -470,12 +531,18 @@ void virtio_pci_unquiesce(struct device *device)
 static bool virtio_pci_post_restore(void *object, struct error **err)
 {
     struct virtio_pci *pci = object;
+    pci->config_vector = legal_vector(pci, pci->config_vector);
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        pci->queue_vectors[i] = legal_vector(pci, pci->queue_vectors[i]);
     return virtio_restored(&pci->virtio, err);
 }
 
 static const struct state_field virtio_pci_fields[] = {
     STATE_STRUCT(struct virtio_pci, virtio, "virtio", &virtio_state),
+    STATE_STRUCT(struct virtio_pci, msix, "msix", &msix_state),
     STATE_STRUCT(struct virtio_pci, function, "function", &pci_function_state),
+    STATE_UINT(struct virtio_pci, config_vector, "config-vector"),
+    STATE_UINTS(struct virtio_pci, queue_vectors, "queue-vectors"),
     STATE_UINT(struct virtio_pci, isr, "isr"),
     STATE_END,
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The PCI transport of virtio devices (virtio 1.2, 4.1), modern only: one 64-bit memory BAR
- * with all register structures, INTx with the ISR register, and access through configuration
- * space for firmware that maps no BAR.
+ * with all register structures, MSI-X where the board has messages, else INTx with the ISR
+ * register, and access through configuration space for firmware that maps no BAR.
  *
  *     struct virtio_rng { struct virtio_pci pci; ... };     // first: it begins with the device
  *
@@ -17,6 +17,7 @@
 #ifndef TRAPEZE_BUS_VIRTIO_PCI_H
 #define TRAPEZE_BUS_VIRTIO_PCI_H
 
+#include "bus/msix.h"
 #include "bus/pci.h"
 #include "bus/virtio.h"
 
@@ -24,6 +25,8 @@ struct virtio_pci {
     struct device device;
     struct virtio virtio;
     struct pci_function function;
+    struct msix msix;
+    uint16_t config_vector, queue_vectors[VIRTIO_QUEUE_MAX];
     uint8_t isr;             /* 4.1.4.5: bit 0 queues, bit 1 configuration */
     unsigned pci_cfg_offset; /* of the capability that reaches into the BAR */
 };

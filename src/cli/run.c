@@ -52,6 +52,11 @@ static const struct cli_option options[] = {
      "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "
      "'auto' (default): the translator where it works.",
      NULL},
+    {"interrupts", 0, "KIND",
+     "The interrupt controller: 'plic'; 'aia', RISC-V's advanced interrupt architecture, with a "
+     "message of its own for every queue of a device; or 'auto' (default): aia if the kernel has "
+     "a driver for it, as Linux has from 6.10 on.",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",
@@ -206,6 +211,7 @@ static const struct {
     {"firmware", offsetof(struct machine_config, firmware)},
     {"engine", offsetof(struct machine_config, engine)},
     {"host-cpu-features", offsetof(struct machine_config, host_features)},
+    {"interrupts", offsetof(struct machine_config, interrupts)},
     {"name", offsetof(struct machine_config, name)},
     {"dump-fdt", offsetof(struct machine_config, dump_fdt)},
 };

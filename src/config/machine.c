@@ -16,6 +16,7 @@ void machine_config_init(struct machine_config *config)
     *config = (struct machine_config){
         .arch = strdup("riscv64"),
         .engine = strdup("auto"),
+        .interrupts = strdup("auto"),
         .memory = 512 * MIB,
         .cpus = 1,
     };
@@ -25,7 +26,8 @@ void machine_config_clear(struct machine_config *config)
 {
     char *const strings[] = {config->name,     config->arch,     config->engine,
                              config->kernel,   config->initrd,   config->append,
-                             config->firmware, config->dump_fdt, config->host_features};
+                             config->firmware, config->dump_fdt, config->host_features,
+                             config->interrupts};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++) {
@@ -40,6 +42,15 @@ bool machine_config_check(const struct machine_config *config, struct error **er
     if (strcmp(config->arch, "riscv64") != 0) {
         error_set(err, ERROR_USAGE, "there is no guest architecture '%s'", config->arch);
         error_hint(err, "This version runs riscv64 guests.");
+        return false;
+    }
+    static const char *const interrupts[] = {"auto", "plic", "aia"};
+    size_t kind = 0;
+    while (kind < ARRAY_SIZE(interrupts) && strcmp(config->interrupts, interrupts[kind]) != 0)
+        kind++;
+    if (kind == ARRAY_SIZE(interrupts)) {
+        error_set(err, ERROR_USAGE, "there is no interrupt controller '%s'", config->interrupts);
+        error_hint(err, "There are 'plic', 'aia' and 'auto'.");
         return false;
     }
     if (config->cpus < 1 || config->cpus > MACHINE_MAX_CPUS)

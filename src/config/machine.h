@@ -38,6 +38,7 @@ struct machine_config {
     char *engine;       /* "interp", "dbt", "auto": the fastest that works here */
     uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
     char *host_features; /* what translations may use, as --host-cpu-features; NULL: everything */
+    char *interrupts;   /* "plic", "aia" (APLIC and IMSIC), "auto": what the kernel can use */
     uint64_t memory;    /* bytes, MiB multiple */
     unsigned cpus;      /* 1..MACHINE_MAX_CPUS */
     char *kernel;       /* paths; NULL: none */

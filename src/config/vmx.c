@@ -36,6 +36,7 @@ static const struct key keys[] = {
     {"trapeze.engine", KIND_STRING, FIELD(engine)},
     {"trapeze.codeCache", KIND_KIB, FIELD(code_cache)},
     {"trapeze.hostCpuFeatures", KIND_STRING, FIELD(host_features)},
+    {"trapeze.interrupts", KIND_STRING, FIELD(interrupts)},
     {"trapeze.kernel", KIND_STRING, FIELD(kernel)},
     {"trapeze.initrd", KIND_STRING, FIELD(initrd)},
     {"trapeze.append", KIND_STRING, FIELD(append)},

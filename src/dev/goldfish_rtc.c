@@ -198,8 +198,7 @@ static bool rtc_fdt(struct device *device, void *fdt)
     int error = fdt_begin_unit(fdt, "rtc", rtc->io.gpa);
     error |= fdt_put_string(fdt, "compatible", "google,goldfish-rtc");
     error |= fdt_put_reg(fdt, rtc->io.gpa, rtc->io.size);
-    error |= fdt_property_u32(fdt, "interrupt-parent", rtc->irq_phandle);
-    error |= fdt_property_u32(fdt, "interrupts", rtc->irq_number);
+    error |= fdt_put_interrupt(fdt, rtc->irq_phandle, rtc->irq_number);
     error |= fdt_end_node(fdt);
     return error == 0;
 }

@@ -10,7 +10,7 @@
  * The 64-bit window begins at 16 GiB, or behind RAM if there is more of that.
  *
  * params: gpa (ECAM), irq (the first of four consecutive inputs of its sink), irq_number,
- * irq_phandle.
+ * irq_phandle, msi (then functions have MSI-X).
  */
 #include "dev/pcie_host.h"
 
@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/state.h"
 #include "bus/device.h"
+#include "bus/fdt_node.h"
 #include "bus/pci.h"
 
 #define PIO_GPA        UINT64_C(0x03000000)
@@ -105,6 +106,7 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
 
     pci_host_init(&host->bus, env->mem, env->log);
     uint64_t mmio64 = align_up(end_of_ram(env->mem), MMIO64_SIZE);
+    host->bus.msi = params->msi;
     host->bus.windows[0] = (struct pci_window){MMIO32_GPA, MMIO32_SIZE};
     host->bus.windows[1] =
         (struct pci_window){mmio64 > MMIO64_GPA_MIN ? mmio64 : MMIO64_GPA_MIN, MMIO64_SIZE};
@@ -170,20 +172,19 @@ static bool put_ranges(const struct pcie_host *host, void *fdt)
 }
 
 /* Slots 0..3 stand for all: the mask keeps two bits of the slot and the pin. The parent (the
- * interrupt controller) has no address cells and one interrupt cell. */
+ * interrupt controller) has no address cells. */
 static bool put_interrupt_map(const struct pcie_host *host, void *fdt)
 {
-    fdt32_t cells[PCI_PIN_COUNT * PCI_PIN_COUNT * 6];
+    fdt32_t cells[PCI_PIN_COUNT * PCI_PIN_COUNT * (5 + FDT_INTERRUPT_CELLS_MAX)];
     unsigned count = 0;
     for (uint32_t slot = 0; slot < PCI_PIN_COUNT; slot++) {
         for (uint32_t pin = 1; pin <= PCI_PIN_COUNT; pin++) {
-            const uint32_t entry[] = {slot << 11,
-                                      0,
-                                      0,
-                                      pin,
-                                      host->irq_phandle,
-                                      host->irq_number + pci_swizzle(slot, pin)};
-            put_cells(cells, &count, entry, ARRAY_SIZE(entry));
+            uint32_t entry[5 + FDT_INTERRUPT_CELLS_MAX] = {slot << 11, 0, 0, pin,
+                                                           host->irq_phandle};
+            unsigned size =
+                5 + fdt_interrupt_cells(host->irq_phandle,
+                                        host->irq_number + pci_swizzle(slot, pin), entry + 5);
+            put_cells(cells, &count, entry, size);
         }
     }
     const fdt32_t mask[] = {cpu_to_fdt32((PCI_PIN_COUNT - 1) << 11), 0, 0, cpu_to_fdt32(7)};
@@ -208,8 +209,10 @@ static bool pcie_host_fdt(struct device *device, void *fdt)
            fdt_property_u32(fdt, "#address-cells", 3) == 0 &&
            fdt_property_u32(fdt, "#size-cells", 2) == 0 &&
            fdt_property_u32(fdt, "#interrupt-cells", 1) == 0 &&
-           fdt_property(fdt, "dma-coherent", NULL, 0) == 0 && put_ranges(host, fdt) &&
-           put_interrupt_map(host, fdt) && fdt_end_node(fdt) == 0;
+           fdt_property(fdt, "dma-coherent", NULL, 0) == 0 &&
+           (host->bus.msi.send == NULL ||
+            fdt_property_u32(fdt, "msi-parent", FDT_PHANDLE_IMSIC_S) == 0) &&
+           put_ranges(host, fdt) && put_interrupt_map(host, fdt) && fdt_end_node(fdt) == 0;
 }
 
 static const struct state_field pcie_host_fields[] = {

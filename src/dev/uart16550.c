@@ -383,8 +383,7 @@ static bool uart_fdt(struct device *device, void *fdt)
     error |= fdt_put_string(fdt, "compatible", "ns16550a");
     error |= fdt_put_reg(fdt, uart->io.gpa, uart->io.size);
     error |= fdt_property_u32(fdt, "clock-frequency", CLOCK_FREQUENCY);
-    error |= fdt_property_u32(fdt, "interrupt-parent", uart->irq_phandle);
-    error |= fdt_property_u32(fdt, "interrupts", uart->irq_number);
+    error |= fdt_put_interrupt(fdt, uart->irq_phandle, uart->irq_number);
     error |= fdt_end_node(fdt);
     return error == 0;
 }

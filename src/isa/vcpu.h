@@ -30,6 +30,7 @@ struct isa_debug;
 struct log;
 struct mem_space;
 struct state_table;
+struct vcpu;
 
 /* Why run() returned. The machine acts on it and calls run() again. */
 enum vcpu_exit {
@@ -121,6 +122,14 @@ struct vcpu_debug {
     uint64_t stop_address;          /* WATCH: the watchpoint's first byte that was accessed */
 };
 
+/* Interrupts that are written to a vCPU as messages, instead of driven by lines; any thread. */
+struct vcpu_messages {
+    /* RISC-V: file 0 is machine level, 1 supervisor level; an identity that the file does not
+     * have is ignored. */
+    void (*send)(struct vcpu *vcpu, unsigned file, uint32_t identity);
+    void (*reset)(struct vcpu *vcpu); /* of the machine: vcpu_reset() leaves messages alone */
+};
+
 /* The generic part: the first member of every ISA's state struct. */
 struct vcpu {
     const struct isa *isa;
@@ -145,6 +154,8 @@ struct vcpu {
     uint64_t htif_tohost;
     uint64_t htif_value;
 
+    const struct vcpu_messages *messages; /* NULL: the vCPU takes none */
+
     struct vcpu_debug *debug; /* NULL: no debugger cares about this vCPU (see above) */
 
     /* Makes the owner thread return from its wait; called after attention was set. */
@@ -165,6 +176,7 @@ struct vcpu_setup {
     struct mem_space *mem;
     struct vcpu_timebase *timebase;
     struct log *log;
+    bool messages; /* interrupts come as messages, too (RISC-V: the hart has AIA's IMSIC) */
     void (*wake)(struct vcpu *vcpu);
     void *owner;
     const struct engine_options *engine_options; /* NULL: defaults */

@@ -17,28 +17,32 @@
 #include "block/block.h"
 #include "bus/pci.h"
 #include "dev/devices.h"
+#include "dev/imsic.h"
 #include "dev/pcie_host.h"
 #include "vm/machine.h"
 
-/* DRIVES_HARTS: an interrupt controller in front of the harts' local ones. */
-enum part_flag { USES_CONSOLE = 1, DRIVES_HARTS = 2 };
+/* DRIVES_HARTS: an interrupt controller in front of the harts' local ones. ONLY_*: a part of
+ * a board with that kind of interrupts. */
+enum part_flag { USES_CONSOLE = 1, DRIVES_HARTS = 2, ONLY_PLIC = 4, ONLY_AIA = 8 };
 
 struct part {
     const struct device_ops *ops;
     const char *id;
-    uint64_t gpa;
-    unsigned irq;     /* PLIC input, 0: none */
+    uint64_t gpa, gpa_machine;
+    unsigned irq;     /* interrupt controller's input, 0: none */
     uint32_t phandle; /* 0: nobody refers to it */
     unsigned flags;   /* enum part_flag */
 };
 
 static const struct part parts[] = {
-    {&device_aclint, "aclint", BOARD_ACLINT_GPA, 0, 0, DRIVES_HARTS},
-    {&device_plic, "plic", BOARD_PLIC_GPA, 0, FDT_PHANDLE_PLIC, DRIVES_HARTS},
-    {&device_sifive_test, "test", BOARD_TEST_GPA, 0, BOARD_PHANDLE_TEST, 0},
-    {&device_goldfish_rtc, "rtc", BOARD_RTC_GPA, BOARD_RTC_IRQ, 0, 0},
-    {&device_uart16550, "uart0", BOARD_UART_GPA, BOARD_UART_IRQ, 0, USES_CONSOLE},
-    {&device_pcie_host, "pcie", BOARD_PCIE_GPA, BOARD_PCIE_IRQ, 0, 0},
+    {&device_aclint, "aclint", BOARD_ACLINT_GPA, 0, 0, 0, DRIVES_HARTS},
+    {&device_plic, "plic", BOARD_PLIC_GPA, 0, 0, FDT_PHANDLE_PLIC, DRIVES_HARTS | ONLY_PLIC},
+    {&device_imsic, "imsic", IMSIC_S_GPA, IMSIC_M_GPA, 0, 0, DRIVES_HARTS | ONLY_AIA},
+    {&device_aplic, "aplic", BOARD_APLIC_S_GPA, BOARD_APLIC_M_GPA, 0, 0, ONLY_AIA},
+    {&device_sifive_test, "test", BOARD_TEST_GPA, 0, 0, BOARD_PHANDLE_TEST, 0},
+    {&device_goldfish_rtc, "rtc", BOARD_RTC_GPA, 0, BOARD_RTC_IRQ, 0, 0},
+    {&device_uart16550, "uart0", BOARD_UART_GPA, 0, BOARD_UART_IRQ, 0, USES_CONSOLE},
+    {&device_pcie_host, "pcie", BOARD_PCIE_GPA, 0, BOARD_PCIE_IRQ, 0, 0},
 };
 
 static struct device *find_device(struct vm *vm, const struct device_ops *ops)
@@ -64,21 +68,26 @@ static struct device *add_device(struct vm *vm, const struct device_ops *ops,
 
 static bool add_parts(struct vm *vm, struct error **err)
 {
+    const struct device_ops *wired = vm->aia ? &device_aplic : &device_plic;
+    uint32_t wired_phandle = vm->aia ? FDT_PHANDLE_APLIC_S : FDT_PHANDLE_PLIC;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         const struct part *part = &parts[i];
+        if ((part->flags & (vm->aia ? ONLY_PLIC : ONLY_AIA)) != 0)
+            continue;
         struct device_params params = {
             .id = part->id,
             .gpa = part->gpa,
+            .gpa_machine = vm->boot.sbi ? 0 : part->gpa_machine,
             .irq_number = part->irq,
-            .irq_phandle =
-                (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC : FDT_PHANDLE_PLIC,
+            .irq_phandle = (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC : wired_phandle,
             .phandle = part->phandle,
-            .inputs = BOARD_PLIC_SOURCES,
+            .inputs = BOARD_SOURCES,
             .chr = (part->flags & USES_CONSOLE) != 0 ? vm->env.console : NULL,
         };
         if (part->irq != 0)
-            irq_line_bind(&params.irq, device_plic.set_input, find_device(vm, &device_plic),
-                          part->irq);
+            irq_line_bind(&params.irq, wired->set_input, find_device(vm, wired), part->irq);
+        if (vm->aia)
+            params.msi = (struct msi_sink){imsic_send, find_device(vm, &device_imsic)};
         struct device *device = add_device(vm, part->ops, &params, err);
         if (device == NULL)
             return false;

@@ -7,17 +7,19 @@
 
 #include "bus/fdt_node.h"
 
-#define BOARD_TEST_GPA   UINT64_C(0x00100000)
-#define BOARD_RTC_GPA    UINT64_C(0x00101000)
-#define BOARD_ACLINT_GPA UINT64_C(0x02000000)
-#define BOARD_PLIC_GPA   UINT64_C(0x0c000000)
-#define BOARD_UART_GPA   UINT64_C(0x10000000)
-#define BOARD_PCIE_GPA   UINT64_C(0x30000000)
+#define BOARD_TEST_GPA    UINT64_C(0x00100000)
+#define BOARD_RTC_GPA     UINT64_C(0x00101000)
+#define BOARD_ACLINT_GPA  UINT64_C(0x02000000)
+#define BOARD_PLIC_GPA    UINT64_C(0x0c000000)
+#define BOARD_APLIC_M_GPA UINT64_C(0x0c000000)
+#define BOARD_APLIC_S_GPA UINT64_C(0x0d000000)
+#define BOARD_UART_GPA    UINT64_C(0x10000000)
+#define BOARD_PCIE_GPA    UINT64_C(0x30000000)
 
-#define BOARD_UART_IRQ     10
-#define BOARD_RTC_IRQ      11
-#define BOARD_PCIE_IRQ     32 /* and the three behind it */
-#define BOARD_PLIC_SOURCES 95
+#define BOARD_UART_IRQ 10
+#define BOARD_RTC_IRQ  11
+#define BOARD_PCIE_IRQ 32 /* and the three behind it */
+#define BOARD_SOURCES  95
 
 /* Device-tree phandles beside those of bus/fdt_node.h. */
 #define BOARD_PHANDLE_TEST       (FDT_PHANDLE_FREE + 0u)

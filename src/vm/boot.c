@@ -160,6 +160,7 @@ static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry,
     struct boot_file *file = open_file(plan->boot, "kernel", path, err);
     if (file == NULL)
         return false;
+    plan->boot->kernel = file;
     size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
     if (!boot_read(file, 0, head, size, err))
         return false;
@@ -246,6 +247,29 @@ bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t 
         return false;
     }
     return config->initrd == NULL || plan_initrd(&plan, config->initrd, err);
+}
+
+bool boot_kernel_contains(const struct boot *boot, const char *string, bool *contains,
+                          struct error **err)
+{
+    enum { CHUNK = 256 * 1024 };
+    size_t length = strlen(string), kept = 0;
+    uint8_t *bytes = alloc_zeroed(1, CHUNK);
+    uint64_t size = boot->kernel != NULL ? boot->kernel->size : 0;
+    bool good = true;
+    *contains = false;
+    /* The end of each piece is looked at again in front of the next one. */
+    for (uint64_t at = 0; good && !*contains && at < size;) {
+        size_t piece = size - at < CHUNK - kept ? (size_t)(size - at) : CHUNK - kept;
+        good = boot_read(boot->kernel, at, bytes + kept, piece, err);
+        size_t have = kept + piece;
+        *contains = good && memmem(bytes, have, string, length) != NULL;
+        at += piece;
+        kept = have < length - 1 ? have : length - 1;
+        memmove(bytes, bytes + have - kept, kept);
+    }
+    free(bytes);
+    return good;
 }
 
 /* ---- carrying it out ---- */

@@ -38,6 +38,7 @@ struct boot_segment {
 struct boot {
     struct boot_file files[BOOT_MAX_FILES];
     size_t file_count;
+    const struct boot_file *kernel; /* one of them, or NULL */
     struct boot_segment segments[BOOT_MAX_SEGMENTS];
     size_t segment_count;
     bool sbi;                          /* the VMM is the firmware: the kernel starts in S-mode */
@@ -52,6 +53,11 @@ struct boot {
 bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t ram_base,
                uint64_t ram_size, struct error **err);
 void boot_clear(struct boot *boot);
+
+/* Whether the kernel's file has a string in it, for example the name of a device it has a
+ * driver for; false in *contains if there is no kernel. */
+bool boot_kernel_contains(const struct boot *boot, const char *string, bool *contains,
+                          struct error **err);
 
 /* Writes the segments into RAM. */
 bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err);

@@ -76,19 +76,18 @@ static void write_chosen(struct writer *w, struct vm *vm)
     finish(w);
 }
 
-static void write_extensions(struct writer *w)
+static void write_extensions(struct writer *w, bool aia)
 {
-    size_t size = 0;
-    for (size_t i = 0; i < rv_isa_extension_count(); i++)
-        size += strlen(rv_isa_extension(i)) + 1;
-    char *list = alloc_zeroed(1, size), *at = list;
-    for (size_t i = 0; i < rv_isa_extension_count(); i++)
-        at = stpcpy(at, rv_isa_extension(i)) + 1;
-    TRY(w, fdt_property(w->fdt, "riscv,isa-extensions", list, (int)size));
-    free(list);
+    char list[RV_ISA_STRING_MAX], *at = list;
+    const char *name;
+    rv_isa_string(aia, list, sizeof(list)); /* names with one byte between them fit as well */
+    text(w, "riscv,isa", list);
+    for (size_t i = 0; (name = rv_isa_extension(aia, i)) != NULL; i++)
+        at = stpcpy(at, name) + 1;
+    TRY(w, fdt_property(w->fdt, "riscv,isa-extensions", list, (int)(at - list)));
 }
 
-static void write_cpu(struct writer *w, unsigned index)
+static void write_cpu(struct writer *w, unsigned index, bool aia)
 {
     char name[16];
     snprintf(name, sizeof(name), "cpu@%x", index);
@@ -97,9 +96,8 @@ static void write_cpu(struct writer *w, unsigned index)
     number(w, "reg", index);
     text(w, "status", "okay");
     text(w, "compatible", "riscv");
-    text(w, "riscv,isa", rv_isa_string());
     text(w, "riscv,isa-base", "rv64i");
-    write_extensions(w);
+    write_extensions(w, aia);
     text(w, "mmu-type", "riscv,sv57");
     number(w, "riscv,cbom-block-size", CACHE_BLOCK);
     number(w, "riscv,cboz-block-size", CACHE_BLOCK);
@@ -121,7 +119,7 @@ static void write_cpus(struct writer *w, const struct vm *vm)
     number(w, "#size-cells", 0);
     number(w, "timebase-frequency", VM_TIMEBASE_HZ);
     for (unsigned i = 0; i < vm->cpu_count; i++)
-        write_cpu(w, i);
+        write_cpu(w, i, vm->vcpus[i]->messages != NULL);
     begin(w, "cpu-map");
     begin(w, "cluster0");
     for (unsigned i = 0; i < vm->cpu_count; i++) {

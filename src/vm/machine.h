@@ -88,6 +88,7 @@ struct vm {
     size_t device_count;
     struct block *disks[MACHINE_MAX_DISKS];
     struct boot boot;
+    bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
     struct power_button button;  /* press is NULL: no device makes it heard */

@@ -315,6 +315,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
             .mem = vm->mem,
             .timebase = &vm->timebase,
             .log = vm->log,
+            .messages = vm->aia,
             .wake = vm_cpu_wake,
             .owner = cpu,
             .engine_options = &vm->engine_options,

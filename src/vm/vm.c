@@ -27,7 +27,8 @@ static void copy_config(struct machine_config *to, const struct machine_config *
 {
     *to = *from;
     char **const strings[] = {&to->name,   &to->arch,     &to->engine,   &to->kernel,      &to->initrd,
-                              &to->append, &to->firmware, &to->dump_fdt, &to->host_features};
+                              &to->append, &to->firmware, &to->dump_fdt, &to->host_features,
+                              &to->interrupts};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         if (*strings[i] != NULL)
             *strings[i] = alloc_string(*strings[i]);
@@ -36,6 +37,18 @@ static void copy_config(struct machine_config *to, const struct machine_config *
         if (to->disks[i].serial != NULL)
             to->disks[i].serial = alloc_string(to->disks[i].serial);
     }
+}
+
+/* Which interrupt controller serves the guest best: messages, if its kernel has a driver for
+ * them. Software that is no kernel of Linux finds the controller that there always was. */
+static bool choose_interrupts(struct vm *vm, struct error **err)
+{
+    const char *wish = vm->config.interrupts;
+    if (strcmp(wish, "auto") != 0)
+        vm->aia = strcmp(wish, "aia") == 0;
+    else
+        return boot_kernel_contains(&vm->boot, "riscv,imsics", &vm->aia, err);
+    return true;
 }
 
 static void make_clock(struct vm *vm)
@@ -134,7 +147,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
     bool good = boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
-                make_memory(vm, err) && vm_cpus_new(vm, err) && vm_engine_attach(vm, err);
+                choose_interrupts(vm, err) && make_memory(vm, err) && vm_cpus_new(vm, err) &&
+                vm_engine_attach(vm, err);
     if (good) {
         put_gates(vm);
         describe_env(vm);

@@ -34,11 +34,13 @@ def deviations(guest):
 
 def command(args, console):
     if args.qemu:
-        return ["qemu-system-riscv64", "-M", "virt,aclint=off", "-cpu", QEMU_CPU, "-m", "32M", "-smp",
+        machine = "virt,aclint=off" + (",aia=aplic-imsic" if args.interrupts == "aia" else "")
+        return ["qemu-system-riscv64", "-M", machine, "-cpu", QEMU_CPU, "-m", "32M", "-smp",
                 str(args.cpus), "-bios", args.guest, "-display", "none", "-monitor", "none",
                 "-serial", "file:" + console]
     return [args.vmm, "run", "--engine", args.engine, "--firmware", args.guest, "--memory", "32M",
-            "--cpus", str(args.cpus), "--console", "file:" + console]
+            "--cpus", str(args.cpus), "--interrupts", args.interrupts, "--console",
+            "file:" + console]
 
 
 def run(args, console):
@@ -80,6 +82,7 @@ def main():
     ap.add_argument("--qemu", action="store_true")
     ap.add_argument("--engine", default="interp")
     ap.add_argument("--cpus", type=int, default=1)
+    ap.add_argument("--interrupts", default="plic")
     ap.add_argument("--timeout", type=int, default=120)
     ap.add_argument("--show", action="store_true", help="print the console even when the guest passes")
     ap.add_argument("guest")

@@ -58,6 +58,12 @@ static void swallow(struct char_backend *backend, const uint8_t *data, size_t si
     *(volatile uint8_t *)&sum;
 }
 
+static void swallow_message(void *sink, uint64_t address, uint32_t data)
+{
+    (void)sink, (void)data;
+    fuzz_check(address % 4 == 0);
+}
+
 static void resume_input(struct char_backend *backend)
 {
     static const uint8_t text[] = "more";
@@ -93,6 +99,8 @@ static void target_make(struct target *t, uint8_t choice)
     t->chr.resume_input = resume_input;
     bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
+    if ((choice & 0x40) != 0)
+        t->g.env.pci->msi = (struct msi_sink){.send = swallow_message};
     struct device_params params = {
         .id = "fuzz", .chr = &t->chr, .button = &t->button, .pci_slot = 3};
     if (disk)
@@ -233,7 +241,7 @@ static void step(struct target *t, struct fuzz_input *input)
         break;
     case REGISTER:
     case REGISTER_READ:
-        access_io(t, GUEST_BAR + (b & 0x3fff), a, wide, kind % RECORD_COUNT == REGISTER);
+        access_io(t, GUEST_BAR + (b & 0x7fff), a, wide, kind % RECORD_COUNT == REGISTER);
         break;
     case CONFIG_SPACE:
     case CONFIG_READ:
@@ -328,7 +336,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
             uint64_t x = fuzz_random(seed), y = fuzz_random(seed);
             uint16_t b = (uint16_t)(x >> 16);
             if (x >> 9 & 1)
-                b &= 0x303f; /* where the registers are */
+                b &= 0x703f; /* where the registers are */
             add(&at, (uint8_t)x, (uint8_t)(x >> 8), b, (uint32_t)y, (uint32_t)(y >> 32));
         }
     }

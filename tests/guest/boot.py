@@ -57,6 +57,26 @@ def test_opensbi_as_firmware():
         assert "OpenSBI v" in log and "SBI implementation ID=0x1 " in log, name
 
 
+def test_interrupt_controllers():
+    for options in ([], ["--firmware", firmware("fw_dynamic.bin")]):
+        for kind in ("plic", "aia"):
+            with Machine(TRAPEZE, *LINUX, "--cpus", "3", "--interrupts", kind, *options) as machine:
+                machine.shell()
+                lines = machine.run("cat /proc/interrupts; dd if=/dev/hwrng of=/dev/null count=4")
+                assert ("SiFive PLIC" in lines) == (kind == "plic"), lines
+                assert ("PCI-MSIX" in lines) == (kind == "aia"), lines
+                machine.poweroff()
+                log = machine.log.decode(errors="replace")
+                assert ("providing IPIs using interrupt" in log) == (kind == "aia")
+
+
+def test_aia_is_chosen_for_a_kernel_that_knows_it():
+    with Machine(TRAPEZE, *LINUX) as machine:
+        machine.shell()
+        assert "PCI-MSIX" in machine.run("cat /proc/interrupts")
+        machine.poweroff()
+
+
 def test_paging_modes():
     for mode, words in (("sv57", ""), ("sv48", "no5lvl"), ("sv39", "no4lvl")):
         with Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 " + words) as machine:

@@ -169,7 +169,7 @@ static void configuration_space_reaches_the_registers(void **state)
 
     /* Targets that do not exist change nothing and read what was written last. */
     static const uint32_t bad[][3] = {{1, 0, 4},          {0, 2, 4},         {0, 0, 3},
-                                      {0, 0, 8},          {0, 0, 0},         {0, 0x4000, 4},
+                                      {0, 0, 8},          {0, 0, 0},         {0, 0x8000, 4},
                                       {0, 0xfffffffc, 4}, {0, 0, 0xffffffff}};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         guest_config_put(g, at + 4, bad[i][0], 1);

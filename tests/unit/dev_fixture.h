@@ -20,6 +20,7 @@
 #include "mem/mem.h"
 
 #define BENCH_GPA   UINT64_C(0x10000000)
+#define BENCH_GPA_M (BENCH_GPA + 0x1000000) /* the part for machine-level software */
 #define BENCH_HARTS 2
 #define BENCH_WALL  (INT64_C(1700000000) * NS_PER_S)
 #define BENCH_TICK  100 /* ns */
@@ -35,6 +36,11 @@ struct bench {
 
     bool irq; /* the device's line */
     unsigned irq_changes;
+
+    unsigned messages; /* that the device sent, or that reached a hart */
+    uint64_t message_address;
+    uint32_t message_data;
+    unsigned message_hart, message_file, message_resets;
 
     struct char_backend chr;
     uint8_t sent[256];
@@ -53,6 +59,30 @@ static void bench_irq(void *sink, unsigned input, bool level)
     bench->irq_changes += bench->irq != level;
     bench->irq = level;
 }
+
+static inline void bench_message(void *sink, uint64_t address, uint32_t data)
+{
+    struct bench *bench = sink;
+    bench->messages++;
+    bench->message_address = address;
+    bench->message_data = data;
+}
+
+static inline void bench_hart_message(struct vcpu *vcpu, unsigned file, uint32_t identity)
+{
+    struct bench *bench = vcpu->owner;
+    bench->messages++;
+    bench->message_hart = vcpu->index;
+    bench->message_file = file;
+    bench->message_data = identity;
+}
+
+static inline void bench_hart_reset(struct vcpu *vcpu)
+{
+    ((struct bench *)vcpu->owner)->message_resets++;
+}
+
+static const struct vcpu_messages bench_hart_messages = {bench_hart_message, bench_hart_reset};
 
 static void bench_send(struct char_backend *backend, const uint8_t *data, size_t size)
 {
@@ -84,6 +114,8 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
     bench->timebase = (struct vcpu_timebase){.clock = clock, .ns_per_tick = BENCH_TICK};
     for (unsigned i = 0; i < BENCH_HARTS; i++) {
         bench->harts[i].index = i;
+        bench->harts[i].owner = bench;
+        bench->harts[i].messages = &bench_hart_messages;
         bench->hart_list[i] = &bench->harts[i];
     }
     bench->env = (struct device_env){
@@ -99,6 +131,8 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
     bench->params = (struct device_params){
         .id = "dut",
         .gpa = BENCH_GPA,
+        .gpa_machine = BENCH_GPA_M,
+        .msi = {bench_message, bench},
         .irq_number = 7,
         .irq_phandle = 40,
         .phandle = 50,

@@ -59,19 +59,25 @@ static inline void fixture_wake(struct vcpu *vcpu)
     ((struct fixture *)vcpu->owner)->wakes++;
 }
 
-static inline struct rv_hart *fixture_hart(struct fixture *f, unsigned index)
+static inline struct rv_hart *fixture_hart_with(struct fixture *f, unsigned index, bool messages)
 {
     struct error *err = NULL;
     const struct vcpu_setup vcpu_setup = {.index = index,
                                           .mem = f->mem,
                                           .timebase = &f->timebase,
                                           .log = &f->log,
+                                          .messages = messages,
                                           .wake = fixture_wake,
                                           .owner = f};
     struct vcpu *vcpu = isa_riscv64.vcpu_new(&vcpu_setup, &err);
     assert_no_error(err);
     assert_non_null(vcpu);
     return rv_hart_of(vcpu);
+}
+
+static inline struct rv_hart *fixture_hart(struct fixture *f, unsigned index)
+{
+    return fixture_hart_with(f, index, false);
 }
 
 static inline int fixture_setup(void **state)
@@ -106,8 +112,21 @@ static inline int fixture_teardown(void **state)
     return 0;
 }
 
+/* The same with a hart that has an IMSIC. */
+static inline int fixture_setup_aia(void **state)
+{
+    fixture_setup(state);
+    struct fixture *f = *state;
+    isa_riscv64.vcpu_free(&f->hart->vcpu);
+    f->hart = fixture_hart_with(f, 3, true);
+    return 0;
+}
+
 #define FIXTURE_TEST(function)                                                                     \
     cmocka_unit_test_setup_teardown(function, fixture_setup, fixture_teardown)
+
+#define FIXTURE_TEST_AIA(function)                                                                 \
+    cmocka_unit_test_setup_teardown(function, fixture_setup_aia, fixture_teardown)
 
 static inline void set_privilege(struct rv_hart *hart, unsigned privilege)
 {

@@ -428,6 +428,30 @@ static void initrd_must_fit(void **state)
 }
 
 /* The file shrinks between the plan and a later start. */
+/* Wherever it stands, also across the pieces in which a file is read; and not half of it. */
+static void a_string_in_a_kernel(void **state)
+{
+    enum { SIZE = 700 * 1024 };
+    static const char string[] = "riscv,imsics";
+    static const size_t places[] = {0, 262130, 262137, 262144, 524270, SIZE - 12};
+    char path[32];
+    bool found;
+    struct error *err = NULL;
+    uint8_t *bytes = calloc(1, SIZE);
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        memset(bytes, 'r', SIZE);
+        memcpy(bytes + places[i], string, sizeof(string) - 1);
+        struct boot_file file = {put_file(bytes, SIZE, path), SIZE, path};
+        struct boot boot = {.kernel = &file};
+        assert_true(boot_kernel_contains(&boot, string, &found, &err) && found);
+        assert_true(boot_kernel_contains(&boot, "riscv,imsicsx", &found, &err) && !found);
+        close(file.fd);
+    }
+    assert_true(boot_kernel_contains(&(struct boot){0}, string, &found, &err) && !found);
+    free(bytes);
+}
+
 static void file_may_shrink(void **state)
 {
     struct boot_bytes kernel;
@@ -460,6 +484,7 @@ int main(void)
         cmocka_unit_test(truncated_initrd_is_refused),
         cmocka_unit_test(other_initrds_are_taken_as_they_are),
         cmocka_unit_test(initrd_must_fit),
+        cmocka_unit_test(a_string_in_a_kernel),
         cmocka_unit_test(file_may_shrink),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,10 +78,10 @@ bool rv_csr_field(unsigned csr, struct rv_csr_field *field)
     return true;
 }
 
-/* Which bits an access sets and which it clears. csrrs and csrrc must not write back the
- * other bits that they read: an interrupt line may have changed them in between, and what mip
- * shows of a line is not what software wrote (P §3.1.9). */
-static void changed_bits(const struct rv_csr_access *access, uint64_t value, uint64_t *set,
+/* csrrs and csrrc must not write back the other bits that they read: an interrupt line may
+ * have changed them in between, and what mip shows of a line is not what software wrote
+ * (P §3.1.9). */
+void rv_csr_changed_bits(const struct rv_csr_access *access, uint64_t value, uint64_t *set,
                          uint64_t *clear)
 {
     const struct rv_insn *insn = access->insn;
@@ -289,7 +289,7 @@ static void write_pending(const struct rv_csr_access *access, uint64_t value, ui
 {
     struct rv_hart *hart = access->hart;
     uint64_t set, clear;
-    changed_bits(access, value, &set, &clear);
+    rv_csr_changed_bits(access, value, &set, &clear);
     hart->mip_software = (hart->mip_software | (set & writable)) & ~(clear & writable);
     /* SSI has one flip-flop, which the machine's IPI sets as software does: clearing it clears
      * the machine's share too. */

@@ -95,6 +95,9 @@ enum rv_csr_number {
 #define RV_SATP_PPN        ((UINT64_C(1) << 44) - 1)
 enum rv_satp_mode { RV_SATP_BARE = 0, RV_SATP_SV39 = 8, RV_SATP_SV48 = 9, RV_SATP_SV57 = 10 };
 
+/* siselect, miselect */
+#define RV_ISELECT_WRITABLE UINT64_C(0xfff)
+
 /* pmpcfg (P §3.7.1) */
 #define RV_PMP_R            0x01
 #define RV_PMP_W            0x02

@@ -38,6 +38,10 @@ struct rv_csr_row {
 #define RV_CSR_NUMBERS 4096
 extern const struct rv_csr_row rv_csr_rows[RV_CSR_NUMBERS]; /* by number; no name: no CSR */
 
+/* Which bits an access that shall leave `value` sets and which it clears. */
+void rv_csr_changed_bits(const struct rv_csr_access *access, uint64_t value, uint64_t *set,
+                         uint64_t *clear);
+
 rv_csr_check_fn rv_csr_check_fp, rv_csr_check_counter, rv_csr_check_satp, rv_csr_check_stimecmp;
 rv_csr_read_fn rv_csr_read_fflags, rv_csr_read_frm, rv_csr_read_fcsr, rv_csr_read_cycle,
     rv_csr_read_instret, rv_csr_read_time, rv_csr_read_sstatus, rv_csr_read_mstatus,
@@ -48,5 +52,10 @@ rv_csr_write_fn rv_csr_write_fflags, rv_csr_write_frm, rv_csr_write_fcsr, rv_csr
     rv_csr_write_mie, rv_csr_write_sip, rv_csr_write_mip, rv_csr_write_mideleg,
     rv_csr_write_stimecmp, rv_csr_write_satp, rv_csr_write_menvcfg, rv_csr_write_senvcfg,
     rv_csr_write_mcountinhibit, rv_csr_write_pmpcfg, rv_csr_write_pmpaddr;
+
+/* csr_aia.c */
+rv_csr_check_fn rv_csr_check_aia, rv_csr_check_ireg;
+rv_csr_read_fn rv_csr_read_ireg, rv_csr_read_topei, rv_csr_read_topi, rv_csr_read_mvip;
+rv_csr_write_fn rv_csr_write_ireg, rv_csr_write_topei;
 
 #endif

@@ -101,6 +101,23 @@ const struct rv_csr_row rv_csr_rows[RV_CSR_NUMBERS] = {
     PMPADDR(56), PMPADDR(57), PMPADDR(58), PMPADDR(59), PMPADDR(60), PMPADDR(61), PMPADDR(62),
     PMPADDR(63),
 
+    /* ---- Smaia and Ssaia; mvip is written as mip is, to which its bits belong ---- */
+    [0x150] = {.name = "siselect", FIELD(siselect, RV_ISELECT_WRITABLE), .check = rv_csr_check_aia},
+    [0x151] = {.name = "sireg", .read = rv_csr_read_ireg, .write = rv_csr_write_ireg,
+               .check = rv_csr_check_ireg},
+    [0x15c] = {.name = "stopei", .read = rv_csr_read_topei, .write = rv_csr_write_topei,
+               .check = rv_csr_check_aia},
+    [0xdb0] = {.name = "stopi", .read = rv_csr_read_topi, .check = rv_csr_check_aia},
+    [0x308] = {.name = "mvien", .check = rv_csr_check_aia},
+    [0x309] = {.name = "mvip", .read = rv_csr_read_mvip, .write = rv_csr_write_mip,
+               .check = rv_csr_check_aia},
+    [0x350] = {.name = "miselect", FIELD(miselect, RV_ISELECT_WRITABLE), .check = rv_csr_check_aia},
+    [0x351] = {.name = "mireg", .read = rv_csr_read_ireg, .write = rv_csr_write_ireg,
+               .check = rv_csr_check_ireg},
+    [0x35c] = {.name = "mtopei", .read = rv_csr_read_topei, .write = rv_csr_write_topei,
+               .check = rv_csr_check_aia},
+    [0xfb0] = {.name = "mtopi", .read = rv_csr_read_topi, .check = rv_csr_check_aia},
+
     /* ---- counters that count nothing ---- */
     HPM(3), HPM(4), HPM(5), HPM(6), HPM(7), HPM(8), HPM(9), HPM(10), HPM(11), HPM(12), HPM(13),
     HPM(14), HPM(15), HPM(16), HPM(17), HPM(18), HPM(19), HPM(20), HPM(21), HPM(22), HPM(23),

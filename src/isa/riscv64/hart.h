@@ -12,6 +12,7 @@
 #define TRAPEZE_ISA_RISCV64_HART_H
 
 #include "isa/riscv64/csr_bits.h"
+#include "isa/riscv64/imsic.h"
 #include "isa/vcpu.h"
 
 enum rv_privilege { RV_U = 0, RV_S = 1, RV_M = 3 };
@@ -117,6 +118,7 @@ struct rv_hart {
     _Atomic uint64_t stimecmp;             /* read by the timer's thread */
     uint8_t pmpcfg[RV_PMP_COUNT];
     uint64_t pmpaddr[RV_PMP_COUNT]; /* bits 55:2 of the address */
+    uint64_t miselect, siselect;    /* Smaia, Ssaia */
 
     /* ---- Machine-supplied behaviour, set before the hart runs ---- */
     bool sbi_calls; /* ecall from S-mode leaves run() as VCPU_EXIT_ECALL: the VMM is the SBI */
@@ -137,6 +139,8 @@ struct rv_hart {
     uint64_t super_first[2], super_last[2];
     struct rv_pmp_range pmp[RV_PMP_COUNT]; /* the entries that match anything, by priority */
     unsigned pmp_count;
+
+    struct rv_imsic imsic; /* its lock; kept by a reset, as interrupt lines are */
 };
 
 static inline struct rv_hart *rv_hart_of(struct vcpu *vcpu)
@@ -163,6 +167,9 @@ void rv_take_trap(struct rv_hart *hart, uint64_t epc);
 /* Takes the highest-priority enabled pending interrupt, if any; pc must be exact (not inside
  * a block). True if one was taken. */
 bool rv_take_interrupt(struct rv_hart *hart);
+
+/* Of pending bits (at least one), the one that is taken first. */
+unsigned rv_highest_interrupt(uint64_t bits);
 
 /* Obeys vcpu.attention except KICK (which stays set); between blocks. rv_take_interrupt() is
  * due after it, and only after it: whatever may make an interrupt takeable (a line, a CSR
@@ -200,9 +207,10 @@ struct rv_csr_field {
 /* False: it is not one of these. */
 bool rv_csr_field(unsigned csr, struct rv_csr_field *field);
 
-/* The extensions this hart has, for the device tree: "rv64imafdc_zicsr_..." and each name. */
-const char *rv_isa_string(void);
-size_t rv_isa_extension_count(void);
-const char *rv_isa_extension(size_t index);
+/* The extensions of a hart with or without AIA, for the device tree: each name, NULL behind
+ * the last one; and "rv64imafdc_zicsr_...", for which RV_ISA_STRING_MAX bytes are enough. */
+#define RV_ISA_STRING_MAX 512
+const char *rv_isa_extension(bool aia, size_t index);
+void rv_isa_string(bool aia, char *text, size_t size);
 
 #endif

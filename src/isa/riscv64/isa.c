@@ -3,6 +3,7 @@
  * The riscv64 ISA as the machine sees it: making, resetting and describing harts. Their
  * declared state is in state.c.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,29 +16,35 @@
 
 /* In canonical order (U §36.4, table 36.1): the single letters, then Z* by the category that
  * their second letter names, then S*. */
-static const char *const extensions[] = {
-    "i",      "m",      "a",     "f",        "d",           "c",      "zicbom", "zicbop", "zicboz",
-    "zicntr", "zicond", "zicsr", "zifencei", "zihintpause", "zihpm",  "zawrs",  "zba",    "zbb",
-    "zbs",    "sstc",   "svadu", "svinval",  "svnapot",     "svpbmt", "svvptc",
+static const struct {
+    const char *name;
+    bool aia; /* only harts with an IMSIC have it */
+} extensions[] = {
+    {"i", false},        {"m", false},           {"a", false},      {"f", false},
+    {"d", false},        {"c", false},           {"zicbom", false}, {"zicbop", false},
+    {"zicboz", false},   {"zicntr", false},      {"zicond", false}, {"zicsr", false},
+    {"zifencei", false}, {"zihintpause", false}, {"zihpm", false},  {"zawrs", false},
+    {"zba", false},      {"zbb", false},         {"zbs", false},    {"smaia", true},
+    {"ssaia", true},     {"sstc", false},        {"svadu", false},  {"svinval", false},
+    {"svnapot", false},  {"svpbmt", false},      {"svvptc", false},
 };
 
-static const char isa_string[] =
-    "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zihpm_zawrs_"
-    "zba_zbb_zbs_sstc_svadu_svinval_svnapot_svpbmt_svvptc";
-
-const char *rv_isa_string(void)
+const char *rv_isa_extension(bool aia, size_t index)
 {
-    return isa_string;
+    for (size_t i = 0; i < ARRAY_SIZE(extensions); i++)
+        if ((aia || !extensions[i].aia) && index-- == 0)
+            return extensions[i].name;
+    return NULL;
 }
 
-size_t rv_isa_extension_count(void)
+void rv_isa_string(bool aia, char *text, size_t size)
 {
-    return ARRAY_SIZE(extensions);
-}
-
-const char *rv_isa_extension(size_t index)
-{
-    return index < ARRAY_SIZE(extensions) ? extensions[index] : NULL;
+    const char *name;
+    size_t length = (size_t)snprintf(text, size, "rv64");
+    for (size_t i = 0; (name = rv_isa_extension(aia, i)) != NULL && length < size; i++)
+        length += (size_t)snprintf(text + length, size - length, "%s%s", name[1] != '\0' ? "_" : "",
+                                   name);
+    assert(length < size);
 }
 
 /* On the thread that runs the clock's timers: see priv.c. */
@@ -67,6 +74,7 @@ static void hart_reset(struct vcpu *vcpu)
     hart->mtvec = hart->mscratch = hart->mepc = hart->mcause = hart->mtval = 0;
     hart->stvec = hart->sscratch = hart->sepc = hart->scause = hart->stval = 0;
     hart->satp = 0;
+    hart->miselect = hart->siselect = 0;
     hart->mcounteren = hart->scounteren = hart->mcountinhibit = 0;
     /* The device tree promises Svpbmt and Svadu, and firmware that is older than these bits
      * (OpenSBI 1.1) leaves them as it finds them. */
@@ -107,6 +115,7 @@ static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
     vcpu->wake = setup->wake;
     vcpu->engine_options = setup->engine_options;
     vcpu->owner = setup->owner;
+    rv_imsic_init(hart, setup->messages);
     hart->stimer = vtimer_new(setup->timebase->clock, stimer_fired, vcpu);
     rv_tlb_init(hart);
     hart_reset(vcpu);
@@ -119,6 +128,7 @@ static void hart_free(struct vcpu *vcpu)
         return;
     struct rv_hart *hart = rv_hart_of(vcpu);
     vtimer_free(hart->stimer);
+    rv_imsic_destroy(hart);
     free(hart);
 }
 

@@ -191,7 +191,7 @@ static const uint8_t by_priority[] = {
     RV_IRQ_MEI, RV_IRQ_MSI, RV_IRQ_MTI, RV_IRQ_SEI, RV_IRQ_SSI, RV_IRQ_STI,
 };
 
-static unsigned highest(uint64_t bits)
+unsigned rv_highest_interrupt(uint64_t bits)
 {
     size_t i = 0;
     while (!(bits >> by_priority[i] & 1))
@@ -210,9 +210,9 @@ bool rv_take_interrupt(struct rv_hart *hart)
     bool s_enabled =
         hart->privilege < RV_S || (hart->privilege == RV_S && (hart->mstatus & RV_MSTATUS_SIE));
     if (machine != 0 && m_enabled)
-        enter(hart, false, RV_CAUSE_INTERRUPT | highest(machine), 0, hart->pc);
+        enter(hart, false, RV_CAUSE_INTERRUPT | rv_highest_interrupt(machine), 0, hart->pc);
     else if (supervisor != 0 && s_enabled)
-        enter(hart, true, RV_CAUSE_INTERRUPT | highest(supervisor), 0, hart->pc);
+        enter(hart, true, RV_CAUSE_INTERRUPT | rv_highest_interrupt(supervisor), 0, hart->pc);
     else
         return false;
     return true;

@@ -49,6 +49,9 @@ static const struct state_field fields[] = {
     STATE_UINT(struct rv_hart, stimecmp, "stimecmp"),
     STATE_UINTS(struct rv_hart, pmpcfg, "pmpcfg"),
     STATE_UINTS(struct rv_hart, pmpaddr, "pmpaddr"),
+    STATE_UINT(struct rv_hart, miselect, "miselect"),
+    STATE_UINT(struct rv_hart, siselect, "siselect"),
+    STATE_STRUCTS(struct rv_hart, imsic.file, "imsic", &rv_imsic_file_state),
     STATE_END,
 };
 
@@ -79,6 +82,8 @@ static const struct limit {
     LIMIT(mcountinhibit, RV_COUNTINHIBIT_WRITABLE, 0),
     LIMIT(menvcfg, RV_MENVCFG_WRITABLE, 0),
     LIMIT(senvcfg, RV_SENVCFG_WRITABLE, 0),
+    LIMIT(miselect, RV_ISELECT_WRITABLE, 0),
+    LIMIT(siselect, RV_ISELECT_WRITABLE, 0),
 #undef LIMIT
 };
 
@@ -141,6 +146,7 @@ static bool post_restore(void *object, struct error **err)
     struct rv_hart *hart = object;
     if (!check_masks(hart, err) || !check_values(hart, err) || !check_pmp(hart, err))
         return false;
+    rv_imsic_restored(hart);
     rv_rebuild_derived(hart);
     return true;
 }
