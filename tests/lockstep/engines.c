@@ -7,7 +7,8 @@
  *
  * Code is any mixture of table rows, privileged ones included: it traps, changes modes, leaves
  * translation and protection behind in any state, faults in the middle of blocks and jumps
- * anywhere. The trap handler goes on at the next of 32-byte steps. What it must not do is
+ * anywhere; in half of the programs it loops, and loops become regions at once. The trap handler
+ * goes on at the next of 32-byte steps. What it must not do is
  * store to code (until fence.i harts may differ) or to the handler: a locked PMP entry forbids
  * it. Most stores go through x8, which little writes. Code is replaced between rounds, with a
  * fence.i.
@@ -81,7 +82,15 @@ static bool is_forbidden(const struct rv_insn *insn, const struct rv_row *row)
     return insn->rd == 8;
 }
 
-static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, unsigned *length)
+/* A branch a few instructions back, whose distance may lie in the middle of one. */
+static uint32_t back(uint32_t bits, uint64_t *seed)
+{
+    uint32_t distance = 2 + 2 * below(seed, 60), imm = (uint32_t)-distance;
+    return (bits & 0x01fff07f) | (imm >> 12 & 1) << 31 | (imm >> 5 & 63) << 25 |
+           (imm >> 1 & 15) << 8 | (imm >> 11 & 1) << 7;
+}
+
+static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, bool loops, unsigned *length)
 {
     for (;;) {
         const struct rv_row *row =
@@ -98,6 +107,8 @@ static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, unsigned 
         if (wide && (row->flags & RV_ROW_BRANCH) && below(seed, 4) != 0)
             bits = (bits & 0x01fff07f) | (below(seed, 16) << 8) | below(seed, 2) << 31 |
                    below(seed, 2) << 25;
+        if (wide && loops && (row->flags & RV_ROW_BRANCH) && below(seed, 2) != 0)
+            bits = back(bits, seed);
         bits = (bits & ~row->mask) | row->match;
         struct rv_insn insn;
         rv_decode(decoder, bits, &insn);
@@ -111,12 +122,12 @@ static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, unsigned 
     }
 }
 
-static void fill_code(struct pair *pair, uint64_t *seed)
+static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
 {
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
-        uint32_t bits = draw(pair->sides[0].decoder, seed, &length);
+        uint32_t bits = draw(pair->sides[0].decoder, seed, loops, &length);
         store_le16(code + at, (uint16_t)bits);
         if (length == 4)
             store_le16(code + at + 2, (uint16_t)(bits >> 16));
@@ -223,11 +234,13 @@ static bool run_program(struct pair *pair, uint64_t seed)
     struct vcpu *translated = &pair->sides[1].hart->vcpu;
     test_hart_use_engine(&pair->sides[1], &engine_dbt, &options);
     dbt_set_hot(translated, 1);
+    dbt_set_region_heat(translated, 2);
+    bool loops = program & 2;
     start(pair, &seed);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        fill_code(pair, &seed);
+        fill_code(pair, loops, &seed);
         for (unsigned step = 0; step < STEPS; step++) {
-            uint64_t budget = 1 + below(&seed, 64), pc = pair->sides[0].hart->pc;
+            uint64_t budget = 1 + below(&seed, loops ? 600 : 64), pc = pair->sides[0].hart->pc;
             enum vcpu_exit exits[SIDES];
             for (unsigned i = 0; i < SIDES; i++)
                 exits[i] = test_hart_run(&pair->sides[i], budget);
@@ -258,19 +271,24 @@ int main(int count, char **arguments)
     struct pair pair;
     for (unsigned i = 0; i < SIDES; i++)
         test_hart_init_engine(&pair.sides[i], RAM, RAM_SIZE, engines[i]);
-    uint64_t evictions = 0;
+    uint64_t evictions = 0, regions = 0;
     unsigned long failed = 0;
-    printf("1..%lu\n", programs + 1);
+    printf("1..%lu\n", programs + 2);
     for (unsigned long i = 0; i < programs && failed < 3; i++) {
         bool good = run_program(&pair, seed + i);
         failed += !good;
         evictions += dbt_eviction_count(&pair.sides[1].hart->vcpu);
+        regions += dbt_region_count(&pair.sides[1].hart->vcpu);
         printf("%s %lu - seed %" PRIu64 "\n", good ? "ok" : "not ok", i + 1, seed + i);
     }
     bool was_full = evictions >= 2 * programs;
     failed += !was_full;
     printf("%s %lu - the code cache was full now and then\n", was_full ? "ok" : "not ok",
            programs + 1);
+    bool had_regions = regions >= programs;
+    failed += !had_regions;
+    printf("%s %lu - loops became regions, %" PRIu64 " times\n", had_regions ? "ok" : "not ok",
+           programs + 2, regions);
     if (failed >= 3)
         printf("Bail out! too many differences\n");
     for (unsigned i = 0; i < SIDES; i++)

@@ -227,6 +227,23 @@ void dbt_insert(struct dbt *dbt, struct dbt_block *block, struct dbt_page *page)
     *slot = block;
 }
 
+void dbt_insert_use(struct dbt *dbt, struct dbt_block *region, struct dbt_use *use,
+                    const uint8_t *host)
+{
+    struct dbt_page *page = *page_slot(dbt, host);
+    *use = (struct dbt_use){
+        .region = region,
+        .page = page,
+        .next = page->uses,
+        .at = &page->uses,
+        .sibling = region->uses,
+    };
+    if (use->next)
+        use->next->at = &use->next;
+    page->uses = use;
+    region->uses = use;
+}
+
 static struct dbt_jump *jump_slot(struct dbt *dbt, uint64_t pc, unsigned mode)
 {
     return &dbt->state->jumps[mode][pc >> 1 & (DBT_JUMP_CACHE - 1)];
@@ -237,10 +254,12 @@ void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block)
     *jump_slot(dbt, block->pc, block->mode) = (struct dbt_jump){block->pc, block->checked};
 }
 
-void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
+static void lead(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
 {
     bool same_page = !((link->from->pc ^ to->pc) & ~(MEM_PAGE_SIZE - 1)) &&
                      page_of(link->from->host) == page_of(to->host);
+    bool back = to->pc <= link->from->pc;
+    const uint8_t *code = back ? to->counted : to->entry;
     link->to = to;
     link->at = &to->incoming;
     link->next = to->incoming;
@@ -248,7 +267,24 @@ void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
         link->next->at = &link->next;
     to->incoming = link;
     dbt->stats.linked++;
-    x86_patch(dbt->code.to_run, link->displacement, same_page ? to->entry : to->checked);
+    x86_patch(dbt->code.to_run, link->displacement, same_page ? code : to->checked);
+}
+
+void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
+{
+    lead(dbt, link, to);
+}
+
+void dbt_relink(struct dbt *dbt, struct dbt_block *from, struct dbt_block *to)
+{
+    struct dbt_link *link = from->incoming;
+    from->incoming = NULL;
+    while (link) {
+        struct dbt_link *next = link->next;
+        lead(dbt, link, to);
+        link = next;
+    }
+    dbt_note_jump(dbt, to);
 }
 
 /* ---- code pages ---- */
@@ -282,10 +318,38 @@ static void unlink_jump(struct dbt *dbt, struct dbt_link *link)
     x86_patch(dbt->code.to_run, link->displacement, link->stub);
 }
 
+/* A page exists while anything was made from it. */
+static void forget_unused_page(struct dbt *dbt, struct dbt_page *page)
+{
+    if (page->blocks || page->uses)
+        return;
+    struct dbt_page **link = page_slot(dbt, page->host);
+    *link = page->next;
+    free(page);
+}
+
+static void leave_pages(struct dbt *dbt, struct dbt_block *block)
+{
+    *block->page_at = block->page_next;
+    if (block->page_next)
+        block->page_next->page_at = block->page_at;
+    forget_unused_page(dbt, block->page);
+    for (struct dbt_use *use = block->uses; use; use = use->sibling) {
+        *use->at = use->next;
+        if (use->next)
+            use->next->at = use->at;
+        forget_unused_page(dbt, use->page);
+    }
+}
+
 /* Nothing leads into the block or knows of it any more; its memory stays as it is. */
 static void drop_block(struct dbt *dbt, struct dbt_block *block)
 {
     block->dead = true;
+    if (block->region)
+        drop_block(dbt, block->region);
+    if (block->fallback)
+        block->fallback->region = NULL;
     while (block->incoming)
         unlink_jump(dbt, block->incoming);
     for (struct dbt_link *link = block->outgoing; link; link = link->sibling)
@@ -295,19 +359,10 @@ static void drop_block(struct dbt *dbt, struct dbt_block *block)
     while (*at != block)
         at = &(*at)->hash_next;
     *at = block->hash_next;
-    *block->page_at = block->page_next;
-    if (block->page_next)
-        block->page_next->page_at = block->page_at;
+    leave_pages(dbt, block);
     struct dbt_jump *jump = jump_slot(dbt, block->pc, block->mode);
     if (jump->code == block->checked)
         jump->pc = 1;
-}
-
-static void forget_page(struct dbt *dbt, struct dbt_page *page)
-{
-    struct dbt_page **link = page_slot(dbt, page->host);
-    *link = page->next;
-    free(page);
 }
 
 static void drop_page(struct dbt *dbt, const uint8_t *host)
@@ -315,9 +370,8 @@ static void drop_page(struct dbt *dbt, const uint8_t *host)
     struct dbt_page *page = *page_slot(dbt, host);
     if (!page)
         return;
-    while (page->blocks)
-        drop_block(dbt, page->blocks);
-    forget_page(dbt, page);
+    for (; page; page = *page_slot(dbt, host))
+        drop_block(dbt, page->blocks ? page->blocks : page->uses->region);
     dbt->stats.pages_dropped++;
 }
 
@@ -343,11 +397,8 @@ bool dbt_make_room(struct dbt *dbt)
     for (struct dbt_block *block = oldest->blocks; block; block = block->generation_next) {
         if (block->dead)
             continue;
-        struct dbt_page *page = block->page;
         drop_block(dbt, block);
         dbt->stats.evicted++;
-        if (!page->blocks)
-            forget_page(dbt, page);
     }
     oldest->blocks = NULL;
     dbt->pending = NULL; /* may lie in it */

@@ -77,6 +77,9 @@ static bool dbt_attach(struct vcpu *vcpu, struct error **err)
         return false;
     }
     dbt->hot = DBT_HOT;
+    /* A deterministic run must not depend on the engine, and regions look up less often. */
+    if (!vcpu->timebase || vclock_mode(vcpu->timebase->clock) == VCLOCK_REAL)
+        dbt->region_heat = DBT_REGION_HEAT;
     dbt->op_of_row =
         alloc_zeroed(rv_decoder_row_count(dbt->interp.decoder), sizeof(*dbt->op_of_row));
     dbt_map_rows(dbt);
@@ -87,6 +90,18 @@ void dbt_set_hot(struct vcpu *vcpu, unsigned executions)
 {
     struct dbt *dbt = vcpu->engine_data;
     dbt->hot = executions;
+}
+
+void dbt_set_region_heat(struct vcpu *vcpu, unsigned turns)
+{
+    struct dbt *dbt = vcpu->engine_data;
+    dbt->region_heat = (int32_t)turns;
+}
+
+uint64_t dbt_region_count(const struct vcpu *vcpu)
+{
+    const struct dbt *dbt = vcpu->engine_data;
+    return dbt->stats.regions;
 }
 
 uint64_t dbt_eviction_count(const struct vcpu *vcpu)
@@ -270,6 +285,16 @@ const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit)
     return code_at_pc(dbt);
 }
 
+/* A loop of blocks has come round often. */
+static void found_hot(struct round *round, struct dbt_block *block)
+{
+    struct dbt *dbt = round->dbt;
+    if (!block->dead && block->mode == current_mode(dbt) && block->host == fetch_host(round->hart))
+        dbt_make_region(dbt, block);
+    else
+        block->heat = dbt->region_heat;
+}
+
 static bool run_translated(struct round *round, const struct dbt_block *block, uint64_t left)
 {
     struct dbt *dbt = round->dbt;
@@ -291,6 +316,10 @@ static bool run_translated(struct round *round, const struct dbt_block *block, u
         dbt->pending = CONTAINER_OF((struct dbt_exit *)(uintptr_t)exit, struct dbt_link, exit);
         return true;
     case DBT_EXIT_LOOKUP:
+        return true;
+    case DBT_EXIT_HOT:
+        hart->pc = exit->pc;
+        found_hot(round, CONTAINER_OF((struct dbt_exit *)(uintptr_t)exit, struct dbt_block, hot));
         return true;
     case DBT_EXIT_INTERP: {
         hart->pc = exit->pc;

@@ -28,7 +28,7 @@ void gen_make_full(struct gen *gen, uint32_t set)
 {
     set &= gen->low;
     gen->low &= ~set;
-    for (unsigned reg = 1; set >> reg; reg++)
+    for (unsigned reg = 1; reg < 32; reg++)
         if (set >> reg & 1)
             x86_rr(gen->code, X86_MOVSXD, gen->host_of[reg], gen->host_of[reg]);
 }
@@ -415,12 +415,35 @@ static void check_fp_of_block(struct gen *gen)
     gen_fp_check(gen, any, dynamic, NULL);
 }
 
+/* Where jumps back come in while turns are counted. */
+static void cold_counted(struct gen *gen, const struct gen_cold *cold)
+{
+    struct x86_code *code = gen->code;
+    struct dbt_block *block = gen->block;
+    (void)cold;
+    block->counted = x86_here(code);
+    x86_mi(code, X86_G1_SUB, 0, x86_address(&block->heat), 1);
+    x86_jcc(code, X86_NS, block->entry);
+    gen_leave(gen, &block->hot);
+}
+
+static void count_turns(struct gen *gen)
+{
+    struct dbt_block *block = gen->block;
+    block->counted = block->entry;
+    block->heat = gen->dbt->region_heat;
+    block->hot = (struct dbt_exit){.pc = block->pc, .kind = DBT_EXIT_HOT};
+    if (block->heat != 0)
+        gen_add_cold(gen, NULL)->emit = cold_counted;
+}
+
 static void gen_start(struct gen *gen)
 {
     struct x86_code *code = gen->code;
     gen->block->checked = x86_here(code);
     gen_page_check(gen, gen->pc, gen->block->host, NULL);
     gen->block->entry = x86_here(code);
+    count_turns(gen);
     x86_ri(code, X86_G1_SUB, X86_W, X86_R15, (int32_t)gen->count);
     leave_if(gen, X86_S, DBT_EXIT_ENTRY);
     x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);

@@ -33,9 +33,10 @@
 
 #define DBT_GENERATIONS 8
 #define DBT_CACHE_SIZE  (64 * MIB) /* unless engine_options say otherwise */
-#define DBT_HOT         16    /* executions that make a block hot */
-#define DBT_HASH        32768 /* slots; power of two */
-#define DBT_JUMP_CACHE  4096  /* entries per mode; power of two */
+#define DBT_HOT         16         /* executions that make a block hot */
+#define DBT_REGION_HEAT 1000       /* turns that make a loop a region */
+#define DBT_HASH        32768      /* slots; power of two */
+#define DBT_JUMP_CACHE  4096       /* entries per mode; power of two */
 #define DBT_WRITTEN_MAX 512
 
 /* How the emitted code depends on the hart: where it fetches from and where it loads and
@@ -51,6 +52,7 @@ enum dbt_exit_kind {
     DBT_EXIT_ENTRY,  /* not entered: attention, or the budget is too small */
     DBT_EXIT_INTERP, /* not entered: something about the hart's state that interp knows */
     DBT_EXIT_CHECK,  /* not entered: the page may be mapped elsewhere now */
+    DBT_EXIT_HOT,    /* not entered: a loop leads here often enough to become a region */
     DBT_EXIT_LINK,   /* goes on at pc, to which the jump may be linked */
     DBT_EXIT_LOOKUP, /* goes on at hart->pc */
     DBT_EXIT_TRAP,   /* hart->trap is set */
@@ -84,7 +86,11 @@ struct dbt_block {
     uint8_t mode;
     bool dead;
     uint16_t count, size;
-    const uint8_t *checked, *entry;
+    const uint8_t *checked, *entry, *counted; /* counted: for jumps back */
+    int32_t heat;                             /* what is left of dbt.region_heat */
+    struct dbt_exit hot;                      /* kind HOT */
+    struct dbt_block *region, *fallback;      /* of the same address; each in the other */
+    struct dbt_use *uses;                     /* of a region: its other pages */
     struct dbt_block *hash_next, *generation_next;
     struct dbt_block *page_next, **page_at;
     struct dbt_page *page;
@@ -95,7 +101,15 @@ struct dbt_block {
 struct dbt_page {
     const uint8_t *host;
     struct dbt_block *blocks;
+    struct dbt_use *uses;
     struct dbt_page *next;
+};
+
+/* A region that holds code of this page, which is not its first. */
+struct dbt_use {
+    struct dbt_block *region;
+    struct dbt_page *page;
+    struct dbt_use *next, **at, *sibling;
 };
 
 /* A part of the cache that is filled from its front and emptied as a whole. */
@@ -136,6 +150,7 @@ struct dbt_state {
 };
 
 struct dbt_stats {
+    uint64_t regions, region_instructions;
     uint64_t translated, instructions, flushes, fences, pages_dropped;
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
     uint64_t linked;
@@ -174,9 +189,10 @@ struct dbt {
 
     const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
     unsigned mode;
-    unsigned hot;     /* executions after which a block is translated */
-    uint64_t epoch;   /* hart->fence_i_epoch that was acted on */
-    uint64_t rebuilt; /* hart->rebuild_count likewise */
+    unsigned hot;        /* executions after which a block is translated */
+    int32_t region_heat; /* turns after which a loop becomes a region; 0: never */
+    uint64_t epoch;      /* hart->fence_i_epoch that was acted on */
+    uint64_t rebuilt;    /* hart->rebuild_count likewise */
     struct mem_listener listener;
     pthread_mutex_t lock;                    /* guards: */
     const uint8_t *written[DBT_WRITTEN_MAX]; /* host pages */
@@ -207,6 +223,11 @@ void dbt_insert(struct dbt *dbt, struct dbt_block *block, struct dbt_page *page)
 /* Sees to it that no store to the page at `host` goes unnoticed. What it returns is good until
  * something is dropped. */
 struct dbt_page *dbt_watch_page(struct dbt *dbt, const uint8_t *host, uint64_t gpa);
+/* Makes a region go with the page at `host`, too, which is watched. */
+void dbt_insert_use(struct dbt *dbt, struct dbt_block *region, struct dbt_use *use,
+                    const uint8_t *host);
+/* Leads all jumps that lead to `from` to `to`, a translation of the same address. */
+void dbt_relink(struct dbt *dbt, struct dbt_block *from, struct dbt_block *to);
 void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to);
 void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block);
 /* Drops everything. */
@@ -268,6 +289,14 @@ const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit);
 /* NULL: not now (memory was reset, or the block is not what memory holds). */
 struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
                                 unsigned mode, uint64_t gpa);
+/* ---- region.c ---- */
+
+/* Makes a region of the loop around a block; where there is none, ends the counting. May make
+ * room. */
+void dbt_make_region(struct dbt *dbt, struct dbt_block *block);
+
+/* ---- gen.c again ---- */
+
 /* Fills op_of_row. */
 void dbt_map_rows(struct dbt *dbt);
 
