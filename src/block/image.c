@@ -41,20 +41,51 @@ const struct block_format *block_format_find(const char *name)
 /* How the formats begin that others write and we only convert. */
 static const struct {
     const char *name;
+    const char *driver; /* qemu-img's name */
     unsigned offset;
     const char *magic;
 } foreign[] = {
-    {"VMDK", 0, "KDMV"},
-    {"VMDK", 0, "COWD"},
-    {"VMDK", 0, "# Disk Descriptor"},
-    {"VHDX", 0, "vhdxfile"},
-    {"VHD", 0, "conectix"},
-    {"VDI", 64, "\x7f\x10\xda\xbe"},
-    {"QED", 0, "QED"},
-    {"Parallels", 0, "WithoutFreeSpace"},
-    {"Parallels", 0, "WithouFreSpacExt"},
-    {"LUKS", 0, "LUKS\xba\xbe"},
+    {"VMDK", "vmdk", 0, "KDMV"},
+    {"VMDK", "vmdk", 0, "COWD"},
+    {"VMDK", "vmdk", 0, "# Disk Descriptor"},
+    {"VHDX", "vhdx", 0, "vhdxfile"},
+    {"VHD", "vpc", 0, "conectix"},
+    {"VDI", "vdi", 64, "\x7f\x10\xda\xbe"},
+    {"QED", "qed", 0, "QED"},
+    {"Parallels", "parallels", 0, "WithoutFreeSpace"},
+    {"Parallels", "parallels", 0, "WithouFreSpacExt"},
+    {"LUKS", "luks", 0, "LUKS\xba\xbe"},
 };
+
+/* Index of the foreign format that a file begins like; ARRAY_SIZE(foreign): none. */
+static size_t find_foreign(const uint8_t *start, size_t length)
+{
+    size_t i;
+    for (i = 0; i < ARRAY_SIZE(foreign); i++) {
+        size_t bytes = strlen(foreign[i].magic);
+        if (foreign[i].offset + bytes <= length &&
+            memcmp(start + foreign[i].offset, foreign[i].magic, bytes) == 0)
+            break;
+    }
+    return i;
+}
+
+static int read_start(struct block_file *file, uint8_t start[512], size_t *length)
+{
+    uint64_t size;
+    int error = file->ops->size(file, &size);
+    *length = error == 0 && size < 512 ? (size_t)size : 512;
+    return error != 0 || *length == 0 ? error : block_file_pread(file, 0, start, *length);
+}
+
+const char *block_file_foreign(struct block_file *file)
+{
+    uint8_t start[512];
+    size_t length, found = ARRAY_SIZE(foreign);
+    if (read_start(file, start, &length) == 0)
+        found = find_foreign(start, length);
+    return found < ARRAY_SIZE(foreign) ? foreign[found].driver : NULL;
+}
 
 static bool unknown_format(const char *name, struct error **err)
 {
@@ -71,11 +102,8 @@ static bool unknown_format(const char *name, struct error **err)
 static const struct block_format *guess(struct block_file *file, struct error **err)
 {
     uint8_t start[512];
-    uint64_t size;
-    int error = file->ops->size(file, &size);
-    size_t length = size < sizeof(start) ? (size_t)size : sizeof(start);
-    if (error == 0 && length > 0)
-        error = block_file_pread(file, 0, start, length);
+    size_t length;
+    int error = read_start(file, start, &length);
     if (error != 0) {
         error_set_errno(err, error, "cannot read its first sector");
         return NULL;
@@ -83,15 +111,12 @@ static const struct block_format *guess(struct block_file *file, struct error **
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
         if (formats[i]->claims != NULL && formats[i]->claims(start, length))
             return formats[i];
-    for (size_t i = 0; i < ARRAY_SIZE(foreign); i++) {
-        size_t bytes = strlen(foreign[i].magic);
-        if (foreign[i].offset + bytes <= length &&
-            memcmp(start + foreign[i].offset, foreign[i].magic, bytes) == 0) {
-            error_set(err, ERROR_USAGE, "it begins like a %s image", foreign[i].name);
-            error_hint(err, "Convert it with 'trapeze disk convert', or, if these are the bytes of "
-                            "a raw disk, say format=raw");
-            return NULL;
-        }
+    size_t found = find_foreign(start, length);
+    if (found < ARRAY_SIZE(foreign)) {
+        error_set(err, ERROR_USAGE, "it begins like a %s image", foreign[found].name);
+        error_hint(err, "Convert it with 'trapeze disk convert', or, if these are the bytes of a "
+                        "raw disk, say format=raw");
+        return NULL;
     }
     return block_format_find("raw");
 }
@@ -192,6 +217,8 @@ static struct block_image *open_at(struct chain *chain, struct block_file *file,
         .granule = 1,
         .read_only = file->read_only,
         .guessed = options->format == NULL,
+        .warn = options->warn,
+        .opaque = options->opaque,
     };
     chain->files[chain->depth++] = file;
     if (!format->open(image, options, err) || (image->backing_name != NULL && !options->alone &&

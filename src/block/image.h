@@ -55,6 +55,9 @@ struct block_image_options {
     const struct block_opener *opener; /* NULL: an image with a backing file is refused */
     bool alone;    /* leave the backing file alone: for looking at one image of a chain */
     bool to_check; /* open damaged and dirty images too, for check() */
+    /* Something is wrong with an image in use: a sentence. Any thread; may be NULL. */
+    void (*warn)(void *opaque, const char *image, const char *text);
+    void *opaque;
 };
 
 /* What a stretch of an image is. */
@@ -134,12 +137,17 @@ struct block_image {
      * must not run at the same time, nor beside reads of it; power of two. 1: no such rule. */
     uint32_t granule;
     bool read_only;
-    bool guessed; /* the user named no format */
-    void *state;  /* the format's */
+    bool guessed;                                                    /* the user named no format */
+    void *state;                                                     /* the format's */
+    void (*warn)(void *opaque, const char *image, const char *text); /* as in the options */
+    void *opaque;
 };
 
 const struct block_format *block_format_find(const char *name); /* NULL: there is none */
 const struct block_format *block_format_at(size_t index);       /* NULL: no more */
+
+/* The format that others write and the file begins like, as qemu-img calls it; NULL: none. */
+const char *block_file_foreign(struct block_file *file);
 
 /* Takes the file over on success. Locks are the caller's business. */
 struct block_image *block_image_open(struct block_file *file, const char *name,

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/size.h"
 #include "client/image.h"
 #include "client/worker.h"
 #include "config/vmx.h"
@@ -113,35 +114,6 @@ static const struct cli_example examples[] = {
 
 /* ---- option values ---- */
 
-static bool parse_size(const char *text, uint64_t *bytes)
-{
-    char *end;
-    errno = 0;
-    if (!isdigit((unsigned char)text[0]))
-        return false;
-    uint64_t value = strtoull(text, &end, 10), unit = MIB;
-    if (*end != '\0') {
-        const char *units = "KMGT", *found = strchr(units, toupper((unsigned char)*end));
-        if (found == NULL)
-            return false;
-        unit = KIB << (10 * (found - units));
-        end++;
-        if (strcasecmp(end, "iB") == 0)
-            end += 2;
-    }
-    return errno == 0 && *end == '\0' && !__builtin_mul_overflow(value, unit, bytes);
-}
-
-static bool parse_count(const char *text, uint64_t limit, uint64_t *value)
-{
-    char *end;
-    errno = 0;
-    if (!isdigit((unsigned char)text[0]))
-        return false;
-    *value = strtoull(text, &end, 0);
-    return errno == 0 && *end == '\0' && *value <= limit;
-}
-
 /* The next comma-separated part of *at, with ",," as a literal comma; NULL at the end. */
 static char *next_part(const char **at)
 {
@@ -220,7 +192,7 @@ static bool apply_size(const struct cli_args *args, const char *option, uint64_t
                        struct error **err)
 {
     const char *text = cli_last(args, option);
-    if (text == NULL || parse_size(text, bytes))
+    if (text == NULL || cli_parse_size(text, MIB, bytes))
         return true;
     error_set(err, ERROR_USAGE, "--%s: '%s' is not a size", option, text);
     error_hint(err, "Write 512M, 2G or a number of MiB.");
@@ -238,14 +210,14 @@ static bool apply_numbers(const struct cli_args *args, struct machine_config *co
     if (cli_given(args, "code-cache") && config->code_cache == 0)
         return error_set(err, ERROR_USAGE, "--code-cache: a translator without memory cannot work");
     if ((text = cli_last(args, "cpus")) != NULL) {
-        if (!parse_count(text, UINT32_MAX, &number))
+        if (!cli_parse_count(text, UINT32_MAX, &number))
             return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);
         config->cpus = (unsigned)number;
     }
     if (cli_given(args, "deterministic")) {
         text = cli_last(args, "deterministic");
         config->deterministic = true;
-        if (text != NULL && !parse_count(text + (text[0] == '='), UINT64_MAX, &config->seed))
+        if (text != NULL && !cli_parse_count(text + (text[0] == '='), UINT64_MAX, &config->seed))
             return error_set(err, ERROR_USAGE, "--deterministic: '%s' is not a number", text);
     }
     return true;
