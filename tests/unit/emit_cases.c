@@ -164,6 +164,12 @@ static void others(void)
     expect("lock xadd QWORD PTR [rax],rcx");
     x86_rm(fresh(), X86_CMPXCHG | X86_LOCK, X86_RDX, x86_at(X86_RCX, 0));
     expect("lock cmpxchg DWORD PTR [rcx],edx");
+    x86_rm(fresh(), X86_AND_TO | X86_W | X86_LOCK, X86_RDX, x86_at(X86_RAX, 0));
+    expect("lock and QWORD PTR [rax],rdx");
+    x86_rm(fresh(), X86_OR_TO | X86_LOCK, X86_R9, x86_at(X86_RAX, 0));
+    expect("lock or DWORD PTR [rax],r9d");
+    x86_rm(fresh(), X86_XOR_TO | X86_W, X86_RDX, x86_at(X86_RAX, 8));
+    expect("xor QWORD PTR [rax+0x8],rdx");
     x86_mov_mi(fresh(), X86_W, x86_at(X86_RBP, -8), -1);
     expect("mov QWORD PTR [rbp-0x8],0xffffffffffffffff");
 }

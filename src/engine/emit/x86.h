@@ -57,6 +57,9 @@ enum x86_reg {
 #define X86_SUB        0x2bu
 #define X86_XOR        0x33u
 #define X86_CMP        0x3bu
+#define X86_OR_TO      0x09u /* rm op= reg */
+#define X86_AND_TO     0x21u
+#define X86_XOR_TO     0x31u
 #define X86_TEST       0x85u
 #define X86_MOV_LOAD   0x8bu /* reg = rm */
 #define X86_MOV_STORE  0x89u /* rm = reg */
