@@ -408,9 +408,10 @@ static void check_fp_of_block(struct gen *gen)
     bool any = false, dynamic = false;
     for (unsigned i = 0; i < gen->count; i++) {
         const struct rv_insn *insn = &gen->insns[i];
-        bool native = (insn->flags & RV_ROW_FP) && gen_op_of(gen->dbt, insn);
+        bool native = ((insn->flags & RV_ROW_FP) && gen_op_of(gen->dbt, insn)) ||
+                      gen_touches_fflags(gen->dbt, insn);
         any = any || native;
-        dynamic = dynamic || (native && insn->rm == 7);
+        dynamic = dynamic || (native && (insn->flags & RV_ROW_FP) && insn->rm == 7);
     }
     gen_fp_check(gen, any, dynamic, NULL);
 }

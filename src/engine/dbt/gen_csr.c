@@ -190,6 +190,13 @@ static bool is_simple_mask(uint64_t mask)
 static void gen_csr(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
     unsigned number = (unsigned)insn->imm;
+    if (gen_touches_fflags(gen->dbt, insn)) {
+        if ((arg & 3) == SWAP)
+            gen_write_fflags(gen, insn);
+        else
+            gen_read_fflags(gen, insn);
+        return;
+    }
     struct rv_csr_field csr;
     bool writes = (arg & 3) == SWAP || insn->rs1 != 0;
     bool allowed = privilege_of(gen) >= ((number >> 8) & 3);
@@ -240,3 +247,12 @@ const struct gen_op gen_csr_ops[] = {
     {"sret", gen_sret, 0},
     {NULL, NULL, 0},
 };
+
+bool gen_touches_fflags(const struct dbt *dbt, const struct rv_insn *insn)
+{
+    const struct gen_op *op = gen_op_of(dbt, insn);
+    if (!op || op->emit != gen_csr || insn->imm != RV_CSR_FFLAGS)
+        return false;
+    return op->arg == SWAP ? insn->rd == RV_RD_NONE
+                           : op->arg == SET && insn->rs1 == 0 && insn->rd != RV_RD_NONE;
+}

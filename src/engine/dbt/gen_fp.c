@@ -300,6 +300,67 @@ static void gen_f_compare(struct gen *gen, const struct rv_insn *insn, uint32_t 
     done(gen, insn);
 }
 
+/* ---- fflags ---- */
+
+void gen_read_fflags(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    struct dbt_state *state = gen->dbt->state;
+    int reg = gen_target(gen, insn->rd, X86_RAX);
+    x86_rm(code, X86_STMXCSR, 3, x86_address(&state->mxcsr));
+    x86_rm(code, X86_MOV_LOAD, X86_RAX, x86_address(&state->mxcsr));
+    x86_rm(code, X86_MOVZX8, X86_RDX, x86_at(X86_RBP, DBT_HART(fflags)));
+    x86_ri(code, X86_G1_AND, 0, X86_RAX, 0x3f);
+    x86_rm(code, X86_LEA, X86_RCX, x86_address(state->flags_of));
+    x86_rm(code, X86_MOVZX8, reg, x86_indexed(X86_RCX, X86_RAX, 0, 0));
+    x86_rr(code, X86_OR, reg, X86_RDX);
+    gen_commit_narrow(gen, insn->rd, reg);
+}
+
+void gen_write_fflags(struct gen *gen, const struct rv_insn *insn)
+{
+    struct x86_code *code = gen->code;
+    gen_load_low(gen, X86_RAX, insn->rs1);
+    x86_ri(code, X86_G1_AND, 0, X86_RAX, 0x1f);
+    x86_rm(code, X86_MOV_STORE8, X86_RAX, x86_at(X86_RBP, DBT_HART(fflags)));
+    x86_rm(code, X86_LDMXCSR, 2, x86_address(&gen->dbt->state->mxcsr_clean));
+}
+
+/* The comparison may have raised a flag that was not to be seen. */
+static void cold_quiet(struct gen *gen, const struct gen_cold *cold)
+{
+    x86_land(gen->code, cold->from);
+    gen_write_fflags(gen, cold->insn);
+    x86_jmp(gen->code, cold->back);
+}
+
+/* What compilers make of isless() and its like: fflags are read, doubles compared, and the old
+ * fflags written back, which costs most and is needed with a NaN only. */
+bool gen_quiet_compare(struct gen *gen, const struct rv_insn *insns)
+{
+    struct x86_code *code = gen->code;
+    const struct rv_insn *read = insns, *compare = insns + 1, *write = insns + 2;
+    const struct gen_op *op = gen_op_of(gen->dbt, compare);
+    if (!gen_touches_fflags(gen->dbt, read) || read->rd == RV_RD_NONE || !op ||
+        op->emit != gen_f_compare || !(op->arg & DOUBLE) || OPCODE(op->arg) == COMPARE_EQ ||
+        compare->rd == RV_RD_NONE || compare->rd == read->rd ||
+        !gen_touches_fflags(gen->dbt, write) || write->rd != RV_RD_NONE || write->rs1 != read->rd)
+        return false;
+    gen_read_fflags(gen, read);
+    int b = f_source(gen, compare->rs2, XMM0, DOUBLE);
+    op_f(gen, X86_UCOMIS | X86_66, b, compare->rs1);
+    x86_rr(code, (X86_SET + (OPCODE(op->arg) == COMPARE_LT ? X86_A : X86_AE)) | X86_BYTE_RM, 0,
+           X86_RCX);
+    struct gen_cold *cold = gen_add_cold(gen, x86_jcc(code, X86_P, NULL));
+    cold->emit = cold_quiet;
+    cold->insn = write;
+    cold->back = x86_here(code);
+    int reg = gen_target(gen, compare->rd, X86_RCX);
+    x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, reg, X86_RCX);
+    gen_commit_narrow(gen, compare->rd, reg);
+    return true;
+}
+
 /* ---- conversions ---- */
 
 static void gen_f_from_int(struct gen *gen, const struct rv_insn *insn, uint32_t arg)

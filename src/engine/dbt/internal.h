@@ -405,6 +405,13 @@ enum x86_condition gen_compare(struct gen *gen, const struct rv_insn *insn);
 void gen_page_check(struct gen *gen, uint64_t va, const uint8_t *host, const uint8_t *other);
 /* What instructions with native floating point need; else jumps to `other` or leaves. */
 void gen_fp_check(struct gen *gen, bool native, bool dynamic, const uint8_t *other);
+/* Whether it is a plain read or a plain write of fflags, which needs what native floating point
+ * needs; and these. */
+bool gen_touches_fflags(const struct dbt *dbt, const struct rv_insn *insn);
+void gen_read_fflags(struct gen *gen, const struct rv_insn *insn);
+void gen_write_fflags(struct gen *gen, const struct rv_insn *insn);
+/* Emits three instructions that compare without a trace in fflags; false: they are others. */
+bool gen_quiet_compare(struct gen *gen, const struct rv_insn *insns);
 /* What emission left for later. */
 void gen_cold_code(struct gen *gen);
 void gen_call(struct gen *gen, const struct rv_insn *insn);

@@ -228,6 +228,13 @@ static void gen_end(struct pass *pass, const struct region_node *node, int follo
         jump_to_node(pass, x86_jmp(code, NULL), next);
 }
 
+/* The only instruction of a region that ends a block without being a branch, but for those of
+ * fflags. */
+static bool is_jump(const struct gen *gen, const struct rv_insn *insn)
+{
+    return (insn->flags & RV_ROW_ENDS_BLOCK) && !gen_touches_fflags(gen->dbt, insn);
+}
+
 static void gen_node(struct pass *pass, int number, int following)
 {
     struct region_node *node = &pass->region->nodes[number];
@@ -245,9 +252,11 @@ static void gen_node(struct pass *pass, int number, int following)
     for (unsigned i = 0; i < node->count; i++) {
         const struct rv_insn *insn = &gen->insns[i];
         const struct gen_op *op = gen_op_of(gen->dbt, insn);
-        if (i == node->count - 1 && (node->branches || (insn->flags & RV_ROW_ENDS_BLOCK)))
+        if (i == node->count - 1 && (node->branches || is_jump(gen, insn)))
             break; /* a jump goes without saying */
-        if (op)
+        if (node->count - i > 3 && gen_quiet_compare(gen, insn))
+            i += 2;
+        else if (op)
             op->emit(gen, insn, op->arg);
         else
             gen_call(gen, insn);

@@ -68,6 +68,8 @@ static bool is_jump(const struct region *region, const struct rv_insn *insn)
 /* Such an instruction is left to a block: it may change what a region relies on. */
 static bool is_foreign(const struct region *region, const struct rv_insn *insn)
 {
+    if (gen_touches_fflags(region->dbt, insn))
+        return false;
     if (insn->row == UINT16_MAX || (insn->flags & RV_ROW_ENDS_BLOCK))
         return true;
     const struct rv_row *row = rv_decoder_row(region->dbt->interp.decoder, insn->row);

@@ -47,6 +47,8 @@ static struct operands operands_of(const struct rv_insn *insn, enum rv_format fo
     case RV_FORMAT_CFSD:
     case RV_FORMAT_CFSDSP:
         return (struct operands){.x = a, .f = b};
+    case RV_FORMAT_CSR:
+        return (struct operands){.x = a | d, .x_to = d};
     case RV_FORMAT_S:
     case RV_FORMAT_B:
     case RV_FORMAT_CB:
@@ -89,6 +91,8 @@ static void weigh(struct region *region, const struct region_node *node, struct 
             region->fp_native = true;
             region->fp_dynamic = region->fp_dynamic || insn->rm == 7;
         }
+        if (gen_touches_fflags(region->dbt, insn))
+            region->fp_native = true;
         for (unsigned reg = 0; reg < 32; reg++) {
             weights->x[reg] += operands.x >> reg & 1 ? weight : 0;
             weights->f[reg] += operands.f >> reg & 1 ? weight : 0;
