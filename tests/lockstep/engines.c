@@ -122,11 +122,40 @@ static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, bool loop
     }
 }
 
+/* Sequences that compilers emit and the translator knows as a whole. */
+static unsigned idiom(uint64_t *seed, uint32_t bits[3])
+{
+    uint32_t rd = 9 + below(seed, 20), rs = below(seed, 32), other = below(seed, 32);
+    uint32_t clear = 8 * below(seed, 8), right = below(seed, 4) ? clear : below(seed, 64);
+    switch (below(seed, 3)) {
+    case 0: /* slli, srli */
+        bits[0] = 0x00001013 | clear << 20 | rs << 15 | rd << 7;
+        bits[1] = 0x00005013 | right << 20 | rd << 15 | rd << 7;
+        return 2;
+    case 1: /* lui or auipc, addi or addiw */
+        bits[0] = 0x00000017 | below(seed, 2) << 5 | (uint32_t)next(seed) << 12 | rd << 7;
+        bits[1] =
+            0x00000013 | below(seed, 2) << 3 | (uint32_t)next(seed) << 20 | rd << 15 | rd << 7;
+        return 2;
+    default: /* csrr fflags, fle.d or flt.d, csrw fflags */
+        bits[0] = 0x00102073 | rd << 7;
+        bits[1] = 0xa2000053 | other << 20 | rs << 15 | below(seed, 2) << 12 | (rd + 1) << 7;
+        bits[2] = 0x00101073 | rd << 15;
+        return 3;
+    }
+}
+
 static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
 {
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
+        uint32_t idioms[3];
+        unsigned count = loops && below(seed, 8) == 0 ? idiom(seed, idioms) : 0;
+        for (unsigned i = 0; i < count && at < CODE_SIZE; i++, at += 4)
+            store_le32(code + at, idioms[i]);
+        if (at >= CODE_SIZE)
+            break;
         uint32_t bits = draw(pair->sides[0].decoder, seed, loops, &length);
         store_le16(code + at, (uint16_t)bits);
         if (length == 4)

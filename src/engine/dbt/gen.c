@@ -452,19 +452,27 @@ static void gen_start(struct gen *gen)
     check_fp_of_block(gen);
 }
 
+unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
+{
+    const struct gen_op *op = gen_op_of(gen->dbt, insns);
+    if (left >= 3 && gen_quiet_compare(gen, insns))
+        return 3;
+    if (left >= 2 && gen_pair(gen, insns))
+        return 2;
+    if (op)
+        op->emit(gen, insns, op->arg);
+    else if (insns->flags & RV_ROW_ENDS_BLOCK)
+        gen_call_last(gen, insns);
+    else
+        gen_call(gen, insns);
+    return 1;
+}
+
 static void gen_block(struct gen *gen, unsigned size)
 {
     gen_start(gen);
-    for (unsigned i = 0; i < gen->count && !gen->ended; i++) {
-        const struct rv_insn *insn = &gen->insns[i];
-        const struct gen_op *op = gen_op_of(gen->dbt, insn);
-        if (op)
-            op->emit(gen, insn, op->arg);
-        else if (insn->flags & RV_ROW_ENDS_BLOCK)
-            gen_call_last(gen, insn);
-        else
-            gen_call(gen, insn);
-    }
+    for (unsigned i = 0; i < gen->count && !gen->ended;)
+        i += gen_insns(gen, &gen->insns[i], gen->count - i);
     if (!gen->ended)
         gen_jump_to(gen, gen->pc + size);
     gen_cold_code(gen);

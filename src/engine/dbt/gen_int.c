@@ -273,6 +273,54 @@ static void gen_nothing(struct gen *gen, const struct rv_insn *insn, uint32_t ar
     (void)gen, (void)insn, (void)arg;
 }
 
+/* ---- pairs ---- */
+
+/* slli and srli that clear upper bits, and perhaps shift what is left. */
+static bool gen_zero_extension(struct gen *gen, const struct rv_insn *first,
+                               const struct rv_insn *second)
+{
+    static const uint32_t ops[] = {
+        [32] = X86_MOV_LOAD, [48] = X86_MOVZX16, [56] = X86_MOVZX8 | X86_BYTE_RM};
+    struct x86_code *code = gen->code;
+    unsigned clear = (unsigned)first->imm, right = (unsigned)second->imm;
+    if (clear >= ARRAY_SIZE(ops) || ops[clear] == 0 || right > clear ||
+        (right < clear && clear != 32))
+        return false;
+    int from = gen_source_low(gen, first->rs1, X86_RAX);
+    int reg = gen_target(gen, first->rd, X86_RAX);
+    x86_rr(code, ops[clear], reg, from);
+    if (right < clear)
+        x86_shift(code, X86_SHL, X86_W, reg, clear - right);
+    if (clear > 32)
+        gen_commit_narrow(gen, first->rd, reg);
+    else
+        gen_commit(gen, first->rd, reg);
+    return true;
+}
+
+static void gen_constant_pair(struct gen *gen, const struct rv_insn *first, bool from_pc,
+                              const struct rv_insn *second, bool word)
+{
+    uint64_t value = (uint64_t)first->imm + (from_pc ? gen_pc(gen, first) : 0);
+    value += (uint64_t)second->imm;
+    constant(gen, second->rd, word ? (uint64_t)(int64_t)(int32_t)value : value);
+}
+
+bool gen_pair(struct gen *gen, const struct rv_insn *insns)
+{
+    const struct rv_insn *first = insns, *second = insns + 1;
+    const struct gen_op *a = gen_op_of(gen->dbt, first), *b = gen_op_of(gen->dbt, second);
+    if (!a || !b || first->rd == RV_RD_NONE || second->rd != first->rd || second->rs1 != first->rd)
+        return false;
+    if (a->emit == gen_shift_ri && a->arg == X86_SHL && b->emit == gen_shift_ri &&
+        b->arg == X86_SHR)
+        return gen_zero_extension(gen, first, second);
+    if (a->emit != gen_lui || b->emit != gen_ri || OPCODE(b->arg) != X86_G1_ADD)
+        return false;
+    gen_constant_pair(gen, first, a->arg != 0, second, b->arg & WORD);
+    return true;
+}
+
 /* ---- multiplication and division ---- */
 
 /* The upper half of a product: rdx. */

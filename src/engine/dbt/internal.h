@@ -410,8 +410,12 @@ void gen_fp_check(struct gen *gen, bool native, bool dynamic, const uint8_t *oth
 bool gen_touches_fflags(const struct dbt *dbt, const struct rv_insn *insn);
 void gen_read_fflags(struct gen *gen, const struct rv_insn *insn);
 void gen_write_fflags(struct gen *gen, const struct rv_insn *insn);
-/* Emits three instructions that compare without a trace in fflags; false: they are others. */
+/* These emit several instructions as one, three that compare without a trace in fflags and two
+ * integer ones; false: they are others. */
 bool gen_quiet_compare(struct gen *gen, const struct rv_insn *insns);
+bool gen_pair(struct gen *gen, const struct rv_insn *insns);
+/* Emits the instruction at insns[0] of `left`, or several at once; how many. */
+unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left);
 /* What emission left for later. */
 void gen_cold_code(struct gen *gen);
 void gen_call(struct gen *gen, const struct rv_insn *insn);

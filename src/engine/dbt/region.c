@@ -249,17 +249,12 @@ static void gen_node(struct pass *pass, int number, int following)
         check_budget(pass, node);
     else
         x86_ri(gen->code, X86_G1_SUB, X86_W, X86_R15, (int32_t)node->count);
-    for (unsigned i = 0; i < node->count; i++) {
-        const struct rv_insn *insn = &gen->insns[i];
-        const struct gen_op *op = gen_op_of(gen->dbt, insn);
-        if (i == node->count - 1 && (node->branches || is_jump(gen, insn)))
-            break; /* a jump goes without saying */
-        if (node->count - i > 3 && gen_quiet_compare(gen, insn))
-            i += 2;
-        else if (op)
-            op->emit(gen, insn, op->arg);
-        else
-            gen_call(gen, insn);
+    const struct rv_insn *last = &gen->insns[node->count - 1];
+    unsigned count = node->count;
+    if (node->branches || is_jump(gen, last)) /* a jump goes without saying */
+        count--;
+    for (unsigned i = 0; i < count;) {
+        i += gen_insns(gen, &gen->insns[i], count - i);
         gen->frm_unknown = false; /* what writes it is not in a region */
     }
     gen_end(pass, node, following);
