@@ -420,6 +420,15 @@ static void admit_throttled(struct block *block, int64_t now)
         vtimer_arm(block->timer, block->throttled.first->deadline);
 }
 
+/* Lock held: whatever waits for a limit starts now. */
+static void release_throttled(struct block *block)
+{
+    if (block->throttled.first == NULL)
+        return;
+    vtimer_disarm(block->timer);
+    admit_throttled(block, INT64_MAX);
+}
+
 static void timer_fired(void *opaque)
 {
     struct block *block = opaque;
@@ -457,8 +466,7 @@ void block_set_limits(struct block *block, const struct block_limits *limits)
     limiter_set(&block->limiter, limits, vclock_now(block->env.clock));
     if (!block->env.deterministic) {
         /* What waits by the old limits does not wait on: at most a queue's worth. */
-        vtimer_disarm(block->timer);
-        admit_throttled(block, INT64_MAX);
+        release_throttled(block);
     }
     pthread_mutex_unlock(&block->lock);
 }
@@ -512,8 +520,7 @@ void block_wait_idle(struct block *block)
         return;
     pthread_mutex_lock(&block->lock);
     block->draining++;
-    vtimer_disarm(block->timer);
-    admit_throttled(block, INT64_MAX);
+    release_throttled(block);
     while (block->busy > 0 || block->blocked > 0) {
         if (block->in_ring > 0) {
             block_ring_submit(block->ring); /* somebody may have it plugged */

@@ -224,6 +224,53 @@ static int need_block(struct qcow2 *q, uint64_t cluster)
     return 0;
 }
 
+/* Blocks that count themselves and `count` more clusters behind them. */
+static uint64_t blocks_for(const struct qcow2 *q, uint64_t count)
+{
+    uint64_t blocks = 1;
+    while (blocks + count > blocks << qcow2_block_bits(q))
+        blocks++;
+    return blocks;
+}
+
+/* A run that is longer than what lies between one block and the next: behind everything that
+ * is counted, with its blocks before it. */
+static int allocate_long(struct qcow2 *q, uint64_t count, struct allocation *got)
+{
+    unsigned bits = qcow2_block_bits(q);
+    uint64_t blocks = blocks_for(q, count), number = q->table_size;
+    while (number > 0 && q->table[number - 1] == 0)
+        number--;
+    if (number + blocks > q->table_size) {
+        int error = grow_table(q, number + blocks);
+        if (error != 0)
+            return error;
+        for (number = q->table_size; number > 0 && q->table[number - 1] == 0;)
+            number--;
+        if (number + blocks > q->table_size)
+            return EFBIG;
+    }
+    uint64_t first = number << bits, left = blocks + count;
+    if (places_overlap(&q->places, first, blocks + count) != PLACE_NONE)
+        return qcow2_damaged(q, "metadata lies where nothing is counted");
+    int error = 0;
+    for (uint64_t i = 0; error == 0 && i < blocks; i++) {
+        uint64_t used = left < UINT64_C(1) << bits ? left : UINT64_C(1) << bits;
+        error = write_block(q, first + i, used);
+        left -= used;
+    }
+    if (error != 0)
+        return error;
+    for (uint64_t i = 0; i < blocks; i++) {
+        place_add(&q->places, first + i, PLACE_BLOCK);
+        q->table[number + i] = (first + i) << q->cluster_bits;
+        qcow2_mark_entry(q->table_dirty, number + i);
+    }
+    *got = (struct allocation){(first + blocks) << q->cluster_bits, count, false};
+    use_up_to(q, first + blocks + count);
+    return 0;
+}
+
 /* --- allocation --- */
 
 /* The first run of free clusters from `from` on: of `wanted`, or (not exact) up to so many. */
@@ -266,6 +313,8 @@ int qcow2_allocate(struct qcow2 *q, uint64_t wanted, bool exact, struct allocati
     uint64_t first = 0, count;
     if (q->broken)
         return EIO;
+    if (exact && wanted >= UINT64_C(1) << qcow2_block_bits(q))
+        return allocate_long(q, wanted, got);
     int error = find_free(q, q->free_hint, wanted, exact, &first, &count);
     if (error != 0)
         return error;
