@@ -15,6 +15,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "block/open/open.h"
 #include "cli/cli.h"
 #include "cli/size.h"
 #include "client/image.h"
@@ -45,9 +46,22 @@ static const struct cli_option options[] = {
     {"memory", 'm', "SIZE", "Guest memory, e.g. 512M or 2G; a bare number is MiB. Default: 512M.",
      "The machine"},
     {"cpus", 'c', "N", "Number of vCPUs, 1 to 8. Default: 1.", NULL},
-    {"disk", 'd', "FILE[,readonly][,serial=TEXT]",
-     "Attach FILE as a raw virtio disk; may be given several times (vda, vdb, ...). The guest "
-     "writes to the file itself. A comma in a file name is written twice.",
+    {"disk", 'd', "FILE[,NAME=VALUE...]",
+     "Attach FILE, or nbd://HOST/EXPORT, as a virtio disk; may be given several times (vda, vdb, "
+     "...). The guest writes to the file itself. A comma in a file name is written twice. What may "
+     "follow:\n"
+     "readonly: nothing is ever written to it.\n"
+     "format=raw|fixed|qcow2: say it, rather than have the first bytes looked at; see 'trapeze "
+     "disk'.\n"
+     "serial=TEXT: up to 20 bytes that the guest can read.\n"
+     "cache=writeback|none|unsafe: with the host's cache, without it (O_DIRECT), or with flushes "
+     "ignored.\n"
+     "werror=, rerror=enospc|report|stop: when writing or reading fails, tell the guest (report) or "
+     "pause the machine until 'resume' (stop); enospc, the default, pauses if the host has no space "
+     "left.\n"
+     "iops=N, bps=SIZE: limits per second.\n"
+     "discard=on|off: whether what the guest discards gives space back.\n"
+     "reconnect=SECONDS: how long a lost NBD server is waited for before requests fail; 30.",
      NULL},
     {"engine", 0, "NAME",
      "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "
@@ -137,21 +151,21 @@ static bool parse_disk(const char *text, struct machine_config *config, struct e
     if (config->disk_count == MACHINE_MAX_DISKS)
         return error_set(err, ERROR_USAGE, "a machine has at most %d disks", MACHINE_MAX_DISKS);
     struct machine_disk *disk = &config->disks[config->disk_count++];
-    *disk = (struct machine_disk){.path = next_part(&at)};
+    machine_disk_init(disk);
+    disk->path = next_part(&at);
     if (disk->path[0] == '\0')
         return error_set(err, ERROR_USAGE, "--disk needs a file name");
     bool good = true;
     for (char *part; good && (part = next_part(&at)) != NULL; free(part)) {
+        char *equals = strchr(part, '=');
         if (strcmp(part, "readonly") == 0) {
             disk->read_only = true;
-        } else if (strncmp(part, "serial=", 7) == 0) {
-            free(disk->serial);
-            disk->serial = strdup(part + 7);
-        } else {
-            good = error_set(err, ERROR_USAGE, "--disk: unknown property '%s'", part);
-            error_hint(err, "There are 'readonly' and 'serial=TEXT'; a comma in a file name is "
-                            "written twice.");
+            continue;
         }
+        if (equals != NULL)
+            *equals = '\0';
+        good = machine_disk_set(disk, part, equals != NULL ? equals + 1 : "", err);
+        error_prefix(err, "--disk");
     }
     return good;
 }
@@ -312,7 +326,8 @@ static bool check_files(const struct machine_config *config, const char *vmx, co
     for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
         good = check_file(inputs[i].option, inputs[i].path, err);
     for (size_t i = 0; good && i < config->disk_count; i++)
-        good = check_file("--disk", config->disks[i].path, err);
+        good = block_name_is_uri(config->disks[i].path) ||
+               check_file("--disk", config->disks[i].path, err);
     for (size_t o = 0; o < ARRAY_SIZE(outputs); o++) {
         for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
             good = check_input(inputs[i].option, inputs[i].path, outputs[o].option, outputs[o].path,
@@ -374,6 +389,15 @@ static int exit_status(const struct client_result *result, struct error **err)
 
 /* ---- putting it together ---- */
 
+/* The copy of an image's disk is raw, whatever a guest that built it wrote there. */
+static void add_copy(struct machine_config *config, const char *path)
+{
+    struct machine_disk *disk = &config->disks[config->disk_count++];
+    machine_disk_init(disk);
+    disk->path = strdup(path);
+    disk->format = strdup("raw");
+}
+
 static bool apply_image(const char *name, struct machine_config *config, bool quiet,
                         struct image_copy *copy, struct error **err)
 {
@@ -395,7 +419,7 @@ static bool apply_image(const char *name, struct machine_config *config, bool qu
     if (image.disk != NULL) {
         good = image_copy_make(image.disk, copy, err);
         if (good)
-            config->disks[config->disk_count++] = (struct machine_disk){.path = strdup(copy->path)};
+            add_copy(config, copy->path);
     }
     if (good && !quiet)
         fprintf(stderr, "trapeze: %s%s.%s%s%s\n", image.title,

@@ -30,10 +30,8 @@ void machine_config_clear(struct machine_config *config)
                              config->interrupts};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
-    for (size_t i = 0; i < config->disk_count; i++) {
-        free(config->disks[i].path);
-        free(config->disks[i].serial);
-    }
+    for (size_t i = 0; i < config->disk_count; i++)
+        machine_disk_clear(&config->disks[i]);
     *config = (struct machine_config){0};
 }
 

@@ -25,10 +25,35 @@ struct error;
 #define MACHINE_MAX_APPEND 65536 /* bytes; the device tree has room for it */
 
 struct machine_disk {
-    char *path;
+    char *path; /* or an NBD URI */
     bool read_only;
-    char *serial; /* NULL: none */
+    char *format;  /* NULL: by what it begins with (block/image.h) */
+    char *serial;  /* NULL: none */
+    unsigned cache;   /* enum machine_disk_cache */
+    unsigned discard; /* 0: a guest's discards give space back; 1: they do nothing */
+    unsigned werror, rerror; /* enum machine_disk_error */
+    uint64_t iops, bps;      /* limits per second; 0: none */
+    uint64_t reconnect;      /* NBD: seconds that a lost connection may take to come back */
 };
+
+enum machine_disk_cache {
+    MACHINE_CACHE_WRITEBACK,
+    MACHINE_CACHE_NONE,
+    MACHINE_CACHE_UNSAFE
+};
+/* What an I/O error does: tells the guest, or stops the machine (ENOSPC: when space ran out). */
+enum machine_disk_error { MACHINE_ERROR_ENOSPC, MACHINE_ERROR_REPORT, MACHINE_ERROR_STOP };
+#define MACHINE_DISK_RECONNECT 30 /* seconds, unless told otherwise */
+
+void machine_disk_init(struct machine_disk *disk); /* defaults, no path */
+void machine_disk_clear(struct machine_disk *disk);
+/* One property by its name ("cache") and as text. */
+bool machine_disk_set(struct machine_disk *disk, const char *name, const char *value,
+                      struct error **err);
+/* Property `index` of machine_disk_property_count() as text; NULL: it has its default. */
+const char *machine_disk_get(const struct machine_disk *disk, size_t index, char buffer[24],
+                             const char **name);
+size_t machine_disk_property_count(void);
 
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 

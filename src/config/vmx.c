@@ -54,7 +54,6 @@ static const struct key keys[] = {
 static const struct key disk_keys[] = {
     {"fileName", KIND_STRING, FIELD(path)},
     {"mode", KIND_MODE, FIELD(read_only)},
-    {"trapeze.serial", KIND_STRING, FIELD(serial)},
 };
 #undef FIELD
 
@@ -190,14 +189,20 @@ static bool assign(struct machine_config *config, const char *name, const char *
     if (!split_disk_key(name, &number, &rest))
         return unknown_key(at, name, err);
     key = find_key(disk_keys, ARRAY_SIZE(disk_keys), rest);
-    if (key == NULL)
+    bool property = key == NULL && strncasecmp(rest, "trapeze.", 8) == 0;
+    if (key == NULL && !property)
         return unknown_key(at, name, err);
     if (number > config->disk_count || number >= MACHINE_MAX_DISKS)
         return error_set(err, ERROR_USAGE,
                          "%s:%u: disk %zu: disks are numbered from 0 without gaps, %d at most",
                          at->name, at->line, number, MACHINE_MAX_DISKS);
     if (number == config->disk_count)
-        config->disks[config->disk_count++] = (struct machine_disk){0};
+        machine_disk_init(&config->disks[config->disk_count++]);
+    if (property) {
+        bool good = machine_disk_set(&config->disks[number], rest + 8, value, err);
+        error_prefix(err, "%s:%u", at->name, at->line);
+        return good;
+    }
     return set_value(key, &config->disks[number], value, at, err);
 }
 
@@ -347,6 +352,13 @@ char *vmx_write(const struct machine_config *config, size_t *size)
         snprintf(prefix, sizeof(prefix), "scsi0:%zu.", i);
         for (size_t k = 0; k < ARRAY_SIZE(disk_keys); k++)
             write_value(out, prefix, &disk_keys[k], &config->disks[i]);
+        for (size_t k = 0; k < machine_disk_property_count(); k++) {
+            char number[24], key[40];
+            const char *name, *value = machine_disk_get(&config->disks[i], k, number, &name);
+            snprintf(key, sizeof(key), "trapeze.%s", name);
+            if (value != NULL)
+                write_string(out, prefix, key, value);
+        }
     }
     fclose(out);
     return text;

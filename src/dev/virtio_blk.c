@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * virtio block device (virtio 1.2, 5.2) on a struct block: read, write, flush, identify.
+ * virtio block device (virtio 1.2, 5.2) on a struct block: read, write, flush, discard, write
+ * zeroes, identify.
  *
  * Requests are popped on notification, up to as many in flight as the ring has entries, and
  * completed in whatever order the disk finishes them. A reset while some are in flight is
@@ -11,6 +12,7 @@
  * params: disk, serial, pci_slot.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,11 +34,36 @@
 #define VIRTIO_BLK_F_RO       (UINT64_C(1) << 5)
 #define VIRTIO_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
 #define VIRTIO_BLK_F_FLUSH    (UINT64_C(1) << 9)
+#define VIRTIO_BLK_F_DISCARD  (UINT64_C(1) << 13)
+#define VIRTIO_BLK_F_ZEROES   (UINT64_C(1) << 14)
 
 /* Configuration space (5.2.4). */
-enum { CONFIG_CAPACITY = 0, CONFIG_SEG_MAX = 12, CONFIG_BLK_SIZE = 20, CONFIG_BYTES = 24 };
+enum {
+    CONFIG_CAPACITY = 0,
+    CONFIG_SEG_MAX = 12,
+    CONFIG_BLK_SIZE = 20,
+    CONFIG_DISCARD_SECTORS = 36,
+    CONFIG_DISCARD_SEGMENTS = 40,
+    CONFIG_DISCARD_ALIGNMENT = 44,
+    CONFIG_ZEROES_SECTORS = 48,
+    CONFIG_ZEROES_SEGMENTS = 52,
+    CONFIG_ZEROES_MAY_UNMAP = 56,
+    CONFIG_BYTES = 60
+};
 
-enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
+enum {
+    TYPE_IN = 0,
+    TYPE_OUT = 1,
+    TYPE_FLUSH = 4,
+    TYPE_GET_ID = 8,
+    TYPE_DISCARD = 11,
+    TYPE_WRITE_ZEROES = 13
+};
+
+/* Of a discard or write-zeroes (5.2.6): one stretch in each, of at most 2 GiB. */
+#define RANGE_BYTES       16u
+#define RANGE_SECTORS_MAX (UINT32_C(1) << 22)
+#define RANGE_UNMAP       UINT32_C(1)
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 struct virtio_blk {
@@ -108,16 +135,16 @@ static void finish(struct request *request, uint8_t status)
 /* Without the FLUSH feature a write is complete when it is on stable storage (5.2.6.2). */
 static bool needs_flush(const struct request *request)
 {
-    return request->io.kind == BLOCK_WRITE &&
+    return (request->io.kind == BLOCK_WRITE || request->io.kind == BLOCK_WRITE_ZEROES) &&
            !virtio_has(&request->blk->pci.virtio, VIRTIO_BLK_F_FLUSH);
 }
 
 static void blk_done(struct block_request *io, int error)
 {
-    static const char *const verbs[] = {"read", "write", "flush"};
+    static const char *const verbs[] = {"read", "write", "flush", "discard", "write-zeroes"};
     struct request *request = CONTAINER_OF(io, struct request, io);
     struct virtio_blk *blk = request->blk;
-    if (error != 0)
+    if (error != 0 && error != ECANCELED)
         log_guest(blk->pci.device.env->log, &blk->log_limit,
                   "%s: %s of %u bytes at %llu failed: %s", blk->pci.device.id, verbs[io->kind],
                   request->bytes, (unsigned long long)io->offset, strerror(error));
@@ -181,6 +208,34 @@ static bool start_transfer(struct request *request, enum block_kind kind, uint64
     return start_io(request, kind, sector);
 }
 
+/* Discard and write-zeroes; returns false, and the status, if there is nothing to start. */
+static bool start_range(struct request *request, enum block_kind kind, uint8_t *status)
+{
+    struct virtio_blk *blk = request->blk;
+    uint8_t range[RANGE_BYTES];
+    if (request->chain.out_size != HEADER_BYTES + RANGE_BYTES ||
+        virtq_read(&request->chain, HEADER_BYTES, range, RANGE_BYTES) != RANGE_BYTES)
+        return false;
+    uint64_t sector = load_le64(range);
+    uint32_t sectors = load_le32(range + 8), flags = load_le32(range + 12);
+    if ((flags & ~RANGE_UNMAP) != 0 || (kind == BLOCK_DISCARD && flags != 0)) {
+        *status = STATUS_UNSUPP;
+        return false;
+    }
+    if (sectors > RANGE_SECTORS_MAX || !range_within(sector, sectors, blk->capacity) ||
+        block_read_only(blk->disk))
+        return false;
+    request->io.kind = kind;
+    request->io.unmap = (flags & RANGE_UNMAP) != 0;
+    request->io.offset = sector * BLOCK_SECTOR;
+    request->io.length = (uint64_t)sectors * BLOCK_SECTOR;
+    request->bytes = sectors * BLOCK_SECTOR;
+    request->io.done = blk_done;
+    blk->in_flight++;
+    block_submit(blk->disk, &request->io);
+    return true;
+}
+
 static uint8_t identify(struct request *request)
 {
     size_t room = (size_t)(request->chain.in_size - 1);
@@ -224,6 +279,18 @@ static bool handle(struct request *request)
     case TYPE_GET_ID:
         status = identify(request);
         break;
+    case TYPE_DISCARD:
+        if (!virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_DISCARD))
+            status = STATUS_UNSUPP;
+        else if (start_range(request, BLOCK_DISCARD, &status))
+            return true;
+        break;
+    case TYPE_WRITE_ZEROES:
+        if (!virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_ZEROES))
+            status = STATUS_UNSUPP;
+        else if (start_range(request, BLOCK_WRITE_ZEROES, &status))
+            return true;
+        break;
     default:
         status = STATUS_UNSUPP;
     }
@@ -235,6 +302,7 @@ static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
 {
     struct virtio_blk *blk = blk_of(virtio);
     bool more = true;
+    block_plug(blk->disk);
     /* Requests that fail at once do not count as in flight: bound the turn as well. */
     for (unsigned turn = 0; turn < QUEUE_SIZE && blk->in_flight < QUEUE_SIZE; turn++) {
         struct request *request = request_get(blk);
@@ -245,6 +313,7 @@ static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
             break;
         }
     }
+    block_unplug(blk->disk);
     virtqueue_signal(queue);
     blk->stalled = more && blk->in_flight == QUEUE_SIZE;
     return more && !blk->stalled;
@@ -283,12 +352,22 @@ static bool blk_realize(struct device *device, const struct device_params *param
     uint64_t features = VIRTIO_BLK_F_SEG_MAX | VIRTIO_BLK_F_BLK_SIZE | VIRTIO_BLK_F_FLUSH;
     if (block_read_only(blk->disk))
         features |= VIRTIO_BLK_F_RO;
+    else
+        features |= VIRTIO_BLK_F_ZEROES;
+    if (block_can_discard(blk->disk))
+        features |= VIRTIO_BLK_F_DISCARD;
     if (!virtio_pci_realize(&blk->pci, &blk_ops, features, params, err))
         return false;
     uint8_t *config = blk->pci.virtio.config;
     store_le64(config + CONFIG_CAPACITY, blk->capacity);
     store_le32(config + CONFIG_SEG_MAX, SEGMENT_MAX);
     store_le32(config + CONFIG_BLK_SIZE, BLOCK_SECTOR);
+    store_le32(config + CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
+    store_le32(config + CONFIG_DISCARD_SEGMENTS, 1);
+    store_le32(config + CONFIG_DISCARD_ALIGNMENT, block_cluster_size(blk->disk) / BLOCK_SECTOR);
+    store_le32(config + CONFIG_ZEROES_SECTORS, RANGE_SECTORS_MAX);
+    store_le32(config + CONFIG_ZEROES_SEGMENTS, 1);
+    config[CONFIG_ZEROES_MAY_UNMAP] = block_can_discard(blk->disk);
     return true;
 }
 
@@ -296,7 +375,9 @@ static void blk_unrealize(struct device *device)
 {
     struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
     virtio_pci_unrealize(device);
-    block_drain(blk->disk); /* gives the requests back */
+    block_cancel(blk->disk); /* what is held for want of space, say */
+    block_drain(blk->disk);
+    block_cancel(blk->disk);
     assert(blk->in_flight == 0);
     while (blk->spare != NULL) {
         struct request *request = blk->spare;

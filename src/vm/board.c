@@ -5,16 +5,12 @@
  */
 #include "vm/board.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <libfdt.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/error.h"
-#include "block/block.h"
 #include "bus/pci.h"
 #include "dev/devices.h"
 #include "dev/imsic.h"
@@ -99,27 +95,12 @@ static bool add_parts(struct vm *vm, struct error **err)
 
 static bool add_disk(struct vm *vm, size_t index, struct error **err)
 {
-    const struct machine_disk *config = &vm->config.disks[index];
-    const struct block_env env = {
-        .loop = vm->env.loop, .clock = vm->clock, .deterministic = vm->config.deterministic};
     char id[32];
-    int fd = open(config->path, (config->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    if (fd < 0) {
-        error_set_errno(err, errno, "cannot open the disk '%s'%s", config->path,
-                        config->read_only ? "" : " for writing");
-        if (errno == EACCES || errno == EROFS)
-            error_hint(err, "Add ',readonly' if the guest shall only read it.");
+    if (!vm_disk_new(vm, index, err))
         return false;
-    }
-    vm->disks[index] = block_new_raw(fd, config->read_only, &env, err);
-    if (vm->disks[index] == NULL) {
-        close(fd);
-        error_prefix(err, "disk '%s'", config->path);
-        return false;
-    }
     snprintf(id, sizeof(id), "disk%zu", index);
     const struct device_params params = {
-        .id = id, .disk = vm->disks[index], .serial = config->serial};
+        .id = id, .disk = vm->disks[index], .serial = vm->config.disks[index].serial};
     return add_device(vm, &device_virtio_blk, &params, err) != NULL;
 }
 
@@ -142,8 +123,7 @@ void vm_board_free(struct vm *vm)
 {
     while (vm->device_count > 0)
         device_free(vm->devices[--vm->device_count]);
-    for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
-        block_free(vm->disks[i]);
+    vm_disks_free(vm);
 }
 
 void vm_board_reset(struct vm *vm)

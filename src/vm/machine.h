@@ -152,6 +152,13 @@ bool vm_board_fdt(struct vm *vm, void *fdt, bool root);
 void vm_board_quiesce(struct vm *vm);
 void vm_board_unquiesce(struct vm *vm);
 
+/* disk.c: opens and makes vm->disks[index]; loop's thread. */
+bool vm_disk_new(struct vm *vm, size_t index, struct error **err);
+void vm_disks_free(struct vm *vm);
+/* What a failed request stopped is tried again, or given up. */
+void vm_disks_retry(struct vm *vm);
+void vm_disks_cancel(struct vm *vm);
+
 /* fdt.c: the whole tree, malloc()ed; its size in *size. NULL: err. */
 void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);
 

@@ -199,6 +199,7 @@ static bool reset_in_place(struct vm *vm, struct error **err)
     vm_hold(vm);
     if (!paused)
         vm_board_quiesce(vm);
+    vm_disks_cancel(vm); /* the guest that asked for it is gone */
     vm_board_reset(vm);
     bool good = boot_load(vm, err);
     if (!paused)

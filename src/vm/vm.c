@@ -36,6 +36,8 @@ static void copy_config(struct machine_config *to, const struct machine_config *
         to->disks[i].path = alloc_string(to->disks[i].path);
         if (to->disks[i].serial != NULL)
             to->disks[i].serial = alloc_string(to->disks[i].serial);
+        if (to->disks[i].format != NULL)
+            to->disks[i].format = alloc_string(to->disks[i].format);
     }
 }
 
