@@ -50,7 +50,8 @@ enum vcpu_attention {
     VCPU_ATTENTION_IRQ = 2,      /* interrupt lines changed */
     VCPU_ATTENTION_TIMER = 4,    /* the ISA's own timer comparator may have fired */
     VCPU_ATTENTION_TLB = 8,      /* drop every cached address translation */
-    VCPU_ATTENTION_FENCE_I = 16  /* drop everything derived from instructions not yet fenced */
+    VCPU_ATTENTION_FENCE_I = 16, /* drop everything derived from instructions not yet fenced */
+    VCPU_ATTENTION_STORES = 32   /* drop the permissions to store to watched_page */
 };
 
 /* The guest's counter of time: ticks = clock / ns_per_tick + offset. Shared by all vCPUs and
@@ -148,6 +149,9 @@ struct vcpu {
      * so that who waits in vcpu_attention_sync() does not wait for a device's lock. */
     _Atomic bool in_guest;
 
+    /* VCPU_ATTENTION_STORES: a host address. Set while it is 0, taken by the vCPU. */
+    _Atomic uintptr_t watched_page;
+
     uint64_t retired; /* instructions retired since reset; exact outside run() */
 
     /* Bare-metal test convention: a store to this gpa (0 = none) leaves run(). */
@@ -215,7 +219,7 @@ struct isa {
     uint64_t (*pc)(const struct vcpu *vcpu);
     /* True if the vCPU would take or be woken by an interrupt now; owner thread. */
     bool (*wait_is_over)(struct vcpu *vcpu);
-    /* Drops what those of TLB and FENCE_I in `bits` name; owner thread, perhaps in the middle
+    /* Drops what those of TLB, STORES and FENCE_I in `bits` name; owner thread, perhaps in the middle
      * of an instruction that waits (vcpu_attention_sync, an I/O callback). */
     void (*drop)(struct vcpu *vcpu, uint32_t bits);
     /* Debugger's view of data in the current mode: no side effects, no permissions, no faults.
@@ -259,7 +263,7 @@ static inline void vcpu_look_up_again(struct vcpu *vcpu)
     atomic_fetch_or(&vcpu->attention, (uint32_t)VCPU_ATTENTION_IRQ);
 }
 
-/* Raises the bits (TLB, FENCE_I) in each of `count` vCPUs and returns when none can still
+/* Raises the bits (TLB, STORES, FENCE_I) in each of `count` vCPUs and returns when none can still
  * act on what they drop: each has obeyed or is not in the guest. `self` (may be NULL) is the
  * calling thread's own vCPU: its requests are obeyed while it waits, so that two vCPUs
  * may do this to each other. The caller may hold locks that vCPUs take in I/O callbacks, but

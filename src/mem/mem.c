@@ -42,6 +42,7 @@ struct mem_space *mem_space_new(void)
 {
     struct mem_space *space = alloc_zeroed(1, sizeof(*space));
     mem_io_init(space);
+    pthread_mutex_init(&space->watch_lock, NULL);
     return space;
 }
 
@@ -65,6 +66,7 @@ void mem_space_free(struct mem_space *space)
     for (size_t i = 0; i < space->ram_count; i++)
         free_region(space->ram[i]);
     mem_io_destroy(space);
+    pthread_mutex_destroy(&space->watch_lock);
     free(space);
 }
 
@@ -326,7 +328,7 @@ void mem_note_write(struct mem_space *space, struct mem_ram *ram, uint64_t gpa)
     if ((seen & (MEM_PAGE_DIRTY | MEM_PAGE_CODE)) == MEM_PAGE_DIRTY)
         return;
     atomic_fetch_or(flag, (uint8_t)MEM_PAGE_DIRTY);
-    if (atomic_fetch_and(flag, (uint8_t)~MEM_PAGE_CODE) & MEM_PAGE_CODE)
+    if (atomic_fetch_and(flag, (uint8_t) ~(MEM_PAGE_CODE | MEM_PAGE_WATCHED)) & MEM_PAGE_CODE)
         code_written(space, ram, align_down(gpa, MEM_PAGE_SIZE));
 }
 
@@ -336,14 +338,22 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa)
     atomic_fetch_or(flag_of(ram, gpa), (uint8_t)MEM_PAGE_CODE);
 }
 
-void mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, const void *except)
+bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, const void *except)
 {
-    /* Flag, then permissions: whoever gets one anew sees the flag and reports. */
-    mem_note_code(space, ram, gpa);
+    const uint8_t flags = MEM_PAGE_CODE | MEM_PAGE_WATCHED;
+    pthread_mutex_lock(&space->watch_lock);
+    /* Flags, then permissions: whoever gets one anew sees the flags and reports, which clears
+     * both. Who finds both set finds, behind the lock, that the permissions are gone too. */
+    if ((atomic_fetch_or(flag_of(ram, gpa), flags) & flags) == flags) {
+        pthread_mutex_unlock(&space->watch_lock);
+        return false;
+    }
     struct mem_listener *listener = space->listeners;
     for (; listener; listener = listener->next)
         if (listener->code_watched && listener->opaque != except)
             listener->code_watched(listener->opaque, ram, align_down(gpa, MEM_PAGE_SIZE));
+    pthread_mutex_unlock(&space->watch_lock);
+    return true;
 }
 
 void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,

@@ -45,7 +45,8 @@ enum mem_backend {
 enum mem_page_flag {
     MEM_PAGE_DIRTY = 1,  /* written since the dirty log was last read */
     MEM_PAGE_CODE = 2,   /* an engine holds something derived from its instructions */
-    MEM_PAGE_PRESENT = 4 /* contents are in host memory (lazy resume, post-copy) */
+    MEM_PAGE_PRESENT = 4, /* contents are in host memory (lazy resume, post-copy) */
+    MEM_PAGE_WATCHED = 8 /* and since then nobody has a cached permission to write it */
 };
 
 struct mem_ram {
@@ -127,8 +128,10 @@ void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
 
 /* As mem_note_code() for an engine that wants to hear of every write (code_written): tells all
  * listeners but the one whose opaque is `except` to drop cached permissions to write the page.
- * The caller does not count as in the guest (vcpu.in_guest) and drops its own beforehand. */
-void mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
+ * False: there are none, for the page is watched already; else the caller drops its own. The
+ * caller does not count as in the guest (vcpu.in_guest): it may wait for other vCPUs, and one
+ * thread at a time does this. */
+bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
                     const void *except);
 
 struct mem_listener {

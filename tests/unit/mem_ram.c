@@ -359,6 +359,36 @@ static void writes_to_code_are_told_once(void **state)
     mem_space_free(space);
 }
 
+static void count_watched(void *opaque, struct mem_ram *ram, uint64_t gpa)
+{
+    (void)ram, (void)gpa;
+    struct listener_log *log = opaque;
+    log->code++;
+}
+
+/* The second engine that watches a page need not ask the others again; after a write it must,
+ * even if somebody noted the page as code in between. */
+static void permissions_are_dropped_once_per_write(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0, 2 * PAGE);
+    struct listener_log log = {.listener = {.code_watched = count_watched, .opaque = &log}};
+    mem_listen(space, &log.listener);
+    mem_note_code(space, ram, 0);
+    assert_true(mem_watch_code(space, ram, 8, NULL));
+    assert_int_equal(log.code, 1);
+    assert_false(mem_watch_code(space, ram, 16, NULL));
+    assert_int_equal(log.code, 1);
+    assert_true(mem_watch_code(space, ram, PAGE, &log)); /* the one that asks */
+    assert_int_equal(log.code, 1);
+    mem_note_write(space, ram, 0);
+    mem_note_code(space, ram, 0);
+    assert_true(mem_watch_code(space, ram, 0, NULL));
+    assert_int_equal(log.code, 2);
+    mem_space_free(space);
+}
+
 /* An engine that derives the old code again between the note and the write of a DMA must
  * hear of it: the copy notes after it wrote as well. */
 static void derive_again(void *opaque, struct mem_ram *ram, uint64_t gpa)
@@ -447,6 +477,7 @@ int main(void)
         cmocka_unit_test(every_kind_of_write_is_in_the_dirty_log),
         cmocka_unit_test(listeners_hear_after_the_log_is_cleared),
         cmocka_unit_test(writes_to_code_are_told_once),
+        cmocka_unit_test(permissions_are_dropped_once_per_write),
         cmocka_unit_test(code_derived_during_a_copy_is_dropped_after_it),
         cmocka_unit_test(a_copy_by_the_log_misses_nothing),
     };

@@ -79,8 +79,10 @@ static void code_watched(void *opaque, struct mem_ram *ram, uint64_t gpa)
 {
     struct dbt *dbt = opaque;
     struct vcpu *vcpu = &dbt->hart->vcpu;
-    (void)ram, (void)gpa;
-    vcpu_attention_sync(NULL, &vcpu, 1, VCPU_ATTENTION_TLB);
+    uintptr_t nothing = 0, page = (uintptr_t)ram->host + (uintptr_t)(gpa - ram->gpa);
+    /* If an earlier page has not been taken, the hart is not in the guest: then all go. */
+    bool alone = atomic_compare_exchange_strong(&vcpu->watched_page, &nothing, page);
+    vcpu_attention_sync(NULL, &vcpu, 1, alone ? VCPU_ATTENTION_STORES : VCPU_ATTENTION_TLB);
 }
 
 static void use_generation(struct dbt *dbt, unsigned number)
@@ -299,8 +301,8 @@ struct dbt_page *dbt_watch_page(struct dbt *dbt, const uint8_t *host, uint64_t g
     struct mem_ram *ram = mem_ram_find(vcpu->mem, gpa);
     /* Other harts are waited for, and may wait for this one. */
     atomic_store(&vcpu->in_guest, false);
-    mem_watch_code(vcpu->mem, ram, gpa, dbt);
-    rv_tlb_drop_stores(dbt->hart, host);
+    if (mem_watch_code(vcpu->mem, ram, gpa, dbt))
+        rv_tlb_drop_stores(dbt->hart, host);
     atomic_store(&vcpu->in_guest, true);
     page->host = host;
     *link = page;

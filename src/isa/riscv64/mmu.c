@@ -121,9 +121,13 @@ void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
     uint64_t page = align_down((uintptr_t)host, MEM_PAGE_SIZE);
     for (unsigned bank = 0; bank < RV_BANKS; bank++) {
         struct rv_tlb *tlb = &hart->tlb[bank][RV_STORE];
-        for (size_t i = 0; i < RV_TLB_ENTRIES; i++)
-            if (tlb->entry[i].tag + tlb->entry[i].addend == page)
-                tlb->entry[i].tag = RV_TLB_INVALID;
+        bool logged = tlb->fills <= RV_TLB_LOG;
+        size_t count = logged ? tlb->fills : RV_TLB_ENTRIES;
+        for (size_t i = 0; i < count; i++) {
+            struct rv_tlb_entry *entry = &tlb->entry[logged ? tlb->log[i] : i];
+            if (entry->tag + entry->addend == page)
+                entry->tag = RV_TLB_INVALID;
+        }
     }
     hart->tlb_generation++;
 }
@@ -286,9 +290,10 @@ static void enter_guest(struct vcpu *vcpu)
     atomic_store(&vcpu->in_guest, true);
     /* FENCE_I waits for the end of the block: what is left of it is decoded already, and this
      * access and what follows count as having come before the fence. */
-    if (atomic_load(&vcpu->attention) & VCPU_ATTENTION_TLB) {
-        atomic_fetch_and(&vcpu->attention, ~(uint32_t)VCPU_ATTENTION_TLB);
-        vcpu->isa->drop(vcpu, VCPU_ATTENTION_TLB);
+    const uint32_t at_once = VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES;
+    if (atomic_load(&vcpu->attention) & at_once) {
+        uint32_t bits = atomic_fetch_and(&vcpu->attention, ~at_once) & at_once;
+        vcpu->isa->drop(vcpu, bits);
         vcpu_look_up_again(vcpu);
     }
 }
