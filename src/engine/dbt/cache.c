@@ -261,7 +261,8 @@ static void lead(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
     bool same_page = !((link->from->pc ^ to->pc) & ~(MEM_PAGE_SIZE - 1)) &&
                      page_of(link->from->host) == page_of(to->host);
     bool back = to->pc <= link->from->pc;
-    const uint8_t *code = back ? to->counted : to->entry;
+    const uint8_t *code =
+        same_page ? (back ? to->counted : to->entry) : (back ? to->counted_checked : to->checked);
     link->to = to;
     link->at = &to->incoming;
     link->next = to->incoming;
@@ -269,7 +270,7 @@ static void lead(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
         link->next->at = &link->next;
     to->incoming = link;
     dbt->stats.linked++;
-    x86_patch(dbt->code.to_run, link->displacement, same_page ? code : to->checked);
+    x86_patch(dbt->code.to_run, link->displacement, code);
 }
 
 void dbt_link(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)

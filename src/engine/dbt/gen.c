@@ -416,22 +416,29 @@ static void check_fp_of_block(struct gen *gen)
     gen_fp_check(gen, any, dynamic, NULL);
 }
 
+static const uint8_t *gen_count(struct gen *gen, const uint8_t *entry)
+{
+    struct x86_code *code = gen->code;
+    const uint8_t *start = x86_here(code);
+    x86_mi(code, X86_G1_SUB, 0, x86_address(&gen->block->heat), 1);
+    x86_jcc(code, X86_NS, entry);
+    gen_leave(gen, &gen->block->hot);
+    return start;
+}
+
 /* Where jumps back come in while turns are counted. */
 static void cold_counted(struct gen *gen, const struct gen_cold *cold)
 {
-    struct x86_code *code = gen->code;
-    struct dbt_block *block = gen->block;
     (void)cold;
-    block->counted = x86_here(code);
-    x86_mi(code, X86_G1_SUB, 0, x86_address(&block->heat), 1);
-    x86_jcc(code, X86_NS, block->entry);
-    gen_leave(gen, &block->hot);
+    gen->block->counted = gen_count(gen, gen->block->entry);
+    gen->block->counted_checked = gen_count(gen, gen->block->checked);
 }
 
 static void count_turns(struct gen *gen)
 {
     struct dbt_block *block = gen->block;
     block->counted = block->entry;
+    block->counted_checked = block->checked;
     block->heat = gen->dbt->region_heat;
     block->hot = (struct dbt_exit){.pc = block->pc, .kind = DBT_EXIT_HOT};
     if (block->heat != 0)

@@ -86,7 +86,8 @@ struct dbt_block {
     uint8_t mode;
     bool dead;
     uint16_t count, size;
-    const uint8_t *checked, *entry, *counted; /* counted: for jumps back */
+    const uint8_t *checked, *entry;
+    const uint8_t *counted, *counted_checked; /* the same for jumps back */
     int32_t heat;                             /* what is left of dbt.region_heat */
     struct dbt_exit hot;                      /* kind HOT */
     struct dbt_block *region, *fallback;      /* of the same address; each in the other */

@@ -101,7 +101,7 @@ static void gen_entry(struct pass *pass)
     const struct region *region = pass->region;
     struct x86_code *code = gen->code;
     const uint8_t *fallback = region->fallback->entry;
-    gen->block->checked = x86_here(code);
+    gen->block->checked = gen->block->counted_checked = x86_here(code);
     gen_page_check(gen, gen->block->pc, gen->block->host, region->fallback->checked);
     gen->block->entry = gen->block->counted = x86_here(code);
     for (unsigned i = 1; i < region->page_count; i++)
@@ -420,5 +420,6 @@ void dbt_make_region(struct dbt *dbt, struct dbt_block *fallback)
             return;
     }
     fallback->counted = fallback->entry;
+    fallback->counted_checked = fallback->checked;
     dbt_relink(dbt, fallback, fallback);
 }
