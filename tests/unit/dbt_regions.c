@@ -229,10 +229,10 @@ static void test_endless_loop_is_kicked(void **state)
 static void test_upper_halves(void **state)
 {
     struct pair *pair = *state;
-    PUT(pair, CODE,                                                             /* */
+    PUT(pair, CODE, ADD(T0, T0, A4),                                            /* */
         XOR(A0, A0, A4), MULW(A0, A0, A2), SRLIW(A5, A0, 15), XOR(A0, A0, A5),  /* */
         ADDIW(A4, A4, 1), ADDIW(A0, A0, 0), SLLI(S2, A0, 32), SRLI(S2, S2, 32), /* */
-        ADD(S3, S3, S2), ADDW(S4, S4, A0), BNE(A4, A1, -40),                    /* */
+        ADD(S3, S3, S2), ADDW(S4, S4, A0), BNE(A4, A1, -44),                    /* */
         WFI);
     set_x(pair, A1, 50);
     set_x(pair, A2, 0x1000193);
