@@ -69,6 +69,13 @@ struct cli_command {
     int (*run)(const struct cli_args *args, struct error **err);
 };
 
+/* The control sockets of the user's running machines; the list ends with NULL. NULL: err. */
+char **cli_machines(struct error **err);
+void cli_machines_free(char **paths);
+/* The socket that the operands name: the only one, or, if there is none, that of the only machine
+ * that runs. Caller frees. NULL: err. */
+char *cli_machine(const struct cli_args *args, struct error **err);
+
 int cli_main(int argc, char **argv);
 
 size_t cli_command_count(void);

@@ -2,7 +2,6 @@
  *
  * trapeze control: one verb to a running machine's control socket, the answer as JSON.
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,20 +19,12 @@ static const struct cli_example examples[] = {
 
 static int list_sockets(struct error **err)
 {
-    char *folder = client_runtime_folder(err);
-    DIR *listing = folder != NULL ? opendir(folder) : NULL;
-    const struct dirent *entry;
-    while (listing != NULL && (entry = readdir(listing)) != NULL) {
-        size_t length = strlen(entry->d_name);
-        char *path = NULL;
-        if (length > 5 && strcmp(entry->d_name + length - 5, ".sock") == 0 &&
-            asprintf(&path, "%s/%s", folder, entry->d_name) > 0 && client_is_live(path))
-            puts(path);
-        free(path);
-    }
-    if (listing != NULL)
-        closedir(listing);
-    free(folder);
+    char **paths = cli_machines(err);
+    if (paths == NULL)
+        return CLI_HOST_FAILURE;
+    for (size_t i = 0; paths[i] != NULL; i++)
+        puts(paths[i]);
+    cli_machines_free(paths);
     return CLI_OK;
 }
 
@@ -46,7 +37,7 @@ static int run(const struct cli_args *args, struct error **err)
         error_hint(err, "'trapeze control --help' names the verbs.");
         return CLI_USAGE;
     }
-    char *reply = client_control(args->operands[0], args->operands[1], err);
+    char *reply = client_control(args->operands[0], args->operands[1], NULL, err);
     if (reply == NULL)
         return CLI_HOST_FAILURE;
     puts(reply);
@@ -61,7 +52,7 @@ const struct cli_command cli_command_control = {
     .description =
         "Every running machine has a control socket ('trapeze run --control PATH' chooses where). "
         "Without operands the sockets of your machines are listed.\n\n"
-        "Verbs: status; pause and resume; powerdown (presses the power button: most "
+        "Verbs: status; stats (see 'trapeze stats'); pause and resume; powerdown (presses the power button: most "
         "systems switch themselves off, bare programs do not hear it); reset; "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",

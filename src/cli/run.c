@@ -93,6 +93,19 @@ static const struct cli_option options[] = {
      "none,+popcnt. Names: popcnt, lzcnt, bmi1, bmi2, avx, fma. Default: all that the host has. "
      "Results do not depend on it.",
      NULL},
+    {"count-blocks", 0, NULL,
+     "Translations count how often they run, which costs a few percent; 'trapeze stats' then "
+     "tells blocks-run and chain-hits (blocks that another one led to directly).",
+     NULL},
+    {"trace", 0, "TOPICS[:FILE]",
+     "Write down what the engine does, to FILE or standard error: 'blocks' (translations as they "
+     "are made), 'exits' (what guest code is left for), 'mmu' (TLB refills and flushes); several "
+     "are separated by commas.",
+     NULL},
+    {"perf", 0, "KIND",
+     "Tell Linux perf what translated code is: 'map' (/tmp/perf-PID.map), or 'jitdump[:FOLDER]' "
+     "(jit-PID.dump, for 'perf record -k mono' and 'perf inject --jit').",
+     NULL},
     {"console", 0, "WHERE",
      "The guest's console: 'stdio' (default), 'none', 'file:PATH' (output only) or "
      "'socket:PATH' (a unix socket to connect to).",
@@ -196,6 +209,8 @@ static const struct {
     {"initrd", offsetof(struct machine_config, initrd)},
     {"firmware", offsetof(struct machine_config, firmware)},
     {"engine", offsetof(struct machine_config, engine)},
+    {"trace", offsetof(struct machine_config, trace)},
+    {"perf", offsetof(struct machine_config, perf)},
     {"host-cpu-features", offsetof(struct machine_config, host_features)},
     {"interrupts", offsetof(struct machine_config, interrupts)},
     {"name", offsetof(struct machine_config, name)},
@@ -254,6 +269,8 @@ static bool apply_choices(const struct cli_args *args, struct machine_config *co
             return false;
         config->virtio_console = chosen == 1;
     }
+    if (cli_given(args, "count-blocks"))
+        config->count_blocks = true;
     if (cli_given(args, "no-reboot"))
         config->no_reboot = true;
     return true;

@@ -178,13 +178,15 @@ static json_t *await_reply(int fd, struct error **err)
     return reply;
 }
 
-char *client_control(const char *path, const char *verb, struct error **err)
+char *client_control(const char *path, const char *verb, const char *arguments, struct error **err)
 {
     char *text = NULL;
     int fd = connect_to(path, err);
     if (fd < 0)
         return NULL;
     json_t *request = json_pack("{s:i, s:s}", "id", 1, "verb", verb);
+    if (arguments != NULL)
+        json_object_set_new(request, "arguments", json_loads(arguments, 0, NULL));
     char *request_text = json_dumps(request, JSON_COMPACT);
     struct frame_writer writer = {0};
     frame_writer_add(&writer, request_text, strlen(request_text));

@@ -70,8 +70,10 @@ int client_listen_at(const char *where, char *shown, size_t shown_size, struct e
 /* Whether somebody listens there. */
 bool client_is_live(const char *path);
 
-/* Connects to a worker's control socket, sends one verb and returns its reply as JSON text
- * (caller frees). NULL: err, also when the worker answered with an error. */
-char *client_control(const char *path, const char *verb, struct error **err);
+/* Connects to a worker's control socket, sends one verb with its arguments (a JSON object, or
+ * NULL) and returns its reply as JSON text (caller frees). NULL: err, also when the worker
+ * answered with an error. */
+char *client_control(const char *path, const char *verb, const char *arguments,
+                     struct error **err);
 
 #endif

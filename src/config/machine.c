@@ -27,7 +27,7 @@ void machine_config_clear(struct machine_config *config)
     char *const strings[] = {config->name,     config->arch,     config->engine,
                              config->kernel,   config->initrd,   config->append,
                              config->firmware, config->dump_fdt, config->host_features,
-                             config->interrupts};
+                             config->trace,    config->perf,     config->interrupts};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++)

@@ -64,6 +64,9 @@ struct machine_config {
     uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
     char *host_features; /* what translations may use, as --host-cpu-features; NULL: everything */
     char *interrupts;   /* "plic", "aia" (APLIC and IMSIC), "auto": what the kernel can use */
+    bool count_blocks;   /* translations count how often they run */
+    char *trace;         /* as --trace; NULL: nothing */
+    char *perf;          /* as --perf; NULL: no */
     uint64_t memory;    /* bytes, MiB multiple */
     unsigned cpus;      /* 1..MACHINE_MAX_CPUS */
     char *kernel;       /* paths; NULL: none */

@@ -29,8 +29,10 @@ struct isa;
 struct isa_debug;
 struct log;
 struct mem_space;
+struct perf;
 struct state_table;
 struct vcpu;
+struct trace;
 
 /* Why run() returned. The machine acts on it and calls run() again. */
 enum vcpu_exit {
@@ -51,7 +53,8 @@ enum vcpu_attention {
     VCPU_ATTENTION_TIMER = 4,    /* the ISA's own timer comparator may have fired */
     VCPU_ATTENTION_TLB = 8,      /* drop every cached address translation */
     VCPU_ATTENTION_FENCE_I = 16, /* drop everything derived from instructions not yet fenced */
-    VCPU_ATTENTION_STORES = 32   /* drop the permissions to store to watched_page */
+    VCPU_ATTENTION_STORES = 32,  /* drop the permissions to store to watched_page */
+    VCPU_ATTENTION_SAMPLE = 64   /* call sampled(); raised without a wake-up */
 };
 
 /* The guest's counter of time: ticks = clock / ns_per_tick + offset. Shared by all vCPUs and
@@ -164,7 +167,11 @@ struct vcpu {
 
     /* Makes the owner thread return from its wait; called after attention was set. */
     void (*wake)(struct vcpu *vcpu);
+    /* VCPU_ATTENTION_SAMPLE: called on the owner thread between two instructions, all state
+     * exact; takes leaf locks only. NULL: nothing. */
+    void (*sampled)(struct vcpu *vcpu);
     void *owner; /* the machine's own data for this vCPU */
+    struct trace *trace; /* NULL: nothing is traced */
 };
 
 /* What an engine may be told when it is attached; one that it does not know means nothing to
@@ -172,7 +179,29 @@ struct vcpu {
 struct engine_options {
     uint64_t code_cache;       /* bytes for translations, of each vCPU; 0: its default */
     const char *host_features; /* list as for --host-cpu-features; NULL: all that the host has */
+    bool count_blocks;         /* translations count how often they run */
+    struct perf *perf;         /* hears of translated code; NULL: nobody does */
+    struct trace *trace;       /* base/trace.h; NULL: nothing is traced */
 };
+
+/* ---- counters ----
+ *
+ * What happened how often, by name, for reports. Counted by the owner thread; read while it
+ * stands still. */
+
+struct vcpu_counter {
+    const char *name; /* "tlb-refills-load" */
+    size_t offset;    /* of a uint64_t in whatever the table is about */
+};
+typedef void vcpu_count_fn(void *opaque, const char *name, uint64_t value);
+
+static inline void vcpu_count(const struct vcpu_counter *counters, size_t count, const void *of,
+                              vcpu_count_fn *each, void *opaque)
+{
+    for (size_t i = 0; i < count; i++)
+        each(opaque, counters[i].name,
+             *(const uint64_t *)(const void *)((const char *)of + counters[i].offset));
+}
 
 /* What a new vCPU is made from. Everything is borrowed and outlives the vCPU. */
 struct vcpu_setup {
@@ -182,6 +211,7 @@ struct vcpu_setup {
     struct log *log;
     bool messages; /* interrupts come as messages, too (RISC-V: the hart has AIA's IMSIC) */
     void (*wake)(struct vcpu *vcpu);
+    void (*sampled)(struct vcpu *vcpu);
     void *owner;
     const struct engine_options *engine_options; /* NULL: defaults */
 };
@@ -231,6 +261,8 @@ struct isa {
                             size_t text_size);
     /* Registers and the likes as lines of text for logs. */
     void (*dump)(const struct vcpu *vcpu, char *text, size_t text_size);
+    void (*count)(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
+    const char *(*mode)(const struct vcpu *vcpu); /* for reports: "U", "S" */
     const struct isa_debug *debug;
 };
 
@@ -243,6 +275,7 @@ struct engine {
     /* Runs at most `budget` instructions (UINT64_MAX: no limit); owner thread. Obeys
      * attention before the first and between blocks. Retires exactly at most `budget`. */
     enum vcpu_exit (*run)(struct vcpu *vcpu, uint64_t budget);
+    void (*count)(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
 };
 
 /* Drives one interrupt line; any thread. */

@@ -7,7 +7,9 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/dbt/dbt.h"
+#include "engine/emit/perf.h"
 #include "engine/interp/interp.h"
 #include "vm/machine.h"
 
@@ -51,13 +53,27 @@ static bool attach_best(struct vm *vm, struct error **err)
     }
 }
 
+bool vm_engine_prepare(struct vm *vm, struct error **err)
+{
+    const struct machine_config *config = &vm->config;
+    struct engine_options *options = &vm->engine_options;
+    options->code_cache = config->code_cache;
+    options->host_features = config->host_features;
+    options->count_blocks = config->count_blocks;
+    if (config->trace != NULL && (options->trace = trace_open(config->trace, err)) == NULL)
+        return false;
+    return config->perf == NULL || (options->perf = perf_open(config->perf, err)) != NULL;
+}
+
+void vm_engine_finish(struct vm *vm)
+{
+    trace_close(vm->engine_options.trace);
+    perf_close(vm->engine_options.perf);
+}
+
 bool vm_engine_attach(struct vm *vm, struct error **err)
 {
     const char *name = vm->config.engine;
-    vm->engine_options = (struct engine_options){
-        .code_cache = vm->config.code_cache,
-        .host_features = vm->config.host_features,
-    };
     if (strcmp(name, "auto") == 0)
         return attach_best(vm, err);
     for (size_t i = 0; i < ARRAY_SIZE(engines); i++)

@@ -50,6 +50,7 @@ struct vm_cpu {
     bool resume_at_start;
     bool waiting;            /* for an interrupt: wfi, suspended */
     uint64_t retired_before; /* instructions before the vCPU was last reset */
+    uint64_t exits[VCPU_EXIT_DEBUG + 1]; /* how often run() returned; owner thread */
     bool held_back;          /* by the debugger, though no hold is on the VM; set while held */
 };
 
@@ -102,6 +103,7 @@ struct vm {
 
     unsigned clock_stops; /* reasons why the clock stands still; loop's thread */
     struct gdb *gdb;      /* NULL: no debugger can come */
+    struct profile *profile; /* NULL: none is taken; changes while held */
 
     _Atomic int power_request; /* enum vm_power */
     _Atomic uint32_t power_code;
@@ -139,9 +141,19 @@ bool vm_cpu_threads_start(struct vm *vm, struct error **err);
 /* Architectural reset; the count of instructions goes on. */
 void vm_cpu_reset(struct vm_cpu *cpu);
 
-/* engine.c: gives every vCPU the engine that the configuration names; "auto" is the first that
- * works on this host. */
+/* engine.c */
+/* Opens what the configuration says an engine shall write to; before there are vCPUs. */
+bool vm_engine_prepare(struct vm *vm, struct error **err);
+void vm_engine_finish(struct vm *vm); /* after them */
+/* Gives every vCPU the engine that the configuration names; "auto" is the first that works on
+ * this host. */
 bool vm_engine_attach(struct vm *vm, struct error **err);
+
+/* observe.c */
+extern const char *const vm_exit_names[VCPU_EXIT_DEBUG + 1];
+
+/* profile.c: vcpu.sampled */
+void vm_profile_sampled(struct vcpu *vcpu);
 
 /* board.c */
 bool vm_board_new(struct vm *vm, struct error **err);

@@ -18,6 +18,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "isa/riscv64/hart.h"
 #include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
@@ -147,6 +148,12 @@ static bool serve_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
 static void handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
 {
     const struct vcpu_debug *debug = cpu->vcpu->debug;
+    struct trace *trace = cpu->vcpu->trace;
+    cpu->exits[reason]++;
+    if (trace_on(trace, TRACE_EXITS))
+        trace_line(trace, "vcpu%u exit %s pc=%llx retired=%llu", cpu->vcpu->index,
+                   vm_exit_names[reason], (unsigned long long)cpu->vm->isa->pc(cpu->vcpu),
+                   (unsigned long long)cpu->vcpu->retired);
     cpu->waiting = serve_exit(cpu, reason) || cpu->waiting;
     if (debug != NULL && debug->stop != VCPU_STOP_NONE)
         gdb_cpu_stopped(cpu->vm->gdb);
@@ -317,6 +324,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
             .log = vm->log,
             .messages = vm->aia,
             .wake = vm_cpu_wake,
+            .sampled = vm_profile_sampled,
             .owner = cpu,
             .engine_options = &vm->engine_options,
         };

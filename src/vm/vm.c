@@ -28,7 +28,7 @@ static void copy_config(struct machine_config *to, const struct machine_config *
     *to = *from;
     char **const strings[] = {&to->name,   &to->arch,     &to->engine,   &to->kernel,      &to->initrd,
                               &to->append, &to->firmware, &to->dump_fdt, &to->host_features,
-                              &to->interrupts};
+                              &to->trace,  &to->perf,     &to->interrupts};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         if (*strings[i] != NULL)
             *strings[i] = alloc_string(*strings[i]);
@@ -149,7 +149,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
     bool good = boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
-                choose_interrupts(vm, err) && make_memory(vm, err) && vm_cpus_new(vm, err) &&
+                choose_interrupts(vm, err) && make_memory(vm, err) && vm_engine_prepare(vm, err) &&
+                vm_cpus_new(vm, err) &&
                 vm_engine_attach(vm, err);
     if (good) {
         put_gates(vm);
@@ -174,7 +175,9 @@ void vm_free(struct vm *vm)
     vm_board_free(vm);
     for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
         input_gate_free(vm->gates[i]);
+    vm_profile_stop(vm);
     vm_cpus_free(vm);
+    vm_engine_finish(vm);
     boot_clear(&vm->boot);
     if (vm->mem != NULL)
         mem_space_free(vm->mem);
@@ -185,22 +188,6 @@ void vm_free(struct vm *vm)
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
-}
-
-void vm_get_status(struct vm *vm, struct vm_status *status)
-{
-    /* What a vCPU has retired is known when it stands still, which takes microseconds. */
-    vm_hold(vm);
-    *status = (struct vm_status){
-        .state = vm->state,
-        .cpus = vm->cpu_count,
-        .memory = vm->config.memory,
-        .virtual_time_ns = vclock_now(vm->clock),
-        .engine = vm->engine->name,
-    };
-    for (unsigned i = 0; i < vm->cpu_count; i++)
-        status->retired += vm->vcpus[i]->retired + vm->cpus[i].retired_before;
-    vm_release(vm);
 }
 
 /* ---- state ---- */

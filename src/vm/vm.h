@@ -88,6 +88,26 @@ struct vm_status {
 };
 void vm_get_status(struct vm *vm, struct vm_status *status);
 
+/* Calls each() for every counter of every vCPU, while all of them stand still. */
+typedef void vm_count_fn(void *opaque, unsigned vcpu, const char *name, uint64_t value);
+void vm_get_counters(struct vm *vm, vm_count_fn *each, void *opaque);
+
+/* A profile of guest code: `hz` times a second every vCPU that runs notes where it is, at the
+ * next point where it looks up (a block of instructions later at most). Starting again starts
+ * from nothing. */
+#define VM_PROFILE_HZ_MAX 10000
+bool vm_profile_start(struct vm *vm, unsigned hz, struct error **err);
+void vm_profile_stop(struct vm *vm); /* none was started: fine */
+struct vm_profile {
+    uint64_t samples; /* that reached a vCPU */
+    uint64_t idle;    /* that found one waiting, stopped or in the VMM */
+    uint64_t lost;    /* of samples: not in the list, which was full */
+};
+typedef void vm_profile_fn(void *opaque, uint64_t pc, const char *mode, uint64_t count);
+/* In no order. False: none has been started. */
+bool vm_profile_report(struct vm *vm, struct vm_profile *profile, vm_profile_fn *each,
+                       void *opaque, struct error **err);
+
 /* Whole-machine state without RAM, from the declared tables; only while paused/created. */
 void vm_save_state(struct vm *vm, struct state_buffer *out);
 bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err);

@@ -2,7 +2,9 @@
  *
  * What a control client can ask of a worker: one function and one row each.
  */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -22,6 +24,59 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
                      (json_int_t)console_lost(target->console));
+}
+
+static void add_counter(void *opaque, unsigned vcpu, const char *name, uint64_t value)
+{
+    json_t *vcpus = opaque;
+    while (json_array_size(vcpus) <= vcpu)
+        json_array_append_new(vcpus, json_object());
+    json_object_set_new(json_array_get(vcpus, vcpu), name, json_integer((json_int_t)value));
+}
+
+static json_t *verb_stats(struct control_target *target, const json_t *arguments,
+                          struct error **err)
+{
+    json_t *stats = verb_status(target, arguments, err), *vcpus = json_array();
+    vm_get_counters(target->vm, add_counter, vcpus);
+    json_object_set_new(stats, "vcpus", vcpus);
+    return stats;
+}
+
+static void add_place(void *opaque, uint64_t pc, const char *mode, uint64_t count)
+{
+    char text[24];
+    snprintf(text, sizeof(text), "0x%llx", (unsigned long long)pc);
+    json_array_append_new(opaque, json_pack("{s:s, s:s, s:I}", "pc", text, "mode", mode, "count",
+                                            (json_int_t)count));
+}
+
+/* {"action": "start", "hz": 997}, {"action": "report"}, {"action": "stop"} */
+static json_t *verb_profile(struct control_target *target, const json_t *arguments,
+                            struct error **err)
+{
+    const char *action = json_string_value(json_object_get(arguments, "action"));
+    json_int_t hz = json_integer_value(json_object_get(arguments, "hz"));
+    struct vm_profile report;
+    if (action != NULL && strcmp(action, "start") == 0) {
+        bool fits = hz >= 0 && hz <= VM_PROFILE_HZ_MAX;
+        return vm_profile_start(target->vm, fits ? (unsigned)hz : 0, err) ? json_object() : NULL;
+    }
+    if (action != NULL && strcmp(action, "stop") == 0) {
+        vm_profile_stop(target->vm);
+        return json_object();
+    }
+    if (action == NULL || strcmp(action, "report") != 0) {
+        error_set(err, ERROR_USAGE, "a profile's action is start, report or stop");
+        return NULL;
+    }
+    json_t *places = json_array();
+    if (!vm_profile_report(target->vm, &report, add_place, places, err)) {
+        json_decref(places);
+        return NULL;
+    }
+    return json_pack("{s:I, s:I, s:I, s:o}", "samples", (json_int_t)report.samples, "idle",
+                     (json_int_t)report.idle, "lost", (json_int_t)report.lost, "places", places);
 }
 
 static json_t *done(bool good)
@@ -84,6 +139,8 @@ static json_t *verb_window_size(struct control_target *target, const json_t *arg
 
 const struct control_verb control_verbs[] = {
     {"status", true, verb_status},
+    {"stats", true, verb_stats},
+    {"profile", true, verb_profile},
     {"pause", true, verb_pause},
     {"resume", true, verb_resume},
     {"reset", true, verb_reset},

@@ -12,7 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
-#include "base/log.h"
+#include "base/trace.h"
 #include "engine/dbt/internal.h"
 #include "isa/riscv64/mmu.h"
 
@@ -26,31 +26,11 @@ static bool dbt_supports(const struct isa *isa)
 #endif
 }
 
-static void report_stats(const struct dbt *dbt)
-{
-    const struct dbt_stats *stats = &dbt->stats;
-    const struct vcpu *vcpu = &dbt->hart->vcpu;
-#define N(value) ((unsigned long long)(value))
-    log_debug(vcpu->log,
-              "dbt: hart %u: %llu blocks of %llu instructions translated, %llu flushes, %llu "
-              "fences, %llu pages dropped; %llu blocks interpreted; exits: entry %llu, interp "
-              "%llu, check %llu, link %llu, lookup %llu, trap %llu, called %llu",
-              vcpu->index, N(stats->translated), N(stats->instructions), N(stats->flushes),
-              N(stats->fences), N(stats->pages_dropped), N(stats->interpreted),
-              N(stats->exits[DBT_EXIT_ENTRY]), N(stats->exits[DBT_EXIT_INTERP]),
-              N(stats->exits[DBT_EXIT_CHECK]), N(stats->exits[DBT_EXIT_LINK]),
-              N(stats->exits[DBT_EXIT_LOOKUP]), N(stats->exits[DBT_EXIT_TRAP]),
-              N(stats->exits[DBT_EXIT_CALLED]));
-#undef N
-}
-
 static void dbt_detach(struct vcpu *vcpu)
 {
     struct dbt *dbt = vcpu->engine_data;
     if (!dbt)
         return;
-    if (dbt->state)
-        report_stats(dbt);
     blocks_destroy(&dbt->interp);
     dbt_cache_destroy(dbt);
     free(dbt->op_of_row);
@@ -76,6 +56,7 @@ static bool dbt_attach(struct vcpu *vcpu, struct error **err)
         dbt_detach(vcpu);
         return false;
     }
+    dbt->count_blocks = options && options->count_blocks;
     dbt->hot = DBT_HOT;
     /* A deterministic run must not depend on the engine, and regions look up less often. */
     if (!vcpu->timebase || vclock_mode(vcpu->timebase->clock) == VCLOCK_REAL)
@@ -144,8 +125,12 @@ struct round {
 static bool interpret(struct round *round, const struct block *block)
 {
     struct rv_hart *hart = round->hart;
-    round->dbt->stats.interpreted++;
-    return interp_step(hart, block, round->limit - hart->vcpu.retired, &round->exit);
+    struct dbt_stats *stats = &round->dbt->stats;
+    uint64_t before = hart->vcpu.retired;
+    bool stay = interp_step(hart, block, round->limit - before, &round->exit);
+    stats->interpreted++;
+    stats->interpreted_instructions += hart->vcpu.retired - before;
+    return stay;
 }
 
 /* Interprets, or translates what has become hot. `host`: NULL if it cannot be or has been
@@ -305,7 +290,11 @@ static bool run_translated(struct round *round, const struct dbt_block *block, u
     dbt->state->limit = limit;
     const struct dbt_exit *exit = dbt_enter(dbt, block->entry, budget);
     vcpu->retired = limit - (uint64_t)dbt->state->left - exit->uncount;
-    dbt->stats.exits[exit->kind]++;
+    dbt->stats.entered++;
+    if (exit->kind != DBT_EXIT_TRAP) /* counted when it was delivered */
+        dbt->stats.exits[exit->kind]++;
+    if (trace_on(vcpu->trace, TRACE_EXITS))
+        dbt_trace_exit(dbt, exit);
     switch ((enum dbt_exit_kind)exit->kind) {
     case DBT_EXIT_ENTRY:
     case DBT_EXIT_CHECK:
@@ -397,4 +386,5 @@ const struct engine engine_dbt = {
     .attach = dbt_attach,
     .detach = dbt_detach,
     .run = dbt_run,
+    .count = dbt_count,
 };

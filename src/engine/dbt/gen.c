@@ -452,6 +452,7 @@ static void gen_start(struct gen *gen)
     gen_page_check(gen, gen->pc, gen->block->host, NULL);
     gen->block->entry = x86_here(code);
     count_turns(gen);
+    dbt_gen_count(gen);
     x86_ri(code, X86_G1_SUB, X86_W, X86_R15, (int32_t)gen->count);
     leave_if(gen, X86_S, DBT_EXIT_ENTRY);
     x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);
@@ -523,8 +524,10 @@ static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, u
     gen.cold = cold;
     gen.cold_max = ARRAY_SIZE(cold);
     gen_block(&gen, from->size);
-    if (!gen.no_memory && !dbt->code.full)
+    if (!gen.no_memory && !dbt->code.full) {
+        dbt_block_made(dbt, block, mark);
         return block;
+    }
     dbt_rewind(dbt, mark);
     return NULL;
 }

@@ -146,17 +146,21 @@ struct dbt_state {
     uint32_t mxcsr_clean;       /* no flags, all masked, to nearest */
     uint64_t signs[2];          /* of a double and of a single */
     uint8_t flags_of[64];       /* fflags for the exception flags of mxcsr */
+    uint64_t executed;          /* blocks, if they count (engine_options.count_blocks) */
     struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
     struct dbt_exit lookup;
 };
 
 struct dbt_stats {
     uint64_t regions, region_instructions;
+    uint64_t entered; /* translated code, from C */
     uint64_t translated, instructions, flushes, fences, pages_dropped;
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
     uint64_t linked;
     uint64_t exits[DBT_EXIT_CALLED + 1];
-    uint64_t interpreted;
+    uint64_t interpreted; /* blocks */
+    uint64_t interpreted_instructions;
+    uint64_t code_bytes; /* emitted */
 };
 
 struct dbt_thunks {
@@ -186,6 +190,7 @@ struct dbt {
     struct dbt_link *pending; /* the jump that led out of translated code, to be linked */
 
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */
+    bool count_blocks;
     bool bmi2, bmi1, lzcnt, popcnt, fma, avx; /* features.c */
 
     const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
@@ -235,6 +240,18 @@ void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block);
 void dbt_flush(struct dbt *dbt);
 /* After a fence.i or a reset: drops the translations of pages that were written to. */
 void dbt_fence(struct dbt *dbt);
+
+struct gen;
+
+/* ---- observe.c: what others can see of us ---- */
+
+/* The block is made, and nothing else since the mark. For traces and perf. */
+void dbt_block_made(struct dbt *dbt, const struct dbt_block *block, struct dbt_mark since);
+/* Emits what counts a run of the block, if somebody wants to know. Changes flags. */
+void dbt_gen_count(struct gen *gen);
+void dbt_trace_exit(const struct dbt *dbt, const struct dbt_exit *exit);
+/* engine.count */
+void dbt_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
 
 /* ---- features.c ---- */
 

@@ -112,6 +112,7 @@ static void gen_entry(struct pass *pass)
     x86_mi(code, X86_G1_CMP, 0, x86_at(X86_RBP, DBT_HART(vcpu.attention)), 0);
     x86_jcc(code, X86_NE, fallback);
     check_narrow(pass, fallback);
+    dbt_gen_count(gen);
     for (unsigned reg = 1; reg < 32; reg++)
         if (is_displaced(region, reg))
             x86_rm(code, X86_MOV_STORE | X86_W, dbt_host_of[reg], dbt_x(reg));
@@ -381,6 +382,7 @@ static struct dbt_block *make(struct region *region)
         dbt_rewind(dbt, mark);
         return NULL;
     }
+    dbt_block_made(dbt, block, mark);
     fallback->region = block;
     dbt_insert(dbt, block, fallback->page);
     for (unsigned i = 1; i < region->page_count; i++)

@@ -141,6 +141,10 @@ struct rv_hart {
     unsigned pmp_count;
 
     struct rv_imsic imsic; /* its lock; kept by a reset, as interrupt lines are */
+    struct rv_counts {
+        uint64_t refills[RV_ACCESS_KINDS];
+        uint64_t flushes_all, flushes_space, flushes_page;
+    } counts; /* of the TLB */
 };
 
 static inline struct rv_hart *rv_hart_of(struct vcpu *vcpu)

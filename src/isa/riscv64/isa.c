@@ -113,6 +113,8 @@ static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
     vcpu->timebase = setup->timebase;
     vcpu->log = setup->log;
     vcpu->wake = setup->wake;
+    vcpu->sampled = setup->sampled;
+    vcpu->trace = setup->engine_options ? setup->engine_options->trace : NULL;
     vcpu->engine_options = setup->engine_options;
     vcpu->owner = setup->owner;
     rv_imsic_init(hart, setup->messages);
@@ -163,7 +165,27 @@ static bool hart_translate(struct vcpu *vcpu, uint64_t va, uint64_t *gpa)
     return rv_hart_of(vcpu)->privilege == RV_M || rv_translate_debug(rv_hart_of(vcpu), va, gpa);
 }
 
-/* ---- as text ---- */
+/* ---- as text and numbers ---- */
+
+static const char *hart_mode(const struct vcpu *vcpu)
+{
+    static const char *const names[] = {[RV_U] = "U", [RV_S] = "S", [RV_M] = "M"};
+    return names[((const struct rv_hart *)(const void *)vcpu)->privilege];
+}
+
+static void hart_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque)
+{
+    static const struct vcpu_counter counters[] = {
+        {"tlb-refills-load", offsetof(struct rv_counts, refills[RV_LOAD])},
+        {"tlb-refills-store", offsetof(struct rv_counts, refills[RV_STORE])},
+        {"tlb-refills-fetch", offsetof(struct rv_counts, refills[RV_FETCH])},
+        {"tlb-flushes-all", offsetof(struct rv_counts, flushes_all)},
+        {"tlb-flushes-space", offsetof(struct rv_counts, flushes_space)},
+        {"tlb-flushes-page", offsetof(struct rv_counts, flushes_page)},
+    };
+    const struct rv_hart *hart = (const struct rv_hart *)(const void *)vcpu;
+    vcpu_count(counters, ARRAY_SIZE(counters), &hart->counts, each, opaque);
+}
 
 static const char *const x_names[32] = {
     "zero", "ra", "sp", "gp", "tp",  "t0",  "t1", "t2", "s0", "s1", "a0",
@@ -233,5 +255,7 @@ const struct isa isa_riscv64 = {
     .translate = hart_translate,
     .disassemble = rv_disassemble,
     .dump = hart_dump,
+    .count = hart_count,
+    .mode = hart_mode,
     .debug = &rv_isa_debug,
 };

@@ -21,12 +21,21 @@
 #include "isa/riscv64/mmu_internal.h"
 
 #include <assert.h>
+#include <inttypes.h>
 
+#include "base/trace.h"
 #include "isa/riscv64/debug.h"
 
 #define PAGE_MASK (MEM_PAGE_SIZE - 1)
 
 /* ---- flushing ---- */
+
+static void note_flush(struct rv_hart *hart, uint64_t *count, const char *what)
+{
+    ++*count;
+    if (trace_on(hart->vcpu.trace, TRACE_MMU))
+        trace_line(hart->vcpu.trace, "vcpu%u mmu flush %s", hart->vcpu.index, what);
+}
 
 static void flush_table(struct rv_tlb *tlb)
 {
@@ -58,6 +67,7 @@ void rv_tlb_init(struct rv_hart *hart)
 
 void rv_tlb_flush_translated(struct rv_hart *hart)
 {
+    note_flush(hart, &hart->counts.flushes_all, "all");
     for (unsigned bank = 0; bank < RV_BANKS; bank++) {
         if (bank == RV_BANK_M)
             continue;
@@ -71,6 +81,7 @@ void rv_tlb_flush_translated(struct rv_hart *hart)
 
 void rv_tlb_flush_space(struct rv_hart *hart)
 {
+    note_flush(hart, &hart->counts.flushes_space, "space");
     if (hart->local_in_s) {
         rv_tlb_flush_translated(hart);
         return;
@@ -99,6 +110,7 @@ void rv_tlb_flush_loads(struct rv_hart *hart)
 
 void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va)
 {
+    note_flush(hart, &hart->counts.flushes_page, "page");
     size_t half = va >> 63;
     /* P §10.2.1: any address in a leaf orders the whole leaf, whose entries we cannot tell
      * from others. */
@@ -234,6 +246,15 @@ static uint8_t *tlb_find(const struct rv_hart *hart, uint64_t va, enum rv_access
     return (uint8_t *)(uintptr_t)(va + entry->addend);
 }
 
+static void trace_refill(const struct rv_hart *hart, uint64_t va, enum rv_access access,
+                         uint64_t gpa)
+{
+    static const char *const names[] = {
+        [RV_LOAD] = "load", [RV_STORE] = "store", [RV_FETCH] = "fetch"};
+    trace_line(hart->vcpu.trace, "vcpu%u mmu refill %s va=%" PRIx64 " gpa=%" PRIx64 " satp=%" PRIx64,
+               hart->vcpu.index, names[access], va, gpa, hart->satp);
+}
+
 /* Where [va, va+size), which lies in one page, is. A store's page is noted as written. The
  * caller checks tlb_generation before it acts on the place. */
 static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv_access access,
@@ -265,8 +286,12 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
     bool uniform;
     uint64_t page = align_down(to.gpa, MEM_PAGE_SIZE);
     (void)rv_pmp_permissions(hart, page, page + PAGE_MASK, privilege, &uniform);
-    if (uniform && generation == hart->tlb_generation)
+    if (uniform && generation == hart->tlb_generation) {
         fill(hart, current_tlb(hart, access), va, place->host, &to);
+        hart->counts.refills[access]++;
+        if (trace_on(hart->vcpu.trace, TRACE_MMU))
+            trace_refill(hart, va, access, to.gpa);
+    }
     return true;
 }
 

@@ -73,6 +73,8 @@ void rv_obey_attention(struct rv_hart *hart)
     hart->vcpu.isa->drop(&hart->vcpu, bits);
     if (bits & VCPU_ATTENTION_TIMER)
         rv_stimer_update(hart);
+    if ((bits & VCPU_ATTENTION_SAMPLE) && hart->vcpu.sampled)
+        hart->vcpu.sampled(&hart->vcpu);
 }
 
 /* ---- modes ---- */
