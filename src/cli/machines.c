@@ -59,8 +59,9 @@ char *cli_machine(const struct cli_args *args, struct error **err)
     if (paths != NULL && paths[0] != NULL && paths[1] == NULL) {
         path = alloc_string(paths[0]);
     } else if (paths != NULL) {
-        error_set(err, ERROR_USAGE, paths[0] == NULL ? "no machine runs under a default socket"
-                                                     : "several machines run");
+        error_set(err, ERROR_USAGE,
+                  paths[0] == NULL ? "no machine runs under a default socket"
+                                   : "several machines run");
         error_hint(err, "Name the control socket; 'trapeze control' lists them.");
     }
     cli_machines_free(paths);

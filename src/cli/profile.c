@@ -161,8 +161,7 @@ static void print_table(const json_t *report, const struct symbols *symbols, siz
     count = add_up(places, count, symbols);
     qsort(places, count, sizeof(*places), by_count);
     printf("%lld samples of guest code; %lld found a vCPU idle or outside of it\n",
-           (long long)samples,
-           (long long)json_integer_value(json_object_get(report, "idle")));
+           (long long)samples, (long long)json_integer_value(json_object_get(report, "idle")));
     for (size_t i = 0; i < count && i < top; i++)
         printf("%6.2f%% %9lld  %s  0x%016" PRIx64 "%s%s\n",
                100.0 * (double)places[i].count / (double)(samples > 0 ? samples : 1),

@@ -44,8 +44,8 @@ static void print_table(const json_t *stats, bool all)
             continue;
         printf("%-28s %18lld", name, (long long)total);
         for (size_t i = 0; count > 1 && i < count; i++)
-            printf("%14lld", (long long)json_integer_value(
-                                 json_object_get(json_array_get(vcpus, i), name)));
+            printf("%14lld",
+                   (long long)json_integer_value(json_object_get(json_array_get(vcpus, i), name)));
         putchar('\n');
     }
 }
@@ -80,7 +80,8 @@ const struct cli_command cli_command_stats = {
         "Prints how often what happened since the machine was made, for all vCPUs and for each; "
         "they stand still for some microseconds meanwhile. Without SOCKET it is the only machine "
         "that runs ('trapeze control' lists them).\n\n"
-        "instructions: retired. exits-*: what vCPUs stopped running guest code for (ecall: calls of "
+        "instructions: retired. exits-*: what vCPUs stopped running guest code for (ecall: calls "
+        "of "
         "the firmware; wait: for an interrupt; kick: for attention). tlb-*: address translations "
         "that were cached and dropped. With the translator: blocks- and "
         "instructions-translated; jumps-linked, directly from one block to another; "

@@ -8,8 +8,8 @@
 #include "vm/machine.h"
 
 const char *const vm_exit_names[] = {
-    [VCPU_EXIT_KICK] = "kick",     [VCPU_EXIT_BUDGET] = "budget", [VCPU_EXIT_WAIT] = "wait",
-    [VCPU_EXIT_ECALL] = "ecall",   [VCPU_EXIT_HTIF] = "htif",     [VCPU_EXIT_WEDGED] = "wedged",
+    [VCPU_EXIT_KICK] = "kick",   [VCPU_EXIT_BUDGET] = "budget", [VCPU_EXIT_WAIT] = "wait",
+    [VCPU_EXIT_ECALL] = "ecall", [VCPU_EXIT_HTIF] = "htif",     [VCPU_EXIT_WEDGED] = "wedged",
     [VCPU_EXIT_DEBUG] = "debug",
 };
 

@@ -29,7 +29,7 @@ struct place {
 struct profile {
     int timer;
     struct loop_watch *watch;
-    uint64_t idle; /* loop's thread */
+    uint64_t idle;        /* loop's thread */
     pthread_mutex_t lock; /* guards: */
     uint64_t samples, lost;
     unsigned used;
@@ -101,8 +101,8 @@ bool vm_profile_start(struct vm *vm, unsigned hz, struct error **err)
     if (profile->timer < 0 || timerfd_settime(profile->timer, 0, &times, NULL) != 0)
         error_set_errno(err, errno, "cannot make a timer");
     else
-        profile->watch = loop_watch_add(vm->env.loop, profile->timer, LOOP_READABLE, on_timer, vm,
-                                        err);
+        profile->watch =
+            loop_watch_add(vm->env.loop, profile->timer, LOOP_READABLE, on_timer, vm, err);
     vm_hold(vm);
     vm->profile = profile;
     vm_release(vm);

@@ -23,8 +23,8 @@ static void trace_block(const struct dbt *dbt, const struct dbt_block *block, co
     const struct vcpu *vcpu = &dbt->hart->vcpu;
     trace_line(vcpu->trace,
                "vcpu%u %s pc=%" PRIx64 " mode=%c instructions=%u bytes=%u code=%p code-bytes=%zu",
-               vcpu->index, block->fallback ? "region" : "block", block->pc, mode_letter(block->mode), block->count, block->size,
-               (const void *)code, size);
+               vcpu->index, block->fallback ? "region" : "block", block->pc,
+               mode_letter(block->mode), block->count, block->size, (const void *)code, size);
     for (unsigned at = 0, length; at < block->size; at += length) {
         char text[96];
         length = vcpu->isa->disassemble(block->host + at, block->size - at, block->pc + at, text,
@@ -61,7 +61,7 @@ void dbt_block_made(struct dbt *dbt, const struct dbt_block *block, struct dbt_m
 static const char *const exit_names[] = {
     [DBT_EXIT_ENTRY] = "attention", [DBT_EXIT_INTERP] = "interpret", [DBT_EXIT_CHECK] = "mapping",
     [DBT_EXIT_LINK] = "jump",       [DBT_EXIT_LOOKUP] = "look-up",   [DBT_EXIT_TRAP] = "trap",
-    [DBT_EXIT_CALLED] = "function",  [DBT_EXIT_HOT] = "hot",
+    [DBT_EXIT_CALLED] = "function", [DBT_EXIT_HOT] = "hot",
 };
 
 void dbt_trace_exit(const struct dbt *dbt, const struct dbt_exit *exit)

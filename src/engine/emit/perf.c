@@ -153,8 +153,7 @@ void perf_close(struct perf *perf)
     if (perf == NULL)
         return;
     if (perf->dump) {
-        struct jitdump_record end = {
-            .id = JITDUMP_CODE_CLOSE, .size = sizeof(end), .time = now()};
+        struct jitdump_record end = {.id = JITDUMP_CODE_CLOSE, .size = sizeof(end), .time = now()};
         ssize_t written = write(perf->fd, &end, sizeof(end));
         (void)written;
         munmap(perf->marker, perf->marker_size);
