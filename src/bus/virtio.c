@@ -16,7 +16,8 @@
 #include "base/loop.h"
 #include "base/state.h"
 
-#define TRANSPORT_FEATURES (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1)
+#define TRANSPORT_FEATURES                                                                         \
+    (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED)
 #define DRIVER_STATUS_BITS                                                                         \
     (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |                  \
      VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED)
@@ -241,7 +242,10 @@ void virtio_enable_queue(struct virtio *virtio, struct virtqueue *queue)
 {
     if (queue->enabled)
         return;
+    queue->packed = virtio_has(virtio, VIRTIO_F_RING_PACKED);
     const char *what = virtqueue_check(queue);
+    if (what == NULL && (virtio->status & VIRTIO_STATUS_FEATURES_OK) == 0)
+        what = "a queue was enabled before FEATURES_OK";
     if (what == NULL && virtio->active)
         what = "a queue was enabled after DRIVER_OK";
     if (what == NULL)
@@ -294,6 +298,13 @@ bool virtio_restored(struct virtio *virtio, struct error **err)
     for (unsigned i = virtio->ops->queue_count; i < VIRTIO_QUEUE_MAX; i++) {
         if (virtio->queues[i].enabled)
             return error_set(err, ERROR_USAGE, "the saved state of '%s' has too many queues",
+                             virtio->device->id);
+    }
+    for (unsigned i = 0; i < virtio->ops->queue_count; i++) {
+        const struct virtqueue *queue = &virtio->queues[i];
+        if (queue->enabled && queue->packed != virtio_has(virtio, VIRTIO_F_RING_PACKED))
+            return error_set(err, ERROR_USAGE,
+                             "the saved state of '%s' has a queue of another layout",
                              virtio->device->id);
     }
     bool through = deactivate(virtio);

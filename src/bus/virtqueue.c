@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The split ring, with a driver that may be hostile and rewrite everything while we look.
+ * The split ring, and what both layouts share, with a driver that may be hostile and rewrite
+ * everything while we look.
  *
  * Everything in guest memory is addressed through mem_ram_pointer() at each access: a look-up
  * in a handful of regions is cheaper than any way of keeping cached pointers right, and it
@@ -15,7 +16,7 @@
  * chain whose descriptors are in an indirect table may have VIRTQ_SIZE_MAX of them, whatever
  * the size the driver chose for the ring (Linux does that).
  */
-#include "bus/virtqueue.h"
+#include "bus/virtqueue_internal.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -27,10 +28,8 @@
 #include "base/state.h"
 #include "mem/mem.h"
 
-enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 enum { AVAIL_NO_INTERRUPT = 1 };
 
-#define DESC_BYTES         16u
 #define USED_ELEMENT_BYTES 8u
 #define CHAIN_BYTES_MAX    (UINT64_C(1) << 32) /* 2.7.5.1: a chain's bytes */
 
@@ -47,7 +46,7 @@ static uint64_t avail_event_at(const struct virtqueue *queue)
     return queue->used + RING_ENTRIES + USED_ELEMENT_BYTES * queue->size;
 }
 
-static bool fail(struct virtqueue *queue, const char *what)
+bool virtq_fail(struct virtqueue *queue, const char *what)
 {
     if (!queue->broken) {
         queue->broken = true;
@@ -64,45 +63,49 @@ void virtqueue_reset(struct virtqueue *queue)
     queue->size = queue->size_max;
     queue->enabled = queue->broken = false;
     queue->desc = queue->avail = queue->used = 0;
-    queue->event_idx = queue->indirect = false;
+    queue->packed = queue->event_idx = queue->indirect = false;
     queue->avail_next = queue->used_next = queue->signalled = 0;
+    queue->avail_wrap = queue->used_wrap = true;
+    queue->unsignalled = 0;
 }
 
-static bool in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size)
+bool virtq_in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size)
 {
     return mem_ram_pointer(queue->mem, gpa, size, MEM_READ) != NULL;
 }
 
 const char *virtqueue_check(const struct virtqueue *queue)
 {
+    if (queue->packed)
+        return virtq_packed_check(queue);
     if (!is_power_of_two(queue->size) || queue->size > queue->size_max)
         return "the queue size is not a power of two up to the maximum";
     if (queue->desc % 16 != 0 || queue->avail % 2 != 0 || queue->used % 4 != 0)
         return "a ring is misaligned";
     /* 2.7: sizes include the event fields whether or not they are used. */
-    if (!in_ram(queue, queue->desc, DESC_BYTES * queue->size) ||
-        !in_ram(queue, queue->avail, RING_ENTRIES + 2u * queue->size + 2) ||
-        !in_ram(queue, queue->used, RING_ENTRIES + USED_ELEMENT_BYTES * queue->size + 2))
+    if (!virtq_in_ram(queue, queue->desc, VIRTQ_DESC_BYTES * queue->size) ||
+        !virtq_in_ram(queue, queue->avail, RING_ENTRIES + 2u * queue->size + 2) ||
+        !virtq_in_ram(queue, queue->used, RING_ENTRIES + USED_ELEMENT_BYTES * queue->size + 2))
         return "a ring is outside of memory";
     return NULL;
 }
 
 /* --- guest memory, 16 bits at a time --- */
 
-static bool load16(struct virtqueue *queue, uint64_t gpa, uint16_t *value)
+bool virtq_load16(struct virtqueue *queue, uint64_t gpa, uint16_t *value)
 {
     const uint16_t *from = mem_ram_pointer(queue->mem, gpa, 2, MEM_READ);
     if (from == NULL)
-        return fail(queue, "a ring is outside of memory");
+        return virtq_fail(queue, "a ring is outside of memory");
     *value = le16toh(__atomic_load_n(from, __ATOMIC_ACQUIRE));
     return true;
 }
 
-static bool store16(struct virtqueue *queue, uint64_t gpa, uint16_t value)
+bool virtq_store16(struct virtqueue *queue, uint64_t gpa, uint16_t value)
 {
     uint16_t *to = mem_ram_pointer(queue->mem, gpa, 2, MEM_WRITE);
     if (to == NULL)
-        return fail(queue, "a ring is outside of memory");
+        return virtq_fail(queue, "a ring is outside of memory");
     __atomic_store_n(to, htole16(value), __ATOMIC_RELEASE);
     mem_note_range(queue->mem, gpa, 2);
     return true;
@@ -110,33 +113,19 @@ static bool store16(struct virtqueue *queue, uint64_t gpa, uint16_t value)
 
 /* --- reading a chain --- */
 
-struct descriptor {
-    uint64_t gpa;
-    uint32_t length;
-    uint16_t flags, next;
-};
-
-/* A table of descriptors being walked: the queue's or an indirect one. */
-struct table {
-    uint64_t gpa;
-    uint32_t count;
-    bool indirect;
-    unsigned walked;
-};
-
-static bool load_descriptor(struct virtqueue *queue, const struct table *table, uint32_t index,
-                            struct descriptor *descriptor)
+bool virtq_load_descriptor(struct virtqueue *queue, const struct virtq_table *table, uint32_t index,
+                           struct virtq_descriptor *descriptor)
 {
-    uint8_t raw[DESC_BYTES];
-    if (table->gpa > UINT64_MAX - (uint64_t)DESC_BYTES * table->count ||
-        !mem_read(queue->mem, table->gpa + (uint64_t)DESC_BYTES * index, raw, sizeof(raw)))
-        return fail(queue, "a descriptor table is outside of memory");
+    uint8_t raw[VIRTQ_DESC_BYTES];
+    if (table->gpa > UINT64_MAX - (uint64_t)VIRTQ_DESC_BYTES * table->count ||
+        !mem_read(queue->mem, table->gpa + (uint64_t)VIRTQ_DESC_BYTES * index, raw, sizeof(raw)))
+        return virtq_fail(queue, "a descriptor table is outside of memory");
     /* The copy must not be fetched again behind the checks that follow. */
     atomic_signal_fence(memory_order_seq_cst);
-    *descriptor = (struct descriptor){.gpa = load_le64(raw),
-                                      .length = load_le32(raw + 8),
-                                      .flags = load_le16(raw + 12),
-                                      .next = load_le16(raw + 14)};
+    *descriptor = (struct virtq_descriptor){.gpa = load_le64(raw),
+                                            .length = load_le32(raw + 8),
+                                            .flags = load_le16(raw + (queue->packed ? 14 : 12)),
+                                            .next = load_le16(raw + (queue->packed ? 12 : 14))};
     return true;
 }
 
@@ -146,7 +135,7 @@ static bool add_segment(struct virtqueue *queue, struct virtq_chain *chain, stru
 {
     unsigned at = chain->out_count + chain->in_count;
     if (at == VIRTQ_SEGMENT_MAX)
-        return fail(queue, "a descriptor chain is too long");
+        return virtq_fail(queue, "a descriptor chain is too long");
     if (writable) {
         mem_note_range(queue->mem, gpa, length);
         chain->in_count++;
@@ -161,21 +150,21 @@ static bool add_segment(struct virtqueue *queue, struct virtq_chain *chain, stru
 }
 
 /* A buffer may run from one RAM region into the next; host memory then does not. */
-static bool add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
-                       const struct descriptor *descriptor, uint64_t limit)
+bool virtq_add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
+                      const struct virtq_descriptor *descriptor, uint64_t limit)
 {
-    bool writable = (descriptor->flags & DESC_WRITE) != 0;
+    bool writable = (descriptor->flags & VIRTQ_DESC_WRITE) != 0;
     uint64_t gpa = descriptor->gpa, left = descriptor->length;
     if (!writable && chain->in_count > 0)
-        return fail(queue, "a readable descriptor follows a writable one");
+        return virtq_fail(queue, "a readable descriptor follows a writable one");
     if (left > limit - chain->out_size - chain->in_size)
-        return fail(queue, "a request has too many bytes");
+        return virtq_fail(queue, "a request has too many bytes");
     if (left > 0 && gpa > UINT64_MAX - (left - 1))
-        return fail(queue, "a buffer is outside of memory");
+        return virtq_fail(queue, "a buffer is outside of memory");
     while (left > 0) {
         struct mem_ram *ram = mem_ram_find(queue->mem, gpa);
         if (ram == NULL)
-            return fail(queue, "a buffer is outside of memory");
+            return virtq_fail(queue, "a buffer is outside of memory");
         uint64_t here = ram->size - (gpa - ram->gpa);
         uint64_t part = left < here ? left : here;
         if (!add_segment(queue, chain, ram, gpa, part, writable))
@@ -187,45 +176,45 @@ static bool add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
 }
 
 /* 2.7.5.3. Its own WRITE flag means nothing. */
-static bool enter_indirect(struct virtqueue *queue, const struct descriptor *descriptor,
-                           struct table *table)
+bool virtq_enter_indirect(struct virtqueue *queue, const struct virtq_descriptor *descriptor,
+                          struct virtq_table *table)
 {
     if (!queue->indirect)
-        return fail(queue, "an indirect descriptor was not negotiated");
+        return virtq_fail(queue, "an indirect descriptor was not negotiated");
     if (table->indirect)
-        return fail(queue, "an indirect table contains an indirect descriptor");
-    if ((descriptor->flags & DESC_NEXT) != 0)
-        return fail(queue, "an indirect descriptor has a successor");
-    if (descriptor->length == 0 || descriptor->length % DESC_BYTES != 0)
-        return fail(queue, "an indirect table has a size that is no multiple of 16");
-    *table = (struct table){
-        .gpa = descriptor->gpa, .count = descriptor->length / DESC_BYTES, .indirect = true};
+        return virtq_fail(queue, "an indirect table contains an indirect descriptor");
+    if ((descriptor->flags & VIRTQ_DESC_NEXT) != 0)
+        return virtq_fail(queue, "an indirect descriptor has a successor");
+    if (descriptor->length == 0 || descriptor->length % VIRTQ_DESC_BYTES != 0)
+        return virtq_fail(queue, "an indirect table has a size that is no multiple of 16");
+    *table = (struct virtq_table){
+        .gpa = descriptor->gpa, .count = descriptor->length / VIRTQ_DESC_BYTES, .indirect = true};
     return true;
 }
 
 static bool walk(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
 {
-    struct table table = {.gpa = queue->desc, .count = queue->size};
+    struct virtq_table table = {.gpa = queue->desc, .count = queue->size};
     uint32_t index = chain->head;
     for (unsigned total = 0;; total++) {
-        struct descriptor descriptor;
+        struct virtq_descriptor descriptor;
         if (index >= table.count)
-            return fail(queue, "a descriptor index is out of range");
+            return virtq_fail(queue, "a descriptor index is out of range");
         if (table.walked++ == table.count)
-            return fail(queue, "a descriptor chain loops");
+            return virtq_fail(queue, "a descriptor chain loops");
         if (total > VIRTQ_SIZE_MAX) /* the descriptor of an indirect table is not counted */
-            return fail(queue, "a descriptor chain is too long");
-        if (!load_descriptor(queue, &table, index, &descriptor))
+            return virtq_fail(queue, "a descriptor chain is too long");
+        if (!virtq_load_descriptor(queue, &table, index, &descriptor))
             return false;
-        if ((descriptor.flags & DESC_INDIRECT) != 0) {
-            if (!enter_indirect(queue, &descriptor, &table))
+        if ((descriptor.flags & VIRTQ_DESC_INDIRECT) != 0) {
+            if (!virtq_enter_indirect(queue, &descriptor, &table))
                 return false;
             index = 0;
             continue;
         }
-        if (!add_buffer(queue, chain, &descriptor, limit))
+        if (!virtq_add_buffer(queue, chain, &descriptor, limit))
             return false;
-        if ((descriptor.flags & DESC_NEXT) == 0)
+        if ((descriptor.flags & VIRTQ_DESC_NEXT) == 0)
             return true;
         index = descriptor.next;
     }
@@ -236,32 +225,41 @@ static bool walk(struct virtqueue *queue, struct virtq_chain *chain, uint64_t li
 static bool available(struct virtqueue *queue)
 {
     uint16_t index;
-    if (!load16(queue, queue->avail + RING_INDEX, &index))
+    if (!virtq_load16(queue, queue->avail + RING_INDEX, &index))
         return false;
     if (index == queue->avail_next && queue->event_idx) {
-        if (!store16(queue, avail_event_at(queue), queue->avail_next))
+        if (!virtq_store16(queue, avail_event_at(queue), queue->avail_next))
             return false;
         atomic_thread_fence(memory_order_seq_cst);
-        if (!load16(queue, queue->avail + RING_INDEX, &index))
+        if (!virtq_load16(queue, queue->avail + RING_INDEX, &index))
             return false;
     }
     if ((uint16_t)(index - queue->avail_next) > queue->size)
-        return fail(queue, "the available index runs ahead");
+        return virtq_fail(queue, "the available index runs ahead");
     return index != queue->avail_next;
+}
+
+static bool split_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
+{
+    uint64_t entry = queue->avail + RING_ENTRIES + 2u * (queue->avail_next % queue->size);
+    if (!available(queue) || !virtq_load16(queue, entry, &chain->head) ||
+        !walk(queue, chain, limit))
+        return false;
+    queue->avail_next++;
+    return true;
 }
 
 bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
 {
-    if (!queue->enabled || queue->broken || !available(queue))
+    if (!queue->enabled || queue->broken)
         return false;
     chain->out_count = chain->in_count = 0;
     chain->out_size = chain->in_size = 0;
-    uint64_t entry = queue->avail + RING_ENTRIES + 2u * (queue->avail_next % queue->size);
-    if (!load16(queue, entry, &chain->head) ||
-        !walk(queue, chain, limit < CHAIN_BYTES_MAX ? limit : CHAIN_BYTES_MAX))
+    if (limit > CHAIN_BYTES_MAX)
+        limit = CHAIN_BYTES_MAX;
+    if (!(queue->packed ? virtq_packed_pop : split_pop)(queue, chain, limit))
         return false;
     chain->touched = chain->in_size;
-    queue->avail_next++;
     return true;
 }
 
@@ -279,45 +277,51 @@ void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *c
     }
 }
 
-void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
+static void split_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
 {
-    assert(written <= chain->in_size);
-    virtqueue_note_touched(queue, chain);
-    if (!queue->enabled || queue->broken)
-        return;
     uint64_t gpa =
         queue->used + RING_ENTRIES + USED_ELEMENT_BYTES * (queue->used_next % queue->size);
     uint8_t element[USED_ELEMENT_BYTES];
     store_le32(element, chain->head);
     store_le32(element + 4, written);
     if (!mem_write(queue->mem, gpa, element, sizeof(element))) {
-        fail(queue, "a ring is outside of memory");
+        virtq_fail(queue, "a ring is outside of memory");
         return;
     }
     queue->used_next++;
-    store16(queue, queue->used + RING_INDEX, queue->used_next);
+    virtq_store16(queue, queue->used + RING_INDEX, queue->used_next);
+}
+
+void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
+{
+    assert(written <= chain->in_size);
+    virtqueue_note_touched(queue, chain);
+    if (queue->enabled && !queue->broken)
+        (queue->packed ? virtq_packed_push : split_push)(queue, chain, written);
+}
+
+static bool split_wants_interrupt(struct virtqueue *queue)
+{
+    uint16_t before = queue->signalled, now = queue->used_next, wish;
+    if (now == before)
+        return false;
+    queue->signalled = now;
+    if (!queue->event_idx)
+        return virtq_load16(queue, queue->avail + RING_FLAGS, &wish) &&
+               (wish & AVAIL_NO_INTERRUPT) == 0;
+    /* Did the index pass used_event since last time? */
+    return virtq_load16(queue, used_event_at(queue), &wish) &&
+           (uint16_t)(now - wish - 1) < (uint16_t)(now - before);
 }
 
 void virtqueue_signal(struct virtqueue *queue)
 {
-    if (!queue->enabled || queue->broken || queue->used_next == queue->signalled)
+    if (!queue->enabled || queue->broken)
         return;
-    /* Our index is visible before we look whether the driver wants to hear of it (2.7.7.2). */
+    /* What was pushed is visible before we look whether the driver wants to hear of it
+     * (2.7.7.2, 2.8.21.3.1). */
     atomic_thread_fence(memory_order_seq_cst);
-    uint16_t before = queue->signalled, now = queue->used_next, wish;
-    queue->signalled = now;
-    bool wanted;
-    if (queue->event_idx) {
-        if (!load16(queue, used_event_at(queue), &wish))
-            return;
-        /* Did the index pass used_event since last time? */
-        wanted = (uint16_t)(now - wish - 1) < (uint16_t)(now - before);
-    } else {
-        if (!load16(queue, queue->avail + RING_FLAGS, &wish))
-            return;
-        wanted = (wish & AVAIL_NO_INTERRUPT) == 0;
-    }
-    if (wanted)
+    if ((queue->packed ? virtq_packed_wants_interrupt : split_wants_interrupt)(queue))
         notifier_fire(&queue->interrupt, queue->index);
 }
 
@@ -387,6 +391,9 @@ static bool virtqueue_post_restore(void *object, struct error **err)
 {
     struct virtqueue *queue = object;
     const char *what = queue->enabled && !queue->broken ? virtqueue_check(queue) : NULL;
+    if (what == NULL && queue->packed && queue->enabled && !queue->broken &&
+        (queue->avail_next >= queue->size || queue->used_next >= queue->size))
+        what = "an index is out of range";
     if (what == NULL)
         return true;
     return error_set(err, ERROR_USAGE, "the saved state of virtqueue %u is invalid: %s",
@@ -403,6 +410,10 @@ static const struct state_field virtqueue_fields[] = {
     STATE_UINT(struct virtqueue, avail_next, "avail_next"),
     STATE_UINT(struct virtqueue, used_next, "used_next"),
     STATE_UINT(struct virtqueue, signalled, "signalled"),
+    STATE_BOOL(struct virtqueue, packed, "packed"),
+    STATE_BOOL(struct virtqueue, avail_wrap, "avail_wrap"),
+    STATE_BOOL(struct virtqueue, used_wrap, "used_wrap"),
+    STATE_UINT(struct virtqueue, unsignalled, "unsignalled"),
     STATE_END,
 };
 

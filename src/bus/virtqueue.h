@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Split virtqueues (virtio 1.2, 2.7) seen from the device: the only code that reads
- * descriptors.
+ * Virtqueues seen from the device, split and packed ones (virtio 1.2, 2.7 and 2.8): the only
+ * code that reads descriptors.
  *
  *     while (virtqueue_pop(queue, &chain, limit)) {
  *         size_t got = virtq_read(&chain, 0, &header, sizeof(header));
@@ -54,16 +54,18 @@ struct virtqueue {
     /* Set up by the driver. */
     uint16_t size;
     bool enabled;
-    uint64_t desc, avail, used; /* gpa */
+    uint64_t desc, avail, used; /* gpa; packed: descriptors, driver's and device's events */
 
-    /* Negotiated features; derived. */
-    bool event_idx, indirect;
+    /* Negotiated features; the last two are derived. */
+    bool packed, event_idx, indirect;
 
     /* Progress. */
     bool broken;
-    uint16_t avail_next; /* entries of the available ring consumed */
-    uint16_t used_next;  /* entries of the used ring filled */
-    uint16_t signalled;  /* used_next at the last decision about an interrupt */
+    uint16_t avail_next; /* entries of the available ring consumed; packed: where the next is */
+    uint16_t used_next;  /* entries of the used ring filled; packed: where the next goes */
+    uint16_t signalled;  /* split: used_next at the last decision about an interrupt */
+    bool avail_wrap, used_wrap; /* packed */
+    uint32_t unsignalled;       /* packed: descriptors given back since that decision */
 };
 
 struct virtq_range {
@@ -73,7 +75,8 @@ struct virtq_range {
 /* One request: readable segments, then writable ones. Large; allocate it with the request.
  * The device may change `segment` as it likes (virtq_slice, partial I/O). */
 struct virtq_chain {
-    uint16_t head;
+    uint16_t head;                /* what names it to the driver */
+    uint16_t descriptors;         /* packed: places it takes in the ring */
     unsigned out_count, in_count; /* segments the device reads, and those it writes */
     uint64_t out_size, in_size;   /* bytes */
     uint64_t touched; /* bytes of the writable part that may be written: in_size, or less if

@@ -2,7 +2,7 @@
  *
  * The chain reader (bus/virtqueue.c) against any contents of guest memory.
  *
- * Input: 2 bytes of options, then records of 8 bytes, each one thing that driver or device
+ * Input: 2 bytes of options (the ring's layout, features, size), then records of 8 bytes, each one thing that driver or device
  * does (enum record). Checked after each pop: segments lie in guest memory, the sums are
  * right, the limit is kept; and after the first violation the queue stays still.
  */
@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "packed_ring.h"
 #include "ring.h"
 
 #define RAM         UINT64_C(0x80000000)
@@ -34,6 +35,7 @@ struct target {
     struct mem_space *mem;
     struct ring ring;
     struct virtqueue queue;
+    struct packed_ring packed; /* the driver's side, in that layout */
     struct virtq_chain popped[POPPED_MAX];
     unsigned popped_count, violations;
 };
@@ -70,7 +72,10 @@ static void pop(struct target *t, uint64_t limit)
         return;
     fuzz_check(!dead && t->violations == 0);
     t->popped_count++;
-    fuzz_check(chain->head < t->queue.size);
+    if (t->queue.packed)
+        fuzz_check(chain->descriptors > 0 && chain->descriptors <= t->queue.size);
+    else
+        fuzz_check(chain->head < t->queue.size);
     fuzz_check(chain->out_count + chain->in_count <= VIRTQ_SEGMENT_MAX);
     uint64_t sums[2] = {0, 0};
     for (unsigned i = 0; i < chain->out_count + chain->in_count; i++) {
@@ -107,9 +112,12 @@ static void push(struct target *t, uint32_t written)
 
 static void connect(struct target *t)
 {
+    bool packed = t->queue.packed;
     virtqueue_reset(&t->queue);
     t->ring.avail_index = 0;
     ring_connect(&t->ring, &t->queue);
+    t->queue.packed = packed;
+    t->packed = packed_at(t->mem, t->ring.desc, t->ring.size);
     t->violations = 0;
     t->popped_count = 0;
 }
@@ -122,7 +130,10 @@ static void put_desc(struct target *t, uint64_t table, uint8_t a, uint16_t b, ui
         gpa = RAM + RAM_SIZE + SECOND_SIZE - (c & 0x1f);
     if ((b & 0x4000) != 0)
         gpa = (uint64_t)c << 32 | 0xffffff80;
-    ring_put_desc(t->mem, table, a & 0x3f, gpa, c >> 16, b & 7, b >> 3 & 0xff);
+    if (t->queue.packed)
+        packed_put_desc(t->mem, table, a & 0x3f, gpa, c >> 16, b & 7, b >> 3 & 0xff);
+    else
+        ring_put_desc(t->mem, table, a & 0x3f, gpa, c >> 16, b & 7, b >> 3 & 0xff);
 }
 
 static void step(struct target *t, struct fuzz_input *input)
@@ -143,7 +154,10 @@ static void step(struct target *t, struct fuzz_input *input)
         (void)mem_write(t->mem, RAM + b, word, sizeof(word));
         break;
     case OFFER:
-        ring_offer(&t->ring, b);
+        if (t->queue.packed)
+            packed_offer(&t->packed, 1 + a % 4);
+        else
+            ring_offer(&t->ring, b);
         break;
     case POP:
         pop(t, (a & 1) != 0 ? UINT64_MAX : c);
@@ -173,6 +187,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     t->queue.violation = on_violation;
     t->queue.violation_opaque = t;
     notifier_bind(&t->queue.interrupt, on_interrupt, t);
+    t->queue.packed = (options & 4) != 0;
     connect(t);
     fuzz_check(virtqueue_check(&t->queue) == NULL);
     while (input.left > 0) {

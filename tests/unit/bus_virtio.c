@@ -220,7 +220,8 @@ static void negotiation_ends_in_activation(void **state)
     struct guest *g = *state;
     guest_map_bar(g);
     assert_int_equal(guest_offered(g),
-                     FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC);
+                     FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC |
+                         VIRTIO_F_RING_PACKED);
     guest_set_reg(g, REG_OFFERED_SELECT, 2, 4);
     assert_int_equal(guest_reg(g, REG_OFFERED, 4), 0);
     guest_start(g, FEATURE_A);
@@ -286,7 +287,7 @@ static void impossible_features_are_refused(void **state)
     struct guest *g = *state;
     assert_false(guest_negotiate(g, FEATURE_A)); /* a legacy driver */
     assert_false(guest_negotiate(g, VIRTIO_F_VERSION_1 | FEATURE_A << 1));
-    assert_false(guest_negotiate(g, VIRTIO_F_VERSION_1 | UINT64_C(1) << 34)); /* packed ring */
+    assert_false(guest_negotiate(g, VIRTIO_F_VERSION_1 | UINT64_C(1) << 35)); /* in order */
     assert_true(guest_negotiate(g, VIRTIO_F_VERSION_1));
     guest_set_reg(g, REG_STATUS, 0, 1);
     guest_accept(g, VIRTIO_F_VERSION_1);
