@@ -41,4 +41,31 @@ struct power_button {
     void *device;
 };
 
+/* Tags of a guest's memory statistics (virtio 1.2, 5.5.6.3). Bytes, but for counts. */
+enum balloon_stat {
+    BALLOON_STAT_SWAP_IN,
+    BALLOON_STAT_SWAP_OUT,
+    BALLOON_STAT_MAJOR_FAULTS, /* a count, as the next */
+    BALLOON_STAT_MINOR_FAULTS,
+    BALLOON_STAT_FREE,
+    BALLOON_STAT_TOTAL,
+    BALLOON_STAT_AVAILABLE,
+    BALLOON_STAT_CACHES,
+    BALLOON_STAT_COUNT
+};
+
+struct balloon_status {
+    bool driven;             /* a driver in the guest listens */
+    uint64_t wanted, actual; /* bytes that the guest is to give up, and has given up */
+    uint64_t stats[BALLOON_STAT_COUNT]; /* UINT64_MAX: not told; as of the question before */
+};
+
+/* Memory that a guest lends back to the host. */
+struct balloon {
+    /* Outside → device; set by the device when it is realized. Event-loop thread. */
+    void (*set)(void *device, uint64_t bytes); /* to give up */
+    void (*get)(void *device, struct balloon_status *status);
+    void *device;
+};
+
 #endif

@@ -79,6 +79,7 @@ struct device_params {
     struct char_backend *chr;
     struct block *disk;
     struct power_button *button;
+    struct balloon *balloon;
     const char *serial;          /* disks */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
     unsigned inputs;             /* interrupt controllers: number of sources */

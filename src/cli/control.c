@@ -14,6 +14,7 @@
 static const struct cli_example examples[] = {
     {"trapeze control", "The control sockets of your running machines."},
     {"trapeze control /run/user/1000/trapeze/4711.sock status", "State, memory, instructions."},
+    {"trapeze control vm.sock balloon size=256M", "Takes memory back from the guest."},
     {"trapeze control vm.sock console", "What the guest printed last (up to 256 KiB)."},
 };
 
@@ -32,12 +33,17 @@ static int run(const struct cli_args *args, struct error **err)
 {
     if (args->operand_count == 0)
         return list_sockets(err);
-    if (args->operand_count != 2) {
+    if (args->operand_count < 2) {
         error_set(err, ERROR_USAGE, "'trapeze control' takes a socket and a verb");
         error_hint(err, "'trapeze control --help' names the verbs.");
         return CLI_USAGE;
     }
-    char *reply = client_control(args->operands[0], args->operands[1], NULL, err);
+    char *arguments = NULL;
+    if (args->operand_count > 2 &&
+        (arguments = client_arguments(args->operands + 2, args->operand_count - 2, err)) == NULL)
+        return CLI_USAGE;
+    char *reply = client_control(args->operands[0], args->operands[1], arguments, err);
+    free(arguments);
     if (reply == NULL)
         return CLI_HOST_FAILURE;
     puts(reply);
@@ -47,13 +53,15 @@ static int run(const struct cli_args *args, struct error **err)
 
 const struct cli_command cli_command_control = {
     .name = "control",
-    .operands = "[SOCKET VERB]",
+    .operands = "[SOCKET VERB [NAME=VALUE]...]",
     .summary = "Ask a running machine: status, pause, resume, reset, quit ...",
     .description =
         "Every running machine has a control socket ('trapeze run --control PATH' chooses where). "
         "Without operands the sockets of your machines are listed.\n\n"
         "Verbs: status; stats (see 'trapeze stats'); pause and resume; powerdown (presses the power button: most "
         "systems switch themselves off, bare programs do not hear it); reset; "
+        "balloon (with --balloon; size=512M: what the guest shall keep; its memory figures are "
+        "those of the question before); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",
     .examples = examples,

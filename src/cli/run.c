@@ -72,6 +72,11 @@ static const struct cli_option options[] = {
      "message of its own for every queue of a device; or 'auto' (default): aia if the kernel has "
      "a driver for it, as Linux has from 6.10 on.",
      NULL},
+    {"balloon", 0, "[=SIZE]",
+     "Give the guest a memory balloon: memory that it does not use goes back to the host by "
+     "itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps that much "
+     "from the start.",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",
@@ -242,6 +247,15 @@ static bool apply_numbers(const struct cli_args *args, struct machine_config *co
         if (!cli_parse_count(text, UINT32_MAX, &number))
             return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);
         config->cpus = (unsigned)number;
+    }
+    if (cli_given(args, "balloon")) {
+        text = cli_last(args, "balloon");
+        config->balloon = true;
+        if (text != NULL && !cli_parse_size(text + (text[0] == '='), MIB, &config->balloon_size)) {
+            error_set(err, ERROR_USAGE, "--balloon: '%s' is not a size", text + (text[0] == '='));
+            error_hint(err, "Write 512M, 2G or a number of MiB.");
+            return false;
+        }
     }
     if (cli_given(args, "deterministic")) {
         text = cli_last(args, "deterministic");

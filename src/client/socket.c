@@ -178,6 +178,39 @@ static json_t *await_reply(int fd, struct error **err)
     return reply;
 }
 
+/* "name=value": a number, also with K, M, G or T behind it, or text. */
+static bool add_argument(json_t *arguments, const char *text, struct error **err)
+{
+    static const char units[] = "KMGT";
+    const char *equals = strchr(text, '=');
+    if (equals == NULL || equals == text) {
+        error_set(err, ERROR_USAGE, "'%s' is no argument of a verb", text);
+        error_hint(err, "Arguments are written NAME=VALUE.");
+        return false;
+    }
+    char *end, *name = strndup(text, (size_t)(equals - text));
+    errno = 0;
+    long long number = strtoll(equals + 1, &end, 10);
+    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    bool scaled = unit != NULL && end[1] == '\0' &&
+                  !__builtin_mul_overflow(number, 1LL << (10 * (unit - units + 1)), &number);
+    bool whole = end != equals + 1 && errno == 0 && (*end == '\0' || scaled);
+    json_object_set_new(arguments, name, whole ? json_integer(number) : json_string(equals + 1));
+    free(name);
+    return true;
+}
+
+char *client_arguments(char *const *words, size_t count, struct error **err)
+{
+    json_t *arguments = json_object();
+    bool good = true;
+    for (size_t i = 0; good && i < count; i++)
+        good = add_argument(arguments, words[i], err);
+    char *text = good ? json_dumps(arguments, JSON_COMPACT) : NULL;
+    json_decref(arguments);
+    return text;
+}
+
 char *client_control(const char *path, const char *verb, const char *arguments, struct error **err)
 {
     char *text = NULL;

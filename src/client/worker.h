@@ -70,6 +70,10 @@ int client_listen_at(const char *where, char *shown, size_t shown_size, struct e
 /* Whether somebody listens there. */
 bool client_is_live(const char *path);
 
+/* Words NAME=VALUE as the arguments of a verb, a JSON object (caller frees); a number may have K,
+ * M, G or T behind it. NULL: err. */
+char *client_arguments(char *const *words, size_t count, struct error **err);
+
 /* Connects to a worker's control socket, sends one verb with its arguments (a JSON object, or
  * NULL) and returns its reply as JSON text (caller frees). NULL: err, also when the worker
  * answered with an error. */

@@ -84,6 +84,9 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         error_hint(err, "Linux looks at the first 1023 only.");
         return false;
     }
+    if (config->balloon_size > config->memory)
+        return error_set(err, ERROR_USAGE, "the guest cannot keep more memory than its %llu MiB",
+                         (unsigned long long)(config->memory / MIB));
     for (size_t i = 0; i < config->disk_count; i++)
         if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
             return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",

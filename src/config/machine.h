@@ -79,6 +79,8 @@ struct machine_config {
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
     enum machine_ram_backend ram_backend;
+    bool balloon;          /* a virtio balloon */
+    uint64_t balloon_size; /* bytes that the guest keeps at first; 0: all */
     bool virtio_console; /* the console is hvc0 (virtio) instead of ttyS0 (UART) */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
 };

@@ -47,6 +47,8 @@ static const struct key keys[] = {
     {"trapeze.noReboot", KIND_BOOL, FIELD(no_reboot)},
     {"trapeze.deterministic", KIND_BOOL, FIELD(deterministic)},
     {"trapeze.seed", KIND_UINT64, FIELD(seed)},
+    {"trapeze.balloon", KIND_BOOL, FIELD(balloon)},
+    {"sched.mem.max", KIND_MIB, FIELD(balloon_size)},
     {"trapeze.virtioConsole", KIND_BOOL, FIELD(virtio_console)},
     {"trapeze.memoryBackend", KIND_RAM, FIELD(ram_backend)},
     {"trapeze.dumpDeviceTree", KIND_STRING, FIELD(dump_fdt)},

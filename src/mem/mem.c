@@ -380,6 +380,17 @@ void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
             listener->dirty_reset(listener->opaque, ram, gpa, size);
 }
 
+bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size)
+{
+    struct mem_ram *ram = mem_ram_find(space, gpa);
+    if (ram == NULL || gpa % MEM_PAGE_SIZE != 0 || size % MEM_PAGE_SIZE != 0 || size == 0 ||
+        !range_within(gpa - ram->gpa, size, ram->size) || ram->backend == MEM_BACKEND_FILE)
+        return false;
+    mem_note_range(space, gpa, size);
+    int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
+    return madvise(ram->host + (gpa - ram->gpa), (size_t)size, advice) == 0;
+}
+
 void mem_listen(struct mem_space *space, struct mem_listener *listener)
 {
     listener->next = space->listeners;

@@ -126,6 +126,11 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
 void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                     uint64_t *bitmap);
 
+/* Gives the host memory of [gpa, gpa+size), whole pages in one RAM region, back; they read as
+ * zero from now on. False: they are not such pages, or the backend keeps its memory (FILE). Any
+ * thread; writers that race lose or win. */
+bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size);
+
 /* As mem_note_code() for an engine that wants to hear of every write (code_written): tells all
  * listeners but the one whose opaque is `except` to drop cached permissions to write the page.
  * False: there are none, for the page is watched already; else the caller drops its own. The

@@ -104,6 +104,17 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
     return add_device(vm, &device_virtio_blk, &params, err) != NULL;
 }
 
+static bool add_balloon(struct vm *vm, struct error **err)
+{
+    const struct device_params params = {.id = "balloon0", .balloon = &vm->balloon};
+    if (add_device(vm, &device_virtio_balloon, &params, err) == NULL)
+        return false;
+    uint64_t kept = vm->config.balloon_size;
+    if (kept != 0 && kept < vm->config.memory)
+        vm->balloon.set(vm->balloon.device, vm->config.memory - kept);
+    return true;
+}
+
 bool vm_board_new(struct vm *vm, struct error **err)
 {
     const struct device_params rng = {.id = "rng0"};
@@ -116,6 +127,8 @@ bool vm_board_new(struct vm *vm, struct error **err)
     for (size_t i = 0; i < vm->config.disk_count; i++)
         if (!add_disk(vm, i, err))
             return false;
+    if (vm->config.balloon && !add_balloon(vm, err))
+        return false;
     return add_device(vm, &device_virtio_input, &button, err) != NULL;
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -234,6 +235,23 @@ bool vm_powerdown(struct vm *vm, struct error **err)
 void vm_quit(struct vm *vm)
 {
     end(vm, VM_END_QUIT, 0);
+}
+
+bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *status,
+                struct error **err)
+{
+    if (vm->balloon.get == NULL) {
+        error_set(err, ERROR_USAGE, "this machine has no balloon");
+        error_hint(err, "Start it with --balloon.");
+        return false;
+    }
+    if (size != NULL && (*size == 0 || *size > vm->config.memory))
+        return error_set(err, ERROR_USAGE, "a guest with %llu MiB keeps 1 byte to all of them",
+                         (unsigned long long)(vm->config.memory / MIB));
+    if (size != NULL)
+        vm->balloon.set(vm->balloon.device, vm->config.memory - *size);
+    vm->balloon.get(vm->balloon.device, status);
+    return true;
 }
 
 /* ---- the guest's side ---- */

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct balloon_status;
 struct char_backend;
 struct error;
 struct log;
@@ -64,6 +65,11 @@ bool vm_reset(struct vm *vm, struct error **err);
  * of it is its own affair, and takes it a while. */
 bool vm_powerdown(struct vm *vm, struct error **err);
 void vm_quit(struct vm *vm);
+
+/* What the guest keeps of its memory: sets it to `*size` bytes unless that is NULL, and tells how
+ * things stand. Fails if the machine has no balloon. */
+bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *status,
+                struct error **err);
 
 /* Serves GDB's remote protocol at a listening stream socket, which is taken over. Once, after
  * vm_new(). `wait`: a machine that is not yet started will stand still until a debugger lets it

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "bus/backend.h"
 #include "vm/vm.h"
 #include "worker/console.h"
 #include "worker/control.h"
@@ -124,6 +125,35 @@ static json_t *verb_console(struct control_target *target, const json_t *argumen
     return result;
 }
 
+/* {"size": bytes that the guest shall keep}, or nothing to ask. */
+static json_t *verb_balloon(struct control_target *target, const json_t *arguments,
+                            struct error **err)
+{
+    static const char *const names[BALLOON_STAT_COUNT] = {
+        [BALLOON_STAT_SWAP_IN] = "swap-in",         [BALLOON_STAT_SWAP_OUT] = "swap-out",
+        [BALLOON_STAT_MAJOR_FAULTS] = "major-faults", [BALLOON_STAT_MINOR_FAULTS] = "minor-faults",
+        [BALLOON_STAT_FREE] = "free",               [BALLOON_STAT_TOTAL] = "total",
+        [BALLOON_STAT_AVAILABLE] = "available",     [BALLOON_STAT_CACHES] = "caches",
+    };
+    const json_t *wish = json_object_get(arguments, "size");
+    struct balloon_status status;
+    json_int_t size = json_integer_value(wish);
+    uint64_t bytes = (uint64_t)size;
+    if (wish != NULL && (!json_is_integer(wish) || size < 0)) {
+        error_set(err, ERROR_USAGE, "size is a number of bytes");
+        return NULL;
+    }
+    if (!vm_balloon(target->vm, wish != NULL ? &bytes : NULL, &status, err))
+        return NULL;
+    json_t *stats = json_object();
+    for (size_t i = 0; i < BALLOON_STAT_COUNT; i++)
+        if (status.stats[i] <= INT64_MAX)
+            json_object_set_new(stats, names[i], json_integer((json_int_t)status.stats[i]));
+    return json_pack("{s:b, s:I, s:I, s:o}", "driven", status.driven, "wanted",
+                     (json_int_t)status.wanted, "given-up", (json_int_t)status.actual, "guest",
+                     stats);
+}
+
 static json_t *verb_window_size(struct control_target *target, const json_t *arguments,
                                 struct error **err)
 {
@@ -145,6 +175,7 @@ const struct control_verb control_verbs[] = {
     {"resume", true, verb_resume},
     {"reset", true, verb_reset},
     {"powerdown", true, verb_powerdown},
+    {"balloon", true, verb_balloon},
     {"quit", true, verb_quit},
     {"console", false, verb_console},
     {"window-size", false, verb_window_size},

@@ -19,7 +19,7 @@
 
 #define DISK_SECTORS 64u
 
-enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, KIND_COUNT };
+enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, BALLOON, KIND_COUNT };
 
 enum record {
     START,    /* negotiates and sets up every queue; c: features */
@@ -47,6 +47,7 @@ struct target {
     int disk_fd;
     struct char_backend chr;
     struct power_button button;
+    struct balloon balloon;
 };
 
 static void swallow(struct char_backend *backend, const uint8_t *data, size_t size)
@@ -91,7 +92,7 @@ static void target_make(struct target *t, uint8_t choice)
 {
     static const struct device_ops *const devices[KIND_COUNT] = {
         &device_virtio_blk, &device_virtio_blk, &device_virtio_console, &device_virtio_rng,
-        &device_virtio_input};
+        &device_virtio_input, &device_virtio_balloon};
     memset(t, 0, sizeof(*t));
     t->kind = choice % KIND_COUNT;
     t->disk_fd = -1;
@@ -102,7 +103,7 @@ static void target_make(struct target *t, uint8_t choice)
     if ((choice & 0x40) != 0)
         t->g.env.pci->msi = (struct msi_sink){.send = swallow_message};
     struct device_params params = {
-        .id = "fuzz", .chr = &t->chr, .button = &t->button, .pci_slot = 3};
+        .id = "fuzz", .chr = &t->chr, .button = &t->button, .balloon = &t->balloon, .pci_slot = 3};
     if (disk)
         make_disk(t, &params);
     guest_plug(&t->g, devices[t->kind], &params);
@@ -147,6 +148,13 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
     memset(text, a, sizeof(text));
     if (t->kind == INPUT)
         (void)t->button.press(t->button.device);
+    if (t->kind == BALLOON) {
+        struct balloon_status status;
+        if ((a & 1) != 0)
+            t->balloon.set(t->balloon.device, c);
+        t->balloon.get(t->balloon.device, &status);
+        return;
+    }
     if (t->kind != CONSOLE)
         return;
     if ((a & 1) != 0)

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import tap
 from machine import Machine, image, scratch
@@ -162,6 +163,48 @@ def test_a_disk_in_use_is_refused():
         done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", disk], capture_output=True,
                               stdin=subprocess.DEVNULL, text=True, check=False)
         assert done.returncode == 121 and "locked.img" in done.stderr, done
+        machine.poweroff()
+
+
+def resident_mib(machine):
+    """Memory of the worker, whose parent is the command."""
+    parent = machine.process.pid
+    with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
+        worker = file.read().split()[0]
+    with open(f"/proc/{worker}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def wait_until(condition, what):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(what)
+
+
+def test_a_balloon_gives_memory_back():
+    with Machine(TRAPEZE, *LINUX, "--memory", "512M", "--balloon") as machine:
+        machine.shell()
+        before = resident_mib(machine)
+        machine.run("dd if=/dev/zero of=/tmp/x bs=1M count=150 2>/dev/null")
+        full = resident_mib(machine)
+        assert full > before + 100, (before, full)
+        machine.run("rm /tmp/x")
+        # Free page reporting: nobody asks for it.
+        wait_until(lambda: resident_mib(machine) < full - 100, "free pages are not given back")
+        machine.verb("balloon", "size=250M")
+        wait_until(lambda: machine.verb("balloon")["given-up"] == (512 - 250) << 20, "no inflation")
+        assert int(machine.run("free -m | sed -n 's/^Mem: *[0-9]* *//p'").split()[0]) > 250
+        wait_until(lambda: machine.verb("balloon")["guest"]["free"] < 230 << 20, "no statistics")
+        machine.verb("balloon", "size=512M")
+        wait_until(lambda: machine.verb("balloon")["given-up"] == 0, "no deflation")
+        machine.poweroff()
+    with Machine(TRAPEZE, *LINUX, "--memory", "512M", "--balloon=300M") as machine:
+        machine.shell()
+        wait_until(lambda: machine.verb("balloon")["given-up"] == 212 << 20, "no inflation")
+        # More than is left: the balloon lets go instead of the guest killing somebody.
+        machine.run("dd if=/dev/zero of=/tmp/x bs=1M count=200 2>/dev/null; ls -l /tmp/x")
         machine.poweroff()
 
 

@@ -91,9 +91,9 @@ class Machine:
         self.send("poweroff -f\n")
         return self.finish()
 
-    def verb(self, name):
-        done = subprocess.run([self.trapeze, "control", self.control, name], capture_output=True,
-                              text=True, timeout=LIMIT_S, check=False)
+    def verb(self, name, *arguments):
+        done = subprocess.run([self.trapeze, "control", self.control, name, *arguments],
+                              capture_output=True, text=True, timeout=LIMIT_S, check=False)
         assert done.returncode == 0, done
         return json.loads(done.stdout)
 
