@@ -23,6 +23,7 @@ liburing-dev
 libnbd-dev
 libzstd-dev
 zlib1g-dev
+libslirp-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="
@@ -42,7 +43,9 @@ qemu-user
 opensbi
 device-tree-compiler
 gdb-multiarch
+iproute2
 mandoc
+tshark
 qemu-utils
 nbdkit
 libnbd-bin

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * One executable, two lives: the command people type, and the worker process that it starts
- * for each machine.
+ * One executable, three lives: the command people type, the worker process that it starts for
+ * each machine, and the processes behind its NICs.
  */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "net/backends.h"
 #include "worker/worker.h"
 
 /* A descriptor that we open must not become 0, 1 or 2 because the caller closed those. */
@@ -22,7 +23,10 @@ static void open_standard_streams(void)
 
 int main(int argc, char **argv)
 {
+    int status;
     open_standard_streams();
+    if (net_backend_main(argc, argv, &status))
+        return status;
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
         return worker_main(argc - 1, argv + 1);
     return cli_main(argc, argv);

@@ -34,6 +34,7 @@ struct error;
 struct log;
 struct loop;
 struct mem_space;
+struct net_port;
 struct pci_host;
 struct state_table;
 struct vclock;
@@ -81,6 +82,9 @@ struct device_params {
     struct power_button *button;
     struct balloon *balloon;
     const char *serial;          /* disks */
+    struct net_port *net;        /* NICs: their network, ... */
+    const uint8_t *mac;          /* six bytes, ... */
+    unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
     unsigned inputs;             /* interrupt controllers: number of sources */
 };

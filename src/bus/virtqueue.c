@@ -277,27 +277,52 @@ void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *c
     }
 }
 
-static void split_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
+/* Fills the next entry of the used ring, which the driver does not see yet. */
+static bool split_fill(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
 {
     uint64_t gpa =
         queue->used + RING_ENTRIES + USED_ELEMENT_BYTES * (queue->used_next % queue->size);
     uint8_t element[USED_ELEMENT_BYTES];
     store_le32(element, chain->head);
     store_le32(element + 4, written);
-    if (!mem_write(queue->mem, gpa, element, sizeof(element))) {
-        virtq_fail(queue, "a ring is outside of memory");
-        return;
-    }
+    if (!mem_write(queue->mem, gpa, element, sizeof(element)))
+        return virtq_fail(queue, "a ring is outside of memory");
     queue->used_next++;
+    return true;
+}
+
+static void split_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
+                           const uint32_t *written, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (!split_fill(queue, chains[i], written[i]))
+            return;
     virtq_store16(queue, queue->used + RING_INDEX, queue->used_next);
+}
+
+void virtqueue_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
+                        const uint32_t *written, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        assert(written[i] <= chains[i]->in_size);
+        virtqueue_note_touched(queue, chains[i]);
+    }
+    if (count > 0 && queue->enabled && !queue->broken)
+        (queue->packed ? virtq_packed_push_all : split_push_all)(queue, chains, written, count);
 }
 
 void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
 {
-    assert(written <= chain->in_size);
-    virtqueue_note_touched(queue, chain);
-    if (queue->enabled && !queue->broken)
-        (queue->packed ? virtq_packed_push : split_push)(queue, chain, written);
+    struct virtq_chain *one = (struct virtq_chain *)(uintptr_t)chain;
+    virtqueue_push_all(queue, &one, &written, 1);
+}
+
+void virtqueue_unpop(struct virtqueue *queue, const struct virtq_chain *chain)
+{
+    if (queue->packed)
+        virtq_packed_unpop(queue, chain);
+    else
+        queue->avail_next--;
 }
 
 static bool split_wants_interrupt(struct virtqueue *queue)

@@ -108,6 +108,14 @@ void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *c
  * start. */
 void virtqueue_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written);
 
+/* The same for chains that the driver must find together (5.1.6.4: a frame in several buffers),
+ * in the order in which they were popped. */
+void virtqueue_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
+                        const uint32_t *written, unsigned count);
+
+/* Takes the last pop back: the request is in the ring again, untouched. */
+void virtqueue_unpop(struct virtqueue *queue, const struct virtq_chain *chain);
+
 /* Interrupts the driver if it wants that for what was pushed since the last call. */
 void virtqueue_signal(struct virtqueue *queue);
 

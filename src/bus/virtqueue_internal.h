@@ -48,7 +48,9 @@ bool virtq_enter_indirect(struct virtqueue *queue, const struct virtq_descriptor
 /* virtqueue_packed.c: what the functions of virtqueue.h do in that layout. */
 const char *virtq_packed_check(const struct virtqueue *queue);
 bool virtq_packed_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit);
-void virtq_packed_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written);
+void virtq_packed_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
+                           const uint32_t *written, unsigned count);
+void virtq_packed_unpop(struct virtqueue *queue, const struct virtq_chain *chain);
 /* Whether the driver wants an interrupt for what was pushed since the last call. */
 bool virtq_packed_wants_interrupt(struct virtqueue *queue);
 

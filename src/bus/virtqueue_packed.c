@@ -141,7 +141,7 @@ bool virtq_packed_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64
 
 /* ---- giving back ---- */
 
-void virtq_packed_push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
+static void push(struct virtqueue *queue, const struct virtq_chain *chain, uint32_t written)
 {
     uint64_t at = descriptor_at(queue, queue->used_next);
     uint8_t middle[DESC_FLAGS - DESC_LENGTH];
@@ -158,6 +158,37 @@ void virtq_packed_push(struct virtqueue *queue, const struct virtq_chain *chain,
         return;
     advance(queue, &queue->used_next, &queue->used_wrap, chain->descriptors);
     queue->unsignalled += chain->descriptors;
+}
+
+/* The driver looks at one place until it changes: the first chain's is written last. */
+void virtq_packed_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
+                           const uint32_t *written, unsigned count)
+{
+    uint16_t first = queue->used_next;
+    bool first_wrap = queue->used_wrap;
+    if (count > 1) {
+        advance(queue, &queue->used_next, &queue->used_wrap, chains[0]->descriptors);
+        for (unsigned i = 1; i < count; i++)
+            push(queue, chains[i], written[i]);
+    }
+    uint16_t end = queue->used_next;
+    bool end_wrap = queue->used_wrap;
+    queue->used_next = first;
+    queue->used_wrap = first_wrap;
+    push(queue, chains[0], written[0]);
+    if (count > 1) {
+        queue->used_next = end;
+        queue->used_wrap = end_wrap;
+    }
+}
+
+void virtq_packed_unpop(struct virtqueue *queue, const struct virtq_chain *chain)
+{
+    if (queue->avail_next < chain->descriptors) {
+        queue->avail_next = (uint16_t)(queue->avail_next + queue->size);
+        queue->avail_wrap = !queue->avail_wrap;
+    }
+    queue->avail_next = (uint16_t)(queue->avail_next - chain->descriptors);
 }
 
 bool virtq_packed_wants_interrupt(struct virtqueue *queue)

@@ -15,6 +15,7 @@ static const struct cli_example examples[] = {
     {"trapeze control", "The control sockets of your running machines."},
     {"trapeze control /run/user/1000/trapeze/4711.sock status", "State, memory, instructions."},
     {"trapeze control vm.sock balloon size=256M", "Takes memory back from the guest."},
+    {"trapeze control vm.sock link nic=0 up=false", "Pulls the cable of the first NIC."},
     {"trapeze control vm.sock console", "What the guest printed last (up to 256 KiB)."},
 };
 
@@ -61,7 +62,8 @@ const struct cli_command cli_command_control = {
         "Verbs: status; stats (see 'trapeze stats'); pause and resume; powerdown (presses the power button: most "
         "systems switch themselves off, bare programs do not hear it); reset; "
         "balloon (with --balloon; size=512M: what the guest shall keep; its memory figures are "
-        "those of the question before); "
+        "those of the question before); link (nic=N up=true|false: plugs a NIC's cable in or pulls "
+        "it) and rate (nic=N kbit=N: limits each direction, 0 lifts it); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",
     .examples = examples,

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "block/open/open.h"
 #include "cli/cli.h"
+#include "cli/nic.h"
 #include "cli/size.h"
 #include "client/image.h"
 #include "client/worker.h"
@@ -88,6 +89,7 @@ static const struct cli_option options[] = {
      "share.",
      NULL},
     {"name", 'n', "NAME", "A name for the machine, shown in messages.", NULL},
+    CLI_NIC_OPTIONS,
     {"code-cache", 0, "SIZE",
      "Memory for the translations of each vCPU, e.g. 32M; a bare number is MiB. When it is full "
      "the oldest eighth is dropped. From 256K to 1G. Default: 64M.",
@@ -146,23 +148,6 @@ static const struct cli_example examples[] = {
 
 /* ---- option values ---- */
 
-/* The next comma-separated part of *at, with ",," as a literal comma; NULL at the end. */
-static char *next_part(const char **at)
-{
-    if (*at == NULL)
-        return NULL;
-    char *part = malloc(strlen(*at) + 1), *out = part;
-    const char *in = *at;
-    while (*in != '\0' && (*in != ',' || in[1] == ',')) {
-        if (*in == ',')
-            in++;
-        *out++ = *in++;
-    }
-    *out = '\0';
-    *at = *in == ',' ? in + 1 : NULL;
-    return part;
-}
-
 static bool parse_disk(const char *text, struct machine_config *config, struct error **err)
 {
     const char *at = text;
@@ -170,11 +155,11 @@ static bool parse_disk(const char *text, struct machine_config *config, struct e
         return error_set(err, ERROR_USAGE, "a machine has at most %d disks", MACHINE_MAX_DISKS);
     struct machine_disk *disk = &config->disks[config->disk_count++];
     machine_disk_init(disk);
-    disk->path = next_part(&at);
+    disk->path = cli_next_part(&at);
     if (disk->path[0] == '\0')
         return error_set(err, ERROR_USAGE, "--disk needs a file name");
     bool good = true;
-    for (char *part; good && (part = next_part(&at)) != NULL; free(part)) {
+    for (char *part; good && (part = cli_next_part(&at)) != NULL; free(part)) {
         char *equals = strchr(part, '=');
         if (strcmp(part, "readonly") == 0) {
             disk->read_only = true;
@@ -485,8 +470,8 @@ static bool configure(const struct cli_args *args, const char *console,
         if (strcmp(args->values[i].option->name, "disk") == 0 &&
             !parse_disk(args->values[i].text, config, err))
             return false;
-    return apply_append(args, config) && machine_config_check(config, err) &&
-           check_files(config, vmx, console, err);
+    return cli_apply_nics(args, config, err) && apply_append(args, config) &&
+           machine_config_check(config, err) && check_files(config, vmx, console, err);
 }
 
 static int log_level(const struct cli_args *args)

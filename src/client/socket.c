@@ -178,7 +178,7 @@ static json_t *await_reply(int fd, struct error **err)
     return reply;
 }
 
-/* "name=value": a number, also with K, M, G or T behind it, or text. */
+/* "name=value": a number, also with K, M, G or T behind it, true or false, or text. */
 static bool add_argument(json_t *arguments, const char *text, struct error **err)
 {
     static const char units[] = "KMGT";
@@ -195,7 +195,11 @@ static bool add_argument(json_t *arguments, const char *text, struct error **err
     bool scaled = unit != NULL && end[1] == '\0' &&
                   !__builtin_mul_overflow(number, 1LL << (10 * (unit - units + 1)), &number);
     bool whole = end != equals + 1 && errno == 0 && (*end == '\0' || scaled);
-    json_object_set_new(arguments, name, whole ? json_integer(number) : json_string(equals + 1));
+    bool truth = strcmp(equals + 1, "true") == 0;
+    json_t *value = whole ? json_integer(number)
+                    : truth || strcmp(equals + 1, "false") == 0 ? json_boolean(truth)
+                                                                 : json_string(equals + 1);
+    json_object_set_new(arguments, name, value);
     free(name);
     return true;
 }

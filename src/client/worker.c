@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/log.h"
+#include "client/network.h"
 #include "client/signals.h"
 #include "client/terminal.h"
 #include "config/vmx.h"
@@ -59,6 +60,7 @@ struct session {
 
 struct inherited {
     int config, console, control, listen, gdb;
+    const struct client_network *network;
 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
@@ -81,7 +83,7 @@ static int config_memfd(const struct machine_config *config, struct error **err)
 static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
                                   const struct client_options *options, const sigset_t *ours)
 {
-    char numbers[6][16];
+    char numbers[6][16], nics[MACHINE_MAX_NICS * 12] = "";
     const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, STDIN_FILENO);
@@ -91,6 +93,11 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
         snprintf(numbers[i], sizeof(numbers[i]), "%d", kept[i]);
         if (kept[i] >= 0)
             fcntl(kept[i], F_SETFD, 0);
+    }
+    for (size_t i = 0; i < fds->network->count; i++) {
+        size_t at = strlen(nics);
+        snprintf(nics + at, sizeof(nics) - at, "%s%d", i > 0 ? "," : "", fds->network->links[i]);
+        fcntl(fds->network->links[i], F_SETFD, 0);
     }
     snprintf(numbers[5], sizeof(numbers[5]), "%d", options->log_level);
     /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
@@ -106,6 +113,7 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
                           (char *)(uintptr_t)console_kind,
                           numbers[5],
                           options->gdb_wait ? "wait" : "run",
+                          nics,
                           NULL};
     execv("/proc/self/exe", argv);
     _exit(127);
@@ -167,10 +175,14 @@ static void close_if_open(int fd)
 
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
-                  const sigset_t *ours, struct error **err)
+                  const struct client_network *network, const sigset_t *ours, struct error **err)
 {
-    struct inherited fds = {
-        .config = -1, .console = -1, .control = -1, .listen = listen_fd, .gdb = gdb_fd};
+    struct inherited fds = {.config = -1,
+                            .console = -1,
+                            .control = -1,
+                            .listen = listen_fd,
+                            .gdb = gdb_fd,
+                            .network = network};
     const char *kind = "none";
     int pair[2];
     fds.config = config_memfd(config, err);
@@ -467,8 +479,11 @@ bool client_run(const struct machine_config *config, const struct client_options
     *result = (struct client_result){0};
     char *path = options->control_path != NULL ? strdup(options->control_path)
                                                : default_control_path(err);
+    struct client_network network = {0};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
-    if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err)) {
+    if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err) ||
+        !client_network_start(config, &network, err)) {
+        close_if_open(gdb_fd);
         if (listen_fd >= 0) {
             close(listen_fd);
             unlink(path);
@@ -482,11 +497,14 @@ bool client_run(const struct machine_config *config, const struct client_options
     session.signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
     void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
     session.out = open_output();
-    bool good = start(&session, config, options, listen_fd, gdb_fd, &blocked, err);
+    bool good =
+        start(&session, config, options, listen_fd, gdb_fd, &network, &blocked, err);
     close(listen_fd);
     close_if_open(gdb_fd);
+    client_network_close_links(&network);
     if (good)
         good = live_with(&session, options, err);
+    client_network_stop(&network);
     unlink(path);
     free(path);
     if (session.made_console_socket)

@@ -5,6 +5,7 @@
  */
 #include "config/machine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,76 @@ void machine_config_clear(struct machine_config *config)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++)
         machine_disk_clear(&config->disks[i]);
+    for (size_t i = 0; i < config->nic_count; i++) {
+        struct machine_nic *nic = &config->nics[i];
+        char *const texts[] = {nic->vnet, nic->model, nic->mac, nic->capture, nic->forward};
+        for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
+            free(texts[k]);
+    }
     *config = (struct machine_config){0};
+}
+
+bool machine_parse_mac(const char *text, uint8_t mac[6])
+{
+    int end = 0;
+    return sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
+                  &mac[4], &mac[5], &end) == 6 &&
+           text[end] == '\0' && (mac[0] & 1) == 0;
+}
+
+static bool check_nic(const struct machine_nic *nic, size_t number, struct error **err)
+{
+    uint8_t mac[6];
+    if (nic->mac != NULL && !machine_parse_mac(nic->mac, mac)) {
+        error_set(err, ERROR_USAGE, "network %zu: '%s' is no MAC address of a single station",
+                  number, nic->mac);
+        error_hint(err, "One that is free to use looks like 02:00:00:12:34:56.");
+        return false;
+    }
+    if (nic->mtu != 0 && (nic->mtu < 576 || nic->mtu > 65521))
+        return error_set(err, ERROR_USAGE, "network %zu: an MTU is from 576 to 65521, not %u",
+                         number, nic->mtu);
+    if (nic->vlan > 4094)
+        return error_set(err, ERROR_USAGE, "network %zu: VLANs are numbered 1 to 4094", number);
+    bool internal = nic->net == MACHINE_NET_CUSTOM && nic->vnet != NULL &&
+                    strncmp(nic->vnet, "internal:", 9) == 0 && nic->vnet[9] != '\0';
+    if (nic->vlan != 0 && !internal)
+        return error_set(err, ERROR_USAGE,
+                         "network %zu: 'vlan' goes with an internal network, whose switch knows it",
+                         number);
+    if (nic->forward != NULL && nic->net != MACHINE_NET_NAT && nic->net != MACHINE_NET_HOSTONLY)
+        return error_set(err, ERROR_USAGE,
+                         "network %zu: ports are forwarded by 'nat' and 'hostonly' networks only",
+                         number);
+    if (nic->net == MACHINE_NET_BRIDGED && nic->vnet == NULL)
+        return error_set(err, ERROR_USAGE, "network %zu: a bridged network names its bridge",
+                         number);
+    if (nic->net == MACHINE_NET_CUSTOM && !internal &&
+        (nic->vnet == NULL || strncmp(nic->vnet, "tap:", 4) != 0 || nic->vnet[4] == '\0'))
+        return error_set(err, ERROR_USAGE,
+                         "network %zu: a custom network is 'internal:NAME' or 'tap:INTERFACE'",
+                         number);
+    if (nic->model != NULL && strcmp(nic->model, "virtio") != 0 &&
+        strcmp(nic->model, "e1000") != 0) {
+        error_set(err, ERROR_USAGE, "network %zu: there is no NIC model '%s'", number, nic->model);
+        error_hint(err, "There are 'virtio' and 'e1000'.");
+        return false;
+    }
+    return true;
+}
+
+static bool check_nics(const struct machine_config *config, struct error **err)
+{
+    for (size_t i = 0; i < config->nic_count; i++)
+        if (!check_nic(&config->nics[i], i, err))
+            return false;
+    if (config->nic_count > 0 && config->deterministic) {
+        error_set(err, ERROR_USAGE, "a deterministic machine has no network: what comes from it "
+                                    "depends on real time");
+        error_hint(err, "Add --net none.");
+        return false;
+    }
+    return true;
 }
 
 bool machine_config_check(const struct machine_config *config, struct error **err)
@@ -91,5 +161,5 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
             return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
                              config->disks[i].serial);
-    return true;
+    return check_nics(config, err);
 }

@@ -3,7 +3,8 @@
  * The description of one virtual machine: what a user asked for, independent of how it is
  * built. It crosses from the CLI to the worker as text in the .vmx format
  * (config/vmx.h): `key = "value"` lines, VMware's own key names where they exist
- * (memsize, numvcpus, displayName, scsi0:0.fileName), `trapeze.*` otherwise.
+ * (memsize, numvcpus, displayName, scsi0:0.fileName, ethernet0.connectionType), `trapeze.*`
+ * otherwise.
  *
  * Ownership: the struct owns every string; machine_config_clear() frees them.
  */
@@ -54,6 +55,27 @@ bool machine_disk_set(struct machine_disk *disk, const char *name, const char *v
 const char *machine_disk_get(const struct machine_disk *disk, size_t index, char buffer[24],
                              const char **name);
 size_t machine_disk_property_count(void);
+#define MACHINE_MAX_NICS 8
+
+/* What a NIC is connected to; VMware's names, for what they mean there. */
+enum machine_net {
+    MACHINE_NET_NAT,      /* the host's networks, through NAT */
+    MACHINE_NET_HOSTONLY, /* the same without a way out: this host reaches it by forwarded ports */
+    MACHINE_NET_BRIDGED,  /* the host's bridge `vnet` */
+    MACHINE_NET_CUSTOM    /* `vnet` is "internal:NAME" or "tap:INTERFACE" */
+};
+
+struct machine_nic {
+    enum machine_net net;
+    char *vnet;
+    char *model;    /* "virtio" or "e1000"; NULL: virtio */
+    char *mac;      /* "02:..."; NULL: one is made up */
+    unsigned mtu;   /* 0: 1500 */
+    unsigned vlan;  /* of an internal network; 0: none */
+    uint64_t rate;  /* kbit/s of each direction; 0: no limit */
+    char *capture;  /* a file for its frames; NULL: none */
+    char *forward;  /* "tcp:2222:22 udp:...", NAT and host-only; NULL: none */
+};
 
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
@@ -75,6 +97,8 @@ struct machine_config {
     char *firmware;     /* M-mode firmware or bare-metal ELF; NULL: the VMM is the SBI */
     struct machine_disk disks[MACHINE_MAX_DISKS];
     size_t disk_count;
+    struct machine_nic nics[MACHINE_MAX_NICS];
+    size_t nic_count;
     bool no_reboot;
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
@@ -88,6 +112,9 @@ struct machine_config {
 /* Defaults: riscv64, auto, 512 MiB, 1 CPU. */
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
+
+/* Six bytes of "02:00:5e:10:00:01", a single station's. */
+bool machine_parse_mac(const char *text, uint8_t mac[6]);
 
 /* Checks what can be checked without opening a file: ranges, contradictions. */
 bool machine_config_check(const struct machine_config *config, struct error **err);

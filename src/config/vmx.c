@@ -19,7 +19,17 @@
 #include "base/error.h"
 #include "config/suggest.h"
 
-enum kind { KIND_STRING, KIND_UINT, KIND_UINT64, KIND_KIB, KIND_MIB, KIND_BOOL, KIND_RAM, KIND_MODE };
+enum kind {
+    KIND_STRING,
+    KIND_UINT,
+    KIND_UINT64,
+    KIND_KIB,
+    KIND_MIB,
+    KIND_BOOL,
+    KIND_RAM,
+    KIND_MODE,
+    KIND_NET
+};
 
 struct key {
     const char *name;
@@ -62,10 +72,72 @@ static const struct key disk_keys[] = {
 };
 #undef FIELD
 
+#define FIELD(member) offsetof(struct machine_nic, member)
+static const struct key nic_keys[] = {
+    {"connectionType", KIND_NET, FIELD(net)},
+    {"vnet", KIND_STRING, FIELD(vnet)},
+    {"virtualDev", KIND_STRING, FIELD(model)},
+    {"address", KIND_STRING, FIELD(mac)},
+    {"trapeze.mtu", KIND_UINT, FIELD(mtu)},
+    {"trapeze.vlan", KIND_UINT, FIELD(vlan)},
+    {"trapeze.rate", KIND_UINT64, FIELD(rate)},
+    {"trapeze.capture", KIND_STRING, FIELD(capture)},
+    {"trapeze.forward", KIND_STRING, FIELD(forward)},
+};
+#undef FIELD
+
+static void init_disk(void *item)
+{
+    machine_disk_init(item);
+}
+
+static bool set_disk(void *item, const char *name, const char *value, struct error **err)
+{
+    return machine_disk_set(item, name, value, err);
+}
+
+static void write_string(FILE *out, const char *prefix, const char *name, const char *value);
+
+static void write_disk(FILE *out, const char *prefix, const void *item)
+{
+    for (size_t k = 0; k < machine_disk_property_count(); k++) {
+        char number[24], key[40];
+        const char *name, *value = machine_disk_get(item, k, number, &name);
+        snprintf(key, sizeof(key), "trapeze.%s", name);
+        if (value != NULL)
+            write_string(out, prefix, key, value);
+    }
+}
+
+static void init_nic(void *item)
+{
+    *(struct machine_nic *)item = (struct machine_nic){0};
+}
+
+/* Devices that there are several of: "scsi0:3.fileName", "ethernet0.address". */
+static const struct family {
+    const char *prefix, *what;
+    const struct key *keys;
+    size_t key_count;
+    size_t count_offset, first_offset, item_size, max;
+    void (*init)(void *item);
+    /* Properties by name, "trapeze.NAME", beside the keys; or NULL. */
+    bool (*set)(void *item, const char *name, const char *value, struct error **err);
+    void (*write)(FILE *out, const char *prefix, const void *item);
+} families[] = {
+    {"scsi0:", "disks", disk_keys, ARRAY_SIZE(disk_keys),
+     offsetof(struct machine_config, disk_count), offsetof(struct machine_config, disks),
+     sizeof(struct machine_disk), MACHINE_MAX_DISKS, init_disk, set_disk, write_disk},
+    {"ethernet", "NICs", nic_keys, ARRAY_SIZE(nic_keys), offsetof(struct machine_config, nic_count),
+     offsetof(struct machine_config, nics), sizeof(struct machine_nic), MACHINE_MAX_NICS, init_nic,
+     NULL, NULL},
+};
+
 /* Two-valued words: index 0 is false. */
 static const char *const bool_words[] = {"FALSE", "TRUE"};
 static const char *const ram_words[] = {"anonymous", "memfd"};
 static const char *const mode_words[] = {"persistent", "trapeze-readonly"};
+static const char *const net_words[] = {"nat", "hostonly", "bridged", "custom"}; /* enum order */
 
 struct position {
     const char *name;
@@ -144,6 +216,13 @@ static bool set_value(const struct key *key, void *object, const char *value,
             return false;
         *(enum machine_ram_backend *)member = word ? MACHINE_RAM_MEMFD : MACHINE_RAM_ANONYMOUS;
         return true;
+    case KIND_NET:
+        for (word = 0; word < ARRAY_SIZE(net_words); word++)
+            if (strcasecmp(value, net_words[word]) == 0) {
+                *(enum machine_net *)member = (enum machine_net)word;
+                return true;
+            }
+        return fail(at, err, "neither nat, hostonly, bridged nor custom:", value);
     }
     return false;
 }
@@ -156,19 +235,25 @@ static const struct key *find_key(const struct key *table, size_t count, const c
     return NULL;
 }
 
-/* "scsi0:N.rest": the disk number and the rest; false if the name has another form. */
-static bool split_disk_key(const char *name, size_t *number, const char **rest)
+/* "PREFIXn.rest" of a family: its number and the rest; NULL if the name has another form. */
+static const struct family *find_family(const char *name, size_t *number, const char **rest)
 {
-    static const char prefix[] = "scsi0:";
-    if (strncasecmp(name, prefix, sizeof(prefix) - 1) != 0)
-        return false;
-    char *end;
-    const char *digits = name + sizeof(prefix) - 1;
-    if (!isdigit((unsigned char)*digits))
-        return false;
-    *number = strtoul(digits, &end, 10);
-    *rest = end + 1;
-    return *end == '.';
+    for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+        size_t length = strlen(families[i].prefix);
+        char *end;
+        if (strncasecmp(name, families[i].prefix, length) != 0 ||
+            !isdigit((unsigned char)name[length]))
+            continue;
+        *number = strtoul(name + length, &end, 10);
+        *rest = end + 1;
+        return *end == '.' ? &families[i] : NULL;
+    }
+    return NULL;
+}
+
+static size_t *family_count(const struct family *family, struct machine_config *config)
+{
+    return (size_t *)(void *)((char *)config + family->count_offset);
 }
 
 static bool unknown_key(const struct position *at, const char *name, struct error **err)
@@ -191,24 +276,29 @@ static bool assign(struct machine_config *config, const char *name, const char *
     const struct key *key = find_key(keys, ARRAY_SIZE(keys), name);
     if (key != NULL)
         return set_value(key, config, value, at, err);
-    if (!split_disk_key(name, &number, &rest))
+    const struct family *family = find_family(name, &number, &rest);
+    if (family == NULL)
         return unknown_key(at, name, err);
-    key = find_key(disk_keys, ARRAY_SIZE(disk_keys), rest);
-    bool property = key == NULL && strncasecmp(rest, "trapeze.", 8) == 0;
+    key = find_key(family->keys, family->key_count, rest);
+    bool property = key == NULL && family->set != NULL && strncasecmp(rest, "trapeze.", 8) == 0;
     if (key == NULL && !property)
         return unknown_key(at, name, err);
-    if (number > config->disk_count || number >= MACHINE_MAX_DISKS)
+    size_t *count = family_count(family, config);
+    if (number > *count || number >= family->max)
         return error_set(err, ERROR_USAGE,
-                         "%s:%u: disk %zu: disks are numbered from 0 without gaps, %d at most",
-                         at->name, at->line, number, MACHINE_MAX_DISKS);
-    if (number == config->disk_count)
-        machine_disk_init(&config->disks[config->disk_count++]);
+                         "%s:%u: %s%zu: %s are numbered from 0 without gaps, %zu at most", at->name,
+                         at->line, family->prefix, number, family->what, family->max);
+    char *item = (char *)config + family->first_offset + number * family->item_size;
+    if (number == *count) {
+        family->init(item);
+        ++*count;
+    }
     if (property) {
-        bool good = machine_disk_set(&config->disks[number], rest + 8, value, err);
+        bool good = family->set(item, rest + 8, value, err);
         error_prefix(err, "%s:%u", at->name, at->line);
         return good;
     }
-    return set_value(key, &config->disks[number], value, at, err);
+    return set_value(key, item, value, at, err);
 }
 
 static int hex_digit(char c)
@@ -336,6 +426,9 @@ static void write_value(FILE *out, const char *prefix, const struct key *key, co
     case KIND_MODE:
         text = mode_words[*(const bool *)member];
         break;
+    case KIND_NET:
+        text = net_words[*(const enum machine_net *)member];
+        break;
     case KIND_RAM:
         text = ram_words[*(const enum machine_ram_backend *)member == MACHINE_RAM_MEMFD];
         break;
@@ -352,17 +445,17 @@ char *vmx_write(const struct machine_config *config, size_t *size)
         return NULL;
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
         write_value(out, "", &keys[i], config);
-    for (size_t i = 0; i < config->disk_count; i++) {
-        char prefix[40];
-        snprintf(prefix, sizeof(prefix), "scsi0:%zu.", i);
-        for (size_t k = 0; k < ARRAY_SIZE(disk_keys); k++)
-            write_value(out, prefix, &disk_keys[k], &config->disks[i]);
-        for (size_t k = 0; k < machine_disk_property_count(); k++) {
-            char number[24], key[40];
-            const char *name, *value = machine_disk_get(&config->disks[i], k, number, &name);
-            snprintf(key, sizeof(key), "trapeze.%s", name);
-            if (value != NULL)
-                write_string(out, prefix, key, value);
+    for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+        const struct family *family = &families[f];
+        const char *item = (const char *)config + family->first_offset;
+        size_t count = *(const size_t *)(const void *)((const char *)config + family->count_offset);
+        for (size_t i = 0; i < count; i++, item += family->item_size) {
+            char prefix[40];
+            snprintf(prefix, sizeof(prefix), "%s%zu.", family->prefix, i);
+            for (size_t k = 0; k < family->key_count; k++)
+                write_value(out, prefix, &family->keys[k], item);
+            if (family->write != NULL)
+                family->write(out, prefix, item);
         }
     }
     fclose(out);

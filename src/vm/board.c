@@ -49,8 +49,8 @@ static struct device *find_device(struct vm *vm, const struct device_ops *ops)
     return NULL;
 }
 
-static struct device *add_device(struct vm *vm, const struct device_ops *ops,
-                                 const struct device_params *params, struct error **err)
+struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
+                            const struct device_params *params, struct error **err)
 {
     if (vm->device_count == VM_MAX_DEVICES) {
         error_set(err, ERROR_USAGE, "a machine has at most %d devices", VM_MAX_DEVICES);
@@ -84,7 +84,7 @@ static bool add_parts(struct vm *vm, struct error **err)
             irq_line_bind(&params.irq, wired->set_input, find_device(vm, wired), part->irq);
         if (vm->aia)
             params.msi = (struct msi_sink){imsic_send, find_device(vm, &device_imsic)};
-        struct device *device = add_device(vm, part->ops, &params, err);
+        struct device *device = vm_board_add(vm, part->ops, &params, err);
         if (device == NULL)
             return false;
         if (part->ops == &device_pcie_host)
@@ -101,13 +101,13 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
     snprintf(id, sizeof(id), "disk%zu", index);
     const struct device_params params = {
         .id = id, .disk = vm->disks[index], .serial = vm->config.disks[index].serial};
-    return add_device(vm, &device_virtio_blk, &params, err) != NULL;
+    return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
 }
 
 static bool add_balloon(struct vm *vm, struct error **err)
 {
     const struct device_params params = {.id = "balloon0", .balloon = &vm->balloon};
-    if (add_device(vm, &device_virtio_balloon, &params, err) == NULL)
+    if (vm_board_add(vm, &device_virtio_balloon, &params, err) == NULL)
         return false;
     uint64_t kept = vm->config.balloon_size;
     if (kept != 0 && kept < vm->config.memory)
@@ -120,16 +120,18 @@ bool vm_board_new(struct vm *vm, struct error **err)
     const struct device_params rng = {.id = "rng0"};
     const struct device_params button = {.id = "button0", .button = &vm->button};
     const struct device_params console = {.id = "console0", .chr = vm->env.virtio_console};
-    if (!add_parts(vm, err) || add_device(vm, &device_virtio_rng, &rng, err) == NULL)
+    if (!add_parts(vm, err) || vm_board_add(vm, &device_virtio_rng, &rng, err) == NULL)
         return false;
-    if (console.chr != NULL && add_device(vm, &device_virtio_console, &console, err) == NULL)
+    if (console.chr != NULL && vm_board_add(vm, &device_virtio_console, &console, err) == NULL)
         return false;
     for (size_t i = 0; i < vm->config.disk_count; i++)
         if (!add_disk(vm, i, err))
             return false;
     if (vm->config.balloon && !add_balloon(vm, err))
         return false;
-    return add_device(vm, &device_virtio_input, &button, err) != NULL;
+    if (!vm_nics_new(vm, err))
+        return false;
+    return vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
 }
 
 void vm_board_free(struct vm *vm)
@@ -137,6 +139,7 @@ void vm_board_free(struct vm *vm)
     while (vm->device_count > 0)
         device_free(vm->devices[--vm->device_count]);
     vm_disks_free(vm);
+    vm_nics_free(vm);
 }
 
 void vm_board_reset(struct vm *vm)

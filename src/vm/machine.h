@@ -88,6 +88,7 @@ struct vm {
     struct device *devices[VM_MAX_DEVICES];
     size_t device_count;
     struct block *disks[MACHINE_MAX_DISKS];
+    struct net_port *ports[MACHINE_MAX_NICS];
     struct boot boot;
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
@@ -157,6 +158,8 @@ extern const char *const vm_exit_names[VCPU_EXIT_DEBUG + 1];
 void vm_profile_sampled(struct vcpu *vcpu);
 
 /* board.c */
+struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
+                            const struct device_params *params, struct error **err);
 bool vm_board_new(struct vm *vm, struct error **err);
 void vm_board_free(struct vm *vm);
 void vm_board_reset(struct vm *vm);
@@ -171,6 +174,9 @@ void vm_disks_free(struct vm *vm);
 /* What a failed request stopped is tried again, or given up. */
 void vm_disks_retry(struct vm *vm);
 void vm_disks_cancel(struct vm *vm);
+/* nics.c: the machine's NICs; free closes the frame sockets of those that never came to be too. */
+bool vm_nics_new(struct vm *vm, struct error **err);
+void vm_nics_free(struct vm *vm);
 
 /* fdt.c: the whole tree, malloc()ed; its size in *size. NULL: err. */
 void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);

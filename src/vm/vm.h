@@ -44,6 +44,7 @@ struct vm_env {
     struct log *log;
     struct char_backend *console;        /* UART; borrowed; NULL: output goes nowhere */
     struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
+    const int *nics; /* a frame socket (net/link.h) for each NIC of the config; taken over */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
     void *opaque;
@@ -75,6 +76,17 @@ bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *stat
  * vm_new(). `wait`: a machine that is not yet started will stand still until a debugger lets it
  * go. Whoever can connect owns the machine. */
 bool vm_debug(struct vm *vm, int listen_fd, bool wait, struct error **err);
+
+/* A NIC's cable and its rate limit (kbit/s of each direction, 0: none). False: no such NIC. */
+bool vm_set_link(struct vm *vm, size_t nic, bool up, struct error **err);
+bool vm_set_rate(struct vm *vm, size_t nic, uint64_t rate, struct error **err);
+struct vm_nic_status {
+    const char *model;
+    bool up;
+    uint64_t sent_frames, sent_bytes, received_frames, received_bytes;
+};
+size_t vm_nic_count(const struct vm *vm);
+void vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status);
 
 enum vm_state vm_state(const struct vm *vm);
 const char *vm_state_name(enum vm_state state);

@@ -14,17 +14,34 @@
 #include "worker/console.h"
 #include "worker/control.h"
 
+static json_t *nics(const struct vm *vm)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < vm_nic_count(vm); i++) {
+        struct vm_nic_status nic;
+        vm_get_nic(vm, i, &nic);
+        json_array_append_new(
+            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "model", nic.model, "up",
+                            (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames, "sent-bytes",
+                            (json_int_t)nic.sent_bytes, "received-frames",
+                            (json_int_t)nic.received_frames, "received-bytes",
+                            (json_int_t)nic.received_bytes));
+    }
+    return list;
+}
+
 static json_t *verb_status(struct control_target *target, const json_t *arguments,
                            struct error **err)
 {
     (void)arguments, (void)err;
     struct vm_status status;
     vm_get_status(target->vm, &status);
-    return json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I}", "state", vm_state_name(status.state),
+    return json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
                      "engine", status.engine, "cpus", (int)status.cpus, "memory",
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
-                     (json_int_t)console_lost(target->console));
+                     (json_int_t)console_lost(target->console), "nics",
+                     nics(target->vm));
 }
 
 static void add_counter(void *opaque, unsigned vcpu, const char *name, uint64_t value)
@@ -167,6 +184,42 @@ static json_t *verb_window_size(struct control_target *target, const json_t *arg
     return json_object();
 }
 
+/* The number of a NIC, 0 if it is not named; -1: err. */
+static json_int_t nic_argument(const json_t *arguments, struct error **err)
+{
+    const json_t *nic = json_object_get(arguments, "nic");
+    if (nic == NULL || (json_is_integer(nic) && json_integer_value(nic) >= 0))
+        return json_integer_value(nic);
+    error_set(err, ERROR_USAGE, "nic is the number of a NIC, counted from 0");
+    return -1;
+}
+
+static json_t *verb_link(struct control_target *target, const json_t *arguments,
+                         struct error **err)
+{
+    json_int_t nic = nic_argument(arguments, err);
+    const json_t *up = json_object_get(arguments, "up");
+    if (nic >= 0 && !json_is_boolean(up)) {
+        error_set(err, ERROR_USAGE, "up is true or false");
+        return NULL;
+    }
+    return done(nic >= 0 && vm_set_link(target->vm, (size_t)nic, json_is_true(up), err));
+}
+
+static json_t *verb_rate(struct control_target *target, const json_t *arguments,
+                         struct error **err)
+{
+    json_int_t nic = nic_argument(arguments, err);
+    const json_t *kbit = json_object_get(arguments, "kbit");
+    if (nic >= 0 && (!json_is_integer(kbit) || json_integer_value(kbit) < 0 ||
+                     json_integer_value(kbit) >> 40 != 0)) {
+        error_set(err, ERROR_USAGE, "kbit is a number of kilobits per second, 0 for no limit");
+        return NULL;
+    }
+    return done(nic >= 0 &&
+                vm_set_rate(target->vm, (size_t)nic, (uint64_t)json_integer_value(kbit), err));
+}
+
 const struct control_verb control_verbs[] = {
     {"status", true, verb_status},
     {"stats", true, verb_stats},
@@ -176,6 +229,8 @@ const struct control_verb control_verbs[] = {
     {"reset", true, verb_reset},
     {"powerdown", true, verb_powerdown},
     {"balloon", true, verb_balloon},
+    {"link", true, verb_link},
+    {"rate", true, verb_rate},
     {"quit", true, verb_quit},
     {"console", false, verb_console},
     {"window-size", false, verb_window_size},

@@ -35,6 +35,7 @@ struct worker {
     struct control *control;
     struct control_target target;
     struct machine_config config;
+    int nics[MACHINE_MAX_NICS];
     int panic_timer;
     struct loop_watch *panic_watch;
     char panic_line[200];
@@ -153,6 +154,17 @@ static bool console_kind_from(const char *word, enum console_kind *kind)
     return false;
 }
 
+static void take_nics(struct worker *worker, const char *list)
+{
+    char *end;
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++, list = *end == ',' ? end + 1 : end) {
+        long fd = strtol(list, &end, 10);
+        worker->nics[i] = end != list ? (int)fd : -1;
+        if (worker->nics[i] >= 0)
+            fcntl(worker->nics[i], F_SETFD, FD_CLOEXEC);
+    }
+}
+
 static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error **err)
 {
     struct vm_env env = {
@@ -160,6 +172,7 @@ static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error
         .log = &worker->log,
         .console = worker->config.virtio_console ? NULL : console_backend(worker->console),
         .virtio_console = worker->config.virtio_console ? console_backend(worker->console) : NULL,
+        .nics = worker->nics,
         .on_end = on_end,
         .on_state = on_state,
         .opaque = worker,
@@ -199,7 +212,7 @@ static void finish(struct worker *worker)
 
 int worker_main(int argc, char **argv)
 {
-    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, COUNT };
+    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, NICS, COUNT };
     struct worker worker = {.panic_timer = -1};
     struct error *error = NULL;
     enum console_kind kind;
@@ -213,6 +226,7 @@ int worker_main(int argc, char **argv)
         if (fds[i] >= 0)
             fcntl(fds[i], F_SETFD, FD_CLOEXEC);
     }
+    take_nics(&worker, argv[NICS]);
     signal(SIGPIPE, SIG_IGN);
     /* Our process group is not the terminal's foreground one: with `stty tostop` the first
      * line of the log would stop the machine. */

@@ -28,6 +28,13 @@ static void full_config(struct machine_config *config)
     config->disks[0] = (struct machine_disk){.path = strdup("/a,b"), .read_only = true};
     config->disks[1] = (struct machine_disk){.path = strdup("/c"), .serial = strdup("S 1")};
     config->disk_count = 2;
+    config->nics[0] = (struct machine_nic){.net = MACHINE_NET_CUSTOM,
+                                           .vnet = strdup("internal:a"),
+                                           .mac = strdup("02:00:00:00:00:01"),
+                                           .vlan = 7,
+                                           .rate = 10000};
+    config->nics[1] = (struct machine_nic){.mtu = 9000, .forward = strdup("tcp:1:2 udp:3:4")};
+    config->nic_count = 2;
 }
 
 static void test_round_trip(void **state)
@@ -47,6 +54,15 @@ static void test_round_trip(void **state)
     assert_int_equal(again.code_cache, 320 << 10);
     assert_string_equal(again.host_features, "none,+fma");
     assert_int_equal(again.seed, UINT64_MAX);
+    assert_int_equal(again.nic_count, 2);
+    assert_int_equal(again.nics[0].net, MACHINE_NET_CUSTOM);
+    assert_string_equal(again.nics[0].vnet, "internal:a");
+    assert_string_equal(again.nics[0].mac, "02:00:00:00:00:01");
+    assert_int_equal(again.nics[0].vlan, 7);
+    assert_int_equal(again.nics[0].rate, 10000);
+    assert_int_equal(again.nics[1].net, MACHINE_NET_NAT);
+    assert_int_equal(again.nics[1].mtu, 9000);
+    assert_string_equal(again.nics[1].forward, "tcp:1:2 udp:3:4");
     assert_int_equal(again.disk_count, 2);
     assert_true(again.disks[0].read_only);
     assert_false(again.disks[1].read_only);
@@ -87,8 +103,10 @@ static void test_errors_name_line_and_cause(void **state)
         {"displayName = \"a\"b\"", "t:1:", "|22"},
         {"displayName = \"a|2\"", "t:1: '|' is not followed", NULL},
         {"displayName = \"a|00\"", "t:1: '|' is not followed", NULL},
-        {"scsi0:1.fileName = \"x\"", "t:1: disk 1: disks are numbered", NULL},
-        {"scsi0:99999999999999999999.fileName = \"x\"", "t:1: disk", NULL},
+        {"scsi0:1.fileName = \"x\"", "t:1: scsi0:1: disks are numbered", NULL},
+        {"scsi0:99999999999999999999.fileName = \"x\"", "t:1: scsi0:", NULL},
+        {"ethernet1.vnet = \"x\"", "t:1: ethernet1: NICs are numbered", NULL},
+        {"ethernet0.connectionType = \"wifi\"", "t:1: neither nat", NULL},
         {"scsi0:0.mode = \"persistent\"", "t: disk scsi0:0 has no fileName", NULL},
         {"scsi0:0.colour = \"red\"", "t:1: unknown key", NULL},
         {"scsi0:.fileName = \"x\"", "t:1: unknown key", NULL},

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See network.h.
+ */
+#include "client/network.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "client/worker.h"
+#include "net/link.h"
+
+enum { ARGUMENTS_MAX = 40, MTU_DEFAULT = 1500, NAME_MAX_BYTES = 32 };
+
+/* ---- backend processes ---- */
+
+/* argv[1] is the backend's name, then come the descriptors it keeps (numbers[0..fd_count)). */
+struct backend {
+    const char *arguments[ARGUMENTS_MAX];
+    size_t count;
+    char numbers[3][16];
+    int fds[3];
+    size_t fd_count;
+};
+
+static void add_argument(struct backend *backend, const char *text)
+{
+    if (backend->count < ARGUMENTS_MAX - 1)
+        backend->arguments[backend->count++] = text;
+}
+
+static void add_fd(struct backend *backend, int fd)
+{
+    size_t at = backend->fd_count++;
+    backend->fds[at] = fd;
+    snprintf(backend->numbers[at], sizeof(backend->numbers[at]), "%d", fd);
+    add_argument(backend, backend->numbers[at]);
+}
+
+/* An orphan must not keep our standard error open: who reads it waits for its end. */
+static _Noreturn void exec_backend(const struct backend *backend, bool orphan)
+{
+    sigset_t none;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    if (orphan)
+        dup2(null, STDERR_FILENO);
+    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+    for (size_t i = 0; i < backend->fd_count; i++)
+        fcntl(backend->fds[i], F_SETFD, 0);
+    setpgid(0, 0);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv("/proc/self/exe", (char *const *)(uintptr_t)backend->arguments);
+    _exit(127);
+}
+
+/* Reads what the backend has to say before it serves: nothing, or why it cannot. */
+static bool await_ready(int status_fd, struct error **err)
+{
+    char text[512];
+    size_t size = 0;
+    ssize_t count;
+    while (size < sizeof(text) - 1 &&
+           ((count = read(status_fd, text + size, sizeof(text) - 1 - size)) > 0 ||
+            (count < 0 && errno == EINTR)))
+        size += count > 0 ? (size_t)count : 0;
+    text[size] = '\0';
+    return size == 0 || error_set(err, ERROR_HOST, "%s", text);
+}
+
+static void begin(struct backend *backend, const char *name, int status_fd)
+{
+    *backend = (struct backend){0};
+    add_argument(backend, "trapeze");
+    add_argument(backend, name);
+    add_fd(backend, status_fd);
+}
+
+/* `orphan`: the process is nobody's child, because others will use it when we are gone. Returns
+ * its id, 0 for an orphan, -1 with err. Closes the status pipe's ends. */
+static pid_t spawn(const struct backend *backend, const int status[2], bool orphan,
+                   struct error **err)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (orphan && fork() != 0)
+            _exit(0);
+        exec_backend(backend, orphan);
+    }
+    close(status[1]);
+    bool good = pid > 0 || error_set_errno(err, errno, "cannot start a network process");
+    if (pid > 0 && orphan)
+        waitpid(pid, NULL, 0);
+    good = good && await_ready(status[0], err);
+    close(status[0]);
+    if (!good && pid > 0 && !orphan)
+        waitpid(pid, NULL, 0);
+    return !good ? -1 : orphan ? 0 : pid;
+}
+
+static bool make_pipe(int status[2], struct error **err)
+{
+    return pipe2(status, O_CLOEXEC) == 0 || error_set_errno(err, errno, "cannot make a pipe");
+}
+
+/* A backend with one end of a new frame socket; `prepare` adds what follows. */
+static bool start_own(struct client_network *network, size_t index, const char *name,
+                      void (*prepare)(struct backend *backend, void *opaque), void *opaque,
+                      struct error **err)
+{
+    struct backend backend;
+    int status[2], pair[2];
+    if (!make_pipe(status, err))
+        return false;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
+        close(status[0]);
+        close(status[1]);
+        return error_set_errno(err, errno, "cannot make a frame socket");
+    }
+    begin(&backend, name, status[1]);
+    add_fd(&backend, pair[1]);
+    prepare(&backend, opaque);
+    pid_t pid = spawn(&backend, status, false, err);
+    close(pair[1]);
+    network->links[index] = pair[0];
+    network->backends[index] = pid > 0 ? pid : 0;
+    return pid > 0;
+}
+
+/* ---- NAT ---- */
+
+struct nat_arguments {
+    const struct machine_nic *nic;
+    char mtu[16];
+    char *forwards; /* cut into words; freed after the start */
+};
+
+static void prepare_nat(struct backend *backend, void *opaque)
+{
+    struct nat_arguments *nat = opaque;
+    char *rest = nat->forwards, *word;
+    add_argument(backend, nat->nic->net == MACHINE_NET_HOSTONLY ? "restricted" : "open");
+    add_argument(backend, nat->mtu);
+    add_argument(backend, nat->nic->mac);
+    while ((word = strsep(&rest, " ")) != NULL)
+        if (word[0] != '\0')
+            add_argument(backend, word);
+}
+
+static bool start_nat(struct client_network *network, size_t index, const struct machine_nic *nic,
+                      struct error **err)
+{
+    struct nat_arguments nat = {.nic = nic,
+                                .forwards = strdup(nic->forward != NULL ? nic->forward : "")};
+    snprintf(nat.mtu, sizeof(nat.mtu), "%u", nic->mtu != 0 ? nic->mtu : MTU_DEFAULT);
+    bool good = start_own(network, index, "net-nat", prepare_nat, &nat, err);
+    free(nat.forwards);
+    return good;
+}
+
+/* ---- tap devices and bridges ---- */
+
+static bool tap_failed(const char *what, const char *name, struct error **err)
+{
+    int number = errno;
+    error_set_errno(err, number, "%s '%s'", what, name);
+    if (number == EPERM || number == EACCES)
+        error_hint(err, "The host's network is the administrator's: 'ip tuntap add dev NAME mode "
+                        "tap user YOU' makes a tap of your own for --net tap:NAME; or take --net "
+                        "nat.");
+    return false;
+}
+
+/* A tap device with offload headers; name "" or with %d: a new one. Writes the real name back. */
+static int open_tap(char name[IFNAMSIZ], struct error **err)
+{
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    memcpy(request.ifr_name, name, IFNAMSIZ);
+    if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) == 0) {
+        memcpy(name, request.ifr_name, IFNAMSIZ);
+        return fd;
+    }
+    tap_failed(fd < 0 ? "cannot open /dev/net/tun for" : "cannot use the tap device", name, err);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static bool join_bridge(const char *bridge, const char *tap, struct error **err)
+{
+    struct ifreq request = {0};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", bridge);
+    request.ifr_ifindex = (int)if_nametoindex(tap);
+    bool good = fd >= 0 && ioctl(fd, SIOCBRADDIF, &request) == 0;
+    if (good) {
+        snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", tap);
+        good = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
+        request.ifr_flags |= IFF_UP;
+        good = good && ioctl(fd, SIOCSIFFLAGS, &request) == 0;
+    }
+    if (!good)
+        tap_failed("cannot connect to the bridge", bridge, err);
+    if (fd >= 0)
+        close(fd);
+    return good;
+}
+
+static void prepare_tap(struct backend *backend, void *opaque)
+{
+    add_fd(backend, *(const int *)opaque);
+}
+
+static bool start_tap(struct client_network *network, size_t index, const char *interface,
+                      const char *bridge, struct error **err)
+{
+    char name[IFNAMSIZ] = {0};
+    const char *wanted = bridge != NULL ? bridge : interface;
+    if (strlen(wanted) >= sizeof(name))
+        return error_set(err, ERROR_USAGE, "'%s' is too long for the name of an interface", wanted);
+    snprintf(name, sizeof(name), "%s", bridge != NULL ? "trapeze%d" : interface);
+    int fd = open_tap(name, err);
+    bool good = fd >= 0 && (bridge == NULL || join_bridge(bridge, name, err)) &&
+                start_own(network, index, "net-tap", prepare_tap, &fd, err);
+    if (fd >= 0)
+        close(fd);
+    return good;
+}
+
+/* ---- internal networks ---- */
+
+static int switch_socket(const char *path, bool listens)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    if (fd >= 0 && (listens ? bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+                                  listen(fd, MACHINE_MAX_NICS) == 0
+                            : connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static bool start_switch(const char *path, struct error **err)
+{
+    struct backend backend;
+    int status[2];
+    if (!make_pipe(status, err))
+        return false;
+    unlink(path);
+    int fd = switch_socket(path, true);
+    if (fd < 0) {
+        error_set_errno(err, errno, "cannot make the socket '%s'", path);
+        close(status[0]);
+        close(status[1]);
+        return false;
+    }
+    begin(&backend, "net-switch", status[1]);
+    add_fd(&backend, fd);
+    add_argument(&backend, path);
+    pid_t pid = spawn(&backend, status, true, err);
+    close(fd);
+    return pid >= 0;
+}
+
+static bool check_name(const char *name, struct error **err)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < length; i++)
+        if (!isalnum((unsigned char)name[i]) && name[i] != '-' && name[i] != '_')
+            length = 0;
+    if (length > 0 && length <= NAME_MAX_BYTES)
+        return true;
+    return error_set(err, ERROR_USAGE,
+                     "an internal network's name is made of at most %d letters, digits, '-' and "
+                     "'_', not '%s'",
+                     NAME_MAX_BYTES, name);
+}
+
+/* Under the lock nobody starts a second switch, and the present one does not end (net/switch.c). */
+static bool join_internal(struct client_network *network, size_t index, const char *name,
+                          uint16_t vlan, struct error **err)
+{
+    char path[100], lock[120];
+    char *folder = check_name(name, err) ? client_runtime_folder(err) : NULL;
+    if (folder == NULL)
+        return false;
+    bool fits = snprintf(path, sizeof(path), "%s/net-%s", folder, name) < (int)sizeof(path);
+    free(folder);
+    if (!fits)
+        return error_set(err, ERROR_USAGE, "the path of the network's socket '%s' is too long",
+                         path);
+    snprintf(lock, sizeof(lock), "%s.lock", path);
+    int lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock_fd < 0 || flock(lock_fd, LOCK_EX) != 0) {
+        error_set_errno(err, errno, "cannot lock '%s'", lock);
+        if (lock_fd >= 0)
+            close(lock_fd);
+        return false;
+    }
+    bool good = true;
+    int fd = switch_socket(path, false);
+    if (fd < 0) {
+        good = start_switch(path, err);
+        fd = good ? switch_socket(path, false) : -1;
+    }
+    if (good && (fd < 0 || !net_link_join(fd, vlan)))
+        good = error_set_errno(err, errno, "cannot join the internal network '%s'", name);
+    network->links[index] = fd;
+    close(lock_fd);
+    return good;
+}
+
+/* ---- all of them ---- */
+
+static bool start_one(struct client_network *network, size_t index, const struct machine_nic *nic,
+                      struct error **err)
+{
+    switch (nic->net) {
+    case MACHINE_NET_NAT:
+    case MACHINE_NET_HOSTONLY:
+        return start_nat(network, index, nic, err);
+    case MACHINE_NET_BRIDGED:
+        return start_tap(network, index, NULL, nic->vnet, err);
+    case MACHINE_NET_CUSTOM:
+        if (strncmp(nic->vnet, "tap:", 4) == 0)
+            return start_tap(network, index, nic->vnet + 4, NULL, err);
+        return join_internal(network, index, nic->vnet + strlen("internal:"), (uint16_t)nic->vlan,
+                             err);
+    }
+    return false;
+}
+
+bool client_network_start(const struct machine_config *config, struct client_network *network,
+                          struct error **err)
+{
+    *network = (struct client_network){.count = config->nic_count};
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++)
+        network->links[i] = -1;
+    for (size_t i = 0; i < config->nic_count; i++)
+        if (!start_one(network, i, &config->nics[i], err)) {
+            client_network_stop(network);
+            return false;
+        }
+    return true;
+}
+
+void client_network_close_links(struct client_network *network)
+{
+    for (size_t i = 0; i < network->count; i++) {
+        if (network->links[i] >= 0)
+            close(network->links[i]);
+        network->links[i] = -1;
+    }
+}
+
+void client_network_stop(struct client_network *network)
+{
+    client_network_close_links(network);
+    for (size_t i = 0; i < network->count; i++) {
+        if (network->backends[i] <= 0)
+            continue;
+        kill(network->backends[i], SIGKILL); /* it has nothing to put in order */
+        waitpid(network->backends[i], NULL, 0);
+        network->backends[i] = 0;
+    }
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dev/virtio_net.c as a driver and a network see it.
+ */
+#include "support.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/link.h"
+#include "net/port.h"
+#include "virtio_guest.h"
+
+#define F_CSUM       (UINT64_C(1) << 0)
+#define F_GUEST_CSUM (UINT64_C(1) << 1)
+#define F_OFFLOADS   (UINT64_C(1) << 2)
+#define F_MTU        (UINT64_C(1) << 3)
+#define F_MAC        (UINT64_C(1) << 5)
+#define F_GUEST_TSO4 (UINT64_C(1) << 7)
+#define F_HOST_TSO4  (UINT64_C(1) << 11)
+#define F_MRG        (UINT64_C(1) << 15)
+#define F_STATUS     (UINT64_C(1) << 16)
+#define F_CTRL       (UINT64_C(1) << 17)
+#define F_CTRL_RX    (UINT64_C(1) << 18)
+#define F_CTRL_VLAN  (UINT64_C(1) << 19)
+#define F_RX_EXTRA   (UINT64_C(1) << 20)
+#define F_CTRL_MAC   (UINT64_C(1) << 23)
+
+enum { RECEIVE, TRANSMIT, CONTROL };
+enum { HEADER = 12 };
+static const uint8_t own_mac[6] = {2, 0, 0, 0, 0, 1};
+
+struct fixture {
+    struct guest g;
+    struct net_port *port;
+    struct net_link peer;
+    int fd;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    int pair[2];
+    guest_init(&f->g, false);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    f->fd = pair[1];
+    net_link_init(&f->peer, pair[1], 1 << 20);
+    f->port = net_port_new(pair[0], "net0", f->g.loop, f->g.env.clock, &f->g.log, NULL);
+    guest_plug(&f->g, &device_virtio_net,
+               &(struct device_params){.id = "net0", .net = f->port, .mac = own_mac, .mtu = 9000});
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    device_free(f->g.device);
+    f->g.device = NULL;
+    net_port_free(f->port);
+    guest_free(&f->g);
+    if (f->fd >= 0)
+        close(f->fd);
+    net_link_clear(&f->peer);
+    free(f);
+    return 0;
+}
+
+static void pump(struct fixture *f)
+{
+    for (unsigned i = 0; i < 3; i++)
+        guest_pump(&f->g);
+}
+
+static void network_sends(struct fixture *f, const uint8_t *to, uint8_t mark, size_t size)
+{
+    static uint8_t data[NET_FRAME_MAX];
+    memset(data, mark, size);
+    memcpy(data, to, 6);
+    data[12] = 0x88;
+    struct net_frame frame = {.data = data, .size = size};
+    net_link_put(&f->peer, &frame);
+    pump(f);
+}
+
+/* `count` receive buffers of `size` bytes, a page apart. */
+static void give_buffers(struct fixture *f, unsigned count, uint32_t size)
+{
+    struct ring *ring = &f->g.rings[RECEIVE];
+    for (unsigned i = 0; i < count; i++) {
+        ring_desc(ring, i, GUEST_DATA + 0x1000 * i, size, RING_WRITE, 0);
+        ring_offer(ring, (uint16_t)i);
+    }
+    guest_notify(&f->g, RECEIVE);
+    pump(f);
+}
+
+static uint8_t guest_byte(struct fixture *f, uint64_t gpa)
+{
+    return (uint8_t)ring_get(f->g.mem, gpa, 1);
+}
+
+/* A frame of `size` bytes behind this header. */
+static void guest_sends(struct fixture *f, const uint8_t header[HEADER], uint32_t size)
+{
+    struct ring *ring = &f->g.rings[TRANSMIT];
+    assert_true(mem_write(f->g.mem, GUEST_DATA + 0x80000, header, HEADER));
+    ring_desc(ring, 0, GUEST_DATA + 0x80000, HEADER, RING_NEXT, 1);
+    ring_desc(ring, 1, GUEST_DATA + 0x81000, size, 0, 0);
+    ring_offer(ring, 0);
+    guest_notify(&f->g, TRANSMIT);
+    pump(f);
+}
+
+static uint8_t command(struct fixture *f, const void *data, uint32_t size)
+{
+    struct ring *ring = &f->g.rings[CONTROL];
+    assert_true(mem_write(f->g.mem, GUEST_DATA + 0x70000, data, size));
+    assert_true(mem_write(f->g.mem, GUEST_DATA + 0x7f000, "\xee", 1));
+    ring_desc(ring, 0, GUEST_DATA + 0x70000, size, RING_NEXT, 1);
+    ring_desc(ring, 1, GUEST_DATA + 0x7f000, 1, RING_WRITE, 0);
+    ring_offer(ring, 0);
+    guest_notify(&f->g, CONTROL);
+    pump(f);
+    return guest_byte(f, GUEST_DATA + 0x7f000);
+}
+
+static void configuration_says_what_it_is(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_MAC | F_MTU | F_STATUS);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(guest_reg(&f->g, REG_CONFIG + i, 1), own_mac[i]);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 10, 2), 9000);
+}
+
+static void frames_are_sent(void **state)
+{
+    struct fixture *f = *state;
+    struct net_frame frame;
+    const uint8_t plain[HEADER] = {0};
+    guest_start(&f->g, 0);
+    guest_sends(f, plain, 60);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_DONE);
+    assert_int_equal(frame.size, 60);
+    assert_int_equal(ring_used_index(&f->g.rings[TRANSMIT]), 1);
+    assert_int_equal(guest_isr(&f->g), 1);
+}
+
+static void frames_that_are_none_are_dropped(void **state)
+{
+    struct fixture *f = *state;
+    struct net_frame frame;
+    const uint8_t headers[][HEADER] = {
+        {1, 0, 0, 0, 0, 0, 34, 0, 16},              /* a checksum that was not negotiated */
+        {0, 1, 0, 0, 0xb4, 5},                      /* segmentation likewise */
+        {1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, /* a checksum outside */
+        {1, 4, 0, 0, 0xb4, 5, 34, 0, 16},
+    };
+    guest_start(&f->g, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(headers); i++)
+        guest_sends(f, headers[i], 60);
+    guest_sends(f, (const uint8_t[HEADER]){0}, 13);
+    guest_sends(f, (const uint8_t[HEADER]){0}, 70000);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
+    assert_int_equal(ring_used_index(&f->g.rings[TRANSMIT]), 6);
+    assert_int_equal(guest_reg(&f->g, REG_STATUS, 1) & VIRTIO_STATUS_NEEDS_RESET, 0);
+}
+
+static void a_network_that_is_full_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct net_frame frame;
+    struct ring *ring = &f->g.rings[TRANSMIT];
+    guest_start(&f->g, 0);
+    for (unsigned i = 0; i < 100; i++) {
+        ring_desc(ring, 0, GUEST_DATA, 60000 + HEADER, 0, 0);
+        ring_offer(ring, 0);
+    }
+    guest_notify(&f->g, TRANSMIT);
+    pump(f);
+    unsigned sent = ring_used_index(ring), got = 0;
+    assert_in_range(sent, 1, 99);
+    for (unsigned turn = 0; turn < 100 && got < 100; turn++) {
+        while (net_link_receive(&f->peer, &frame) == NET_DONE)
+            got++;
+        pump(f);
+    }
+    assert_int_equal(got, 100);
+    assert_int_equal(ring_used_index(ring), 100);
+}
+
+static void frames_are_received(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[RECEIVE];
+    network_sends(f, own_mac, 1, 60); /* nobody there: lost */
+    guest_start(&f->g, F_MRG);
+    pump(f);
+    network_sends(f, own_mac, 2, 100); /* no buffer yet: waits */
+    assert_int_equal(ring_used_index(ring), 0);
+    give_buffers(f, 8, 0x1000);
+    assert_int_equal(ring_used_index(ring), 1);
+    assert_int_equal(ring_used_length(ring, 0), 100 + HEADER);
+    assert_int_equal(ring_get(f->g.mem, GUEST_DATA + 10, 2), 1);
+    assert_int_equal(guest_byte(f, GUEST_DATA + HEADER + 99), 2);
+    assert_int_equal(guest_isr(&f->g), 1);
+
+    network_sends(f, own_mac, 3, 9000); /* three buffers */
+    assert_int_equal(ring_used_index(ring), 4);
+    assert_int_equal(ring_get(f->g.mem, GUEST_DATA + 0x1000 + 10, 2), 3);
+    assert_int_equal(ring_used_length(ring, 1), 0x1000);
+    assert_int_equal(ring_used_length(ring, 3), 9000 + HEADER - 0x2000);
+    assert_int_equal(guest_byte(f, GUEST_DATA + 0x3000 + 9000 + HEADER - 0x2000 - 1), 3);
+
+    network_sends(f, own_mac, 4, 20000); /* five are needed, four are there: all or none */
+    assert_int_equal(ring_used_index(ring), 4);
+    give_buffers(f, 1, 0x1000);
+    assert_int_equal(ring_used_index(ring), 9);
+    assert_int_equal(ring_used_head(ring, 4), 4);
+    assert_int_equal(ring_used_head(ring, 8), 0);
+}
+
+static void buffers_that_will_never_do_cost_the_frame(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[RECEIVE];
+    guest_start(&f->g, 0); /* no merging: a frame has one buffer */
+    give_buffers(f, 4, 200);
+    network_sends(f, own_mac, 1, 1000);
+    network_sends(f, own_mac, 2, 100);
+    assert_int_equal(ring_used_index(ring), 1);
+    assert_int_equal(guest_byte(f, GUEST_DATA + HEADER + 20), 2);
+}
+
+static void offloads_are_told_and_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct net_frame frame;
+    const uint8_t fewer[10] = {5, 0, 0x02}, more[10] = {5, 0, 0x82, 1};
+    guest_start(&f->g, F_GUEST_CSUM | F_GUEST_TSO4 | F_MRG | F_CTRL | F_OFFLOADS);
+    pump(f);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
+    assert_int_equal(f->peer.accepts, NET_ACCEPT_CHECKSUM | NET_ACCEPT_TCP4);
+    assert_int_equal(command(f, more, 10), 1); /* TSO6 was not negotiated */
+    assert_int_equal(command(f, fewer, 10), 0);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
+    assert_int_equal(f->peer.accepts, NET_ACCEPT_CHECKSUM);
+    guest_reset(&f->g);
+    pump(f);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
+    assert_int_equal(f->peer.accepts, 0);
+}
+
+static bool passes(struct fixture *f, const uint8_t *to)
+{
+    struct ring *ring = &f->g.rings[RECEIVE];
+    unsigned before = ring_used_index(ring);
+    ring_offer(ring, 0);
+    guest_notify(&f->g, RECEIVE);
+    network_sends(f, to, 1, 60);
+    return ring_used_index(ring) != before;
+}
+
+static void filters_are_the_drivers_choice(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t other[] = {2, 0, 0, 0, 0, 9}, group[] = {1, 0, 0x5e, 0, 0, 1},
+                  all[] = {255, 255, 255, 255, 255, 255};
+    guest_start(&f->g, F_CTRL | F_CTRL_RX | F_RX_EXTRA | F_CTRL_MAC | F_CTRL_VLAN);
+    give_buffers(f, 1, 0x800);
+    assert_true(passes(f, other));                /* nobody asked for less yet */
+    assert_int_equal(command(f, "\0\0\0", 3), 0); /* not promiscuous */
+    assert_false(passes(f, other));
+    assert_false(passes(f, group));
+    assert_true(passes(f, own_mac));
+    assert_true(passes(f, all));
+    assert_int_equal(command(f, "\0\5\1", 3), 0); /* no broadcast */
+    assert_false(passes(f, all));
+    assert_int_equal(command(f, "\0\1\1", 3), 0); /* all multicast */
+    assert_true(passes(f, group));
+    assert_int_equal(command(f, "\0\1\0", 3), 0);
+    const uint8_t table[] = {1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 9, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1};
+    assert_int_equal(command(f, table, sizeof(table)), 0);
+    assert_true(passes(f, other));
+    assert_true(passes(f, group));
+    assert_int_equal(command(f, table, sizeof(table) - 1), 1); /* cut: the old one stays */
+    assert_true(passes(f, group));
+    const uint8_t huge[] = {1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0};
+    assert_int_equal(command(f, huge, sizeof(huge)), 1);
+    const uint8_t mac[] = {1, 1, 2, 0, 0, 0, 0, 7};
+    assert_int_equal(command(f, mac, sizeof(mac)), 0);
+    assert_true(passes(f, mac + 2));
+    assert_false(passes(f, own_mac));
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 5, 1), 7);
+    assert_int_equal(command(f, "\0\6\1", 3), 1);    /* there is no such mode */
+    assert_int_equal(command(f, "\7\0\1", 3), 1);    /* nor such a class */
+    assert_int_equal(command(f, "\2\0\5\20", 4), 1); /* nor VLAN 4101 */
+    assert_int_equal(command(f, "\2\0\5\0", 4), 0);
+    guest_reset(&f->g);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 5, 1), 1); /* its own again */
+}
+
+static void the_link_state_is_shown(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_STATUS);
+    net_port_set_link(f->port, false);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 0);
+    assert_int_equal(guest_isr(&f->g), 2);
+    net_port_set_link(f->port, true);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
+    close(f->fd);
+    f->fd = -1;
+    pump(f);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 0);
+    guest_sends(f, (const uint8_t[HEADER]){0}, 60);
+    assert_int_equal(ring_used_index(&f->g.rings[TRANSMIT]), 1);
+}
+
+static void a_paused_machine_receives_later(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[RECEIVE];
+    guest_start(&f->g, F_MRG);
+    give_buffers(f, 4, 0x1000);
+    f->g.device->ops->quiesce(f->g.device);
+    network_sends(f, own_mac, 1, 60);
+    network_sends(f, own_mac, 2, 60);
+    assert_int_equal(ring_used_index(ring), 0);
+    f->g.device->ops->unquiesce(f->g.device);
+    pump(f);
+    assert_int_equal(ring_used_index(ring), 2);
+}
+
+static void its_state_survives(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t mac[] = {1, 1, 2, 0, 0, 0, 0, 7}, fewer[10] = {5, 0, 0x02};
+    struct state_buffer saved = {0}, again = {0};
+    size_t at = 0;
+    guest_start(&f->g, F_CTRL | F_CTRL_RX | F_CTRL_MAC | F_OFFLOADS | F_GUEST_CSUM | F_GUEST_TSO4);
+    assert_int_equal(command(f, "\0\0\0", 3), 0);
+    assert_int_equal(command(f, mac, sizeof(mac)), 0);
+    assert_int_equal(command(f, fewer, 10), 0);
+    f->g.device->ops->quiesce(f->g.device);
+    state_save(f->g.device->ops->state, f->g.device, &saved);
+    f->g.device->ops->reset(f->g.device);
+    assert_true(
+        state_restore(f->g.device->ops->state, f->g.device, saved.data, saved.size, &at, NULL));
+    state_save(f->g.device->ops->state, f->g.device, &again);
+    assert_int_equal(saved.size, again.size);
+    assert_memory_equal(saved.data, again.data, saved.size);
+    f->g.device->ops->unquiesce(f->g.device);
+    pump(f);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 5, 1), 7);
+    give_buffers(f, 1, 0x800);
+    assert_false(passes(f, own_mac));
+    assert_true(passes(f, mac + 2));
+    state_buffer_free(&saved);
+    state_buffer_free(&again);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(configuration_says_what_it_is),
+        TEST(frames_are_sent),
+        TEST(frames_that_are_none_are_dropped),
+        TEST(a_network_that_is_full_is_waited_for),
+        TEST(frames_are_received),
+        TEST(buffers_that_will_never_do_cost_the_frame),
+        TEST(offloads_are_told_and_kept),
+        TEST(filters_are_the_drivers_choice),
+        TEST(the_link_state_is_shown),
+        TEST(a_paused_machine_receives_later),
+        TEST(its_state_survives),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * net/frame.c, nat_frames.c, forward.c and the switch's table: arithmetic on frames, against the
+ * plainest way to compute the same.
+ */
+#include "support.h"
+
+#include <arpa/inet.h>
+
+#include "base/bits.h"
+#include "net/forward.h"
+#include "net/frame.h"
+#include "net/nat_frames.h"
+#include "net/switch_table.h"
+
+enum { IP4 = 14, FIN_PSH_ACK = 0x19, SYN = 2 };
+
+struct made {
+    uint8_t bytes[NET_FRAME_MAX];
+    size_t size;
+};
+
+/* RFC 1071 word by word, big-endian. */
+static unsigned plain_sum(const uint8_t *data, size_t size, uint32_t sum)
+{
+    for (size_t i = 0; i < size; i++)
+        sum += i % 2 == 0 ? (uint32_t)data[i] << 8 : data[i];
+    while (sum >> 16 != 0)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return sum;
+}
+
+/* A TCP packet of `payload` counted bytes behind `tags` VLAN tags and `options` bytes of options.
+ */
+static size_t make_tcp(struct made *made, bool v6, unsigned tags, unsigned options, size_t payload)
+{
+    uint8_t *at = made->bytes;
+    memset(at, 0, sizeof(made->bytes));
+    memcpy(at, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
+    at += 12;
+    for (unsigned i = 0; i < tags; i++, at += 4)
+        net_store32(at, 0x81000005);
+    net_store16(at, v6 ? 0x86dd : 0x0800);
+    at += 2;
+    size_t network = (size_t)(at - made->bytes), tcp = 20 + options;
+    if (v6) {
+        at[0] = 0x60;
+        net_store16(at + 4, (unsigned)(tcp + payload));
+        at[6] = 6;
+        memset(at + 8, 0xfe, 32);
+        at += 40;
+    } else {
+        at[0] = 0x45;
+        net_store16(at + 2, (unsigned)(20 + tcp + payload));
+        net_store16(at + 4, 0xfffe); /* the identification wraps */
+        at[8] = 64;
+        at[9] = 6;
+        memcpy(at + 12, "\x0a\0\x02\x0f\x0a\0\x02\x02", 8);
+        at += 20;
+    }
+    net_store32(at + 4, 0xfffffff0); /* so does the sequence number */
+    at[12] = (uint8_t)(tcp / 4 << 4);
+    at[13] = FIN_PSH_ACK;
+    memset(at + 20, 1, options);
+    for (size_t i = 0; i < payload; i++)
+        at[tcp + i] = (uint8_t)(i * 7);
+    made->size = (size_t)(at - made->bytes) + tcp + payload;
+    return network;
+}
+
+/* The TCP checksum of a finished frame comes out as 0xffff, and the IPv4 header's too. */
+static void check_sums(const struct net_frame *frame)
+{
+    struct net_tcp tcp;
+    uint8_t pseudo[40] = {0};
+    assert_true(net_find_tcp(frame->data, frame->size, &tcp));
+    const uint8_t *ip = frame->data + tcp.network;
+    size_t addresses = tcp.v6 ? 32 : 8, length = tcp.end - tcp.transport;
+    memcpy(pseudo, tcp.v6 ? ip + 8 : ip + 12, addresses);
+    net_store32(pseudo + addresses, (uint32_t)length);
+    pseudo[addresses + 7] = 6;
+    unsigned sum = plain_sum(pseudo, addresses + 8, 0);
+    assert_int_equal(plain_sum(frame->data + tcp.transport, length, sum), 0xffff);
+    if (!tcp.v6)
+        assert_int_equal(plain_sum(ip, 20, 0), 0xffff);
+}
+
+static void sums_agree(void **state)
+{
+    (void)state;
+    uint8_t data[600];
+    for (unsigned i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i % 3 == 0 ? 0xff : i * 31);
+    for (size_t start = 0; start < 9; start++)
+        for (size_t size = 0; size + start <= sizeof(data); size += 1 + size / 16) {
+            uint16_t folded = net_sum_fold(net_sum(data + start, size, 0));
+            uint8_t bytes[2];
+            memcpy(bytes, &folded, 2);
+            assert_int_equal(net_load16(bytes), plain_sum(data + start, size, 0));
+        }
+}
+
+struct collected {
+    const struct made *whole;
+    size_t network, payload_seen;
+    unsigned count, last_flags;
+    size_t header;
+    uint32_t next_sequence;
+};
+
+static void collect(void *opaque, const struct net_frame *frame)
+{
+    struct collected *c = opaque;
+    struct net_tcp tcp;
+    assert_int_equal(frame->offload.gso, NET_GSO_NONE);
+    assert_int_equal(frame->offload.flags, NET_CHECKSUM_VALID);
+    check_sums(frame);
+    assert_true(net_find_tcp(frame->data, frame->size, &tcp));
+    assert_int_equal(tcp.end, frame->size);
+    assert_int_equal(net_load32(frame->data + tcp.transport + 4), c->next_sequence);
+    size_t length = tcp.end - tcp.payload;
+    assert_memory_equal(frame->data + tcp.payload, c->whole->bytes + c->header + c->payload_seen,
+                        length);
+    if (!tcp.v6)
+        assert_int_equal(net_load16(frame->data + tcp.network + 4), (uint16_t)(0xfffe + c->count));
+    assert_int_equal(c->last_flags & 0x09, 0); /* FIN and PSH in the last segment only */
+    c->last_flags = frame->data[tcp.transport + 13];
+    c->next_sequence += (uint32_t)length;
+    c->payload_seen += length;
+    c->count++;
+}
+
+static void large_packets_are_cut(void **state)
+{
+    (void)state;
+    static struct made made, copy;
+    const size_t payloads[] = {1, 1459, 1460, 1461, 2920, 9999, 65000};
+    for (unsigned kind = 0; kind < 8; kind++)
+        for (unsigned i = 0; i < ARRAY_SIZE(payloads); i++) {
+            bool v6 = kind & 1;
+            unsigned options = (kind & 4) != 0 ? 12 : 0;
+            size_t network = make_tcp(&made, v6, kind >> 1 & 1, options, payloads[i]);
+            copy = made;
+            struct net_frame frame = {
+                .offload = {.flags = NET_NEEDS_CHECKSUM,
+                            .gso = v6 ? NET_GSO_TCP6 : NET_GSO_TCP4,
+                            .gso_size = 1460,
+                            .checksum_start = (uint16_t)(network + (v6 ? 40 : 20)),
+                            .checksum_offset = 16},
+                .data = made.bytes,
+                .size = made.size};
+            assert_true(net_offload_check(&frame.offload, frame.size));
+            struct collected c = {.whole = &copy,
+                                  .network = network,
+                                  .header = made.size - payloads[i],
+                                  .next_sequence = 0xfffffff0};
+            unsigned count = net_adapt(&frame, NET_ACCEPT_CHECKSUM, collect, &c);
+            assert_int_equal(count, (payloads[i] + 1459) / 1460);
+            assert_int_equal(c.count, count);
+            assert_int_equal(c.payload_seen, payloads[i]);
+            assert_int_equal(c.last_flags, FIN_PSH_ACK);
+        }
+}
+
+static void keep(void *opaque, const struct net_frame *frame)
+{
+    *(struct net_frame *)opaque = *frame;
+}
+
+static void frames_fit_their_receiver(void **state)
+{
+    (void)state;
+    static struct made made;
+    struct net_frame frame, out = {0};
+    struct net_tcp tcp;
+    make_tcp(&made, false, 0, 0, 100);
+    frame = (struct net_frame){.data = made.bytes, .size = made.size};
+    assert_true(net_find_tcp(made.bytes, made.size, &tcp));
+    net_start_tcp_checksum(&frame, &tcp);
+    memset(made.bytes + IP4 + 10, 0, 2);
+    struct net_frame same = frame;
+    assert_int_equal(net_adapt(&same, NET_ACCEPT_CHECKSUM, keep, &out), 1);
+    assert_int_equal(out.offload.flags, NET_NEEDS_CHECKSUM);
+    assert_int_equal(net_adapt(&frame, 0, keep, &out), 1);
+    assert_int_equal(out.offload.flags, NET_CHECKSUM_VALID);
+    made.bytes[IP4 + 10] = 0; /* the IP header had no sum: give it one for check_sums() */
+    unsigned sum = 0xffff ^ plain_sum(made.bytes + IP4, 20, 0);
+    net_store16(made.bytes + IP4 + 10, sum);
+    check_sums(&out);
+}
+
+static void impossible_offloads_are_refused(void **state)
+{
+    (void)state;
+    const struct {
+        struct net_offload offload;
+        size_t size;
+        bool good;
+    } cases[] = {
+        {{0}, 14, true},
+        {{0}, 13, false},
+        {{0}, NET_FRAME_MAX, true},
+        {{0}, NET_FRAME_MAX + 1, false},
+        {{.flags = 1, .checksum_start = 34, .checksum_offset = 16}, 52, true},
+        {{.flags = 1, .checksum_start = 34, .checksum_offset = 16}, 51, false},
+        {{.flags = 1, .checksum_start = 0xffff, .checksum_offset = 0xffff}, 60, false},
+        {{.gso = NET_GSO_TCP4, .gso_size = 1460}, 60, false}, /* needs a checksum */
+        {{.flags = 1, .gso = NET_GSO_TCP4, .gso_size = 1460}, 60, true},
+        {{.flags = 1, .gso = NET_GSO_TCP4, .gso_size = 0}, 60, false},
+        {{.flags = 1, .gso = NET_GSO_TCP4, .gso_size = 47}, 60, false},
+        {{.flags = 1, .gso = 3, .gso_size = 1460}, 60, false}, /* UDP fragments: not offered */
+        {{.flags = 1, .gso = 0x81, .gso_size = 1460}, 60, false},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+        assert_int_equal(net_offload_check(&cases[i].offload, cases[i].size), cases[i].good);
+}
+
+static void what_is_no_tcp_is_not_cut(void **state)
+{
+    (void)state;
+    static struct made made;
+    struct net_tcp tcp;
+    make_tcp(&made, false, 0, 0, 3000);
+    const struct {
+        size_t at;
+        uint8_t value;
+    } damages[] = {{IP4, 0x44},  {IP4, 0x4f},     {IP4, 0x65},      {IP4 + 9, 17}, {IP4 + 6, 0x20},
+                   {IP4 + 7, 1}, {IP4 + 2, 0xff}, {IP4 + 32, 0x40}, {12, 0x09},    {IP4 + 3, 0x10}};
+    assert_true(net_find_tcp(made.bytes, made.size, &tcp));
+    for (unsigned i = 0; i < ARRAY_SIZE(damages); i++) {
+        uint8_t before = made.bytes[damages[i].at];
+        made.bytes[damages[i].at] = damages[i].value;
+        if (damages[i].at == IP4 + 3) /* a length that ends in the header */
+            made.bytes[IP4 + 2] = 0;
+        if (net_find_tcp(made.bytes, made.size, &tcp))
+            assert_int_equal(damages[i].at, IP4); /* 0x4f: options may be that long */
+        make_tcp(&made, false, 0, 0, 3000);
+        assert_int_equal(made.bytes[damages[i].at], before);
+    }
+    for (size_t size = 0; size < 54; size++)
+        assert_false(net_find_tcp(made.bytes, size, &tcp));
+}
+
+/* --- NAT --- */
+
+static void a_syn_is_made_to_take_more(void **state)
+{
+    (void)state;
+    static struct made made;
+    struct net_nat_frames frames;
+    net_nat_frames_init(&frames, 1500);
+    for (unsigned v6 = 0; v6 < 2; v6++) {
+        size_t network = make_tcp(&made, v6, 0, 8, 0), tcp = network + (v6 ? 40 : 20);
+        made.bytes[tcp + 13] = SYN;
+        memcpy(made.bytes + tcp + 20, "\x01\x01\x02\x04\x02\x18\x04\x02", 8); /* 536 */
+        struct net_frame frame = {.data = made.bytes, .size = made.size};
+        net_nat_from_guest(&frames, &frame);
+        assert_int_equal(net_load16(made.bytes + tcp + 24), 32768);
+        if (!v6) {
+            memset(made.bytes + IP4 + 10, 0, 2);
+            net_store16(made.bytes + IP4 + 10, 0xffff ^ plain_sum(made.bytes + IP4, 20, 0));
+        }
+        check_sums(&frame);
+    }
+    assert_int_equal(frames.mss4, 536);
+    assert_int_equal(frames.mss6, 536);
+    /* Damaged options end the search. */
+    make_tcp(&made, false, 0, 8, 0);
+    made.bytes[IP4 + 33] = SYN;
+    memcpy(made.bytes + IP4 + 40, "\x08\x00\x02\x04\x00\x01\x00\x00", 8);
+    struct net_frame frame = {.data = made.bytes, .size = made.size};
+    net_nat_from_guest(&frames, &frame);
+    assert_int_equal(net_load16(made.bytes + IP4 + 44), 1);
+    assert_int_equal(frames.mss4, 536);
+}
+
+struct pieces {
+    unsigned count;
+    size_t bytes;
+    struct net_offload offload;
+    uint8_t data[70000];
+};
+
+static void gather(void *opaque, const struct net_frame *frame)
+{
+    struct pieces *p = opaque;
+    const uint8_t *ip = frame->data + IP4;
+    p->offload = frame->offload;
+    if (frame->offload.gso == NET_GSO_NONE && frame->size > 1514)
+        fail();
+    unsigned fragment = net_load16(ip + 6);
+    if (net_load16(frame->data + 12) == 0x0800 && ip[9] == 17) {
+        assert_int_equal(plain_sum(ip, 20, 0), 0xffff);
+        assert_int_equal(net_load16(ip + 2), frame->size - IP4);
+        memcpy(p->data + (fragment & 0x1fff) * 8, ip + 20, frame->size - IP4 - 20);
+    }
+    p->bytes += frame->size - IP4 - 20;
+    p->count++;
+}
+
+static void what_is_too_large_for_the_guest_is_cut(void **state)
+{
+    (void)state;
+    static struct made made;
+    static struct pieces p;
+    struct net_nat_frames frames;
+    net_nat_frames_init(&frames, 1500);
+    make_tcp(&made, false, 0, 0, 5000);
+    struct net_frame frame = {.data = made.bytes, .size = made.size};
+    net_nat_to_guest(&frames, &frame, gather, &p);
+    assert_int_equal(p.count, 1);
+    assert_int_equal(p.offload.gso, NET_GSO_TCP4);
+    assert_int_equal(p.offload.gso_size, 1460);
+    assert_true(net_offload_check(&p.offload, made.size));
+
+    make_tcp(&made, false, 0, 0, 5000);
+    made.bytes[IP4 + 9] = 17; /* now it is UDP */
+    memset(&p, 0, sizeof(p));
+    frame = (struct net_frame){.data = made.bytes, .size = made.size};
+    net_nat_to_guest(&frames, &frame, gather, &p);
+    assert_int_equal(p.count, 4);
+    assert_int_equal(p.bytes, 5020);
+    assert_memory_equal(p.data, made.bytes + IP4 + 20, 5020);
+
+    make_tcp(&made, true, 0, 0, 5000);
+    made.bytes[IP4 + 6] = 17; /* nobody on the way cuts IPv6 */
+    memset(&p, 0, sizeof(p));
+    frame = (struct net_frame){.data = made.bytes, .size = made.size};
+    net_nat_to_guest(&frames, &frame, gather, &p);
+    assert_int_equal(p.count, 0);
+}
+
+/* --- forwarding, and the switch --- */
+
+static void forwardings_are_read(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text, *host;
+        uint16_t host_port, guest_port;
+        bool udp;
+    } good[] = {
+        {"tcp:2222:22", "127.0.0.1", 2222, 22, false},
+        {"udp:5353:53", "127.0.0.1", 5353, 53, true},
+        {"tcp:0.0.0.0:80:8080", "0.0.0.0", 80, 8080, false},
+        {"tcp:[::1]:2222:22", "::1", 2222, 22, false},
+        {"udp:[fe80::1]:1:65535", "fe80::1", 1, 65535, true},
+    };
+    const char *const bad[] = {"",         "2222:22",   "tcp:",          "tcp:22",
+                               "tcp:a:22", "tcp:22:b",  "tcp:0:22",      "tcp:22:65536",
+                               "sctp:1:2", "tcp:x:1:2", "tcp:[::1:1:2",  "tcp::1:2",
+                               "tcp:1:2:", "tcp:-1:2",  "tcp:1.2.3:1:2", "tcp: 1:2"};
+    struct net_forward forward;
+    for (unsigned i = 0; i < ARRAY_SIZE(good); i++) {
+        char text[64];
+        struct error *err = NULL;
+        assert_true(net_forward_parse(good[i].text, &forward, &err));
+        bool v4 = forward.host.ss_family == AF_INET;
+        const struct sockaddr_in *a4 = (const struct sockaddr_in *)&forward.host;
+        const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&forward.host;
+        assert_non_null(inet_ntop(forward.host.ss_family,
+                                  v4 ? (const void *)&a4->sin_addr : &a6->sin6_addr, text,
+                                  sizeof(text)));
+        assert_string_equal(text, good[i].host);
+        assert_int_equal(ntohs(v4 ? a4->sin_port : a6->sin6_port), good[i].host_port);
+        assert_int_equal(forward.guest_port, good[i].guest_port);
+        assert_int_equal(forward.udp, good[i].udp);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct error *err = NULL;
+        assert_false(net_forward_parse(bad[i], &forward, &err));
+        assert_non_null(err);
+        error_free(err);
+    }
+}
+
+static void a_switch_learns_and_forgets(void **state)
+{
+    (void)state;
+    struct net_table *table = malloc(sizeof(*table));
+    const uint8_t a[] = {2, 0, 0, 0, 0, 1}, b[] = {2, 0, 0, 0, 0, 2}, group[] = {1, 0, 0, 0, 0, 1};
+    net_table_init(table);
+    assert_int_equal(net_table_find(table, a, 0, 0), -1);
+    net_table_learn(table, a, 0, 3, 1000);
+    net_table_learn(table, b, 7, 4, 1000);
+    net_table_learn(table, group, 0, 5, 1000);
+    assert_int_equal(net_table_find(table, a, 0, 2000), 3);
+    assert_int_equal(net_table_find(table, a, 7, 2000), -1); /* another VLAN is another network */
+    assert_int_equal(net_table_find(table, b, 7, 2000), 4);
+    assert_int_equal(net_table_find(table, group, 0, 2000), -1);
+    net_table_learn(table, a, 0, 6, 3000); /* it moved */
+    assert_int_equal(net_table_find(table, a, 0, 4000), 6);
+    assert_int_equal(net_table_find(table, a, 0, 3001 + NET_TABLE_AGE_NS), -1);
+    net_table_forget(table, 4);
+    assert_int_equal(net_table_find(table, b, 7, 2000), -1);
+    free(table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_agree),
+        cmocka_unit_test(large_packets_are_cut),
+        cmocka_unit_test(frames_fit_their_receiver),
+        cmocka_unit_test(impossible_offloads_are_refused),
+        cmocka_unit_test(what_is_no_tcp_is_not_cut),
+        cmocka_unit_test(a_syn_is_made_to_take_more),
+        cmocka_unit_test(what_is_too_large_for_the_guest_is_cut),
+        cmocka_unit_test(forwardings_are_read),
+        cmocka_unit_test(a_switch_learns_and_forgets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
