@@ -199,7 +199,8 @@ static size_t hash_slot(uint64_t pc, unsigned mode)
 struct dbt_block *dbt_find(struct dbt *dbt, uint64_t pc, const uint8_t *host, unsigned mode)
 {
     struct dbt_block *block = dbt->hash[hash_slot(pc, mode)];
-    while (block && !(block->pc == pc && block->host == host && block->mode == mode))
+    while (block && !(block->pc == pc && block->host == host && block->mode == mode &&
+                      (!block->second || block->second == dbt_fetch_host(dbt->hart, pc + 2))))
         block = block->hash_next;
     return block;
 }
@@ -373,7 +374,8 @@ static void drop_page(struct dbt *dbt, const uint8_t *host)
     struct dbt_page *page = *page_slot(dbt, host);
     if (!page)
         return;
-    for (; page; page = *page_slot(dbt, host))
+    forget_unused_page(dbt, page); /* watched for what was not translated after all */
+    for (page = *page_slot(dbt, host); page; page = *page_slot(dbt, host))
         drop_block(dbt, page->blocks ? page->blocks : page->uses->region);
     dbt->stats.pages_dropped++;
 }

@@ -104,16 +104,6 @@ static unsigned mode_of(const struct rv_hart *hart)
     return dbt_mode(bank_of(hart, hart->tlb_fetch), bank_of(hart, hart->tlb_load));
 }
 
-/* The host address of pc if its page is in the fetch TLB, else NULL. */
-static const uint8_t *fetch_host(struct rv_hart *hart)
-{
-    uint64_t pc = hart->pc;
-    const struct rv_tlb_entry *entry = rv_tlb_slot(hart->tlb_fetch, pc);
-    if (entry->tag != align_down(pc, MEM_PAGE_SIZE))
-        return NULL;
-    return (const uint8_t *)(uintptr_t)(pc + entry->addend);
-}
-
 struct round {
     struct dbt *dbt;
     struct rv_hart *hart;
@@ -133,6 +123,26 @@ static bool interpret(struct round *round, const struct block *block)
     return stay;
 }
 
+/* Where the block's code is, if that can be translated. */
+static bool find_place(struct rv_hart *hart, const struct block *block, const uint8_t *host,
+                       struct dbt_place *place)
+{
+    uint64_t pc = hart->pc;
+    unsigned in_page;
+    const uint8_t *again;
+    *place = (struct dbt_place){.host = host};
+    /* A hit: the page is in the TLB. */
+    if (!rv_fetch_pointer(hart, pc, &again, &in_page, &place->gpa) || again != host)
+        return false;
+    if (block->code_at != 0)
+        return block->host == host;
+    if (in_page != 2 || block->size != 4)
+        return false;
+    place->second = dbt_fetch_host(hart, pc + 2);
+    return place->second && rv_fetch_pointer(hart, pc + 2, &again, &in_page, &place->second_gpa) &&
+           again == place->second;
+}
+
 /* Interprets, or translates what has become hot. `host`: NULL if it cannot be or has been
  * translated. False: leave. */
 static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
@@ -144,14 +154,11 @@ static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
         round->exit = VCPU_EXIT_WEDGED;
         return interp_deliver_trap(hart, hart->pc);
     }
-    if (block->code_at != 0 && ++block->heat >= dbt->hot && host && block->host == host) {
-        uint64_t gpa = 0;
-        unsigned in_page;
-        const uint8_t *again;
+    if (host && ++block->heat >= dbt->hot) {
+        struct dbt_place place;
         block->heat = 0;
-        /* A hit: the page is in the TLB. */
-        if (rv_fetch_pointer(hart, hart->pc, &again, &in_page, &gpa) && again == host &&
-            dbt_translate(dbt, block, hart->pc, mode, gpa))
+        if (find_place(hart, block, host, &place) &&
+            dbt_translate(dbt, block, hart->pc, mode, &place))
             return true; /* other harts were told: attention is looked at first */
     }
     return interpret(round, block);
@@ -205,7 +212,7 @@ static const uint8_t *code_at_pc(struct dbt *dbt)
     const struct dbt_jump *jump = &dbt->state->jumps[mode][pc >> 1 & (DBT_JUMP_CACHE - 1)];
     if (LIKELY(jump->pc == pc))
         return jump->code;
-    const uint8_t *host = fetch_host(hart);
+    const uint8_t *host = dbt_fetch_host(hart, hart->pc);
     const struct dbt_block *block = host ? dbt_find(dbt, pc, host, mode) : NULL;
     if (!block) {
         dbt->state->why = &dbt->state->lookup;
@@ -274,7 +281,8 @@ const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit)
 static void found_hot(struct round *round, struct dbt_block *block)
 {
     struct dbt *dbt = round->dbt;
-    if (!block->dead && block->mode == current_mode(dbt) && block->host == fetch_host(round->hart))
+    if (!block->dead && block->mode == current_mode(dbt) &&
+        block->host == dbt_fetch_host(round->hart, round->hart->pc))
         dbt_make_region(dbt, block);
     else
         block->heat = dbt->region_heat;
@@ -356,7 +364,7 @@ static enum vcpu_exit run_loop(struct dbt *dbt, struct rv_hart *hart, uint64_t b
             return VCPU_EXIT_BUDGET;
         if (UNLIKELY(hart->fence_i_epoch != dbt->epoch))
             dbt_fence(dbt);
-        const uint8_t *host = fetch_host(hart);
+        const uint8_t *host = dbt_fetch_host(hart, hart->pc);
         unsigned mode = current_mode(dbt);
         const struct dbt_block *block = find(&round, host, mode);
         bool stay;

@@ -451,7 +451,12 @@ static void gen_start(struct gen *gen)
     gen->block->checked = x86_here(code);
     gen_page_check(gen, gen->pc, gen->block->host, NULL);
     gen->block->entry = x86_here(code);
-    count_turns(gen);
+    if (gen->block->second) { /* never a loop's; jumps from the first page know nothing of it */
+        gen_page_check(gen, gen->pc + 2, gen->block->second, NULL);
+        gen->block->counted = gen->block->entry;
+    } else {
+        count_turns(gen);
+    }
     dbt_gen_count(gen);
     x86_ri(code, X86_G1_SUB, X86_W, X86_R15, (int32_t)gen->count);
     leave_if(gen, X86_S, DBT_EXIT_ENTRY);
@@ -504,7 +509,7 @@ struct gen gen_of(struct dbt *dbt, struct dbt_block *block)
 
 /* NULL: it does not fit. */
 static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, uint64_t pc,
-                                    unsigned mode)
+                                    unsigned mode, const struct dbt_place *place)
 {
     struct dbt_mark mark = dbt_mark(dbt);
     struct dbt_block *block = dbt_data(dbt, sizeof(*block));
@@ -512,7 +517,8 @@ static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, u
         return NULL;
     *block = (struct dbt_block){
         .pc = pc,
-        .host = from->host,
+        .host = place->host,
+        .second = place->second,
         .mode = (uint8_t)mode,
         .count = from->count,
         .size = from->size,
@@ -532,23 +538,43 @@ static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, u
     return NULL;
 }
 
-struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
-                                unsigned mode, uint64_t gpa)
+/* Whether the block is what memory holds. What the interpreter has may be stale until the next
+ * fence.i, which would not know of a write that came before the pages were watched. */
+static bool is_current(const struct block *from, const struct dbt_place *place)
 {
-    struct dbt_page *page = dbt_watch_page(dbt, from->host, gpa);
-    /* What the interpreter holds may be stale until the next fence.i, which would not know of
-     * a write that came before the page was watched. */
-    if (memcmp((const uint8_t *)from + from->code_at, from->host, from->size) != 0)
+    if (!place->second)
+        return memcmp((const uint8_t *)from + from->code_at, place->host, from->size) == 0;
+    uint32_t bits = load_le16(place->host) | (uint32_t)load_le16(place->second) << 16;
+    return bits == from->insns[0].raw;
+}
+
+/* The page of the first instruction; NULL: see is_current(). */
+static struct dbt_page *watch(struct dbt *dbt, const struct block *from,
+                              const struct dbt_place *place)
+{
+    struct dbt_page *page = dbt_watch_page(dbt, place->host, place->gpa);
+    if (place->second)
+        dbt_watch_page(dbt, place->second, place->second_gpa);
+    return is_current(from, place) ? page : NULL;
+}
+
+struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
+                                unsigned mode, const struct dbt_place *place)
+{
+    struct dbt_page *page = watch(dbt, from, place);
+    if (!page)
         return NULL;
-    struct dbt_block *block = make_block(dbt, from, pc, mode);
+    struct dbt_block *block = make_block(dbt, from, pc, mode, place);
     if (!block && dbt_make_room(dbt)) {
-        page = dbt_watch_page(dbt, from->host, gpa);
-        if (memcmp((const uint8_t *)from + from->code_at, from->host, from->size) == 0)
-            block = make_block(dbt, from, pc, mode);
+        page = watch(dbt, from, place);
+        block = page ? make_block(dbt, from, pc, mode, place) : NULL;
     }
-    if (!block)
+    struct dbt_use *use = block && place->second ? dbt_data(dbt, sizeof(*use)) : NULL;
+    if (!block || (place->second && !use))
         return NULL;
     dbt_insert(dbt, block, page);
+    if (use)
+        dbt_insert_use(dbt, block, use, place->second);
     dbt->stats.translated++;
     dbt->stats.instructions += from->count;
     return block;

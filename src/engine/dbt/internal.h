@@ -82,7 +82,8 @@ struct dbt_link {
 
 struct dbt_block {
     uint64_t pc;
-    const uint8_t *host; /* of the first instruction */
+    const uint8_t *host;   /* of the first instruction */
+    const uint8_t *second; /* of its second half if that is on the next page, else NULL */
     uint8_t mode;
     bool dead;
     uint16_t count, size;
@@ -91,7 +92,7 @@ struct dbt_block {
     int32_t heat;                             /* what is left of dbt.region_heat */
     struct dbt_exit hot;                      /* kind HOT */
     struct dbt_block *region, *fallback;      /* of the same address; each in the other */
-    struct dbt_use *uses;                     /* of a region: its other pages */
+    struct dbt_use *uses;                     /* its other pages */
     struct dbt_block *hash_next, *generation_next;
     struct dbt_block *page_next, **page_at;
     struct dbt_page *page;
@@ -206,6 +207,16 @@ struct dbt {
     struct dbt_stats stats;
 };
 
+/* The host address of va if its page is in the fetch TLB, else NULL. */
+static inline const uint8_t *dbt_fetch_host(const struct rv_hart *hart, uint64_t va)
+{
+    const struct rv_tlb_entry *entry =
+        &hart->tlb_fetch->entry[(va >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1)];
+    if (entry->tag != align_down(va, MEM_PAGE_SIZE))
+        return NULL;
+    return (const uint8_t *)(uintptr_t)(va + entry->addend);
+}
+
 /* ---- cache.c: memory, finding, linking, dropping ---- */
 
 /* `size` bytes for translations; thunks and state come on top. */
@@ -304,9 +315,16 @@ const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit);
 
 /* ---- gen.c: translation ---- */
 
+/* Where the code of a block is; the second page's part of an instruction that straddles pages,
+ * or NULL. All of it is in the fetch TLB. */
+struct dbt_place {
+    const uint8_t *host, *second;
+    uint64_t gpa, second_gpa;
+};
+
 /* NULL: not now (memory was reset, or the block is not what memory holds). */
 struct dbt_block *dbt_translate(struct dbt *dbt, const struct block *from, uint64_t pc,
-                                unsigned mode, uint64_t gpa);
+                                unsigned mode, const struct dbt_place *place);
 /* ---- region.c ---- */
 
 /* Makes a region of the loop around a block; where there is none, ends the counting. May make

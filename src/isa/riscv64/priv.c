@@ -22,7 +22,8 @@ static bool sstc_enabled(const struct rv_hart *hart)
     return hart->menvcfg & RV_MENVCFG_STCE;
 }
 
-/* With the comparator as last evaluated. */
+/* With the comparator as last evaluated. engine/dbt/thunks_trap.c tests for the same in host code.
+ */
 static uint64_t pending(struct rv_hart *hart)
 {
     uint64_t bits = (atomic_load(&hart->vcpu.interrupts) | hart->mip_software) & RV_MIP_ALL;
