@@ -44,8 +44,8 @@ static void point_at(struct x86_code *code, struct x86_mem pointer, struct x86_m
 
 static void enter_mode(struct x86_code *code, enum rv_privilege privilege, enum rv_tlb_bank bank)
 {
-    store8(code, FIELD(privilege), privilege);
-    store8(code, FIELD(data_privilege), privilege);
+    store8(code, FIELD(privilege), (int32_t)privilege);
+    store8(code, FIELD(data_privilege), (int32_t)privilege);
     point_at(code, FIELD(tlb_load), FIELD(tlb[bank][RV_LOAD]));
     point_at(code, FIELD(tlb_store), FIELD(tlb[bank][RV_STORE]));
     point_at(code, FIELD(tlb_fetch), FIELD(tlb[bank][RV_FETCH]));
