@@ -454,6 +454,7 @@ static void gen_start(struct gen *gen)
     if (gen->block->second) { /* never a loop's; jumps from the first page know nothing of it */
         gen_page_check(gen, gen->pc + 2, gen->block->second, NULL);
         gen->block->counted = gen->block->entry;
+        gen->block->counted_checked = gen->block->checked;
     } else {
         count_turns(gen);
     }

@@ -10,14 +10,19 @@ const char guest_name[] = "straddle";
 #define VA     0x1040500000ul
 #define AT     (VA + PAGE - 2)
 
-enum { ADDI_A0 = 0x0513, LUI_A0 = 0x0537, RET = 0x8082 }; /* first halves; c.jr ra */
+enum { ADDI_A0 = 0x0513, LUI_A0 = 0x0537 }; /* first halves */
+/* What follows the second half: a loop back to the instruction, a1 times. */
+enum { C_ADDI_A1_MINUS_1 = 0x15fd, C_BNEZ_A1_MINUS_6 = 0xfded, C_JR_RA = 0x8082 };
 
 static u16 pages[3][PAGE / 2] __attribute__((aligned(4096))); /* 1 and 2: what may come second */
 
 static void write_second(u64 page, u16 half)
 {
-    ((volatile u16 *)pages[page])[0] = half;
-    ((volatile u16 *)pages[page])[1] = RET;
+    volatile u16 *at = pages[page];
+    at[0] = half;
+    at[1] = C_ADDI_A1_MINUS_1;
+    at[2] = C_BNEZ_A1_MINUS_6;
+    at[3] = C_JR_RA;
 }
 
 static void write_first(u16 half)
@@ -25,13 +30,14 @@ static void write_first(u16 half)
     ((volatile u16 *)pages[0])[PAGE / 2 - 1] = half;
 }
 
-/* In S-mode; a1 counts what is run on the way to the trap, if there is one. */
+/* In S-mode. */
 static u64 s_call(u64 at, u64 unused)
 {
     (void)unused;
     register u64 a0 __asm__("a0") = 7777;
-    __asm__ volatile("la t5, 1f\n sd t5, 0(tp)\n jalr ra, %1\n1: sd zero, 0(tp)"
-                     : "+r"(a0)
+    register u64 a1 __asm__("a1") = 3;
+    __asm__ volatile("la t5, 1f\n sd t5, 0(tp)\n jalr ra, %2\n1: sd zero, 0(tp)"
+                     : "+r"(a0), "+r"(a1)
                      : "r"(at)
                      : "ra", "t5", "memory");
     return a0;
