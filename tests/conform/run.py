@@ -40,7 +40,7 @@ def command(args, console):
                 "-serial", "file:" + console]
     return [args.vmm, "run", "--engine", args.engine, "--firmware", args.guest, "--memory", "32M",
             "--cpus", str(args.cpus), "--interrupts", args.interrupts, "--console",
-            "file:" + console]
+            "file:" + console, *args.options]
 
 
 def run(args, console):
@@ -81,6 +81,8 @@ def main():
     ap.add_argument("--vmm")
     ap.add_argument("--qemu", action="store_true")
     ap.add_argument("--engine", default="interp")
+    ap.add_argument("--option", dest="options", action="append", default=[],
+                        help="given to trapeze run, as --option=--name=value")
     ap.add_argument("--cpus", type=int, default=1)
     ap.add_argument("--interrupts", default="plic")
     ap.add_argument("--timeout", type=int, default=120)
