@@ -34,16 +34,22 @@ static uint16_t read_parcel(const uint8_t *host)
     return __atomic_load_n((const uint16_t *)(const void *)host, __ATOMIC_RELAXED);
 }
 
-/* False: it continues on the next page. */
-static bool decode(const struct region *region, const struct region_page *page, uint64_t pc,
+/* False: it continues on a page that cannot be had. */
+static bool decode(struct region *region, const struct region_page *page, uint64_t pc,
                    struct rv_insn *insn)
 {
-    unsigned offset = (unsigned)(pc - page->va);
-    uint32_t bits = read_parcel(page->host + offset);
+    const uint8_t *host = page->host + (pc - page->va);
+    uint32_t bits = read_parcel(host);
     if ((bits & 3) == 3) {
-        if (offset + 4 > MEM_PAGE_SIZE)
-            return false;
-        bits |= (uint32_t)read_parcel(page->host + offset + 2) << 16;
+        if (pc + 2 - page->va < MEM_PAGE_SIZE) {
+            host += 2;
+        } else {
+            const struct region_page *second = page_at(region, pc + 2);
+            if (!second)
+                return false;
+            host = second->host;
+        }
+        bits |= (uint32_t)read_parcel(host) << 16;
     }
     rv_decode(region->dbt->interp.decoder, bits, insn);
     return true;
