@@ -291,6 +291,27 @@ static void test_second_page_changes(void **state)
     assert_int_equal(regions(pair), 2);
 }
 
+/* The immediate of the second instruction is on the second page. */
+static void test_straddling_changes(void **state)
+{
+    const uint64_t start = CODE + 0x1000 - 6;
+    struct pair *pair = *state;
+    PUT(pair, start, ADDI(A0, A0, 1), ADDI(A2, A2, 1), BNE(A0, A3, -8), WFI);
+    PUT(pair, CODE, SW(A4, A5, 0), FENCE_I, JALR(0, S2, 0));
+    set_pc(pair, start);
+    set_x(pair, A3, 100);
+    assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+    assert_int_equal(regions(pair), 1);
+    set_x(pair, A0, 0);
+    set_x(pair, A4, ADDI(A2, A2, 3));
+    set_x(pair, A5, start + 4);
+    set_x(pair, S2, start);
+    set_pc(pair, CODE);
+    assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+    assert_int_equal(translated(pair)->x[A2], 100 + 300);
+    assert_int_equal(regions(pair), 2);
+}
+
 /* Sv39, one gigapage of its own for code: two pages of it, each mapped by itself. */
 #define VA UINT64_C(0x40000000)
 enum { PTE_V = 1, PTE_RWX = 14, PTE_AD = 0xc0 };
@@ -397,11 +418,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_nested_loops),         TEST(test_side_exit),
-        TEST(test_budget_ends_anywhere), TEST(test_endless_loop_is_kicked),
-        TEST(test_upper_halves),         TEST(test_trap_in_the_middle),
-        TEST(test_second_page_changes),  TEST(test_second_page_is_mapped_elsewhere),
-        TEST(test_flags_of_a_region),    TEST(test_quiet_comparison),
+        TEST(test_nested_loops),
+        TEST(test_side_exit),
+        TEST(test_budget_ends_anywhere),
+        TEST(test_endless_loop_is_kicked),
+        TEST(test_upper_halves),
+        TEST(test_trap_in_the_middle),
+        TEST(test_second_page_changes),
+        TEST(test_straddling_changes),
+        TEST(test_second_page_is_mapped_elsewhere),
+        TEST(test_flags_of_a_region),
+        TEST(test_quiet_comparison),
         TEST(test_nan_in_a_region),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
