@@ -68,6 +68,9 @@ struct disk_load {
     uint64_t wrong; /* sectors that held what they must not */
     unsigned errors;
     int last_error;
+    /* Called before a request is submitted; may be NULL. */
+    void (*before)(void *opaque, const struct disk_slot *slot);
+    void *opaque;
 };
 
 static inline uint64_t disk_random(struct disk_load *load)
@@ -220,6 +223,8 @@ static inline bool disk_load_submit(struct disk_load *load, uint64_t most)
         memset(load->changing + first, 1, (size_t)count);
     }
     load->in_flight++;
+    if (load->before != NULL)
+        load->before(load->opaque, slot);
     block_submit(load->disk, &slot->request);
     return true;
 }

@@ -11,8 +11,9 @@
 
 #include "base/alloc.h"
 
-/* Freed runs and dirty slices that may gather between two flushes. */
-#define FREED_MUCH 4096
+/* What was freed may gather between two flushes up to this, and in so many pieces. */
+#define FREED_BYTES_MUCH (8 * MIB)
+#define FREED_RUNS_MUCH  4096
 
 /* --- slices --- */
 
@@ -306,8 +307,9 @@ int qcow2_write_back(struct qcow2 *q)
 int qcow2_write_back_much(struct qcow2 *q)
 {
     pthread_mutex_lock(&q->lock);
-    bool much = q->freed.count > FREED_MUCH || q->l2.dirty > q->l2.limit / 2 ||
-                q->blocks.dirty > q->blocks.limit / 2;
+    bool much = q->freed.count > FREED_RUNS_MUCH ||
+                q->freed.clusters << q->cluster_bits >= FREED_BYTES_MUCH ||
+                q->l2.dirty > q->l2.limit / 2 || q->blocks.dirty > q->blocks.limit / 2;
     pthread_mutex_unlock(&q->lock);
     return much ? qcow2_write_back(q) : 0;
 }

@@ -117,6 +117,7 @@ struct cluster_run {
 struct freed {
     struct cluster_run *runs;
     size_t count, room;
+    uint64_t clusters; /* in all runs */
 };
 
 enum mapping_kind { MAP_ABSENT, MAP_ZERO, MAP_DATA, MAP_COMPRESSED };

@@ -351,6 +351,7 @@ void qcow2_unallocate(struct qcow2 *q, uint64_t host, uint64_t count)
 
 void freed_add(struct freed *freed, uint64_t cluster, uint64_t count)
 {
+    freed->clusters += count;
     struct cluster_run *last = freed->count > 0 ? &freed->runs[freed->count - 1] : NULL;
     if (last != NULL && last->first + last->count == cluster) {
         last->count += count;

@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Every kind of disk under a Linux guest; qemu-img and nbdkit where they are installed.
+
+    disks.py TRAPEZE
+"""
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import tap
+from machine import LIMIT_S, Machine, image, scratch
+
+TRAPEZE = sys.argv[1]
+TINY = image("tiny", TRAPEZE)
+LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", "128M"]
+SIZE = 12 << 20
+# Writes in pieces of all sizes, in no order, flushed at times, some discarded.
+LOAD = ("for i in 7 3 5 0 2; do dd if=/dev/urandom of=/dev/vda bs=65536 seek=$((i*20)) count=7 "
+        "conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/dev/vda bs=512 seek=$((i*2973+11)) "
+        "count=201 conv=notrunc,fsync 2>/dev/null; done; sync")
+
+
+def trapeze(*arguments, status=0):
+    done = subprocess.run([TRAPEZE, *arguments], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=LIMIT_S, check=False)
+    assert done.returncode == status, (arguments, done)
+    return done
+
+
+def need(program):
+    if shutil.which(program) is None:
+        raise tap.Skip(f"{program} is not installed")
+
+
+def content(path, *options):
+    """The sum of a disk's bytes, read by qemu-img where it is there, else by us."""
+    raw = scratch("content.raw")
+    trapeze("disk", "convert", "--force", "--format", "raw", *options, path, raw)
+    with open(raw, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def sum_inside(machine):
+    machine.run("echo 3 > /proc/sys/vm/drop_caches")
+    found = re.search(r"\b[0-9a-f]{64}\b", machine.run("sha256sum < /dev/vda"))
+    return found.group(0)
+
+
+def load(disk, *options):
+    """The guest writes, reads it back, and sees the same in its next life."""
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--disk", disk, *options) as machine:
+        machine.shell()
+        assert machine.run("cat /sys/block/vda/size").strip() == str(SIZE // 512)
+        machine.run(LOAD)
+        before = sum_inside(machine)
+        machine.poweroff()
+    with Machine(TRAPEZE, *LINUX, "--disk", disk + ",readonly", *options) as machine:
+        machine.shell()
+        assert sum_inside(machine) == before
+        machine.poweroff()
+    return before
+
+
+def checked(path):
+    trapeze("disk", "check", path)
+    if shutil.which("qemu-img") is not None:
+        subprocess.run(["qemu-img", "check", "-f", "qcow2", path], check=True,
+                       stdout=subprocess.DEVNULL)
+
+
+def test_every_format_keeps_what_the_guest_wrote():
+    for name in ("raw", "fixed", "qcow2"):
+        path = scratch("disk." + name)
+        trapeze("disk", "create", "--format", name, path, "12M")
+        written = load(f"{path},format={name}")
+        assert content(path, "--from", name) == written, name
+        if name == "qcow2":
+            checked(path)
+        else:
+            assert os.path.getsize(path) == SIZE
+
+
+def test_small_and_large_clusters():
+    for cluster in ("512", "2M"):
+        path = scratch(f"cluster-{cluster}.qcow2")
+        trapeze("disk", "create", "--cluster-size", cluster, path, "12M")
+        written = load(path)
+        assert content(path) == written
+        checked(path)
+
+
+def test_without_the_hosts_cache_and_without_flushes():
+    for cache in ("none", "unsafe"):
+        for name in ("raw", "qcow2"):
+            path = scratch(f"{cache}.{name}")
+            trapeze("disk", "create", "--format", name, path, "12M")
+            written = load(f"{path},format={name},cache={cache}")
+            assert content(path, "--from", name) == written
+            if name == "qcow2":
+                checked(path)
+
+
+def test_a_layer_leaves_what_is_below_alone():
+    base, layer = scratch("base.raw"), scratch("layer.qcow2")
+    with open(base, "wb") as out:
+        out.write(os.urandom(SIZE))
+    before = content(base, "--from", "raw")
+    trapeze("disk", "create", "--backing", "base.raw", "--backing-format", "raw", layer)
+    written = load(f"{layer},format=qcow2")
+    assert written != before and content(base, "--from", "raw") == before
+    assert content(layer, "--from", "qcow2") == written
+    checked(layer)
+    trapeze("disk", "commit", layer)
+    assert content(base, "--from", "raw") == written
+    assert content(layer, "--from", "qcow2") == written
+    checked(layer)
+
+
+def test_discards_give_space_back():
+    path = scratch("discard.qcow2")
+    trapeze("disk", "create", path, "12M")
+    with Machine(TRAPEZE, *LINUX, "--disk", path) as machine:
+        machine.shell()
+        machine.run("dd if=/dev/urandom of=/dev/vda bs=1M count=10 conv=fsync 2>/dev/null")
+        assert os.stat(path).st_blocks * 512 >= 10 << 20
+        assert int(machine.run("cat /sys/block/vda/queue/discard_max_bytes")) > 0
+        assert int(machine.run("cat /sys/block/vda/queue/write_zeroes_max_bytes")) > 0
+        machine.run("blkdiscard /dev/vda")
+        assert os.stat(path).st_blocks * 512 < 1 << 20
+        assert int(machine.run("tr -d '\\0' < /dev/vda | wc -c")) == 0
+        machine.poweroff()
+    checked(path)
+
+
+def test_limits_hold():
+    path = scratch("limits.img")
+    trapeze("disk", "create", "--format", "raw", path, "12M")
+    with Machine(TRAPEZE, *LINUX, "--disk", f"{path},format=raw,bps=2M") as machine:
+        machine.shell()
+        start = time.monotonic()
+        machine.run("dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null || "
+                    "dd if=/dev/vda of=/dev/null bs=1M count=8 2>/dev/null")
+        # 8 MiB at 2 MiB/s, less the burst: a machine that is slow besides only takes longer.
+        assert time.monotonic() - start > 3
+        machine.poweroff()
+
+
+@contextlib.contextmanager
+def nbd_server(*arguments):
+    need("nbdkit")
+    socket = scratch(f"{time.monotonic_ns()}.nbd")
+    command = ["nbdkit", "--foreground", "--unix", socket, *arguments]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not os.path.exists(socket):
+        assert server.poll() is None, command
+        time.sleep(0.01)
+    try:
+        yield f"nbd+unix:///?socket={socket}", server, command
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_disk_on_an_nbd_server():
+    path = scratch("nbd.img")
+    with open(path, "wb") as out:
+        out.truncate(SIZE)
+    with nbd_server("file", path, "--filter=delay", "delay-read=1ms", "delay-write=2ms") as (uri, *_):
+        written = load(f"{uri},format=raw")
+    assert content(path, "--from", "raw") == written
+
+
+def test_a_server_that_goes_is_waited_for():
+    path = scratch("nbd-gone.img")
+    with open(path, "wb") as out:
+        out.truncate(SIZE)
+    with nbd_server("file", path) as (uri, server, command):
+        with Machine(TRAPEZE, *LINUX, "--disk", f"{uri},format=raw") as machine:
+            machine.shell()
+            machine.send(LOAD + "; echo load'=done'\n")
+            time.sleep(1)
+            server.kill()
+            server.wait()
+            os.unlink(command[3])
+            time.sleep(1)
+            again = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            try:
+                machine.expect(rb"load=done")
+                machine.shell()
+                assert "I/O error" not in machine.run("dmesg")
+                written = sum_inside(machine)
+                machine.poweroff()
+            finally:
+                again.kill()
+                again.wait()
+    assert content(path, "--from", "raw") == written
+
+
+def test_a_server_that_stays_away_is_an_error():
+    path = scratch("nbd-away.img")
+    with open(path, "wb") as out:
+        out.truncate(SIZE)
+    with nbd_server("file", path) as (uri, server, _):
+        with Machine(TRAPEZE, *LINUX, "--disk", f"{uri},format=raw,reconnect=0") as machine:
+            machine.shell()
+            server.kill()
+            server.wait()
+            machine.run("! dd if=/dev/vda of=/dev/null bs=4096 count=1 2>/dev/null")
+            assert "I/O error" in machine.run("dmesg")
+            machine.poweroff()
+
+
+def wait_for_state(machine, wanted):
+    end = time.monotonic() + LIMIT_S
+    while machine.verb("status")["state"] != wanted:
+        assert time.monotonic() < end, wanted
+        time.sleep(0.05)
+
+
+def full_disk(policy, check):
+    path, trigger = scratch("full.img"), scratch("full.trigger")
+    with open(path, "wb") as out:
+        out.truncate(SIZE)
+    with nbd_server("file", path, "--filter=error", "error-pwrite=ENOSPC", "error-pwrite-rate=100%",
+                    f"error-pwrite-file={trigger}") as (uri, *_):
+        with Machine(TRAPEZE, *LINUX, "--disk", f"{uri},format=raw{policy}") as machine:
+            machine.shell()
+            check(machine, trigger)
+            machine.poweroff()
+    return path
+
+
+def test_a_full_host_pauses_the_machine_and_nothing_is_lost():
+    sums = []
+
+    def check(machine, trigger):
+        machine.run("head -c 1000000 /dev/urandom > /tmp/data")
+        with open(trigger, "wb"):
+            pass
+        machine.send("dd if=/tmp/data of=/dev/vda bs=4096 conv=fsync; echo copied'='$?\n")
+        wait_for_state(machine, "paused")
+        os.unlink(trigger)
+        machine.verb("resume")
+        machine.expect(rb"copied=0")
+        machine.shell()
+        sums.append(machine.run("sha256sum < /tmp/data").split()[0])
+        assert "I/O error" not in machine.run("dmesg")
+    path = full_disk("", check)
+    with open(path, "rb") as file:
+        assert hashlib.sha256(file.read(1000000)).hexdigest() == sums[0]
+
+
+def test_or_the_guest_is_told():
+    def check(machine, trigger):
+        with open(trigger, "wb"):
+            pass
+        machine.run("! dd if=/dev/zero of=/dev/vda bs=4096 count=10 conv=fsync 2>/dev/null")
+        assert "I/O error" in machine.run("dmesg")
+        os.unlink(trigger)
+    full_disk(",werror=report", check)
+
+
+def test_a_paused_disk_does_not_hinder_a_reset_or_the_end():
+    def check(machine, trigger):
+        for verb in ("reset", None):
+            with open(trigger, "wb"):
+                pass
+            machine.send("dd if=/dev/urandom of=/dev/vda bs=4096 count=100 conv=fsync\n")
+            wait_for_state(machine, "paused")
+            os.unlink(trigger)
+            if verb is not None:
+                machine.verb(verb)
+            machine.verb("resume")
+            machine.shell()
+    full_disk("", check)
+
+
+def test_disks_that_cannot_be_used_get_a_sentence():
+    broken, foreign = scratch("broken.qcow2"), scratch("foreign.img")
+    with open(broken, "wb") as out:
+        out.write(b"QFI\xfb" + b"\xff" * 508)
+    with open(foreign, "wb") as out:
+        out.write(b"KDMV".ljust(1 << 20, b"\0"))
+    layer, gone = scratch("orphan.qcow2"), scratch("gone.raw")
+    with open(gone, "wb") as out:
+        out.truncate(1 << 20)
+    trapeze("disk", "create", "--backing", gone, "--backing-format", "raw", layer)
+    os.unlink(gone)
+    for disk, words in ((f"{broken},format=qcow2", "version"), (foreign, "begins like a VMDK"),
+                        (f"{layer},format=qcow2", "gone.raw"), (layer, "format=qcow2"),
+                        (f"{foreign},format=qcow2", "no qcow2 image"),
+                        (f"{foreign},format=zip", "no disk format"),
+                        (f"{foreign},cache=fast", "cache cannot be"),
+                        (f"{foreign},chache=none", "Did you mean cache="),
+                        ("nbd+unix:///?socket=/nonexistent", "cannot connect")):
+        done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", disk], capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, timeout=LIMIT_S, check=False)
+        assert done.returncode in (120, 121) and words in done.stderr, (disk, done)
+        assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_qcow2_disk_in_use_is_refused():
+    path = scratch("used.qcow2")
+    trapeze("disk", "create", path, "12M")
+    with Machine(TRAPEZE, *LINUX, "--disk", path) as machine:
+        machine.shell()
+        for command in (["run", *LINUX, "--disk", path], ["disk", "check", path],
+                        ["disk", "resize", path, "1G"], ["disk", "create", "--force", path, "1G"]):
+            assert "probably a running VM" in trapeze(*command, status=121).stderr, command
+        assert json.loads(trapeze("disk", "info", "--json", path).stdout)["format"] == "qcow2"
+        machine.poweroff()
+    checked(path)
+
+
+sys.exit(tap.main([test for name, test in list(globals().items()) if name.startswith("test_")]))
