@@ -175,6 +175,7 @@ bool vm_resume(struct vm *vm, struct error **err)
         return refuse(vm, "resumed", err);
     go_on_clock(vm);
     vm_board_unquiesce(vm);
+    vm_disks_retry(vm);
     go(vm);
     return true;
 }

@@ -199,7 +199,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
 {
     size_t size = 0;
     data[size++] = (uint8_t)(fuzz_random(seed) & 0xf);
-    for (unsigned patches = fuzz_random(seed) % 5; patches > 0; patches--) {
+    for (uint64_t patches = fuzz_random(seed) % 5; patches > 0; patches--) {
         uint64_t random = fuzz_random(seed);
         uint8_t where = (uint8_t)(random % 6);
         uint16_t offset = (uint16_t)(random >> 8 & 0x1ff);
@@ -222,7 +222,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     }
     memset(data + size, 0, 4);
     size += 4;
-    for (unsigned count = fuzz_random(seed) % 40; count > 0; count--)
+    for (uint64_t count = fuzz_random(seed) % 40; count > 0; count--)
         for (unsigned i = 0; i < 5; i++)
             data[size++] = (uint8_t)(fuzz_random(seed) >> 8);
     return size;
