@@ -13,7 +13,9 @@
 #define SECTORS 128u
 #define F_RO    (UINT64_C(1) << 5)
 #define F_FLUSH (UINT64_C(1) << 9)
-enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8 };
+#define F_DISCARD (UINT64_C(1) << 13)
+#define F_ZEROES (UINT64_C(1) << 14)
+enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, ZEROES = 13 };
 enum { OK = 0, IOERR = 1, UNSUPP = 2, UNTOUCHED = 0xee };
 
 #define HEADER GUEST_DATA
@@ -98,7 +100,7 @@ static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sect
     assert_true(mem_write(f->g.mem, HEADER + 16 * slot, header, sizeof(header)));
     *ram(f, STATUS + slot) = UNTOUCHED;
     unsigned d = 3 * slot;
-    unsigned writes = type == OUT ? 0 : RING_WRITE;
+    unsigned writes = type == OUT || type == DISCARD || type == ZEROES ? 0 : RING_WRITE;
     ring_desc(ring, d, HEADER + 16 * slot, 16, RING_NEXT, bytes > 0 ? d + 1 : d + 2);
     ring_desc(ring, d + 1, data, bytes, RING_NEXT | writes, d + 2);
     ring_desc(ring, d + 2, STATUS + slot, 1, RING_WRITE, 0);
@@ -240,7 +242,8 @@ static void bad_requests_fail(void **state)
         {IN, 511, 0, IOERR},
         {OUT, 513, 0, IOERR},
         {2, 512, 0, UNSUPP},
-        {11, 512, 0, UNSUPP},
+        {11, 16, 0, UNSUPP}, /* not negotiated */
+        {13, 16, 0, UNSUPP},
         {0x80000000, 512, 0, UNSUPP},
         {UINT32_MAX, 0, 0, UNSUPP},
     };
@@ -257,6 +260,50 @@ static void bad_requests_fail(void **state)
     }
     for (unsigned i = 0; i < SECTORS; i++)
         assert_int_equal(file_byte(f, i), i);
+}
+
+/* 5.2.6: one stretch in each request. */
+static uint8_t range_request(struct fixture *f, uint32_t type, uint64_t sector, uint32_t sectors,
+                             uint32_t flags)
+{
+    uint8_t range[16] = {0};
+    store_le64(range, sector);
+    store_le32(range + 8, sectors);
+    store_le32(range + 12, flags);
+    memcpy(ram(f, BUFFER), range, sizeof(range));
+    return request(f, type, 0, sizeof(range));
+}
+
+static void stretches_are_zeroed_and_discarded(void **state)
+{
+    struct fixture *f = *state;
+    guest_map_bar(&f->g);
+    assert_int_equal(guest_offered(&f->g) & (F_DISCARD | F_ZEROES), F_DISCARD | F_ZEROES);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 36, 4), 1 << 22); /* sectors at most */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 40, 4), 1);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 44, 4), 1);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 48, 4), 1 << 22);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 52, 4), 1);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 56, 1), 1);
+    guest_start(&f->g, F_FLUSH | F_DISCARD | F_ZEROES);
+    assert_int_equal(range_request(f, ZEROES, 7, 3, 0), OK);
+    assert_int_equal(last_length(f), 1);
+    assert_int_equal(range_request(f, ZEROES, 20, 8, 1), OK);
+    assert_int_equal(range_request(f, DISCARD, 40, 16, 0), OK); /* a hole, in this file */
+    for (unsigned i = 0; i < SECTORS; i++) {
+        bool gone = (i >= 7 && i < 10) || (i >= 20 && i < 28) || (i >= 40 && i < 56);
+        assert_int_equal(file_byte(f, i), gone ? 0 : i);
+    }
+    assert_int_equal(range_request(f, ZEROES, SECTORS - 1, 2, 0), IOERR);
+    assert_int_equal(range_request(f, DISCARD, UINT64_MAX, 2, 0), IOERR);
+    assert_int_equal(range_request(f, ZEROES, 0, UINT32_MAX, 0), IOERR);
+    assert_int_equal(range_request(f, ZEROES, 0, 1, 2), UNSUPP);
+    assert_int_equal(range_request(f, DISCARD, 0, 1, 1), UNSUPP);
+    assert_int_equal(request(f, DISCARD, 0, 32), IOERR); /* two stretches */
+    assert_int_equal(request(f, ZEROES, 0, 15), IOERR);
+    assert_int_equal(range_request(f, ZEROES, 5, 0, 0), OK); /* of nothing */
+    assert_int_equal(file_byte(f, 5), 5);
+    assert_int_equal(file_byte(f, SECTORS - 1), SECTORS - 1);
 }
 
 static void a_request_without_header_or_status_is_a_violation(void **state)
@@ -284,7 +331,10 @@ static void a_read_only_disk_stays_as_it_is(void **state)
     guest_map_bar(&f->g);
     assert_int_equal(guest_offered(&f->g) & F_RO, F_RO);
     guest_start(&f->g, F_RO | F_FLUSH);
+    assert_int_equal(guest_offered(&f->g) & (F_DISCARD | F_ZEROES), 0);
     assert_int_equal(request(f, OUT, 3, 512), IOERR);
+    assert_int_equal(range_request(f, ZEROES, 3, 1, 0), UNSUPP);
+    assert_int_equal(range_request(f, DISCARD, 3, 1, 0), UNSUPP);
     assert_int_equal(file_byte(f, 3), 3);
     assert_int_equal(request(f, FLUSH, 0, 0), OK);
     assert_int_equal(request(f, IN, 3, 512), OK);
@@ -486,6 +536,7 @@ int main(void)
         TEST(framing_does_not_matter),
         TEST(the_serial_identifies_the_disk),
         TEST(bad_requests_fail),
+        TEST(stretches_are_zeroed_and_discarded),
         TEST(a_request_without_header_or_status_is_a_violation),
         READ_ONLY(a_read_only_disk_stays_as_it_is),
         TEST(an_io_error_is_reported),
@@ -496,6 +547,7 @@ int main(void)
         TEST(a_pause_completes_what_is_in_flight),
         TEST(state_survives_a_round_trip),
         DETERMINISTIC(sectors_are_read_and_written),
+        DETERMINISTIC(stretches_are_zeroed_and_discarded),
         DETERMINISTIC(many_requests_are_in_flight),
         DETERMINISTIC(a_reset_forgets_what_is_in_flight),
         DETERMINISTIC(a_reset_waits_for_nobody),
