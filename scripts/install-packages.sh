@@ -48,7 +48,6 @@ mandoc
 tshark
 qemu-utils
 nbdkit
-libnbd-bin
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

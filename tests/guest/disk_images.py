@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import tap
 
@@ -172,6 +173,43 @@ def test_what_others_made_is_converted():
     done = subprocess.run([TRAPEZE, "disk", "convert", "--force", theirs, ours], env=path,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 121 and "qemu-utils" in done.stderr, done
+
+
+def nbd(*arguments, uri, check):
+    if shutil.which("nbdkit") is None:
+        raise tap.Skip("nbdkit is not installed")
+    socket = scratch("nbd.sock")
+    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", socket, *arguments],
+                              stderr=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(socket):
+            assert server.poll() is None
+            time.sleep(0.01)
+        check(uri.format(socket=socket))
+    finally:
+        server.kill()
+        server.wait()
+        os.unlink(socket)
+
+
+def test_servers_with_and_without_tls():
+    raw, back, keys = make_raw("n.raw", 9 * MIB, 8), scratch("n.back"), scratch("keys.psk")
+    with open(keys, "w", encoding="ascii") as out:
+        out.write(f"alice:{os.urandom(32).hex()}\n")
+
+    def copies(uri):
+        disk("convert", "--force", "--from", "raw", "--format", "raw", uri, back)
+        assert same(raw, back), uri
+        assert json.loads(disk("info", "--json", "--format", "raw", uri))["size"] == 9 * MIB
+
+    def refused(uri):
+        assert "cannot connect" in disk("info", "--format", "raw", uri, status=121)
+    plain, secure = "nbd+unix:///?socket={socket}", "nbds+unix://alice@/?socket={socket}"
+    tls = ["--tls=require", f"--tls-psk={keys}"]
+    nbd("file", raw, uri=plain, check=copies)
+    nbd(*tls, "file", raw, uri=f"{secure}&tls-psk-file={keys}", check=copies)
+    nbd(*tls, "file", raw, uri=plain, check=refused)
+    nbd("file", raw, uri=f"{secure}&tls-psk-file={keys}", check=refused)
 
 
 def test_mistakes_get_a_sentence():
