@@ -81,12 +81,20 @@ struct device_params {
     struct block *disk;
     struct power_button *button;
     struct balloon *balloon;
+    const struct device_share *share;
     const char *serial;          /* disks */
     struct net_port *net;        /* NICs: their network, ... */
     const uint8_t *mac;          /* six bytes, ... */
     unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
     unsigned inputs;             /* interrupt controllers: number of sources */
+};
+
+/* A folder of the host for the guest. */
+struct device_share {
+    int folder;      /* its descriptor, which the device takes over */
+    const char *tag; /* the name to mount it by */
+    bool read_only;
 };
 
 struct device;

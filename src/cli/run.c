@@ -18,6 +18,7 @@
 #include "block/open/open.h"
 #include "cli/cli.h"
 #include "cli/nic.h"
+#include "cli/share.h"
 #include "cli/size.h"
 #include "client/image.h"
 #include "client/worker.h"
@@ -73,6 +74,7 @@ static const struct cli_option options[] = {
      "message of its own for every queue of a device; or 'auto' (default): aia if the kernel has "
      "a driver for it, as Linux has from 6.10 on.",
      NULL},
+    CLI_SHARE_OPTION,
     {"balloon", 0, "[=SIZE]",
      "Give the guest a memory balloon: memory that it does not use goes back to the host by "
      "itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps that much "
@@ -470,7 +472,8 @@ static bool configure(const struct cli_args *args, const char *console,
         if (strcmp(args->values[i].option->name, "disk") == 0 &&
             !parse_disk(args->values[i].text, config, err))
             return false;
-    return cli_apply_nics(args, config, err) && apply_append(args, config) &&
+    return cli_apply_nics(args, config, err) && cli_apply_shares(args, config, err) &&
+           apply_append(args, config) &&
            machine_config_check(config, err) && check_files(config, vmx, console, err);
 }
 

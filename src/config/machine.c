@@ -39,7 +39,24 @@ void machine_config_clear(struct machine_config *config)
         for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
             free(texts[k]);
     }
+    for (size_t i = 0; i < config->share_count; i++) {
+        free(config->shares[i].path);
+        free(config->shares[i].tag);
+    }
     *config = (struct machine_config){0};
+}
+
+static bool check_share(const struct machine_config *config, size_t number, struct error **err)
+{
+    const struct machine_share *share = &config->shares[number];
+    if (share->path == NULL || share->path[0] == '\0' || share->tag == NULL ||
+        share->tag[0] == '\0' || strlen(share->tag) > MACHINE_MAX_TAG)
+        return error_set(err, ERROR_USAGE,
+                         "a shared folder has a path and a tag of 1 to %d bytes", MACHINE_MAX_TAG);
+    for (size_t i = 0; i < number; i++)
+        if (strcmp(config->shares[i].tag, share->tag) == 0)
+            return error_set(err, ERROR_USAGE, "two shared folders have the tag '%s'", share->tag);
+    return true;
 }
 
 bool machine_parse_mac(const char *text, uint8_t mac[6])
@@ -93,6 +110,9 @@ static bool check_nic(const struct machine_nic *nic, size_t number, struct error
 
 static bool check_nics(const struct machine_config *config, struct error **err)
 {
+    for (size_t i = 0; i < config->share_count; i++)
+        if (!check_share(config, i, err))
+            return false;
     for (size_t i = 0; i < config->nic_count; i++)
         if (!check_nic(&config->nics[i], i, err))
             return false;

@@ -77,6 +77,16 @@ struct machine_nic {
     char *forward;  /* "tcp:2222:22 udp:...", NAT and host-only; NULL: none */
 };
 
+#define MACHINE_MAX_SHARES 8
+#define MACHINE_MAX_TAG    31 /* bytes */
+
+/* A folder of the host that the guest can mount. */
+struct machine_share {
+    char *path;
+    char *tag;
+    bool writable;
+};
+
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
 struct machine_config {
@@ -99,6 +109,8 @@ struct machine_config {
     size_t disk_count;
     struct machine_nic nics[MACHINE_MAX_NICS];
     size_t nic_count;
+    struct machine_share shares[MACHINE_MAX_SHARES];
+    size_t share_count;
     bool no_reboot;
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */

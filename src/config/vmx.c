@@ -86,6 +86,19 @@ static const struct key nic_keys[] = {
 };
 #undef FIELD
 
+#define FIELD(member) offsetof(struct machine_share, member)
+static const struct key share_keys[] = {
+    {"hostPath", KIND_STRING, FIELD(path)},
+    {"guestName", KIND_STRING, FIELD(tag)},
+    {"writeAccess", KIND_BOOL, FIELD(writable)},
+};
+#undef FIELD
+
+static void init_share(void *item)
+{
+    *(struct machine_share *)item = (struct machine_share){0};
+}
+
 static void init_disk(void *item)
 {
     machine_disk_init(item);
@@ -131,6 +144,9 @@ static const struct family {
     {"ethernet", "NICs", nic_keys, ARRAY_SIZE(nic_keys), offsetof(struct machine_config, nic_count),
      offsetof(struct machine_config, nics), sizeof(struct machine_nic), MACHINE_MAX_NICS, init_nic,
      NULL, NULL},
+    {"sharedFolder", "shared folders", share_keys, ARRAY_SIZE(share_keys),
+     offsetof(struct machine_config, share_count), offsetof(struct machine_config, shares),
+     sizeof(struct machine_share), MACHINE_MAX_SHARES, init_share, NULL, NULL},
 };
 
 /* Two-valued words: index 0 is false. */

@@ -5,6 +5,8 @@
  */
 #include "vm/board.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <libfdt.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,6 +117,19 @@ static bool add_balloon(struct vm *vm, struct error **err)
     return true;
 }
 
+static bool add_share(struct vm *vm, size_t index, struct error **err)
+{
+    const struct machine_share *config = &vm->config.shares[index];
+    char id[32];
+    int folder = open(config->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return error_set_errno(err, errno, "cannot share the folder '%s'", config->path);
+    snprintf(id, sizeof(id), "share%zu", index);
+    const struct device_share share = {folder, config->tag, !config->writable};
+    const struct device_params params = {.id = id, .share = &share};
+    return vm_board_add(vm, &device_virtio_9p, &params, err) != NULL;
+}
+
 bool vm_board_new(struct vm *vm, struct error **err)
 {
     const struct device_params rng = {.id = "rng0"};
@@ -131,6 +146,9 @@ bool vm_board_new(struct vm *vm, struct error **err)
         return false;
     if (!vm_nics_new(vm, err))
         return false;
+    for (size_t i = 0; i < vm->config.share_count; i++)
+        if (!add_share(vm, i, err))
+            return false;
     return vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
 }
 

@@ -32,6 +32,10 @@ static void copy_config(struct machine_config *to, const struct machine_config *
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         if (*strings[i] != NULL)
             *strings[i] = alloc_string(*strings[i]);
+    for (size_t i = 0; i < to->share_count; i++) {
+        to->shares[i].path = alloc_string(to->shares[i].path);
+        to->shares[i].tag = alloc_string(to->shares[i].tag);
+    }
     for (size_t i = 0; i < to->nic_count; i++) {
         struct machine_nic *nic = &to->nics[i];
         char **const texts[] = {&nic->vnet, &nic->model, &nic->mac, &nic->capture, &nic->forward};

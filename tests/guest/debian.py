@@ -7,6 +7,7 @@
 The quick tier tries the interpreter with a login only.
 """
 import fcntl
+import hashlib
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ import termios
 import time
 
 import tap
-from machine import FULL, LIMIT_S, Machine, SOURCE, image
+from machine import FULL, LIMIT_S, Machine, SOURCE, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -72,6 +73,34 @@ def test_a_reboot_and_a_private_disk():
         debian.login()
         debian.run("test ! -e /kept")
         debian.poweroff()
+
+
+def test_shared_folders():
+    folder = scratch("shared")
+    os.makedirs(folder + "/sub")
+    with open(folder + "/../outside", "w", encoding="ascii") as out:
+        out.write("not for the guest")
+    os.symlink("../outside", folder + "/up")
+    with open(folder + "/file", "w", encoding="ascii") as out:
+        out.write("from the host\n")
+    with Debian(TRAPEZE, "--image", "debian", "--share", folder + ":data", "--share",
+                folder + ":look:ro") as debian:
+        debian.login()
+        debian.run("mkdir /a /b; mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 data /a")
+        debian.run("mount -t 9p -o trans=virtio,version=9p2000.L look /b")
+        assert "from the host" in debian.run("cat /a/file /b/file")
+        # A link means what it means in the guest, where there is no such file.
+        debian.run("! cat /a/up; ! touch /b/new; ! rm /b/file; ! mknod /a/disk b 8 0")
+        debian.run("tar -C /usr/share -cf - perl5 | tar -C /a/sub -xf -")
+        debian.run("diff -r /usr/share/perl5 /a/sub/perl5 && diff -r /usr/share/perl5 /b/sub/perl5")
+        debian.run("dd if=/dev/urandom of=/a/big bs=1M count=20 2>/dev/null; sync")
+        inside = debian.run("mv /a/big /a/sub/big; ln /a/sub/big /a/again; sha256sum < /b/again")
+        with open(folder + "/sub/big", "rb") as file:
+            assert hashlib.sha256(file.read()).hexdigest() == inside.split()[0]
+        debian.run("chmod 6755 /a/file; rm -r /a/sub/perl5; umount /a /b")
+        debian.poweroff()
+    assert os.stat(folder + "/file").st_mode & 0o7777 == 0o755
+    assert not os.path.exists(folder + "/sub/perl5")
 
 
 def test_the_power_button():
