@@ -7,25 +7,20 @@
  * Attributes are the host's. Changes of owner that the host refuses are passed over in silence,
  * or an ordinary user could not unpack an archive as the guest's root.
  */
-#include "fs/p9.h"
-
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
-#include "fs/p9_wire.h"
+#include "fs/p9_internal.h"
 
-enum { HEADER_SIZE = 7, WALK_MAX = 16, BUCKETS = 1024, QID_SIZE = 13 };
+enum { HEADER_SIZE = 7, WALK_MAX = 16 };
 
 /* Requests; the answer's type is one more. */
 enum message {
@@ -57,9 +52,6 @@ enum message {
     MESSAGES = 128
 };
 
-enum { QID_FILE = 0x00, QID_SYMLINK = 0x02, QID_FOLDER = 0x80 };
-#define GETATTR_BASIC UINT64_C(0x7ff)
-
 /* Open flags of 9P2000.L are those of Linux on most machines (and of riscv64). */
 enum {
     P9_O_ACCESS = 3,
@@ -68,44 +60,11 @@ enum {
     P9_O_APPEND = 02000,
 };
 
-enum {
-    SET_MODE = 1,
-    SET_UID = 2,
-    SET_GID = 4,
-    SET_SIZE = 8,
-    SET_ATIME = 16,
-    SET_MTIME = 32,
-    SET_ATIME_TO = 128,
-    SET_MTIME_TO = 256
-};
-
-struct fid {
-    struct fid *next; /* in its bucket */
-    uint32_t number;
-    int path; /* O_PATH */
-    int io;   /* -1: not open */
-    bool folder;
-};
-
-struct p9 {
-    int root, self; /* the folder; /proc/self/fd */
-    bool read_only;
-    uint32_t message_max;
-    struct fid *buckets[BUCKETS];
-    unsigned fids;
-};
-
-struct call {
-    struct p9 *p9;
-    struct p9_in in;
-    struct p9_out out;
-};
-
 /* ---- fids ---- */
 
 static struct fid **find_link(struct p9 *p9, uint32_t number)
 {
-    struct fid **link = &p9->buckets[number % BUCKETS];
+    struct fid **link = &p9->buckets[number % P9_BUCKETS];
     while (*link != NULL && (*link)->number != number)
         link = &(*link)->next;
     return link;
@@ -144,7 +103,7 @@ static void drop_fid(struct p9 *p9, struct fid **link)
 
 void p9_reset(struct p9 *p9)
 {
-    for (unsigned i = 0; i < BUCKETS; i++)
+    for (unsigned i = 0; i < P9_BUCKETS; i++)
         while (p9->buckets[i] != NULL)
             drop_fid(p9, &p9->buckets[i]);
     p9->message_max = P9_MESSAGE_MAX;
@@ -189,19 +148,19 @@ static bool name_is_plain(const char *name)
            strcmp(name, "..") != 0;
 }
 
-/* The name of a descriptor in /proc/self/fd. */
-struct fd_name {
-    char text[16];
-};
-
-static struct fd_name name_of(int fd)
+struct fd_name p9_name_of(int fd)
 {
     struct fd_name name;
     snprintf(name.text, sizeof(name.text), "%d", fd);
     return name;
 }
 
-static void put_qid(struct p9_out *out, const struct stat *status)
+uint64_t p9_qid_path(uint64_t inode, uint64_t device)
+{
+    return inode ^ device << 40;
+}
+
+void p9_put_qid(struct p9_out *out, const struct stat *status)
 {
     uint8_t type = S_ISDIR(status->st_mode)   ? QID_FOLDER
                    : S_ISLNK(status->st_mode) ? QID_SYMLINK
@@ -209,7 +168,7 @@ static void put_qid(struct p9_out *out, const struct stat *status)
     uint64_t version = (uint64_t)status->st_mtim.tv_sec ^ (uint64_t)status->st_mtim.tv_nsec;
     p9_put(out, type, 1);
     p9_put(out, version, 4);
-    p9_put(out, status->st_ino ^ (uint64_t)status->st_dev << 40, 8);
+    p9_put(out, p9_qid_path(status->st_ino, status->st_dev), 8);
 }
 
 static int put_qid_of(struct p9_out *out, int fd)
@@ -217,7 +176,7 @@ static int put_qid_of(struct p9_out *out, int fd)
     struct stat status;
     if (fstat(fd, &status) != 0)
         return errno;
-    put_qid(out, &status);
+    p9_put_qid(out, &status);
     return 0;
 }
 
@@ -226,13 +185,11 @@ static int put_qid_at(struct p9_out *out, int folder, const char *name)
     struct stat status;
     if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return errno;
-    put_qid(out, &status);
+    p9_put_qid(out, &status);
     return 0;
 }
 
-/* Opens what a path descriptor stands for. Nothing but files and folders: a FIFO would block
- * us, and a device is the host's. */
-static int open_path(const struct p9 *p9, int path, int flags)
+int p9_open_path(const struct p9 *p9, int path, int flags)
 {
     struct stat status;
     if (fstat(path, &status) != 0)
@@ -241,7 +198,7 @@ static int open_path(const struct p9 *p9, int path, int flags)
         errno = S_ISLNK(status.st_mode) ? ELOOP : ENXIO;
         return -1;
     }
-    struct fd_name name = name_of(path);
+    struct fd_name name = p9_name_of(path);
     return openat(p9->self, name.text, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 }
 
@@ -255,13 +212,12 @@ static int host_flags(uint32_t flags)
     return result;
 }
 
-static mode_t host_mode(uint32_t mode)
+mode_t p9_host_mode(uint32_t mode)
 {
     return mode & 0777; /* no set-user-ID, set-group-ID, sticky */
 }
 
-/* The fid that the message names next, or NULL with *error set. */
-static struct fid *take_fid(struct call *call, int *error)
+struct fid *p9_take_fid(struct call *call, int *error)
 {
     struct fid *fid = find_fid(call->p9, p9_get32(&call->in));
     if (fid == NULL)
@@ -329,7 +285,7 @@ static int handle_remove(struct call *call)
 static int handle_walk(struct call *call)
 {
     int error = 0;
-    struct fid *fid = take_fid(call, &error);
+    struct fid *fid = p9_take_fid(call, &error);
     uint32_t number = p9_get32(&call->in);
     unsigned count = (unsigned)p9_get(&call->in, 2), done = 0;
     if (fid == NULL)
@@ -381,7 +337,7 @@ static int opened(struct call *call, struct fid *fid, int io)
     if (fstat(io, &status) != 0)
         return errno;
     fid->folder = S_ISDIR(status.st_mode);
-    put_qid(&call->out, &status);
+    p9_put_qid(&call->out, &status);
     p9_put(&call->out, 0, 4); /* iounit: as much as a message holds */
     return 0;
 }
@@ -389,7 +345,7 @@ static int opened(struct call *call, struct fid *fid, int io)
 static int handle_lopen(struct call *call)
 {
     int error = 0;
-    struct fid *fid = take_fid(call, &error);
+    struct fid *fid = p9_take_fid(call, &error);
     uint32_t flags = p9_get32(&call->in);
     if (fid == NULL)
         return error;
@@ -397,7 +353,7 @@ static int handle_lopen(struct call *call)
         return EINVAL;
     if (call->p9->read_only && (flags & (P9_O_ACCESS | P9_O_TRUNC)) != 0)
         return EROFS;
-    return opened(call, fid, open_path(call->p9, fid->path, host_flags(flags)));
+    return opened(call, fid, p9_open_path(call->p9, fid->path, host_flags(flags)));
 }
 
 /* The fid of the folder becomes that of the new file. An existing one is opened unless the
@@ -406,7 +362,7 @@ static int handle_lcreate(struct call *call)
 {
     char name[NAME_MAX + 1];
     int error = 0;
-    struct fid *fid = take_fid(call, &error);
+    struct fid *fid = p9_take_fid(call, &error);
     int name_error = take_name(call, name);
     uint32_t flags = p9_get32(&call->in), mode = p9_get32(&call->in);
     if (fid == NULL || name_error != 0 || call->in.bad)
@@ -418,14 +374,14 @@ static int handle_lcreate(struct call *call)
     /* With the flags at once: the mode may be one that would not let us open it again. */
     int path,
         io = openat(fid->path, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | host_flags(flags),
-                    host_mode(mode));
+                    p9_host_mode(mode));
     if (io >= 0) {
-        struct fd_name made = name_of(io);
-        (void)fchmod(io, host_mode(mode)); /* the client has a umask of its own */
+        struct fd_name made = p9_name_of(io);
+        (void)fchmod(io, p9_host_mode(mode)); /* the client has a umask of its own */
         path = openat(call->p9->self, made.text, O_PATH | O_CLOEXEC);
     } else if (errno == EEXIST && (flags & P9_O_EXCL) == 0) {
         path = openat(fid->path, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        io = path >= 0 ? open_path(call->p9, path, host_flags(flags)) : -1;
+        io = path >= 0 ? p9_open_path(call->p9, path, host_flags(flags)) : -1;
     } else {
         return errno;
     }
@@ -445,7 +401,7 @@ static int handle_lcreate(struct call *call)
 /* Of the requests that make or change a name in a folder: the folder and the name. */
 static struct fid *take_place(struct call *call, char name[NAME_MAX + 1], int *error)
 {
-    struct fid *folder = take_fid(call, error);
+    struct fid *folder = p9_take_fid(call, error);
     int name_error = take_name(call, name);
     if (folder != NULL && name_error != 0)
         *error = name_error;
@@ -462,7 +418,7 @@ static int handle_mkdir(struct call *call)
     uint32_t mode = p9_get32(&call->in);
     if (folder == NULL || call->in.bad)
         return error != 0 ? error : EINVAL;
-    if (mkdirat(folder->path, name, host_mode(mode)) != 0)
+    if (mkdirat(folder->path, name, p9_host_mode(mode)) != 0)
         return errno;
     return put_qid_at(&call->out, folder->path, name);
 }
@@ -490,7 +446,7 @@ static int handle_mknod(struct call *call)
         return error != 0 ? error : EINVAL;
     if (!S_ISREG(mode) && !S_ISFIFO(mode))
         return EPERM;
-    if (mknodat(folder->path, name, (mode & S_IFMT) | host_mode(mode), 0) != 0)
+    if (mknodat(folder->path, name, (mode & S_IFMT) | p9_host_mode(mode), 0) != 0)
         return errno;
     return put_qid_at(&call->out, folder->path, name);
 }
@@ -499,7 +455,7 @@ static int handle_link(struct call *call)
 {
     char name[NAME_MAX + 1];
     int error = 0;
-    struct fid *folder = take_fid(call, &error), *fid = take_fid(call, &error);
+    struct fid *folder = p9_take_fid(call, &error), *fid = p9_take_fid(call, &error);
     int name_error = take_name(call, name);
     if (folder == NULL || fid == NULL)
         return error;
@@ -507,7 +463,7 @@ static int handle_link(struct call *call)
         return name_error;
     if (call->p9->read_only)
         return EROFS;
-    struct fd_name source = name_of(fid->path);
+    struct fd_name source = p9_name_of(fid->path);
     return linkat(call->p9->self, source.text, folder->path, name, AT_SYMLINK_FOLLOW) == 0 ? 0
                                                                                            : errno;
 }
@@ -534,299 +490,23 @@ static int handle_unlinkat(struct call *call)
     return unlinkat(folder->path, name, (flags & 0x200) != 0 ? AT_REMOVEDIR : 0) == 0 ? 0 : errno;
 }
 
-/* ---- contents ---- */
-
-/* How much of `wanted` a reply has room for behind its count. */
-static size_t fitting(const struct call *call, uint32_t wanted)
-{
-    size_t room = call->out.room - call->out.used;
-    return room < 4 ? 0 : wanted < room - 4 ? wanted : room - 4;
-}
-
-static int handle_read(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    uint64_t offset = p9_get(&call->in, 8);
-    uint32_t count = p9_get32(&call->in);
-    if (fid == NULL)
-        return error;
-    if (call->in.bad || offset > INT64_MAX)
-        return EINVAL;
-    if (fid->io < 0 || fid->folder)
-        return EBADF;
-    size_t count_at = call->out.used;
-    ssize_t got =
-        pread(fid->io, call->out.start + count_at + 4, fitting(call, count), (off_t)offset);
-    if (got < 0)
-        return errno;
-    p9_put(&call->out, (uint64_t)got, 4);
-    call->out.used += (size_t)got;
-    return 0;
-}
-
-static int handle_write(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    uint64_t offset = p9_get(&call->in, 8);
-    uint32_t count = p9_get32(&call->in);
-    if (fid == NULL)
-        return error;
-    if (call->in.bad || count > call->in.left || offset > INT64_MAX)
-        return EINVAL;
-    if (fid->io < 0 || fid->folder)
-        return EBADF;
-    ssize_t done = pwrite(fid->io, call->in.at, count, (off_t)offset);
-    if (done < 0)
-        return errno;
-    p9_put(&call->out, (uint64_t)done, 4);
-    return 0;
-}
-
-struct linux_entry { /* what getdents64() fills in */
-    uint64_t inode;
-    int64_t next;
-    uint16_t size;
-    uint8_t type;
-    char name[];
-};
-
-static bool put_entry(struct p9_out *out, const struct linux_entry *entry, uint64_t device)
-{
-    size_t before = out->used;
-    p9_put(out, entry->type == DT_DIR ? QID_FOLDER : entry->type == DT_LNK ? QID_SYMLINK : 0, 1);
-    p9_put(out, 0, 4);
-    p9_put(out, entry->inode ^ device << 40, 8);
-    p9_put(out, (uint64_t)entry->next, 8);
-    p9_put(out, entry->type, 1);
-    p9_put_string(out, entry->name);
-    if (!out->bad)
-        return true;
-    out->bad = false;
-    out->used = before;
-    return false;
-}
-
-static int handle_readdir(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    uint64_t offset = p9_get(&call->in, 8);
-    size_t room = fitting(call, p9_get32(&call->in)), count_at = call->out.used;
-    struct stat status;
-    _Alignas(struct linux_entry) char buffer[8192];
-    if (fid == NULL)
-        return error;
-    if (call->in.bad || offset > INT64_MAX)
-        return EINVAL;
-    if (fid->io < 0 || !fid->folder)
-        return EBADF;
-    if (fstat(fid->io, &status) != 0 || lseek(fid->io, (off_t)offset, SEEK_SET) < 0)
-        return errno;
-    p9_put(&call->out, 0, 4);
-    struct p9_out out = {call->out.start, call->out.used, call->out.used + room, false};
-    for (bool full = false; !full;) {
-        long got = syscall(SYS_getdents64, fid->io, buffer, sizeof(buffer));
-        if (got < 0)
-            return errno;
-        if (got == 0)
-            break;
-        for (long at = 0; at < got && !full;) {
-            const struct linux_entry *entry = (const void *)(buffer + at);
-            full = !put_entry(&out, entry, (uint64_t)status.st_dev);
-            at += entry->size;
-        }
-    }
-    store_le32(call->out.start + count_at, (uint32_t)(out.used - count_at - 4));
-    call->out.used = out.used;
-    return 0;
-}
-
-static int handle_readlink(struct call *call)
-{
-    char target[PATH_MAX];
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    if (fid == NULL)
-        return error;
-    ssize_t length = readlinkat(fid->path, "", target, sizeof(target) - 1);
-    if (length < 0)
-        return errno == ENOENT ? EINVAL : errno; /* no link */
-    target[length] = '\0';
-    p9_put_string(&call->out, target);
-    return 0;
-}
-
-static int handle_fsync(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    bool data_only = p9_get32(&call->in) != 0;
-    if (fid == NULL)
-        return error;
-    if (fid->io < 0)
-        return EBADF;
-    return (data_only ? fdatasync : fsync)(fid->io) == 0 ? 0 : errno;
-}
-
-/* ---- attributes ---- */
-
-static void put_time(struct p9_out *out, struct timespec time)
-{
-    p9_put(out, (uint64_t)time.tv_sec, 8);
-    p9_put(out, (uint64_t)time.tv_nsec, 8);
-}
-
-static int handle_getattr(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    struct stat status;
-    if (fid == NULL)
-        return error;
-    if (fstat(fid->path, &status) != 0)
-        return errno;
-    struct p9_out *out = &call->out;
-    p9_put(out, GETATTR_BASIC, 8);
-    put_qid(out, &status);
-    p9_put(out, status.st_mode, 4);
-    p9_put(out, status.st_uid, 4);
-    p9_put(out, status.st_gid, 4);
-    p9_put(out, (uint64_t)status.st_nlink, 8);
-    p9_put(out, 0, 8); /* no device nodes */
-    p9_put(out, (uint64_t)status.st_size, 8);
-    p9_put(out, (uint64_t)status.st_blksize, 8);
-    p9_put(out, (uint64_t)status.st_blocks, 8);
-    put_time(out, status.st_atim);
-    put_time(out, status.st_mtim);
-    put_time(out, status.st_ctim);
-    for (unsigned i = 0; i < 4; i++) /* birth, generation, data version: not told */
-        p9_put(out, 0, 8);
-    return 0;
-}
-
-static int set_size(const struct p9 *p9, const struct fid *fid, uint64_t size)
-{
-    if (size > INT64_MAX)
-        return EFBIG;
-    /* What is open may be a file that could not be opened again. */
-    if (fid->io >= 0 && ftruncate(fid->io, (off_t)size) == 0)
-        return 0;
-    int io = open_path(p9, fid->path, O_WRONLY);
-    if (io < 0)
-        return errno;
-    int error = ftruncate(io, (off_t)size) == 0 ? 0 : errno;
-    close(io);
-    return error;
-}
-
-static int handle_setattr(struct call *call)
-{
-    int error = 0;
-    const struct fid *fid = take_fid(call, &error);
-    struct p9_in *in = &call->in;
-    uint32_t valid = p9_get32(in), mode = p9_get32(in), uid = p9_get32(in), gid = p9_get32(in);
-    uint64_t size = p9_get(in, 8);
-    struct timespec times[2];
-    for (unsigned i = 0; i < 2; i++) {
-        times[i].tv_sec = (time_t)p9_get(in, 8);
-        times[i].tv_nsec = (long)p9_get(in, 8);
-    }
-    if (fid == NULL)
-        return error;
-    if (in->bad)
-        return EINVAL;
-    if (call->p9->read_only)
-        return EROFS;
-    struct fd_name name = name_of(fid->path);
-    if ((valid & SET_MODE) != 0 && fchmodat(call->p9->self, name.text, host_mode(mode), 0) != 0)
-        return errno;
-    if ((valid & (SET_UID | SET_GID)) != 0 &&
-        fchownat(fid->path, "", (valid & SET_UID) != 0 ? uid : (uid_t)-1,
-                 (valid & SET_GID) != 0 ? gid : (gid_t)-1, AT_EMPTY_PATH) != 0 &&
-        errno != EPERM)
-        return errno;
-    if ((valid & SET_SIZE) != 0 && (error = set_size(call->p9, fid, size)) != 0)
-        return error;
-    if ((valid & (SET_ATIME | SET_MTIME)) == 0)
-        return 0;
-    const uint32_t set[] = {SET_ATIME, SET_MTIME}, set_to[] = {SET_ATIME_TO, SET_MTIME_TO};
-    for (unsigned i = 0; i < 2; i++)
-        if ((valid & set[i]) == 0)
-            times[i].tv_nsec = UTIME_OMIT;
-        else if ((valid & set_to[i]) == 0)
-            times[i].tv_nsec = UTIME_NOW;
-        else if (times[i].tv_nsec < 0 || times[i].tv_nsec > 999999999)
-            return EINVAL;
-    return utimensat(call->p9->self, name.text, times, 0) == 0 ? 0 : errno;
-}
-
-static int handle_statfs(struct call *call)
-{
-    int error = 0;
-    struct fid *fid = take_fid(call, &error);
-    struct statfs status;
-    if (fid == NULL)
-        return error;
-    if (fstatfs(fid->path, &status) != 0)
-        return errno;
-    struct p9_out *out = &call->out;
-    p9_put(out, 0x01021997, 4); /* V9FS_MAGIC */
-    p9_put(out, (uint64_t)status.f_bsize, 4);
-    p9_put(out, status.f_blocks, 8);
-    p9_put(out, status.f_bfree, 8);
-    p9_put(out, status.f_bavail, 8);
-    p9_put(out, status.f_files, 8);
-    p9_put(out, status.f_ffree, 8);
-    p9_put(out, 0, 8);
-    p9_put(out, (uint64_t)status.f_namelen, 4);
-    return 0;
-}
-
-/* ---- locks: among the guest's own processes its kernel sees to them ---- */
-
-static int handle_lock(struct call *call)
-{
-    int error = 0;
-    if (take_fid(call, &error) == NULL)
-        return error;
-    p9_put(&call->out, 0, 1);
-    return 0;
-}
-
-static int handle_getlock(struct call *call)
-{
-    char client[256];
-    int error = 0;
-    if (take_fid(call, &error) == NULL)
-        return error;
-    struct p9_in *in = &call->in;
-    (void)p9_get(in, 1);
-    uint64_t start = p9_get(in, 8), length = p9_get(in, 8);
-    uint32_t process = p9_get32(in);
-    p9_get_string(in, client, sizeof(client));
-    p9_put(&call->out, 2, 1); /* unlocked */
-    p9_put(&call->out, start, 8);
-    p9_put(&call->out, length, 8);
-    p9_put(&call->out, process, 4);
-    p9_put_string(&call->out, client);
-    return 0;
-}
-
 /* ---- messages ---- */
 
 /* Each returns 0 with the answer written, or an errno value. What is not here is answered with
  * EOPNOTSUPP: extended attributes, renaming by fid, authentication. */
-static int (*const handlers[MESSAGES])(struct call *) = {
-    [TSTATFS] = handle_statfs,     [TLOPEN] = handle_lopen,     [TLCREATE] = handle_lcreate,
-    [TSYMLINK] = handle_symlink,   [TMKNOD] = handle_mknod,     [TREADLINK] = handle_readlink,
-    [TGETATTR] = handle_getattr,   [TSETATTR] = handle_setattr, [TREADDIR] = handle_readdir,
-    [TFSYNC] = handle_fsync,       [TLOCK] = handle_lock,       [TGETLOCK] = handle_getlock,
-    [TLINK] = handle_link,         [TMKDIR] = handle_mkdir,     [TRENAMEAT] = handle_renameat,
-    [TUNLINKAT] = handle_unlinkat, [TVERSION] = handle_version, [TATTACH] = handle_attach,
-    [TFLUSH] = handle_flush,       [TWALK] = handle_walk,       [TREAD] = handle_read,
-    [TWRITE] = handle_write,       [TCLUNK] = handle_clunk,     [TREMOVE] = handle_remove,
+static p9_handler *const handlers[MESSAGES] = {
+    [TSTATFS] = p9_handle_statfs,   [TLOPEN] = handle_lopen,
+    [TLCREATE] = handle_lcreate,    [TSYMLINK] = handle_symlink,
+    [TMKNOD] = handle_mknod,        [TREADLINK] = p9_handle_readlink,
+    [TGETATTR] = p9_handle_getattr, [TSETATTR] = p9_handle_setattr,
+    [TREADDIR] = p9_handle_readdir, [TFSYNC] = p9_handle_fsync,
+    [TLOCK] = p9_handle_lock,       [TGETLOCK] = p9_handle_getlock,
+    [TLINK] = handle_link,          [TMKDIR] = handle_mkdir,
+    [TRENAMEAT] = handle_renameat,  [TUNLINKAT] = handle_unlinkat,
+    [TVERSION] = handle_version,    [TATTACH] = handle_attach,
+    [TFLUSH] = handle_flush,        [TWALK] = handle_walk,
+    [TREAD] = p9_handle_read,       [TWRITE] = p9_handle_write,
+    [TCLUNK] = handle_clunk,        [TREMOVE] = handle_remove,
 };
 
 size_t p9_handle(struct p9 *p9, const uint8_t *request, size_t size, uint8_t *reply, size_t room)
