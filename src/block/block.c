@@ -42,7 +42,8 @@ struct block {
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* something is ready, or quit */
-    pthread_cond_t idle; /* no request is before `finished` but those throttled */
+    pthread_cond_t idle; /* no request is before `finished` but those throttled; or, while
+                          * `draining`, one went to the ring */
     struct block_fifo throttled, ready, finished, held;
     struct block_request *first_occupant, *last_occupant;
     unsigned busy;    /* ready, in a thread or in the ring */
@@ -192,6 +193,8 @@ static bool to_ring(struct block *block, struct block_request *request, uint64_t
     block->in_ring++;
     if (block->plugs == 0)
         block_ring_submit(block->ring);
+    if (block->draining > 0)
+        pthread_cond_broadcast(&block->idle); /* who waits for the threads has to reap this */
     return true;
 }
 
