@@ -312,6 +312,53 @@ static void test_straddling_changes(void **state)
     assert_int_equal(regions(pair), 2);
 }
 
+static void pick_translated(void *opaque, const char *name, uint64_t value)
+{
+    if (strcmp(name, "blocks-translated") == 0)
+        *(uint64_t *)opaque = value;
+}
+
+static uint64_t blocks_translated(struct pair *pair)
+{
+    uint64_t value = UINT64_MAX;
+    engine_dbt.count(&translated(pair)->vcpu, pick_translated, &value);
+    return value;
+}
+
+/* Eight turns of a loop whose code was just written, as often as wanted. */
+static void test_page_that_keeps_changing_is_interpreted(void **state)
+{
+    const uint64_t loop = CODE + 0x1000;
+    struct pair *pair = *state;
+    PUT(pair, loop, ADDI(A2, A2, 0), ADDI(A0, A0, 1), BNE(A0, A3, -8), WFI);
+    PUT(pair, CODE, SW(A4, A5, 0), FENCE_I, JALR(0, S2, 0));
+    PUT(pair, CODE + 0x40, FENCE_I, ADDI(A0, A0, -1), BNE(A0, 0, -8), WFI);
+    set_x(pair, A3, 8);
+    set_x(pair, S2, loop);
+    uint64_t sum = 0, settled = 0;
+    for (int turn = 1; turn <= 40; turn++) {
+        set_x(pair, A0, 0);
+        set_x(pair, A4, ADDI(A2, A2, turn));
+        set_x(pair, A5, loop);
+        set_pc(pair, CODE);
+        assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+        sum += 8 * (uint64_t)turn;
+        assert_int_equal(translated(pair)->x[A2], sum);
+        if (turn == 10)
+            settled = blocks_translated(pair);
+    }
+    assert_true(blocks_translated(pair) - settled <= 3); /* the wfi is executed 30 times, too */
+    /* Left alone for long enough, it is translated again. */
+    set_x(pair, A0, 1000);
+    set_pc(pair, CODE + 0x40);
+    assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+    settled = blocks_translated(pair);
+    set_x(pair, A0, 0);
+    set_pc(pair, loop);
+    assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+    assert_true(blocks_translated(pair) > settled);
+}
+
 /* Sv39, one gigapage of its own for code: two pages of it, each mapped by itself. */
 #define VA UINT64_C(0x40000000)
 enum { PTE_V = 1, PTE_RWX = 14, PTE_AD = 0xc0 };
@@ -426,6 +473,7 @@ int main(void)
         TEST(test_trap_in_the_middle),
         TEST(test_second_page_changes),
         TEST(test_straddling_changes),
+        TEST(test_page_that_keeps_changing_is_interpreted),
         TEST(test_second_page_is_mapped_elsewhere),
         TEST(test_flags_of_a_region),
         TEST(test_quiet_comparison),

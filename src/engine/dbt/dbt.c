@@ -154,7 +154,7 @@ static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
         round->exit = VCPU_EXIT_WEDGED;
         return interp_deliver_trap(hart, hart->pc);
     }
-    if (host && ++block->heat >= dbt->hot) {
+    if (host && ++block->heat >= dbt->hot && block->heat >= dbt_hot_enough(dbt, host)) {
         struct dbt_place place;
         block->heat = 0;
         if (find_place(hart, block, host, &place) &&
@@ -245,7 +245,7 @@ static const uint8_t *run_last(struct dbt *dbt, const struct dbt_site *site)
         return dbt->thunks.leave_why;
     }
     state->left += uncount;
-    if (hart->fence_i_epoch != dbt->epoch) {
+    if (hart->fence_i_epoch != dbt->epoch && !dbt_fence_idle(dbt)) {
         state->why = &state->lookup;
         return dbt->thunks.leave_why;
     }

@@ -38,6 +38,7 @@
 #define DBT_HASH        32768      /* slots; power of two */
 #define DBT_JUMP_CACHE  4096       /* entries per mode; power of two */
 #define DBT_WRITTEN_MAX 512
+#define DBT_RESTLESS    256 /* pages; power of two */
 
 /* How the emitted code depends on the hart: where it fetches from and where it loads and
  * stores (MPRV, SUM). */
@@ -112,6 +113,13 @@ struct dbt_use {
     struct dbt_block *region;
     struct dbt_page *page;
     struct dbt_use *next, **at, *sibling;
+};
+
+/* A page whose translations were dropped because it was written to. */
+struct dbt_restless {
+    const uint8_t *host;
+    uint64_t when; /* hart->fence_i_epoch of the last time */
+    unsigned drops;
 };
 
 /* A part of the cache that is filled from its front and emptied as a whole. */
@@ -201,9 +209,10 @@ struct dbt {
     uint64_t epoch;      /* hart->fence_i_epoch that was acted on */
     uint64_t rebuilt;    /* hart->rebuild_count likewise */
     struct mem_listener listener;
+    struct dbt_restless restless[DBT_RESTLESS];
     pthread_mutex_t lock;                    /* guards: */
     const uint8_t *written[DBT_WRITTEN_MAX]; /* host pages */
-    unsigned written_count;                  /* more than fit: all of them */
+    _Atomic unsigned written_count;          /* more than fit: all of them */
     struct dbt_stats stats;
 };
 
@@ -251,6 +260,10 @@ void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block);
 void dbt_flush(struct dbt *dbt);
 /* After a fence.i or a reset: drops the translations of pages that were written to. */
 void dbt_fence(struct dbt *dbt);
+/* Does the same if there is nothing to drop; may be called by translated code. */
+bool dbt_fence_idle(struct dbt *dbt);
+/* How often a block of the page at `host` must be executed to be translated. */
+unsigned dbt_hot_enough(const struct dbt *dbt, const uint8_t *host);
 
 struct gen;
 
