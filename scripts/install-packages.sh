@@ -43,8 +43,10 @@ qemu-user
 opensbi
 device-tree-compiler
 gdb-multiarch
+iperf3
 iproute2
 mandoc
+openssh-client
 tshark
 qemu-utils
 nbdkit

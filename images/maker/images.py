@@ -32,11 +32,11 @@ def clean(cache, name):
 
 
 def source_bytes(*names):
-    """The contents of builder and guest files, so that a changed one makes a stage anew."""
+    """Names and contents of builder and guest files, so that a changed one makes a stage anew."""
     data = []
     for name in names:
         with open(os.path.join(os.path.dirname(GUEST_DIR), name), "rb") as file:
-            data.append(file.read())
+            data += [name.encode(), file.read()]
     return b"\0".join(data)
 
 

@@ -12,7 +12,7 @@ from . import elf
 from .host import Failure, run
 
 # Modules by name; what they depend on comes along. A name that is built in is simply not there.
-MODULES = ["virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "ext4",
+MODULES = ["virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "e1000", "ext4",
            "crc32c_generic"]
 
 # Applets that /init, the kernel (modprobe) and test scripts call by path or before PATH is set.

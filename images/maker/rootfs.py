@@ -27,6 +27,7 @@ MASKED = ["modprobe@drm.service"]
 SHIMS = {
     "depmod": "the builder has indexed the modules on the host",
     "update-initramfs": "trapeze boots the image with its own initrd",
+    "ssh-keygen": "host keys are made by each instance at its first connection",
     "systemd-hwdb": "compiling names of hardware that no guest of ours has takes a minute",
 }
 

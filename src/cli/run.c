@@ -21,6 +21,7 @@
 #include "cli/share.h"
 #include "cli/size.h"
 #include "client/image.h"
+#include "client/seed.h"
 #include "client/worker.h"
 #include "config/vmx.h"
 
@@ -92,6 +93,14 @@ static const struct cli_option options[] = {
      NULL},
     {"name", 'n', "NAME", "A name for the machine, shown in messages.", NULL},
     CLI_NIC_OPTIONS,
+    {"ssh-key", 0, "FILE",
+     "Let who has the secret key to the public key in FILE log in by ssh: it goes to the guest in "
+     "a NoCloud seed, a small disk that cloud-init and our images read. May be given several "
+     "times.",
+     "First boot"},
+    {"hostname", 0, "NAME", "The guest's host name, in the same seed.", NULL},
+    {"user-data", 0, "FILE",
+     "The seed's user-data as it is (#cloud-config or a script), instead of these two.", NULL},
     {"code-cache", 0, "SIZE",
      "Memory for the translations of each vCPU, e.g. 32M; a bare number is MiB. When it is full "
      "the oldest eighth is dropped. From 256K to 1G. Default: 64M.",
@@ -141,6 +150,8 @@ static const struct cli_example examples[] = {
     {"trapeze run --image debian", "A Debian 13 machine on this terminal; Ctrl-] ends it."},
     {"trapeze run --image debian -m 2G -c 4 --disk data.img",
      "More of everything, and a disk that stays."},
+    {"trapeze run --image debian --forward tcp:2222:22 --ssh-key ~/.ssh/id_ed25519.pub",
+     "Then, from another terminal: ssh -p 2222 root@localhost."},
     {"trapeze run --kernel Image --initrd initrd --append 'console=ttyS0 quiet'",
      "A kernel of your own."},
     {"trapeze run --firmware test.elf; echo $?", "A bare-metal program and its exit code."},
@@ -448,8 +459,41 @@ static bool apply_image(const char *name, struct machine_config *config, bool qu
     return good;
 }
 
+/* A disk like any other to the worker: what stands behind the path is this process's. */
+static bool apply_seed(const struct cli_args *args, struct machine_config *config, int *seed_fd,
+                       struct error **err)
+{
+    const char **keys = calloc(args->value_count + 1, sizeof(*keys));
+    struct seed seed = {.hostname = cli_last(args, "hostname"),
+                        .ssh_keys = keys,
+                        .user_data = cli_last(args, "user-data")};
+    for (size_t i = 0; i < args->value_count; i++)
+        if (strcmp(args->values[i].option->name, "ssh-key") == 0)
+            keys[seed.ssh_key_count++] = args->values[i].text;
+    bool asked = seed.hostname != NULL || seed.ssh_key_count > 0;
+    bool good = true;
+    if (asked && seed.user_data != NULL)
+        good = error_set(err, ERROR_USAGE,
+                         "--user-data is all of the seed: write keys and host name into it");
+    else if ((asked || seed.user_data != NULL) && config->disk_count == MACHINE_MAX_DISKS)
+        good = error_set(err, ERROR_USAGE, "there is no room for the seed's disk: a machine has at "
+                                           "most %d", MACHINE_MAX_DISKS);
+    else if (asked || seed.user_data != NULL)
+        good = (*seed_fd = seed_make(&seed, err)) >= 0;
+    if (*seed_fd >= 0) {
+        struct machine_disk *disk = &config->disks[config->disk_count++];
+        machine_disk_init(disk);
+        disk->read_only = true;
+        disk->format = strdup("raw");
+        good = asprintf(&disk->path, "/proc/%d/fd/%d", (int)getpid(), *seed_fd) > 0;
+    }
+    free(keys);
+    return good;
+}
+
 static bool configure(const struct cli_args *args, const char *console,
-                      struct machine_config *config, struct image_copy *copy, struct error **err)
+                      struct machine_config *config, struct image_copy *copy, int *seed_fd,
+                      struct error **err)
 {
     const char *vmx = cli_last(args, "vmx"), *image = cli_last(args, "image");
     if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
@@ -472,7 +516,8 @@ static bool configure(const struct cli_args *args, const char *console,
         if (strcmp(args->values[i].option->name, "disk") == 0 &&
             !parse_disk(args->values[i].text, config, err))
             return false;
-    return cli_apply_nics(args, config, err) && cli_apply_shares(args, config, err) &&
+    return apply_seed(args, config, seed_fd, err) && cli_apply_nics(args, config, err) &&
+           cli_apply_shares(args, config, err) &&
            apply_append(args, config) &&
            machine_config_check(config, err) && check_files(config, vmx, console, err);
 }
@@ -495,17 +540,19 @@ static int run(const struct cli_args *args, struct error **err)
                                     .gdb = cli_last(args, "gdb"),
                                     .gdb_wait = cli_given(args, "gdb-wait")};
     struct client_result result;
-    int status = CLI_HOST_FAILURE;
+    int status = CLI_HOST_FAILURE, seed_fd = -1;
     if (client.gdb_wait && client.gdb == NULL) {
         error_set(err, ERROR_USAGE, "--gdb-wait needs --gdb WHERE");
         return CLI_USAGE;
     }
     machine_config_init(&config);
     if (parse_console(cli_last(args, "console"), &client, err) &&
-        configure(args, console_file(&client), &config, &copy, err) &&
+        configure(args, console_file(&client), &config, &copy, &seed_fd, err) &&
         client_run(&config, &client, &result, err))
         status = exit_status(&result, err);
     image_copy_remove(&copy);
+    if (seed_fd >= 0)
+        close(seed_fd);
     machine_config_clear(&config);
     return status;
 }

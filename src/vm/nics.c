@@ -20,6 +20,7 @@ static const struct model {
     const struct device_ops *ops;
 } models[] = {
     {"virtio", &device_virtio_net},
+    {"e1000", &device_e1000},
 };
 
 static const struct model *find_model(const struct machine_nic *nic)

@@ -106,6 +106,30 @@ def test_nat_gives_an_address_and_a_way_out():
         machine.poweroff()
 
 
+def test_an_e1000_with_linux_own_driver():
+    data = os.urandom(3 << 20)
+    server, echo = Server(lambda _: data), Server(lambda got: str(len(got)).encode())
+    with Machine(TRAPEZE, *LINUX, "--net", "nat,model=e1000", "--cpus", "2") as machine:
+        machine.shell()
+        assert "Intel(R) PRO/1000" in machine.run("dmesg | grep e1000")
+        machine.run(UP)
+        machine.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.2; done")
+        assert "3 packets received" in machine.run("ping -c 3 -i 0.2 10.0.2.2")
+        sums = machine.run(f"echo -n END | nc 10.0.2.2 {server.port} | sha256sum").split()[0]
+        assert sums == hashlib.sha256(data).hexdigest()
+        machine.run("dd if=/dev/urandom of=/tmp/up bs=64k count=40 2>/dev/null; "
+                    "sha256sum /tmp/up > /tmp/sum; echo -n END >> /tmp/up")
+        assert machine.run(f"nc 10.0.2.2 {echo.port} < /tmp/up").strip() == str(40 * 65536 + 3)
+        assert hashlib.sha256(echo.got[:-3]).hexdigest() == machine.run("cat /tmp/sum").split()[0]
+        nic = machine.verb("status")["nics"][0]
+        assert nic["model"] == "e1000", nic
+        # The driver lets the NIC segment.
+        assert nic["sent-bytes"] / nic["sent-frames"] > 1514, nic
+        control(machine, "link", "nic=0", "up=false")
+        machine.run("until [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.2; done")
+        machine.poweroff()
+
+
 def test_nat_over_ipv6():
     server = Server(lambda got: b"six " + got, "::1")
     port = free_port()
