@@ -10,7 +10,8 @@
  * anywhere; in half of the programs it loops, and loops become regions at once. The trap handler
  * goes on at the next of 32-byte steps. What it must not do is
  * store to code (until fence.i harts may differ) or to the handler: a locked PMP entry forbids
- * it. Most stores go through x8, which little writes. Code is replaced between rounds, with a
+ * it. Stores go through x8, which little writes, and which points into a page, to the end of one,
+ * to where RAM ends or to where stores are allowed from. Code is replaced between rounds, with a
  * fence.i.
  */
 #include "support.h"
@@ -145,13 +146,49 @@ static unsigned idiom(uint64_t *seed, uint32_t bits[3])
     }
 }
 
+/* Loads and stores near each other, through x8, a copy of it or the stack pointer, whose pages may
+ * end in between, and now and then an instruction that moves a pointer or computes. */
+enum { RUN = 10 };
+static unsigned run_of_accesses(uint64_t *seed, uint32_t bits[RUN])
+{
+    static const uint32_t loads[] = {0x3, 0x1003, 0x2003, 0x3003, 0x4003, 0x5003, 0x6003, 0x3007};
+    static const uint32_t stores[] = {0x23, 0x1023, 0x2023, 0x3023, 0x3027, 0x2027};
+    unsigned count = 3 + below(seed, RUN - 2), pointer = below(seed, 2) ? 2 : 8;
+    int32_t middle = below(seed, 3) ? (int32_t)below(seed, 128) : (int32_t)below(seed, 3900) - 1950;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t reg = 9 + below(seed, 20);
+        uint32_t imm = (uint32_t)(middle + (int32_t)below(seed, 96) - 48);
+        uint32_t base = below(seed, 4) ? pointer : 8;
+        switch (below(seed, 8)) {
+        case 0: /* addi; or the copy */
+            bits[i] = below(seed, 2) ? 0x13 | (imm & 63) << 20 | reg << 15 | (reg + 1) << 7
+                                     : 0x13 | (imm & 31) << 20 | base << 15 | 2 << 7;
+            break;
+        case 1: /* add */
+            bits[i] = 0x33 | below(seed, 32) << 20 | below(seed, 32) << 15 | reg << 7;
+            break;
+        case 2:
+        case 3:
+        case 4:
+            bits[i] = stores[below(seed, ARRAY_SIZE(stores))] | (imm >> 5 & 127) << 25 |
+                      below(seed, 32) << 20 | 8 << 15 | (imm & 31) << 7;
+            break;
+        default:
+            bits[i] = loads[below(seed, ARRAY_SIZE(loads))] | imm << 20 | base << 15 | reg << 7;
+        }
+    }
+    return count;
+}
+
 static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
 {
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
-        uint32_t idioms[3];
+        uint32_t idioms[RUN];
         unsigned count = loops && below(seed, 8) == 0 ? idiom(seed, idioms) : 0;
+        if (count == 0 && below(seed, 10) == 0)
+            count = run_of_accesses(seed, idioms);
         for (unsigned i = 0; i < count && at < CODE_SIZE; i++, at += 4)
             store_le32(code + at, idioms[i]);
         if (at >= CODE_SIZE)
@@ -171,6 +208,10 @@ static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
 static void start(struct pair *pair, uint64_t *seed)
 {
     uint64_t x[32];
+    const uint64_t ends[] = {DATA + 4096, RAM + RAM_SIZE, DATA + 128, DATA + 2048};
+    uint64_t pointer = DATA + 2048;
+    if (below(seed, 2) == 0)
+        pointer = ends[below(seed, ARRAY_SIZE(ends))] - below(seed, 128);
     /* The handler is M-mode's; in S-mode its first instruction is illegal, which leads there. */
     uint64_t delegated = below(seed, 2) ? next(seed) & ~(UINT64_C(1) << RV_CAUSE_ILLEGAL) : 0;
     for (unsigned i = 1; i < 32; i++)
@@ -179,7 +220,7 @@ static void start(struct pair *pair, uint64_t *seed)
         struct rv_hart *hart = pair->sides[i].hart;
         isa_riscv64.vcpu_reset(&hart->vcpu);
         memcpy(&hart->x[1], &x[1], 31 * sizeof(x[0]));
-        hart->x[8] = DATA + 2048;
+        hart->x[8] = pointer;
         hart->pc = CODE;
         hart->mtvec = hart->stvec = HANDLER;
         hart->medeleg = delegated & RV_MEDELEG_WRITABLE;

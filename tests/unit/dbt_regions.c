@@ -19,8 +19,9 @@
 
 #define WFI     0x10500073u
 #define FENCE_I 0x0000100fu
+#define SFENCE  0x12000073u
 
-enum { T0 = 5, A0 = 10, A1, A2, A3, A4, A5, S2 = 18, S3, S4 };
+enum { SP = 2, T0 = 5, A0 = 10, A1, A2, A3, A4, A5, S2 = 18, S3, S4 };
 enum { INTERP, DBT, SIDES };
 
 struct pair {
@@ -461,6 +462,45 @@ static void test_nan_in_a_region(void **state)
     assert_true(regions(pair) > 0);
 }
 
+/* ---- groups of accesses ---- */
+
+/* VA and the page behind it stand for other pages after each fence, also where what was found
+ * before is remembered. */
+static void test_groups_forget_at_fences(void **state)
+{
+    struct pair *pair = *state;
+    PUT(pair, CODE,                                                   /* */
+        ADDI(T0, 0, 3), ADDI(A4, A4, 1),                              /* */
+        LD(A0, SP, 0), LD(A1, SP, 8), SD(A4, SP, 16), SD(A4, SP, 24), /* thrice */
+        ADDI(T0, T0, -1), BNE(T0, 0, -20),                            /* */
+        SD(A5, S2, 0), SFENCE, ADDI(T0, 0, 3),                        /* S2: the PTE */
+        LD(A2, SP, 0), LD(A3, SP, 8), SD(A4, SP, 16), SD(A4, SP, 24), /* thrice */
+        ADDI(T0, T0, -1), BNE(T0, 0, -20),                            /* */
+        SD(S3, S2, 0), SFENCE, ADDI(S4, S4, -1), BNE(S4, 0, -80), WFI);
+    map(pair, DATA);
+    store(pair, TABLES + 0x2010, (TABLES + 0x2000) >> 2 | PTE_AD | PTE_RWX | PTE_V);
+    for (unsigned i = 0; i < SIDES; i++) {
+        const uint8_t *entry = test_hart_at(&pair->sides[i], TABLES + 0x2000 + 8);
+        set_x(pair, S3, load_le64(entry));
+        set_x(pair, A5, load_le64(entry) + (UINT64_C(4) << 10)); /* four pages on */
+    }
+    store(pair, DATA, 1);
+    store(pair, DATA + 8, 2);
+    store(pair, DATA + 0x4000, 3);
+    store(pair, DATA + 0x4008, 4);
+    set_x(pair, SP, VA + 0x1000);
+    set_x(pair, S2, VA + 0x2000 + 8);
+    set_x(pair, S4, 40);
+    enter_supervisor(pair);
+    set_pc(pair, VA);
+    assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+    const struct rv_hart *hart = translated(pair);
+    assert_int_equal(hart->x[A0] << 8 | hart->x[A1], 0x102);
+    assert_int_equal(hart->x[A2] << 8 | hart->x[A3], 0x304);
+    assert_int_equal(load_le64(test_hart_at(&pair->sides[DBT], DATA + 24)), 40);
+    assert_int_equal(load_le64(test_hart_at(&pair->sides[DBT], DATA + 0x4018)), 40);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -478,6 +518,7 @@ int main(void)
         TEST(test_flags_of_a_region),
         TEST(test_quiet_comparison),
         TEST(test_nan_in_a_region),
+        TEST(test_groups_forget_at_fences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -227,6 +227,20 @@ const uint8_t *dbt_look_up(struct dbt *dbt)
     return code_at_pc(dbt);
 }
 
+bool dbt_load_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t *value)
+{
+    bool good = rv_load_slow(hart, va, size, value);
+    dbt_check_memos(hart->vcpu.engine_data);
+    return good;
+}
+
+bool dbt_store_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t value)
+{
+    bool good = rv_store_slow(hart, va, size, value);
+    dbt_check_memos(hart->vcpu.engine_data);
+    return good;
+}
+
 static const uint8_t *run_last(struct dbt *dbt, const struct dbt_site *site)
 {
     struct rv_hart *hart = dbt->hart;
@@ -258,6 +272,7 @@ struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site)
     const struct rv_tlb *fetch = hart->tlb_fetch, *load = hart->tlb_load;
     uint64_t generation = hart->tlb_generation;
     const uint8_t *code = run_last(dbt, site);
+    dbt_check_memos(dbt);
     bool same =
         hart->tlb_fetch == fetch && hart->tlb_load == load && hart->tlb_generation == generation;
     return (struct dbt_next){code, same ? 0 : DBT_PAIRS_NONE};
@@ -296,6 +311,7 @@ static bool run_translated(struct round *round, const struct dbt_block *block, u
     int64_t budget = left > INT64_MAX ? INT64_MAX : (int64_t)left;
     uint64_t limit = vcpu->retired + (uint64_t)budget;
     dbt->state->limit = limit;
+    dbt_check_memos(dbt);
     const struct dbt_exit *exit = dbt_enter(dbt, block->entry, budget);
     vcpu->retired = limit - (uint64_t)dbt->state->left - exit->uncount;
     dbt->stats.entered++;

@@ -469,6 +469,9 @@ static void gen_start(struct gen *gen)
 unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
 {
     const struct gen_op *op = gen_op_of(gen->dbt, insns);
+    unsigned grouped = gen_group_at(gen, insns, left);
+    if (grouped)
+        return grouped;
     if (left >= 3 && gen_quiet_compare(gen, insns))
         return 3;
     if (left >= 2 && gen_pair(gen, insns))
@@ -501,6 +504,7 @@ struct gen gen_of(struct dbt *dbt, struct dbt_block *block)
         .pc = block->pc,
         .host_of = dbt_host_of,
         .xmm_of = dbt_xmm_of,
+        .class_in_rcx = -1,
         .narrow = 1, /* x0 */
         .mode = block->mode,
         .fetch_bank = block->mode / RV_BANKS,
@@ -524,12 +528,15 @@ static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, u
         .count = from->count,
         .size = from->size,
     };
-    struct gen_cold cold[BLOCK_MAX_INSNS * 10 + 8]; /* not initialised */
+    struct gen_cold cold[BLOCK_MAX_INSNS * 14 + 8]; /* not initialised */
+    struct gen_group groups[BLOCK_MAX_INSNS];
     struct gen gen = gen_of(dbt, block);
     gen.insns = from->insns;
     gen.count = from->count;
     gen.cold = cold;
     gen.cold_max = ARRAY_SIZE(cold);
+    gen.groups = groups;
+    gen.group_max = ARRAY_SIZE(groups);
     gen_block(&gen, from->size);
     if (!gen.no_memory && !dbt->code.full) {
         dbt_block_made(dbt, block, mark);

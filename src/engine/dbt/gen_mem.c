@@ -7,11 +7,10 @@
 /* arg: log2 of the size, and for loads how the value is extended */
 enum { SIZE = 3, SIGNED = 4 };
 
-static int32_t tlb_offset(const struct gen *gen, enum rv_access access)
+int32_t dbt_tlb_offset(unsigned bank, enum rv_access access)
 {
-    return DBT_HART(tlb) +
-           (int32_t)((gen->data_bank * RV_ACCESS_KINDS + access) * sizeof(struct rv_tlb) +
-                     offsetof(struct rv_tlb, entry));
+    return DBT_HART(tlb) + (int32_t)((bank * RV_ACCESS_KINDS + access) * sizeof(struct rv_tlb) +
+                                     offsetof(struct rv_tlb, entry));
 }
 
 static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
@@ -30,7 +29,7 @@ static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
 uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned)
 {
     struct x86_code *code = gen->code;
-    int32_t tlb = tlb_offset(gen, access);
+    int32_t tlb = dbt_tlb_offset(gen->data_bank, access);
     _Static_assert(sizeof(struct rv_tlb_entry) == 16, "the index is scaled by shifting less");
     x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
     /* The last byte's page: an access across pages misses. */
@@ -82,18 +81,38 @@ static void cold_load_xmm(struct gen *gen, const struct gen_cold *cold)
     x86_jmp(gen->code, cold->back);
 }
 
+/* Looks up, unless a group has. Where the access goes, and what is emitted for a miss: the access
+ * without TLB, with rax holding va, which goes on where behind() is told. */
+static struct x86_mem find(struct gen *gen, const struct rv_insn *insn, enum rv_access access,
+                           uint32_t arg, struct gen_cold **cold)
+{
+    *cold = NULL;
+    if (gen->group)
+        return gen_group_place(gen, insn, access);
+    address_to_rax(gen, insn);
+    *cold = gen_add_cold(gen, gen_probe(gen, access, arg & SIZE, false));
+    (*cold)->insn = insn;
+    (*cold)->arg = arg;
+    return x86_at(X86_RAX, 0);
+}
+
+static void behind(struct gen *gen, struct gen_cold *cold, int reg,
+                   void (*emit)(struct gen *gen, const struct gen_cold *cold))
+{
+    if (!cold)
+        return;
+    cold->emit = emit;
+    cold->reg = reg;
+    cold->back = x86_here(gen->code);
+}
+
 static void gen_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
-    struct x86_code *code = gen->code;
-    address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE, false));
+    struct gen_cold *cold;
+    struct x86_mem place = find(gen, insn, RV_LOAD, arg, &cold);
     int reg = insn->rd == RV_RD_NONE ? X86_RAX : gen_target(gen, insn->rd, X86_RAX);
-    x86_rm(code, load_ops[arg], reg, x86_at(X86_RAX, 0));
-    cold->emit = cold_load;
-    cold->insn = insn;
-    cold->arg = arg;
-    cold->reg = reg;
-    cold->back = x86_here(code);
+    x86_rm(gen->code, load_ops[arg], reg, place);
+    behind(gen, cold, reg, cold_load);
     if (arg == 3 || arg == 2) /* ld, lwu */
         gen_commit(gen, insn->rd, reg);
     else
@@ -132,16 +151,12 @@ static const uint32_t store_ops[] = {
 
 static void gen_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
-    struct x86_code *code = gen->code;
-    address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE, false));
+    struct gen_cold *cold;
+    struct x86_mem place = find(gen, insn, RV_STORE, arg, &cold);
     int value = (arg & SIZE) == 3 ? gen_source(gen, insn->rs2, X86_RDX)
                                   : gen_source_low(gen, insn->rs2, X86_RDX);
-    x86_rm(code, store_ops[arg & SIZE], value, x86_at(X86_RAX, 0));
-    cold->emit = cold_store;
-    cold->insn = insn;
-    cold->arg = arg;
-    cold->back = x86_here(code);
+    x86_rm(gen->code, store_ops[arg & SIZE], value, place);
+    behind(gen, cold, value, cold_store);
 }
 
 /* ---- f registers (mstatus.FS: see gen_fp.c) ---- */
@@ -156,21 +171,15 @@ static void gen_f_load(struct gen *gen, const struct rv_insn *insn, uint32_t arg
 {
     struct x86_code *code = gen->code;
     int xmm = gen->xmm_of[insn->rd];
-    address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_LOAD, arg & SIZE, false));
-    cold->insn = insn;
-    cold->arg = arg;
+    struct gen_cold *cold;
+    struct x86_mem place = find(gen, insn, RV_LOAD, arg, &cold);
     if (xmm != X86_NONE) {
-        x86_rm(code, X86_MOVQ_LOAD, xmm, x86_at(X86_RAX, 0));
-        cold->emit = cold_load_xmm;
-        cold->reg = xmm;
-        cold->back = x86_here(code);
+        x86_rm(code, X86_MOVQ_LOAD, xmm, place);
+        behind(gen, cold, xmm, cold_load_xmm);
         return;
     }
-    x86_rm(code, load_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
-    cold->emit = cold_load;
-    cold->reg = X86_RDX;
-    cold->back = x86_here(code);
+    x86_rm(code, load_ops[arg], X86_RDX, place);
+    behind(gen, cold, X86_RDX, cold_load);
     x86_rm(code, store_ops[arg], X86_RDX, f_at(insn->rd, 0));
     if (arg == 2)
         x86_mov_mi(code, 0, f_at(insn->rd, 4), -1);
@@ -194,20 +203,28 @@ static void cold_f_store(struct gen *gen, const struct gen_cold *cold)
 
 static void gen_f_store(struct gen *gen, const struct rv_insn *insn, uint32_t arg)
 {
-    struct x86_code *code = gen->code;
     int xmm = gen->xmm_of[insn->rs2];
-    address_to_rax(gen, insn);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, RV_STORE, arg & SIZE, false));
+    struct gen_cold *cold;
+    struct x86_mem place = find(gen, insn, RV_STORE, arg, &cold);
     if (xmm != X86_NONE) {
-        x86_rm(code, X86_MOVQ_STORE, xmm, x86_at(X86_RAX, 0));
+        x86_rm(gen->code, X86_MOVQ_STORE, xmm, place);
     } else {
         f_to_rdx(gen, insn->rs2, arg);
-        x86_rm(code, store_ops[arg], X86_RDX, x86_at(X86_RAX, 0));
+        x86_rm(gen->code, store_ops[arg], X86_RDX, place);
     }
-    cold->emit = cold_f_store;
-    cold->insn = insn;
-    cold->arg = arg;
-    cold->back = x86_here(code);
+    behind(gen, cold, xmm, cold_f_store);
+}
+
+int gen_plain_access(const struct gen_op *op, unsigned *size)
+{
+    if (!op)
+        return -1;
+    *size = 1u << (op->arg & SIZE);
+    if (op->emit == gen_load || op->emit == gen_f_load)
+        return RV_LOAD;
+    if (op->emit == gen_store || op->emit == gen_f_store)
+        return RV_STORE;
+    return -1;
 }
 
 const struct gen_op gen_mem_ops[] = {

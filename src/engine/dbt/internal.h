@@ -135,6 +135,13 @@ struct dbt_jump {
     const uint8_t *code;
 };
 
+/* What a group of accesses has found in the TLB (gen_group.c); addend 0: nothing. Those of a data
+ * bank are forgotten when hart->tlb_generation is another than it was. */
+struct dbt_memo {
+    uint64_t page, addend;
+};
+#define DBT_MEMOS 32 /* per data bank and kind of access; [0] is for x2, the stack */
+
 /* state->result beside enum rv_result: a trap was taken, and the guest is wedged. */
 #define DBT_WEDGED 100
 
@@ -156,6 +163,8 @@ struct dbt_state {
     uint64_t signs[2];          /* of a double and of a single */
     uint8_t flags_of[64];       /* fflags for the exception flags of mxcsr */
     uint64_t executed;          /* blocks, if they count (engine_options.count_blocks) */
+    struct dbt_memo memos[RV_BANKS][2][DBT_MEMOS]; /* [..][RV_LOAD or RV_STORE] */
+    uint32_t memos_used[RV_BANKS][2];              /* not 0: some may hold something */
     struct dbt_jump jumps[DBT_MODES][DBT_JUMP_CACHE];
     struct dbt_exit lookup;
 };
@@ -174,7 +183,7 @@ struct dbt_stats {
 
 struct dbt_thunks {
     const uint8_t *enter, *leave, *load[4], *store[4], *call, *sync_flags, *call_last, *leave_why,
-        *look_up, *return_odd, *trap, *ecall, *sret;
+        *look_up, *return_odd, *trap, *ecall, *sret, *memorize[RV_BANKS][2];
 };
 
 /* The pairs of calls on the host's stack: see thunks.c. */
@@ -204,10 +213,12 @@ struct dbt {
 
     const struct rv_tlb *mode_fetch, *mode_load; /* what `mode` was computed from */
     unsigned mode;
-    unsigned hot;        /* executions after which a block is translated */
-    int32_t region_heat; /* turns after which a loop becomes a region; 0: never */
-    uint64_t epoch;      /* hart->fence_i_epoch that was acted on */
-    uint64_t rebuilt;    /* hart->rebuild_count likewise */
+    unsigned hot;             /* executions after which a block is translated */
+    int32_t region_heat;      /* turns after which a loop becomes a region; 0: never */
+    uint64_t epoch;           /* hart->fence_i_epoch that was acted on */
+    uint64_t rebuilt;         /* hart->rebuild_count likewise */
+    uint64_t memo_generation; /* hart->tlb_generation likewise */
+    unsigned next_memo;
     struct mem_listener listener;
     struct dbt_restless restless[DBT_RESTLESS];
     pthread_mutex_t lock;                    /* guards: */
@@ -323,6 +334,9 @@ struct dbt_next {
     uint64_t or_stack;   /* DBT_PAIRS_NONE: the pairs on the stack are void */
 };
 struct dbt_next dbt_call_last(struct dbt *dbt, const struct dbt_site *site);
+/* rv_load_slow() and rv_store_slow(), which may let others flush the TLB. */
+bool dbt_load_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t *value);
+bool dbt_store_slow(struct rv_hart *hart, uint64_t va, unsigned size, uint64_t value);
 /* Delivers hart->trap, raised by the instruction that the exit names. */
 const uint8_t *dbt_trap(struct dbt *dbt, const struct dbt_exit *exit);
 
@@ -362,7 +376,7 @@ struct gen_op {
 /* Code off the main path, emitted behind the block. */
 struct gen_cold {
     void (*emit)(struct gen *gen, const struct gen_cold *cold);
-    uint8_t *from; /* the jump that leads here */
+    uint8_t *from, *also; /* the jumps that lead here */
     const uint8_t *back;
     const struct rv_insn *insn;
     uint64_t pc;
@@ -371,6 +385,26 @@ struct gen_cold {
     uint64_t unit_pc; /* gen->pc, count and low where it jumps away */
     unsigned unit_count;
     uint32_t low;
+    struct gen_group *group;
+};
+
+/* Accesses relative to one register of a group, all to one page: see gen_group.c. */
+struct gen_class {
+    uint8_t base, access, count;
+    int32_t first, end; /* bytes from the register's value at the start of the group */
+    struct dbt_memo *memo;
+};
+#define GEN_CLASSES 4
+
+struct gen_group {
+    const struct rv_insn *insns;
+    unsigned count; /* of insns */
+    unsigned class_count;
+    struct gen_class classes[GEN_CLASSES];
+    uint32_t narrow, low; /* as struct gen's at its start, */
+    bool frm_unknown;
+    uint32_t end_narrow, end_low;    /* and behind it */
+    const uint8_t *one_by_one, *end; /* where that starts, and what is behind the group */
 };
 
 /* What is being translated: a block, or one block after the other of a region (region.c). */
@@ -395,6 +429,12 @@ struct gen {
     bool no_memory;
     unsigned cold_count, cold_max;
     struct gen_cold *cold;
+    struct gen_group *group; /* whose accesses are being emitted, or NULL */
+    int class_in_rcx;        /* of group->classes: rcx holds its addend; -1: none's */
+    bool ungrouped;          /* accesses are emitted one by one */
+    unsigned group_count, group_max;
+    struct gen_group *groups;
+    uint32_t steady; /* registers that mostly stay on one page; a region's loop knows */
 };
 
 static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
@@ -478,6 +518,22 @@ void gen_last_by(struct gen *gen, const struct rv_insn *insn, const uint8_t *thu
 /* The TLB look-up. rax: va, becomes the host address; uses rcx and rdx. Returns the jump of a
  * miss, where rax is still va. */
 uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned);
+/* From rbp to the entries that loads or stores of a data bank look at. */
+int32_t dbt_tlb_offset(unsigned bank, enum rv_access access);
+
+/* What the instruction accesses if it is a plain load or store: RV_LOAD, RV_STORE, or -1. */
+int gen_plain_access(const struct gen_op *op, unsigned *size);
+
+/* ---- gen_group.c ---- */
+
+/* Emits a group of accesses that starts here; how many instructions, 0 if there is none. */
+unsigned gen_group_at(struct gen *gen, const struct rv_insn *insns, unsigned left);
+/* Within a group: where the access goes. Uses rcx, and rax if the base is not in a register. */
+struct x86_mem gen_group_place(struct gen *gen, const struct rv_insn *insn, enum rv_access access);
+/* rax: va, rdx: memo, rcx: size - 1. ZF: the memo is filled, rcx is the addend. All change. */
+void dbt_make_memorize(struct dbt *dbt, unsigned bank, enum rv_access access);
+/* Forgets all memos if the TLB has been flushed since. */
+void dbt_check_memos(struct dbt *dbt);
 
 /* ---- gen_flow.c ---- */
 

@@ -13,6 +13,11 @@ struct fixup {
     int node;
 };
 
+struct scratch {
+    struct gen_cold cold[REGION_INSNS * 14 + 8];
+    struct gen_group groups[REGION_INSNS / 2];
+};
+
 /* One pass of emission. */
 struct pass {
     struct region *region;
@@ -263,13 +268,14 @@ static void gen_node(struct pass *pass, int number, int following)
 
 /* ---- passes ---- */
 
-static void emit(struct pass *pass, struct dbt_block *block, struct gen_cold *cold,
-                 unsigned cold_max)
+static void emit(struct pass *pass, struct dbt_block *block, struct scratch *scratch)
 {
     struct region *region = pass->region;
     pass->gen = gen_of(region->dbt, block);
-    pass->gen.cold = cold;
-    pass->gen.cold_max = cold_max;
+    pass->gen.cold = scratch->cold;
+    pass->gen.cold_max = ARRAY_SIZE(scratch->cold);
+    pass->gen.groups = scratch->groups;
+    pass->gen.group_max = ARRAY_SIZE(scratch->groups);
     pass->fixup_count = 0;
     for (unsigned i = 0; i < region->node_count; i++) {
         region->nodes[i].label = NULL;
@@ -331,8 +337,7 @@ static void assume_nothing(struct region *region)
         region->nodes[i].in = (struct region_values){.narrow = 1};
 }
 
-static bool translate(struct region *region, struct dbt_block *block, struct gen_cold *cold,
-                      unsigned cold_max)
+static bool translate(struct region *region, struct dbt_block *block, struct scratch *scratch)
 {
     struct dbt *dbt = region->dbt;
     struct pass pass = {.region = region};
@@ -341,7 +346,7 @@ static bool translate(struct region *region, struct dbt_block *block, struct gen
     for (unsigned i = 0;; i++) {
         dbt_rewind(dbt, mark);
         block->outgoing = NULL;
-        emit(&pass, block, cold, cold_max);
+        emit(&pass, block, scratch);
         if (pass.gen.no_memory || dbt->code.full)
             return false;
         if (i == REGION_PASSES)
@@ -358,13 +363,12 @@ static bool translate(struct region *region, struct dbt_block *block, struct gen
 /* NULL: it does not fit. */
 static struct dbt_block *make(struct region *region)
 {
-    enum { COLD = REGION_INSNS * 10 + 8 };
     struct dbt *dbt = region->dbt;
     struct dbt_block *fallback = region->fallback;
     struct dbt_mark mark = dbt_mark(dbt);
     struct dbt_block *block = dbt_data(dbt, sizeof(*block));
     struct dbt_use *uses = dbt_data(dbt, REGION_PAGES * sizeof(*uses));
-    struct gen_cold *cold = alloc_zeroed(COLD, sizeof(*cold));
+    struct scratch *scratch = alloc_zeroed(1, sizeof(*scratch));
     bool good = false;
     if (block && uses) {
         *block = (struct dbt_block){
@@ -375,9 +379,9 @@ static struct dbt_block *make(struct region *region)
             .size = fallback->size,
             .fallback = fallback,
         };
-        good = translate(region, block, cold, COLD);
+        good = translate(region, block, scratch);
     }
-    free(cold);
+    free(scratch);
     if (!good) {
         dbt_rewind(dbt, mark);
         return NULL;

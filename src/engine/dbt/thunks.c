@@ -142,7 +142,7 @@ static void make_load(struct dbt *dbt, unsigned shift)
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
     x86_mov_imm(code, X86_RDX, UINT64_C(1) << shift);
     x86_rm(code, X86_LEA, X86_RCX, x86_at(X86_RSP, 8));
-    call_function(code, FUNCTION_ADDRESS(rv_load_slow));
+    call_function(code, FUNCTION_ADDRESS(dbt_load_slow));
     x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, X86_RCX, X86_RAX);
     x86_rm(code, X86_MOV_LOAD | X86_W, X86_RAX, x86_at(X86_RSP, 8));
     x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 24);
@@ -162,7 +162,7 @@ static void make_store(struct dbt *dbt, unsigned shift)
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RSI, X86_RAX);
     x86_rr(code, X86_MOV_LOAD | X86_W, X86_RCX, X86_RDX);
     x86_mov_imm(code, X86_RDX, UINT64_C(1) << shift);
-    call_function(code, FUNCTION_ADDRESS(rv_store_slow));
+    call_function(code, FUNCTION_ADDRESS(dbt_store_slow));
     x86_rr(code, X86_MOVZX8 | X86_BYTE_RM, X86_RCX, X86_RAX);
     x86_ri(code, X86_G1_ADD, X86_W, X86_RSP, 8);
     move_guest_registers(code, X86_MOV_LOAD, false);
@@ -263,6 +263,10 @@ void dbt_make_thunks(struct dbt *dbt)
     for (unsigned shift = 0; shift < 4; shift++) {
         make_load(dbt, shift);
         make_store(dbt, shift);
+    }
+    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
+        dbt_make_memorize(dbt, bank, RV_LOAD);
+        dbt_make_memorize(dbt, bank, RV_STORE);
     }
     make_call(dbt);
     make_call_last(dbt);
