@@ -8,6 +8,7 @@ The quick tier tries the interpreter with a login only.
 """
 import fcntl
 import hashlib
+import math
 import os
 import pty
 import re
@@ -18,31 +19,39 @@ import sys
 import termios
 import time
 
+import machine
 import tap
-from machine import FULL, LIMIT_S, Machine, SOURCE, image, scratch
+from machine import FULL, LIMIT_S, SOURCE, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
-PROMPT = rb"root@\S+:\S+# (\x1b\[[0-9;?]*[a-zA-Z])*$"
-
-
 ENGINE = sys.argv[2] if len(sys.argv) > 2 else "auto"
 
 
-class Debian(Machine):
+class Debian(machine.Debian):
     def __init__(self, trapeze, *options):
         super().__init__(trapeze, "--engine", ENGINE, *options)
 
-    def login(self):
-        self.expect(rb"login: *$")
-        self.send("root\n")
-        self.expect(PROMPT)
-        self.send("PS1=\"~ # \"; bind 'set enable-bracketed-paste off'; cd\n")
-        self.shell()
 
-    def poweroff(self):
-        self.send("poweroff\n")
-        return self.finish()
+def check_programs(debian):
+    """Programs compute what the same programs, or Python's, compute on the host."""
+    lines = "".join(f"{n}\n" for n in range(1, 100001)).encode()
+    for tool, sums in (("sha256sum", hashlib.sha256), ("md5sum", hashlib.md5),
+                       ("sha512sum", hashlib.sha512), ("b2sum", hashlib.blake2b)):
+        assert debian.run(f"seq 1 100000 | {tool}").split()[0] == sums(lines).hexdigest(), tool
+    got = debian.run("""perl -e 'my ($s, $f, %h) = (1, 0);
+        for my $i (1..200000) { $s = ($s * 69069 + $i) % 4294967296; $h{$s % 1009} += $i;
+            $f += sqrt($i) / ($s % 97 + 1) }
+        printf "%d %d %.9g\\n", $s, $h{17}, $f'""".replace("\n", " "))
+    state, seventeen, floating = 1, 0, 0.0
+    for i in range(1, 200001):
+        state = (state * 69069 + i) % 4294967296
+        seventeen += i if state % 1009 == 17 else 0
+        floating += math.sqrt(i) / (state % 97 + 1)
+    assert got.strip() == "%d %d %.9g" % (state, seventeen, floating), got
+    # A file system, an archiver and a sort, which end where they began.
+    debian.run("mkdir /tmp/t && cd /tmp/t && tar cf a.tar -C / usr/share/doc && gzip -k a.tar && gzip -dc a.tar.gz | "
+               "cmp - a.tar && seq 1 50000 > s && shuf s | sort -n | cmp - s && cd && rm -r /tmp/t")
 
 
 def test_login_look_around_and_poweroff():
@@ -58,6 +67,7 @@ def test_login_look_around_and_poweroff():
         nproc = debian.run("nproc").strip()
         assert nproc == "2", nproc
         assert debian.run("dpkg --audit").strip() == ""
+        check_programs(debian)
         debian.poweroff()
 
 

@@ -13,6 +13,11 @@
  * it. Stores go through x8, which little writes, and which points into a page, to the end of one,
  * to where RAM ends or to where stores are allowed from. Code is replaced between rounds, with a
  * fence.i.
+ *
+ * Half of the programs are paged: they run in S- or U-mode through Sv39, with page ends that lead
+ * to other pages, to none and to less permission close by, and draw privileged instructions, fences
+ * and calls more often. Their handler changes an instruction of the code and swaps two code pages
+ * in every trap, with the fences that these need.
  */
 #include "support.h"
 
@@ -27,7 +32,9 @@
 #define HANDLER   RAM
 #define CODE      (RAM + 4 * KIB)
 #define CODE_SIZE (16 * KIB)
+#define TABLES    (RAM + 20 * KIB) /* three pages, one of each level */
 #define DATA      (RAM + 32 * KIB)
+#define VA        UINT64_C(0x40000000)
 #define ROUNDS    4
 #define STEPS     250
 
@@ -36,6 +43,10 @@ enum { SIDES = ARRAY_SIZE(engines) };
 
 struct pair {
     struct test_hart sides[SIDES];
+};
+
+struct kind {
+    bool loops, paged, user;
 };
 
 static uint64_t next(uint64_t *seed)
@@ -71,6 +82,57 @@ static const uint32_t handler[] = {
     0x30200073, /* mret */
 };
 
+/* Of paged programs; t3 to t6 are lost. Goes on in the mode of the program, at VA or at its alias
+ * of the code. */
+static const uint32_t paged_handler[] = {
+    0x34002ff3, /* csrrs t6,mscratch,zero */
+    0x020f8f93, /* addi t6,t6,32 */
+    0x00004f37, /* lui t5,0x4 */
+    0xffff0f13, /* addi t5,t5,-1 # 3fff <.text+0x3fff> */
+    0x01efffb3, /* and t6,t6,t5 */
+    0x340f9073, /* csrrw zero,mscratch,t6 */
+    0x80001eb7, /* lui t4,0x80001 */
+    0x020e9e93, /* slli t4,t4,0x20 */
+    0x020ede93, /* srli t4,t4,0x20 */
+    0x01fe8e33, /* add t3,t4,t6 */
+    0x018e2e03, /* lw t3,24(t3) */
+    0x00001f37, /* lui t5,0x1 */
+    0x01ff4f33, /* xor t5,t5,t6 */
+    0x01df0f33, /* add t5,t5,t4 */
+    0x01cf2023, /* sw t3,0(t5) # 1000 <.text+0x1000> */
+    0x0000100f, /* fence.i */
+    0x00006f37, /* lui t5,0x6 */
+    0x01df0f33, /* add t5,t5,t4 */
+    0x080f3e03, /* ld t3,128(t5) # 6080 <.text+0x6080> */
+    0x088f3e83, /* ld t4,136(t5) */
+    0x09df3023, /* sd t4,128(t5) */
+    0x09cf3423, /* sd t3,136(t5) */
+    0x40010eb7, /* lui t4,0x40010 */
+    0x120e8073, /* sfence.vma t4,zero */
+    0x40011eb7, /* lui t4,0x40011 */
+    0x120e8073, /* sfence.vma t4,zero */
+    0x00100f13, /* addi t5,zero,1 */
+    0x03ff1f13, /* slli t5,t5,0x3f */
+    0x00080eb7, /* lui t4,0x80 */
+    0x005e8e93, /* addi t4,t4,5 # 80005 <.text+0x80005> */
+    0x01df0f33, /* add t5,t5,t4 */
+    0x180f1073, /* csrrw zero,satp,t5 */
+    0x40000f37, /* lui t5,0x40000 */
+    0x486fde93, /* bexti t4,t6,0x6 */
+    0x010e9e93, /* slli t4,t4,0x10 */
+    0x01df0f33, /* add t5,t5,t4 */
+    0x01ef8fb3, /* add t6,t6,t5 */
+    0x341f9073, /* csrrw zero,mepc,t6 */
+    0x00002f37, /* lui t5,0x2 */
+    0x800f0f13, /* addi t5,t5,-2048 # 1800 <.text+0x1800> */
+    0x300f3073, /* csrrc zero,mstatus,t5 */
+    0x00007f37, /* lui t5,0x7 */
+    0x800f0f13, /* addi t5,t5,-2048 # 6800 <.text+0x6800> */
+    0x300f2073, /* csrrs zero,mstatus,t5 */
+    0x30200073, /* mret */
+};
+enum { SET_MPP = 42 }; /* of its words, two of them */
+
 /* Not for us: what takes the handler away, and what makes a wait out of the test. */
 static bool is_forbidden(const struct rv_insn *insn, const struct rv_row *row)
 {
@@ -89,6 +151,28 @@ static uint32_t back(uint32_t bits, uint64_t *seed)
     uint32_t distance = 2 + 2 * below(seed, 60), imm = (uint32_t)-distance;
     return (bits & 0x01fff07f) | (imm >> 12 & 1) << 31 | (imm >> 5 & 63) << 25 |
            (imm >> 1 & 15) << 8 | (imm >> 11 & 1) << 7;
+}
+
+/* What system software does, for paged programs. */
+static uint32_t draw_privileged(uint64_t *seed)
+{
+    static const uint16_t csrs[] = {0x001, 0x002, 0x003, 0x100, 0x100, 0x100, 0x104, 0x106, 0x10a,
+                                    0x140, 0x141, 0x142, 0x143, 0x144, 0x180, 0xc00, 0xc02};
+    uint32_t rd = 9 + below(seed, 20), rs = below(seed, 32);
+    switch (below(seed, 8)) {
+    case 0: /* sfence.vma in its four forms */
+        return 0x12000073 | (below(seed, 2) ? rs : 0) << 15 | (below(seed, 2) ? rd : 0) << 20;
+    case 1: /* sinval.vma, sfence.w.inval, sfence.inval.ir */
+        return below(seed, 2) ? 0x16000073 | rs << 15 : 0x18000073 | below(seed, 2) << 20;
+    case 2:
+        return 0x0000100f; /* fence.i */
+    case 3:
+        return below(seed, 2) ? 0x10200073 /* sret */ : 0x00000073 /* ecall */;
+    default: /* csrrw .. csrrci, mostly without an effect that ends the program */
+        return 0x00000073 | (below(seed, 3) + 1 + 4 * below(seed, 2)) << 12 |
+               (below(seed, 2) ? rs : 0) << 15 | rd << 7 |
+               (uint32_t)csrs[below(seed, ARRAY_SIZE(csrs))] << 20;
+    }
 }
 
 static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, bool loops, unsigned *length)
@@ -128,7 +212,19 @@ static unsigned idiom(uint64_t *seed, uint32_t bits[3])
 {
     uint32_t rd = 9 + below(seed, 20), rs = below(seed, 32), other = below(seed, 32);
     uint32_t clear = 8 * below(seed, 8), right = below(seed, 4) ? clear : below(seed, 64);
-    switch (below(seed, 3)) {
+    switch (below(seed, 6)) {
+    case 3: /* jal ra, to somewhere near */
+        bits[0] = 0x000000ef | below(seed, 2) << 31 | below(seed, 64) << 23;
+        if (bits[0] >> 31)
+            bits[0] |= 0x7f0ff000u;
+        return 1;
+    case 4: /* jalr x0, ra */
+        bits[0] = 0x00008067;
+        return 1;
+    case 5: /* auipc t1, jalr ra */
+        bits[0] = 0x00000317;
+        bits[1] = 0x000300e7 | (below(seed, 512) * 4 - 1024) << 20;
+        return 2;
     case 0: /* slli, srli */
         bits[0] = 0x00001013 | clear << 20 | rs << 15 | rd << 7;
         bits[1] = 0x00005013 | right << 20 | rd << 15 | rd << 7;
@@ -180,8 +276,9 @@ static unsigned run_of_accesses(uint64_t *seed, uint32_t bits[RUN])
     return count;
 }
 
-static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
+static void fill_code(struct pair *pair, const struct kind *kind, uint64_t *seed)
 {
+    bool loops = kind->loops;
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
@@ -193,7 +290,12 @@ static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
             store_le32(code + at, idioms[i]);
         if (at >= CODE_SIZE)
             break;
-        uint32_t bits = draw(pair->sides[0].decoder, seed, loops, &length);
+        uint32_t bits;
+        length = 4;
+        if (kind->paged && below(seed, 12) == 0)
+            bits = draw_privileged(seed);
+        else
+            bits = draw(pair->sides[0].decoder, seed, loops, &length);
         store_le16(code + at, (uint16_t)bits);
         if (length == 4)
             store_le16(code + at + 2, (uint16_t)(bits >> 16));
@@ -205,7 +307,55 @@ static void fill_code(struct pair *pair, bool loops, uint64_t *seed)
     }
 }
 
-static void start(struct pair *pair, uint64_t *seed)
+/* Pages 0 to 3 and again 16 to 19: code. From page 8 on: data, each with less permission. */
+static void map_pages(struct test_hart *side, const struct kind *kind)
+{
+    enum { V = 1, R = 2, W = 4, X = 8, U = 16, A = 64, D = 128 };
+    static const uint8_t data[] = {
+        V | R | W | A | D, V | R | W | A | D, V | R | W | A | D,
+        V | R | A | D,     V | R | W | A | D, 0,
+        V | R | W | A,     V | R | W | D,
+    };
+    uint64_t user = kind->user ? U : 0;
+    uint8_t *root = test_hart_at(side, TABLES), *middle = root + 4 * KIB, *last = root + 8 * KIB;
+    store_le64(root + 8 * (VA >> 30), (TABLES + 4 * KIB) >> 2 | V);
+    store_le64(root + 8 * (RAM >> 30), RAM >> 2 | V | R | W | X | A | D);
+    store_le64(middle, (TABLES + 8 * KIB) >> 2 | V);
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t code = (CODE + i % 4 * MEM_PAGE_SIZE) >> 2;
+        store_le64(last + 8 * (i < 4 ? i : 12 + i), code | user | V | R | X | A | D);
+        store_le64(last + 8 * (8 + i), (DATA + i * MEM_PAGE_SIZE) >> 2 | user | data[i]);
+    }
+}
+
+static void start_paged(struct pair *pair, const struct kind *kind, uint64_t *seed)
+{
+    uint64_t end = VA + (8 + below(seed, 8)) * MEM_PAGE_SIZE,
+             at = below(seed, 2) ? 2048 : below(seed, 24);
+    for (unsigned i = 0; i < SIDES; i++) {
+        struct rv_hart *hart = pair->sides[i].hart;
+        map_pages(&pair->sides[i], kind);
+        test_hart_put(&pair->sides[i], HANDLER, paged_handler, ARRAY_SIZE(paged_handler));
+        if (kind->user) {
+            test_hart_put32(&pair->sides[i], HANDLER + 4 * SET_MPP, 0x00006f37);     /* lui t5, 6 */
+            test_hart_put32(&pair->sides[i], HANDLER + 4 * SET_MPP + 4, 0x000f0f13); /* addi 0 */
+        }
+        /* Not for M-mode, whose handler writes code and tables. */
+        rv_csr_write(hart, NULL, RV_CSR_PMPADDR0, (RAM | ((DATA - RAM) / 2 - 1)) >> 2);
+        rv_csr_write(hart, NULL, RV_CSR_PMPADDR0 + 1, UINT64_MAX >> 10);
+        rv_csr_write(hart, NULL, RV_CSR_PMPCFG0,
+                     RV_PMP_NAPOT | RV_PMP_R | RV_PMP_X |
+                         (RV_PMP_NAPOT | RV_PMP_R | RV_PMP_W | RV_PMP_X) << 8);
+        hart->x[8] = end - at;
+        hart->x[2] = end - 8 - at;
+        hart->pc = VA;
+        hart->privilege = kind->user ? RV_U : RV_S;
+        rv_csr_write(hart, NULL, RV_CSR_SATP, UINT64_C(8) << 60 | TABLES >> 12);
+        rv_mode_changed(hart);
+    }
+}
+
+static void start(struct pair *pair, const struct kind *kind, uint64_t *seed)
 {
     uint64_t x[32];
     const uint64_t ends[] = {DATA + 4096, RAM + RAM_SIZE, DATA + 128, DATA + 2048};
@@ -227,8 +377,10 @@ static void start(struct pair *pair, uint64_t *seed)
         hart->mstatus |= RV_MSTATUS_FS;
         rv_mode_changed(hart);
         /* Up to DATA: read and execute, for M too. */
-        rv_csr_write(hart, NULL, RV_CSR_PMPADDR0, (RAM | ((DATA - RAM) / 2 - 1)) >> 2);
-        rv_csr_write(hart, NULL, RV_CSR_PMPCFG0, RV_PMP_L | RV_PMP_NAPOT | RV_PMP_R | RV_PMP_X);
+        if (!kind->paged) {
+            rv_csr_write(hart, NULL, RV_CSR_PMPADDR0, (RAM | ((DATA - RAM) / 2 - 1)) >> 2);
+            rv_csr_write(hart, NULL, RV_CSR_PMPCFG0, RV_PMP_L | RV_PMP_NAPOT | RV_PMP_R | RV_PMP_X);
+        }
         memset(mem_ram_pointer(pair->sides[i].mem, RAM, RAM_SIZE, MEM_WRITE), 0, RAM_SIZE);
         for (unsigned j = 0; j < ARRAY_SIZE(handler); j++)
             store_le32(mem_ram_pointer(pair->sides[i].mem, HANDLER + 4 * j, 4, MEM_WRITE),
@@ -305,10 +457,13 @@ static bool run_program(struct pair *pair, uint64_t seed)
     test_hart_use_engine(&pair->sides[1], &engine_dbt, &options);
     dbt_set_hot(translated, 1);
     dbt_set_region_heat(translated, 2);
-    bool loops = program & 2;
-    start(pair, &seed);
+    const struct kind kind = {program & 2, program & 4, program & 8};
+    bool loops = kind.loops;
+    start(pair, &kind, &seed);
+    if (kind.paged)
+        start_paged(pair, &kind, &seed);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        fill_code(pair, loops, &seed);
+        fill_code(pair, &kind, &seed);
         for (unsigned step = 0; step < STEPS; step++) {
             uint64_t budget = 1 + below(&seed, loops ? 600 : 64), pc = pair->sides[0].hart->pc;
             enum vcpu_exit exits[SIDES];
@@ -355,7 +510,7 @@ int main(int count, char **arguments)
     failed += !was_full;
     printf("%s %lu - the code cache was full now and then\n", was_full ? "ok" : "not ok",
            programs + 1);
-    bool had_regions = regions >= programs;
+    bool had_regions = regions >= programs / 2;
     failed += !had_regions;
     printf("%s %lu - loops became regions, %" PRIu64 " times\n", had_regions ? "ok" : "not ok",
            programs + 2, regions);
