@@ -3,8 +3,8 @@
 """Runs bench/guest natively, under Trapeze's engines and under QEMU, and compares.
 
 Every system runs the same rows once per round, one system after the other; what counts is the
-median of a row's rounds. All guests have the same kernel, initramfs, memory and number of harts, and
-otherwise each machine's defaults: nothing is tuned for anybody. Results go to bench/results/ as
+median of a row's rounds. All guests have the same kernel, initramfs, memory and number of harts, for
+the rows about devices (bench/devices.py) the same disks and a network, and otherwise each machine's defaults: nothing is tuned for anybody. Results go to bench/results/ as
 JSON and SVG. Exit status 1: a run failed, or two systems computed different things.
 """
 import argparse
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 
+import devices
 import report
 from initramfs import append_program
 
@@ -48,7 +49,17 @@ class System:
 
     def __init__(self, name, kind, version, command):
         self.name, self.kind, self.version = name, kind, version
-        self.command = command  # of the list of rows
+        self.command = command  # of the list of rows, or of what else there is to start: a Job
+
+
+class Job:
+    """What a guest is started with: (kernel, initrd, command line); devices of each kind of machine."""
+
+    def __init__(self, linux, equipment=None):
+        self.linux, self.equipment = linux, equipment
+
+    def devices(self, kind):
+        return getattr(self.equipment, kind)() if self.equipment else []
 
 
 def lines_of(process, patience):
@@ -71,14 +82,14 @@ def lines_of(process, patience):
 class Run:
     """One run of a system: seconds and checksum by row, what the guest said, how true its clock is."""
 
-    def __init__(self, system, rows, patience, progress):
+    def __init__(self, system, rows, job, patience, progress):
         self.seconds, self.checksums, self.console = {}, {}, []
         self.clock = None  # the guest's seconds for one of the host's
         self.kernel = None
         self.quiet = None  # the guest's age in its own seconds when its kernel had come to rest
         self.progress = progress
         self.begun = time.monotonic()
-        self.process = subprocess.Popen(system.command(rows), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(system.command(rows, job), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             self.follow(patience)
@@ -125,6 +136,34 @@ class Run:
         self.seconds[row] = seconds
         self.progress(row, seconds)
 
+    def add(self, other):
+        """Of another guest of the same system and round; its boot is not this one's."""
+        self.seconds.update({row: value for row, value in other.seconds.items() if row != "boot"})
+        self.checksums.update(other.checksums)
+
+
+class LoginRun:
+    """One start of Debian up to its login prompt."""
+
+    def __init__(self, system, job, patience, progress):
+        begun, text = time.monotonic(), b""
+        process = subprocess.Popen(system.command([], job), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT)
+        try:
+            while not job.equipment.PROMPT.search(text):
+                left = begun + patience - time.monotonic()
+                if left < 0 or not select.select([process.stdout], [], [], left)[0]:
+                    raise Failure("no login prompt in %d s" % patience)
+                data = os.read(process.stdout.fileno(), 65536)
+                if not data:
+                    raise Failure("ended before its login prompt:\n" + text.decode(errors="replace")[-1000:])
+                text = text[-4096:] + data
+        finally:
+            process.kill()
+            process.wait()
+        self.seconds, self.checksums = {devices.LOGIN: time.monotonic() - begun}, {}
+        progress(devices.LOGIN, self.seconds[devices.LOGIN])
+
 
 def first_line(command):
     try:
@@ -166,35 +205,34 @@ def commit_of(args):
     return first_line(["git", "-C", source, "describe", "--always", "--dirty"])
 
 
-def tiny_image(args):
-    if args.image:
-        return args.image
-    done = subprocess.run([os.path.join(SOURCE, "images", "build"), "tiny"],
+def image(name):
+    done = subprocess.run([os.path.join(SOURCE, "images", "build"), name],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise Failure("images/build tiny could not make the guest's kernel and initramfs")
+        raise Failure("images/build %s could not make the guest's image" % name)
     return done.stdout.strip().split("\n")[-1]
 
 
-def all_systems(args, kernel, initrd):
+def all_systems(args):
     """By name, in the order they run in."""
     guest = ["-m", args.memory]
 
-    def linux(rows):
-        return ["--kernel", kernel, "--initrd", initrd, "--append", APPEND + " ".join(rows)]
+    def linux(rows, job):
+        kernel, initrd, append = job.linux
+        return ["--kernel", kernel, "--initrd", initrd, "--append", append + " ".join(rows)]
 
     def qemu(path):
-        return lambda rows: [path, "-M", "virt", *guest, "-smp", str(args.cpus), "-display", "none",
-                             "-monitor", "none", "-serial", "stdio", "-no-reboot",
-                             *[word.replace("--", "-", 1) if word.startswith("--") else word
-                               for word in linux(rows)]]
+        return lambda rows, job: [path, "-M", "virt", *guest, "-smp", str(args.cpus), "-display", "none",
+                                  "-monitor", "none", "-serial", "stdio", "-no-reboot",
+                                  *[word.replace("--", "-", 1) if word.startswith("--") else word
+                                    for word in linux(rows, job)], *job.devices("qemu")]
 
     def trapeze(engine):
-        return lambda rows: [args.trapeze, "run", "--engine", engine, *guest, "--cpus", str(args.cpus),
-                             "--no-reboot", *linux(rows)]
+        return lambda rows, job: [args.trapeze, "run", "--engine", engine, *guest, "--cpus", str(args.cpus),
+                                  "--no-reboot", *linux(rows, job), *job.devices("trapeze")]
 
     host = os.path.join(args.build, "bench", "guest-host")
-    systems = [System("native", "native", platform.release(), lambda rows: [host, *rows])]
+    systems = [System("native", "native", platform.release(), lambda rows, job: [host, *rows])]
     for word in [args.qemu] + args.also_qemu:
         name, _, path = word.rpartition("=")
         name = name or "qemu"
@@ -228,7 +266,55 @@ def progress_line(head):
     return figure
 
 
-def measure(args, systems, rows):
+class Plan:
+    """The rows of a round, and the jobs that run them: one guest for those of the processor, one for those
+    of devices, one for the login."""
+
+    def __init__(self, args, rows, io_rows, guest):
+        self.login = devices.LOGIN in rows
+        self.io = [row for row in rows if row in io_rows]
+        self.plain = [row for row in rows if row not in io_rows and row != devices.LOGIN]
+        self.patience = args.patience
+        tiny = args.image or image("tiny")
+        initrd = os.path.join(args.build, "bench", "initrd")
+        append_program(os.path.join(tiny, "initrd"), guest, initrd)
+        kernel, scratch = os.path.join(tiny, "Image"), os.path.join(args.build, "bench", "devices")
+        self.plain_job = Job((kernel, initrd, APPEND))
+        if self.io:
+            sent = max(int(row["amount"] * 1e6) for row in io_rows.values() if row["what"].startswith("TCP"))
+            equipment = devices.Devices(scratch, args.trapeze, sent)
+            self.io_job = Job((kernel, initrd, equipment.append() + APPEND), equipment)
+        if self.login:
+            equipment = devices.Login(scratch, image("debian"))
+            self.login_job = Job(equipment.linux(), equipment)
+
+    def run(self, system, progress):
+        whole, native = None, system.kind == "native"
+        if self.plain or not (self.io or self.login):
+            whole = Run(system, self.plain, self.plain_job, self.patience, progress)
+        if self.io and not native:
+            self.io_job.equipment.fresh()
+            part = Run(system, self.io, self.io_job, self.patience, progress)
+            if whole:
+                whole.add(part)
+            whole = whole or part
+        if self.login and not native:
+            self.login_job.equipment.fresh()
+            part = LoginRun(system, self.login_job, self.patience, progress)
+            if whole:
+                whole.add(part)
+            whole = whole or part
+        return whole
+
+    def commands(self, system):
+        jobs = [(self.plain, self.plain_job)] if self.plain or not (self.io or self.login) else []
+        if system.kind != "native":
+            jobs += [(self.io, self.io_job)] if self.io else []
+            jobs += [([], self.login_job)] if self.login else []
+        return [system.command(rows, job) for rows, job in jobs]
+
+
+def measure(args, systems, plan):
     """Runs all rounds; returns {system: [Run, ...]}."""
     runs = {system.name: [] for system in systems}
     total, number = args.runs * len(systems), 0
@@ -237,17 +323,20 @@ def measure(args, systems, rows):
             number += 1
             progress = progress_line("[%*d/%d] %-8s" % (len(str(total)), number, total, system.name))
             try:
-                runs[system.name].append(Run(system, rows, args.patience, progress))
+                run = plan.run(system, progress)
             except Failure as failure:
                 print(file=sys.stderr)
                 raise Failure("%s: %s" % (system.name, failure))
+            if run:
+                runs[system.name].append(run)
             print(file=sys.stderr)
     return runs
 
 
 def check_sums(runs, rows):
     for row in rows:
-        sums = {name: sorted({run.checksums[row] for run in of}) for name, of in runs.items()}
+        sums = {name: sorted({run.checksums[row] for run in of if row in run.checksums})
+                for name, of in runs.items()}
         if len({value for values in sums.values() for value in values}) > 1:
             raise Failure("%s: the systems computed different things: %s" % (row, sums))
 
@@ -260,7 +349,7 @@ def cpu_model():
 
 
 def describe(args, systems, runs, load):
-    kernels = {run.kernel for of in runs.values() for run in of if run.kernel}
+    kernels = {run.kernel for of in runs.values() for run in of if getattr(run, "kernel", None)}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": "bench/bench.py " + shlex.join(sys.argv[1:]),
@@ -273,8 +362,8 @@ def describe(args, systems, runs, load):
         "compilers": [first_line([compiler, "--version"])
                       for compiler in ("gcc", "riscv64-linux-gnu-gcc")],
         "systems": {s.name: {"kind": s.kind, "version": s.version} for s in systems},
-        "quiet_after": {name: [run.quiet for run in of] for name, of in runs.items()},
-        "clock": {name: [run.clock for run in of] for name, of in runs.items()},
+        "quiet_after": {name: [getattr(run, "quiet", None) for run in of] for name, of in runs.items()},
+        "clock": {name: [getattr(run, "clock", None) for run in of] for name, of in runs.items()},
     }
 
 
@@ -292,7 +381,7 @@ def arguments():
     add("--qemu", default="qemu-system-riscv64", metavar="PATH", help="Debian's QEMU, the column 'qemu'")
     add("--also-qemu", action="append", default=[], metavar="NAME=PATH", help="a further QEMU, a column NAME")
     add("--systems", type=words, metavar="A,B", help="only these of native, qemu, NAME, interp, dbt")
-    add("--rows", type=words, metavar="A,B", help="only these rows ('boot' is always measured)")
+    add("--rows", type=words, metavar="A,B", help="only these rows ('boot' is always measured); 'io': all of disks, network and login")
     add("--runs", type=int, help="rounds (default: 5; with --quick 3)")
     add("--quick", action="store_true", help="only the rows " + ",".join(QUICK_ROWS))
     add("--memory", default="512M", help="of each guest (default: 512M)")
@@ -319,32 +408,35 @@ def known_rows(args):
                           "bench/guest-host bench/guest-riscv64" % (path, args.build))
     listed = subprocess.run([host, "--list"], capture_output=True, text=True, check=True).stdout
     known = dict(line.split(" ", 1) for line in listed.splitlines())
-    rows = args.rows or (QUICK_ROWS if args.quick else list(known))
-    rows = [row for row in rows if row != "boot"]
+    io_rows = devices.known_rows(host)
+    device_rows = [*io_rows, devices.LOGIN]
+    rows = args.rows or (QUICK_ROWS if args.quick else [*known, *device_rows])
+    rows = [one for row in rows if row != "boot" for one in (device_rows if row == "io" else [row])]
+    known.update({row: of["what"] for row, of in io_rows.items()}, **{devices.LOGIN: devices.LOGIN_WHAT})
     for row in rows:
         if row not in known:
             raise Failure("there is no row '%s', only: %s" % (row, ", ".join(known)))
-    return rows, known, guest
+    return rows, known, io_rows, guest
 
 
 def main():
     args = arguments()
-    rows, known, guest = known_rows(args)
-    image = tiny_image(args)
-    initrd = os.path.join(args.build, "bench", "initrd")
-    append_program(os.path.join(image, "initrd"), guest, initrd)
-    systems = all_systems(args, os.path.join(image, "Image"), initrd)
+    rows, known, io_rows, guest = known_rows(args)
+    systems = all_systems(args)
+    plan = Plan(args, rows, io_rows, guest)
     if args.show_command:
         for system in systems:
-            print("%s: %s" % (system.name, shlex.join(system.command(rows))))
+            for command in plan.commands(system):
+                print("%s: %s" % (system.name, shlex.join(command)))
         return
     load = os.getloadavg()[0]
     if load > 0.3:
         say("this machine is busy (load %.1f): figures will be high and vary" % load)
-    runs = measure(args, systems, rows)
+    runs = measure(args, systems, plan)
     check_sums(runs, rows)
+    systems = [system for system in systems if runs[system.name]]  # native: not if there are only devices
     result = describe(args, systems, runs, load)
-    result["rows"] = report.summarize(systems, runs, ["boot"] + rows, known)
+    result["rows"] = report.summarize(systems, runs, ["boot"] + rows, known, io_rows)
     result["means"] = report.means(result)
     print(report.table(result))
     os.makedirs(args.output, exist_ok=True)

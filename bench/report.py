@@ -12,8 +12,12 @@ COLOURS = {"native": ["#8a8f98"], "qemu": ["#e08a3c", "#f0bf7d", "#b5651d"],
            "trapeze": ["#9cc4e4", "#1f5fa8", "#5b4b9a"]}
 
 
-def summarize(systems, runs, rows, what):
-    """{row: {"what", "seconds": {system: {median, min, max, all}}}}"""
+# Of whole starts: in no mean.
+STARTS = ["boot", "login"]
+
+
+def summarize(systems, runs, rows, what, rates):
+    """{row: {"what", "seconds": {system: {median, min, max, all}}}}; of a rate also its amount and unit"""
     table = {}
     for row in rows:
         seconds = {}
@@ -24,6 +28,8 @@ def summarize(systems, runs, rows, what):
                                         "max": max(values), "all": values}
         table[row] = {"what": what.get(row, "from the start of the VMM to the guest's first process"),
                       "seconds": seconds}
+        if row in rates:
+            table[row].update(amount=rates[row]["amount"], unit=rates[row]["unit"])
     return table
 
 
@@ -53,14 +59,21 @@ def ratio_columns(result):
     return columns + [("%s/%s" % (qemu, name), qemu, name) for name in engines for qemu in qemus]
 
 
+def is_rate(result, row):
+    return "unit" in result["rows"][row]
+
+
 def row_sets(result):
-    measured = [row for row in result["rows"] if row != "boot"]
+    measured = [row for row in result["rows"] if row not in STARTS and not is_rate(result, row)]
+    rates = [row for row in result["rows"] if is_rate(result, row)]
     nine = [row for row in measured if row in NINE]
     sets = []
     if nine:
         sets.append(("mean of the nine" if len(nine) == len(NINE) else "mean of %d of the nine" % len(nine), nine))
     if len(measured) > len(nine):
         sets.append(("mean of all %d" % len(measured), measured))
+    if rates:
+        sets.append(("mean of devices", rates))
     return sets
 
 
@@ -99,7 +112,18 @@ def table(result):
         if number in rules:
             text.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
         text.append("  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]))
-    return "\n".join(text + [""] + notes(result))
+    return "\n".join(text + rate_lines(result) + [""] + notes(result))
+
+
+def rate_lines(result):
+    """What the seconds of the rows about devices are in the units people know."""
+    lines = []
+    for row, of in result["rows"].items():
+        rates = ["%s %.0f" % (name, of["amount"] / seconds["median"])
+                 for name, seconds in of["seconds"].items()] if is_rate(result, row) else []
+        if rates:
+            lines.append("%s, %s: %s" % (of["what"], of["unit"], ", ".join(rates)))
+    return ["", *lines] if lines else []
 
 
 def summary_lines(result, systems, columns):
@@ -108,7 +132,7 @@ def summary_lines(result, systems, columns):
         lines.append([name] + [""] * len(systems) + [ratio_text(of_columns[title]) for title, _, _ in columns])
     worst = ["worst row"] + [""] * len(systems)
     for title, of, to in columns:
-        ratios = [r for r in (ratio(result, row, of, to) for row in result["rows"] if row != "boot") if r]
+        ratios = [r for r in (ratio(result, row, of, to) for row in result["rows"] if row not in STARTS) if r]
         # Against native a large ratio is bad, as a speed-up a small one.
         extreme = max if to == "native" else min
         worst.append(ratio_text(extreme(ratios)) if ratios else "-")

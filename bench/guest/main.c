@@ -5,6 +5,7 @@
  *     bench ROW            runs one row and prints "NAME seconds checksum"
  *     bench [ROW...]       each of them in a fresh process (none: all)
  *     bench --list         "NAME what it does", a line each
+ *     bench --list-io      the same of io.c's rows, which run in a guest only and when named
  *
  * As the first process of a guest (rdinit=/bench, rows after "--" on the kernel command line) it
  * prints "bench-init SECONDS" (the guest kernel's age) at once, waits until the kernel is idle and
@@ -14,6 +15,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +60,7 @@ static const struct row {
 #define QUIET_LIMIT 1200 /* of them: five minutes */
 
 static const char *running = "bench";
-static double started;
+static double started, stopped; /* stopped: 0 until a row says so */
 
 static double now(clockid_t clock)
 {
@@ -70,6 +72,11 @@ static double now(clockid_t clock)
 void start_clock(void)
 {
     started = now(CLOCK_MONOTONIC);
+}
+
+void stop_clock(void)
+{
+    stopped = now(CLOCK_MONOTONIC);
 }
 
 void fail(const char *what)
@@ -87,13 +94,19 @@ static const struct row *find_row(const char *name)
     return NULL;
 }
 
-static int run_here(const struct row *row)
+static bool is_row(const char *name)
 {
-    running = row->name;
+    return find_row(name) || find_io_row(name);
+}
+
+static int run_here(const char *name)
+{
+    const struct row *row = find_row(name);
+    running = name;
     start_clock();
-    uint64_t checksum = row->run();
-    double seconds = now(CLOCK_MONOTONIC) - started;
-    printf("%s %.6f %016" PRIx64 "\n", row->name, seconds, checksum);
+    uint64_t checksum = row ? row->run() : run_io_row(find_io_row(name));
+    double seconds = (stopped != 0 ? stopped : now(CLOCK_MONOTONIC)) - started;
+    printf("%s %.6f %016" PRIx64 "\n", name, seconds, checksum);
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
@@ -171,6 +184,11 @@ static void be_init(const char *self, int count, char **names)
     klogctl(8, NULL, 1);
     printf("bench-init %.6f\n", now(CLOCK_BOOTTIME));
     fflush(stdout);
+    bool devices = false;
+    for (int i = 0; i < count; i++)
+        devices = devices || find_io_row(names[i]);
+    if (devices)
+        load_io_drivers();
     wait_for_quiet();
     int status = run_all(self, count, names);
     printf("bench-done %d %.6f\n", status, now(CLOCK_BOOTTIME));
@@ -189,13 +207,17 @@ int main(int argc, char **argv)
             printf("%s %s\n", rows[i].name, rows[i].what);
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "--list-io") == 0) {
+        list_io_rows();
+        return 0;
+    }
     for (int i = 1; i < argc; i++) {
-        if (!find_row(argv[i])) {
+        if (!is_row(argv[i])) {
             printf("bench-failed %s: no such row; bench --list names them\n", argv[i]);
             return 2;
         }
     }
     if (argc == 2)
-        return run_here(find_row(argv[1]));
+        return run_here(argv[1]);
     return run_all(argv[0], argc - 1, argv + 1);
 }

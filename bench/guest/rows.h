@@ -11,6 +11,9 @@
 /* The measured time begins again: called by a row once what it works on is laid out. */
 void start_clock(void);
 
+/* The measured time is over: called by a row that has more to check. */
+void stop_clock(void);
+
 /* Ends the program, with the sentence "NAME: what: errno's text". */
 _Noreturn void fail(const char *what);
 
@@ -44,5 +47,12 @@ uint64_t row_string(void);
 uint64_t row_nbody(void);
 uint64_t row_bytecode(void);
 uint64_t row_switch(void);
+
+/* The rows of io.c: a rate, and what the machine's devices have to do with it. */
+struct io_row;
+const struct io_row *find_io_row(const char *name); /* NULL: none is called so */
+uint64_t run_io_row(const struct io_row *row);
+void list_io_rows(void);    /* "NAME amount unit what it does", a line each */
+void load_io_drivers(void); /* once, in the first process */
 
 #endif
