@@ -6,7 +6,13 @@ from . import firstboot, initramfs, kernel, rootfs
 from .archive import RELEASE_TITLE, Archive
 from .cache import digest, remove
 
-NAMES = ["tiny", "debian"]
+# Root file systems of Debian: what is installed in each, by files beside images/build.
+DEBIANS = {
+    "debian": {"packages": ["packages.debian"], "title": "", "memory_mib": 512, "cpus": 2},
+    "debian-dev": {"packages": ["packages.debian", "packages.debian-dev"],
+                   "title": " with compiler, Python and stress-ng", "memory_mib": 1024, "cpus": 2},
+}
+NAMES = ["tiny", *DEBIANS]
 FORMAT = 1
 # Debian's own list of security modules (CONFIG_LSM) without bpf: where that is, systemd parses the
 # kernel's type information for a restriction that no unit of ours uses, 0.7 G instructions a boot.
@@ -58,11 +64,16 @@ def boot_stages(cache, progress, archive):
 
 # What determines an image besides the archive: a changed file makes the next build a new one.
 BOOT_SOURCES = ["maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
-ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py", "packages.debian"]
+ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py"]
+
+
+def root_sources(name):
+    return [*ROOT_SOURCES, *DEBIANS[name]["packages"]]
 
 
 def recipe(name):
-    extra = [*ROOT_SOURCES, "maker/firstboot.py", *overlay_files()] if name == "debian" else []
+    extra = ([*root_sources(name), "maker/firstboot.py", *overlay_files()]
+             if name in DEBIANS else [])
     return digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
 
 
@@ -88,32 +99,36 @@ def build_tiny(cache, progress, archive, _options):
     return cache.publish("tiny", about, {"Image": made.image, "initrd": initrd})
 
 
-def package_names():
-    with open(os.path.join(os.path.dirname(GUEST_DIR), "packages.debian")) as file:
-        lines = (line.split("#")[0].strip() for line in file)
-        return [line for line in lines if line]
+def package_names(name):
+    names = []
+    for path in DEBIANS[name]["packages"]:
+        with open(os.path.join(os.path.dirname(GUEST_DIR), path)) as file:
+            names += [line.split("#")[0].strip() for line in file]
+    return [package for package in names if package]
 
 
 def build_debian(cache, progress, archive, options):
+    name = options.command
+    about = DEBIANS[name]
     trapeze = firstboot.find_trapeze(options.trapeze)  # before the work, not after it
     cache.require_space(3000, "the Debian image")
     made, initrd = boot_stages(cache, progress, archive)
-    names = package_names()
+    names = package_names(name)
     resolved = archive.resolve(names)
     packages = archive.download(resolved, names)
     key = digest(archive.version(resolved), names,
-                 source_bytes(*ROOT_SOURCES, *overlay_files()))
+                 source_bytes(*root_sources(name), *overlay_files()))
     unpacked = rootfs.make(cache, progress, packages, set(names), made, GUEST_DIR,
                            archive.public_sources(), key)
     with cache.scratch("configured") as directory:
         root = firstboot.configure(progress, trapeze, made, initrd, unpacked, directory,
                                    len(packages))
-        about = manifest("debian", f"{RELEASE_TITLE} riscv64",
-                         " ".join(DEBIAN_APPEND), disk="root.img",
-                         memory_mib=512, cpus=2, login="root")
-        path = cache.publish("debian", about,
+        wanted = manifest(name, f"{RELEASE_TITLE} riscv64" + about["title"],
+                          " ".join(DEBIAN_APPEND), disk="root.img",
+                          memory_mib=about["memory_mib"], cpus=about["cpus"], login="root")
+        path = cache.publish(name, wanted,
                              {"Image": made.image, "initrd": initrd, "root.img": root})
     return path
 
 
-BUILDERS = {"kernel": build_kernel, "tiny": build_tiny, "debian": build_debian}
+BUILDERS = {"kernel": build_kernel, "tiny": build_tiny, **dict.fromkeys(DEBIANS, build_debian)}
