@@ -597,7 +597,7 @@ static bool run_guest(const struct guest *guest, unsigned number)
     uint64_t last = atomic_load(&pair->taken) - 1, regions = 0;
     for (unsigned i = 0; i < guest->cpus; i++)
         regions += dbt_region_count(pair->sides[DBT].vm->vcpus[i]);
-    if (good && guest->is_linux && !guest->blocks && regions < 100) {
+    if (good && guest->is_linux && !guest->blocks && regions < 20) {
         printf("# only %" PRIu64 " loops became regions\n", regions);
         good = false;
     }
