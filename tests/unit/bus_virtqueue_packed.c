@@ -287,6 +287,12 @@ static void random_rounds(void **state)
         case 1:
             if (!pop(f))
                 break;
+            if (random_next(&seed) % 4 == 0) { /* taken back, and found again */
+                uint16_t head = f->chain.head;
+                virtqueue_unpop(&f->queue, &f->chain);
+                assert_true(pop(f));
+                assert_int_equal(f->chain.head, head);
+            }
             assert_true(busy[f->chain.head]);
             assert_int_equal(f->chain.in_size, sizes[f->chain.head] * (8 + f->chain.head));
             taken[taken_count] = malloc(sizeof(f->chain));
@@ -317,6 +323,43 @@ static void random_rounds(void **state)
         free(taken[--taken_count]);
     assert_int_equal(f->violations, 0);
     assert_true(offered > 1000);
+}
+
+/* Over the ring's end and back, with each chain in turn as the first. */
+static void several_go_back_together(void **state)
+{
+    struct fixture *f = *state;
+    enum { RING = 7, CHAINS = 3 };
+    static const unsigned sizes[CHAINS] = {2, 1, 3};
+    struct virtq_chain *chains[CHAINS];
+    connect(f, RING);
+    for (unsigned i = 0; i < CHAINS; i++)
+        chains[i] = malloc(sizeof(f->chain));
+    for (unsigned round = 0; round < 40; round++) {
+        uint32_t written[CHAINS], length = 0;
+        uint16_t id = 0;
+        for (unsigned i = 0; i < CHAINS; i++) {
+            unsigned which = (round + i) % CHAINS;
+            for (unsigned k = 0; k < sizes[which]; k++)
+                packed_desc(&f->ring, k, DATA, 10, RING_WRITE | (k + 1 < sizes[which] ? RING_NEXT : 0),
+                            which);
+            packed_offer(&f->ring, sizes[which]);
+            assert_true(pop(f));
+            *chains[i] = f->chain;
+            written[i] = round % 10 + i % 2;
+        }
+        assert_false(packed_take_used(&f->ring, &id, &length));
+        virtqueue_push_all(&f->queue, chains, written, CHAINS);
+        for (unsigned i = 0; i < CHAINS; i++) {
+            assert_true(packed_take_used(&f->ring, &id, &length));
+            assert_int_equal(id, (round + i) % CHAINS);
+            assert_int_equal(length, written[i]);
+            packed_used_done(&f->ring, sizes[id]);
+        }
+    }
+    for (unsigned i = 0; i < CHAINS; i++)
+        free(chains[i]);
+    assert_int_equal(f->violations, 0);
 }
 
 /* ---- two threads ---- */
@@ -417,6 +460,7 @@ int main(void)
         TEST(set_up_is_checked),
         TEST(wishes_about_interrupts),
         TEST(random_rounds),
+        TEST(several_go_back_together),
         TEST(no_notification_is_lost),
         TEST(state_survives),
     };
