@@ -29,8 +29,10 @@
 
 #define QUEUE_LIMIT (8u << 20) /* bytes for a guest that does not keep up */
 #define TURN_FRAMES 64
-/* The largest IP packet that libslirp handles: its segments are as large as TCP's window. */
-#define STACK_MTU 65520
+/* libslirp's segments are what fits into this. More would be faster still, but it tells a sender of
+ * room in its window only when two segments fit in, and a window has 64 KiB: with segments of 32 KiB
+ * and more a transfer stands still until the guest probes. */
+#define STACK_MTU (16384 + 40)
 #define TIMER_MAX 8
 
 enum { STATUS_FD = 1, LINK_FD, MODE, MTU, MAC, FORWARDS };

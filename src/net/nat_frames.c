@@ -13,9 +13,8 @@ enum { TCP_FLAGS = 13, TCP_SYN = 2, TCP_CHECKSUM = 16 };
 enum { OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, OPTION_MSS_BYTES = 4 };
 enum { IP4_LENGTH = 2, IP4_FRAGMENT = 6, IP4_CHECKSUM = 10, MORE_FRAGMENTS = 0x2000 };
 
-/* What the stack is told that the guest takes in one segment: half of the window that TCP without
- * scaling has, so that one half is acknowledged while the other is under way. */
-#define STACK_MSS 32768u
+/* What the stack is told that the guest takes in one segment: as much as it sends (net/nat.c). */
+#define STACK_MSS 16384u
 #define MSS_MIN   216u
 
 void net_nat_frames_init(struct net_nat_frames *frames, unsigned mtu)
@@ -69,21 +68,25 @@ void net_nat_from_guest(struct net_nat_frames *frames, struct net_frame *frame)
         net_complete_checksum(frame);
 }
 
-/* An IPv4 packet that is no TCP and larger than the MTU: RFC 791, without options. */
+/* An IPv4 packet that is no TCP, or a fragment of one, and larger than the MTU: RFC 791, without
+ * options. */
 static void fragment(const struct net_nat_frames *frames, const struct net_frame *frame,
                      net_emit_fn *emit, void *opaque)
 {
     uint8_t out[NET_HEADER_BYTES + 65536];
     const size_t start = NET_HEADER_BYTES + IP4_BYTES;
     size_t step = (frames->mtu - IP4_BYTES) & ~(size_t)7;
+    unsigned field = net_load16(frame->data + NET_HEADER_BYTES + IP4_FRAGMENT);
     for (size_t at = start; at < frame->size; at += step) {
         size_t length = frame->size - at < step ? frame->size - at : step;
-        bool more = at + length < frame->size;
+        bool more = at + length < frame->size || (field & MORE_FRAGMENTS) != 0;
         uint8_t *ip = out + NET_HEADER_BYTES;
         memcpy(out, frame->data, start);
         memcpy(out + start, frame->data + at, length);
         net_store16(ip + IP4_LENGTH, (unsigned)(IP4_BYTES + length));
-        net_store16(ip + IP4_FRAGMENT, (more ? MORE_FRAGMENTS : 0u) | (unsigned)((at - start) / 8));
+        net_store16(ip + IP4_FRAGMENT,
+                    (more ? MORE_FRAGMENTS : 0u) |
+                        (((field & 0x1fff) + (unsigned)((at - start) / 8)) & 0x1fff));
         memset(ip + IP4_CHECKSUM, 0, 2);
         uint16_t sum = (uint16_t)~net_sum_fold(net_sum(ip, IP4_BYTES, 0));
         memcpy(ip + IP4_CHECKSUM, &sum, 2);
@@ -105,8 +108,7 @@ void net_nat_to_guest(const struct net_nat_frames *frames, struct net_frame *fra
         frame->offload.gso = tcp.v6 ? NET_GSO_TCP6 : NET_GSO_TCP4;
         frame->offload.gso_size = (uint16_t)(tcp.v6 ? frames->mss6 : frames->mss4);
         emit(opaque, frame);
-    } else if (net_load16(frame->data + 12) == 0x0800 && frame->data[NET_HEADER_BYTES] == 0x45 &&
-               (net_load16(frame->data + NET_HEADER_BYTES + IP4_FRAGMENT) & 0x3fff) == 0) {
+    } else if (net_load16(frame->data + 12) == 0x0800 && frame->data[NET_HEADER_BYTES] == 0x45) {
         fragment(frames, frame, emit, opaque);
     } /* else: larger than the network carries, and nobody may cut it: lost */
 }

@@ -4,7 +4,7 @@
  * lets them, not what Ethernet does.
  *
  * A guest's large TCP packet goes into the stack as it is, with its checksum. In the other
- * direction the guest's SYN is made to say that it takes segments of 32 KiB; what the stack then
+ * direction the guest's SYN is made to say that it takes segments of 16 KiB; what the stack then
  * sends goes to the guest as one frame that is marked for segmentation with the size the guest
  * had asked for, or is cut into such before it gets there (net_adapt).
  *
