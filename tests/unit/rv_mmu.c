@@ -111,6 +111,92 @@ static void translation_csrs_flush(void **state)
     expect(f, RV_LOAD, DATA, access_fault[RV_LOAD]);
 }
 
+static void change_space(struct rv_hart *hart, uint64_t asid)
+{
+    poke(hart, RV_CSR_SATP, bits_set(hart->satp, RV_SATP_ASID_SHIFT, 16, asid));
+}
+
+/* A space that the hart comes back to is as it was, but for what was fenced meanwhile. */
+static void spaces_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct rv_hart *hart = f->hart;
+    struct tables t = tables_new(f, 3);
+    enum { PAGES = 6 };
+    for (unsigned i = 0; i < PAGES; i++)
+        map(&t, VA + i * 0x1000, 0, DATA + i * 0x1000, RWX_AD | U);
+    set_privilege(hart, RV_U);
+    change_space(hart, 1);
+    for (unsigned i = 0; i < PAGES; i++)
+        for (enum rv_access access = RV_LOAD; access < RV_ACCESS_KINDS; access++)
+            expect_at(f, access, VA + i * 0x1000, DATA + i * 0x1000);
+    change_space(hart, 2);
+    assert_false(cached(hart->tlb_load, VA) || cached(hart->tlb_store, VA) ||
+                 cached(hart->tlb_fetch, VA));
+    rv_tlb_flush_page_of(hart, VA + 0x1000, 1);
+    rv_tlb_flush_page_of(hart, VA + 0x2000, 2); /* not its space */
+    rv_tlb_flush_asid(hart, 2);
+    rv_tlb_flush_page(hart, VA + 0x3000);
+    rv_tlb_drop_stores(hart, f->ram->host + (DATA + 0x4000 - RAM_BASE));
+    change_space(hart, 1);
+    for (unsigned i = 0; i < PAGES; i++) {
+        bool kept = i != 1 && i != 3;
+        assert_int_equal(cached(hart->tlb_load, VA + i * 0x1000), kept);
+        assert_int_equal(cached(hart->tlb_fetch, VA + i * 0x1000), kept);
+        assert_int_equal(cached(hart->tlb_store, VA + i * 0x1000), kept && i != 4);
+    }
+    assert_int_equal(hart->counts.spaces_kept, 1);
+    change_space(hart, 2);
+    rv_tlb_flush_asid(hart, 1);
+    change_space(hart, 1);
+    assert_false(cached(hart->tlb_load, VA));
+}
+
+/* Each way to lose all of a space. */
+static void spaces_are_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    struct rv_hart *hart = f->hart;
+    struct tables t = tables_new(f, 3);
+    map(&t, VA, 0, DATA, RWX_AD | U);
+    set_privilege(hart, RV_U);
+    enum { ALL, LOADS, MODE, TOO_MANY_FENCES, TOO_MANY_SPACES, WAYS };
+    for (unsigned way = 0; way < WAYS; way++) {
+        change_space(hart, 1);
+        expect_at(f, RV_LOAD, VA, DATA);
+        change_space(hart, 2);
+        uint64_t satp = hart->satp;
+        if (way == ALL)
+            rv_tlb_flush_all(hart);
+        if (way == LOADS)
+            poke(hart, RV_CSR_MSTATUS, hart->mstatus ^ RV_MSTATUS_MXR);
+        if (way == MODE) {
+            poke(hart, RV_CSR_SATP, 0);
+            poke(hart, RV_CSR_SATP, satp);
+        }
+        for (unsigned i = 0; way == TOO_MANY_FENCES && i <= RV_SPACE_FENCES; i++)
+            rv_tlb_flush_page_of(hart, VA + 0x100000 + i * 0x1000, 1);
+        for (unsigned i = 0; way == TOO_MANY_SPACES && i <= RV_SPACES; i++)
+            change_space(hart, 10 + i);
+        change_space(hart, 1);
+        assert_false(cached(hart->tlb_load, VA));
+    }
+    /* More entries than are logged: those that are come back, the others are not there. */
+    rv_tlb_flush_all(hart);
+    for (uint64_t i = 0; i < 2 * RV_TLB_LOG; i++) {
+        map(&t, VA + i * 0x1000, 0, DATA + i % 64 * 0x1000, RWX_AD | U);
+        expect_at(f, RV_LOAD, VA + i * 0x1000, DATA + i % 64 * 0x1000);
+    }
+    change_space(hart, 2);
+    for (uint64_t i = 0; i < RV_TLB_ENTRIES; i++)
+        assert_int_equal(hart->tlb_load->entry[i].tag, RV_TLB_INVALID);
+    change_space(hart, 1);
+    unsigned back = 0;
+    for (uint64_t i = 0; i < 2 * RV_TLB_LOG; i++)
+        back += cached(hart->tlb_load, VA + i * 0x1000);
+    assert_int_equal(back, RV_TLB_LOG);
+}
+
 /* A change of privilege, SUM or MPRV selects a bank and needs no flush. */
 static void banks_do_not_leak(void **state)
 {
@@ -434,6 +520,8 @@ int main(void)
         FIXTURE_TEST(flushes_take_effect),
         FIXTURE_TEST(flushing_a_page_keeps_others),
         FIXTURE_TEST(translation_csrs_flush),
+        FIXTURE_TEST(spaces_are_kept),
+        FIXTURE_TEST(spaces_are_forgotten),
         FIXTURE_TEST(banks_do_not_leak),
         FIXTURE_TEST(store_entries_need_a_noted_page_without_code),
         FIXTURE_TEST(a_flush_in_the_middle_restarts),

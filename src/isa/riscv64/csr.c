@@ -373,12 +373,7 @@ void rv_csr_write_satp(const struct rv_csr_access *access, uint64_t value)
     /* P §10.1.11: a mode that is not there makes the whole write have no effect. */
     if (!supported || value == access->hart->satp)
         return;
-    uint64_t old = access->hart->satp;
-    access->hart->satp = value;
-    if ((old ^ value) >> RV_SATP_MODE_SHIFT)
-        rv_tlb_flush_translated(access->hart);
-    else
-        rv_tlb_flush_space(access->hart);
+    rv_tlb_change_space(access->hart, value);
 }
 
 static void pmp_changed(struct rv_hart *hart)

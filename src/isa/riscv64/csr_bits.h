@@ -92,6 +92,7 @@ enum rv_csr_number {
 
 /* satp (P §10.1.11) */
 #define RV_SATP_MODE_SHIFT 60
+#define RV_SATP_ASID_SHIFT 44 /* 16 bits of it */
 #define RV_SATP_PPN        ((UINT64_C(1) << 44) - 1)
 enum rv_satp_mode { RV_SATP_BARE = 0, RV_SATP_SV39 = 8, RV_SATP_SV48 = 9, RV_SATP_SV57 = 10 };
 

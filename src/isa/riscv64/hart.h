@@ -69,6 +69,19 @@ struct rv_tlb {
     uint16_t log[RV_TLB_LOG];
 };
 
+/* What the banks U and S_SUM held of an address space that is not current (tlb.c). */
+#define RV_SPACES       8
+#define RV_SPACE_BANKS  2
+#define RV_SPACE_FENCES 16
+struct rv_space {
+    uint64_t satp; /* 0: none */
+    uint64_t used; /* value of space_clock */
+    unsigned fence_count;
+    uint64_t fences[RV_SPACE_FENCES]; /* pages that an sfence.vma named since */
+    uint16_t count[RV_SPACE_BANKS][RV_ACCESS_KINDS];
+    struct rv_tlb_entry entry[RV_SPACE_BANKS][RV_ACCESS_KINDS][RV_TLB_LOG];
+};
+
 /* A PMP entry as the checks want it; permissions are RV_PMP_R, W, X. */
 struct rv_pmp_range {
     uint64_t first, last; /* gpa, inclusive */
@@ -137,6 +150,8 @@ struct rv_hart {
     /* Addresses [0] of the lower and [1] of the upper half that cached superpages (or 64 KiB
      * pages) cover: an sfence.vma of one such address is for all of the page's entries. */
     uint64_t super_first[2], super_last[2];
+    struct rv_space spaces[RV_SPACES]; /* not the current one */
+    uint64_t space_clock;
     struct rv_pmp_range pmp[RV_PMP_COUNT]; /* the entries that match anything, by priority */
     unsigned pmp_count;
 
@@ -144,6 +159,7 @@ struct rv_hart {
     struct rv_counts {
         uint64_t refills[RV_ACCESS_KINDS];
         uint64_t flushes_all, flushes_space, flushes_page;
+        uint64_t spaces_changed, spaces_kept; /* writes of satp; to a space that was known */
     } counts; /* of the TLB */
 };
 

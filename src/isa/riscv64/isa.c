@@ -181,6 +181,8 @@ static void hart_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaqu
         {"tlb-refills-fetch", offsetof(struct rv_counts, refills[RV_FETCH])},
         {"tlb-flushes-all", offsetof(struct rv_counts, flushes_all)},
         {"tlb-flushes-space", offsetof(struct rv_counts, flushes_space)},
+        {"tlb-spaces-changed", offsetof(struct rv_counts, spaces_changed)},
+        {"tlb-spaces-kept", offsetof(struct rv_counts, spaces_kept)},
         {"tlb-flushes-page", offsetof(struct rv_counts, flushes_page)},
     };
     const struct rv_hart *hart = (const struct rv_hart *)(const void *)vcpu;

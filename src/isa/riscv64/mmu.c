@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Loads, stores, fetches and atomics that the inline TLB look-up does not serve, and the TLB
- * itself. A slow access is cut at the page boundary into one or two parts; every part is
- * placed (translated, checked) before anything is read or written.
+ * Loads, stores, fetches and atomics that the inline TLB look-up does not serve. A slow
+ * access is cut at the page boundary into one or two parts; every part is placed (translated,
+ * checked) before anything is read or written.
  *
  * Flushes in the middle. Noting a write may call listeners that wait for other vCPUs, and
  * while they wait this hart obeys requests to drop translations. So an access that finds
  * tlb_generation changed since it began starts again: neither an old translation nor the note
  * of a write whose dirty flag has been taken meanwhile is ever acted on.
  *
- * TLB invariants
- *   - RAM only; a page is filled only if PMP has one answer for all of it.
- *   - A store entry: D is set in the PTE, the write was noted in this generation, the page
- *     was not MEM_PAGE_CODE, and vcpu.htif_tohost is not in it.
- *   - No watchpoint lies in the page (whoever changes watchpoints flushes).
- *   - Bank M is never translated; U, S and S_SUM hold what satp, MXR and menvcfg said when they
- *     were filled and are flushed when those change. Bank S survives a change of address space
- *     as long as it holds global translations only, as kernels have them.
+ * The TLB itself, and its invariants: tlb.c.
  */
 #include "isa/riscv64/mmu_internal.h"
 
@@ -28,151 +21,7 @@
 
 #define PAGE_MASK (MEM_PAGE_SIZE - 1)
 
-/* ---- flushing ---- */
-
-static void note_flush(struct rv_hart *hart, uint64_t *count, const char *what)
-{
-    ++*count;
-    if (trace_on(hart->vcpu.trace, TRACE_MMU))
-        trace_line(hart->vcpu.trace, "vcpu%u mmu flush %s", hart->vcpu.index, what);
-}
-
-static void flush_table(struct rv_tlb *tlb)
-{
-    if (tlb->fills <= RV_TLB_LOG) {
-        for (uint32_t i = 0; i < tlb->fills; i++)
-            tlb->entry[tlb->log[i]].tag = RV_TLB_INVALID;
-    } else {
-        for (size_t i = 0; i < RV_TLB_ENTRIES; i++)
-            tlb->entry[i].tag = RV_TLB_INVALID;
-    }
-    tlb->fills = 0;
-}
-
-static void forget_superpages(struct rv_hart *hart)
-{
-    for (unsigned half = 0; half < 2; half++) {
-        hart->super_first[half] = UINT64_MAX;
-        hart->super_last[half] = 0;
-    }
-}
-
-void rv_tlb_init(struct rv_hart *hart)
-{
-    for (unsigned bank = 0; bank < RV_BANKS; bank++)
-        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
-            hart->tlb[bank][kind].fills = UINT32_MAX;
-    rv_tlb_flush_all(hart);
-}
-
-void rv_tlb_flush_translated(struct rv_hart *hart)
-{
-    note_flush(hart, &hart->counts.flushes_all, "all");
-    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
-        if (bank == RV_BANK_M)
-            continue;
-        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
-            flush_table(&hart->tlb[bank][kind]);
-    }
-    forget_superpages(hart);
-    hart->local_in_s = false;
-    hart->tlb_generation++;
-}
-
-void rv_tlb_flush_space(struct rv_hart *hart)
-{
-    note_flush(hart, &hart->counts.flushes_space, "space");
-    if (hart->local_in_s) {
-        rv_tlb_flush_translated(hart);
-        return;
-    }
-    for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++) {
-        flush_table(&hart->tlb[RV_BANK_U][kind]);
-        flush_table(&hart->tlb[RV_BANK_S_SUM][kind]);
-    }
-    hart->tlb_generation++;
-}
-
-void rv_tlb_flush_all(struct rv_hart *hart)
-{
-    for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
-        flush_table(&hart->tlb[RV_BANK_M][kind]);
-    rv_tlb_flush_translated(hart);
-}
-
-void rv_tlb_flush_loads(struct rv_hart *hart)
-{
-    for (unsigned bank = 0; bank < RV_BANKS; bank++)
-        if (bank != RV_BANK_M)
-            flush_table(&hart->tlb[bank][RV_LOAD]);
-    hart->tlb_generation++;
-}
-
-void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va)
-{
-    note_flush(hart, &hart->counts.flushes_page, "page");
-    size_t half = va >> 63;
-    /* P §10.2.1: any address in a leaf orders the whole leaf, whose entries we cannot tell
-     * from others. */
-    if (va >= hart->super_first[half] && va <= hart->super_last[half]) {
-        rv_tlb_flush_translated(hart);
-        return;
-    }
-    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
-        for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++) {
-            struct rv_tlb_entry *entry = rv_tlb_slot(&hart->tlb[bank][kind], va);
-            if (entry->tag == align_down(va, MEM_PAGE_SIZE))
-                entry->tag = RV_TLB_INVALID;
-        }
-    }
-    hart->tlb_generation++;
-}
-
-void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
-{
-    uint64_t page = align_down((uintptr_t)host, MEM_PAGE_SIZE);
-    for (unsigned bank = 0; bank < RV_BANKS; bank++) {
-        struct rv_tlb *tlb = &hart->tlb[bank][RV_STORE];
-        bool logged = tlb->fills <= RV_TLB_LOG;
-        size_t count = logged ? tlb->fills : RV_TLB_ENTRIES;
-        for (size_t i = 0; i < count; i++) {
-            struct rv_tlb_entry *entry = &tlb->entry[logged ? tlb->log[i] : i];
-            if (entry->tag + entry->addend == page)
-                entry->tag = RV_TLB_INVALID;
-        }
-    }
-    hart->tlb_generation++;
-}
-
-/* ---- filling ---- */
-
-static void fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const uint8_t *host,
-                 const struct rv_translation *to)
-{
-    uint64_t page_size = to->page_size;
-    if (!to->global && tlb >= hart->tlb[RV_BANK_S] && tlb < hart->tlb[RV_BANK_S + 1])
-        hart->local_in_s = true;
-    struct rv_tlb_entry *entry = rv_tlb_slot(tlb, va);
-    uint64_t page = align_down(va, MEM_PAGE_SIZE);
-    /* An entry that is replaced is in the log already. */
-    if (entry->tag == RV_TLB_INVALID) {
-        if (tlb->fills < RV_TLB_LOG)
-            tlb->log[tlb->fills] = (uint16_t)((va >> MEM_PAGE_SHIFT) & (RV_TLB_ENTRIES - 1));
-        if (tlb->fills <= RV_TLB_LOG)
-            tlb->fills++;
-    }
-    entry->tag = page;
-    entry->addend = (uint64_t)(uintptr_t)host - va;
-
-    if (page_size > MEM_PAGE_SIZE) {
-        size_t half = va >> 63;
-        uint64_t first = align_down(va, page_size), last = first + (page_size - 1);
-        if (first < hart->super_first[half])
-            hart->super_first[half] = first;
-        if (last > hart->super_last[half])
-            hart->super_last[half] = last;
-    }
-}
+/* ---- writes ---- */
 
 static bool holds_tohost(const struct rv_hart *hart, uint64_t gpa)
 {
@@ -287,7 +136,7 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
     uint64_t page = align_down(to.gpa, MEM_PAGE_SIZE);
     (void)rv_pmp_permissions(hart, page, page + PAGE_MASK, privilege, &uniform);
     if (uniform && generation == hart->tlb_generation) {
-        fill(hart, current_tlb(hart, access), va, place->host, &to);
+        rv_tlb_fill(hart, current_tlb(hart, access), va, place->host, &to);
         hart->counts.refills[access]++;
         if (trace_on(hart->vcpu.trace, TRACE_MMU))
             trace_refill(hart, va, access, to.gpa);

@@ -8,7 +8,7 @@
  * raise access faults. Misaligned AMO/LR/SC raise misaligned/access faults (P §3.6.3.3).
  *
  * The TLB holds RAM only. A store entry exists only while its page is noted as dirty and
- * holds no code. U/S/SUM are separate banks; MXR, satp and PMP changes flush.
+ * holds no code. U/S/SUM are separate banks; MXR and PMP changes flush, satp changes do not.
  */
 #ifndef TRAPEZE_ISA_RISCV64_MMU_H
 #define TRAPEZE_ISA_RISCV64_MMU_H
@@ -35,9 +35,11 @@ bool rv_fetch_pointer(struct rv_hart *hart, uint64_t va, const uint8_t **host,
 bool rv_cbo_pointer(struct rv_hart *hart, uint64_t va, bool store, void **host);
 
 void rv_tlb_flush_all(struct rv_hart *hart);
-/* What is not global: another address space, or an sfence.vma with an ASID. */
-void rv_tlb_flush_space(struct rv_hart *hart);
-void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va); /* in every bank */
+/* What is not global in the spaces with an ASID. */
+void rv_tlb_flush_asid(struct rv_hart *hart, uint64_t asid);
+/* All of the leaf that holds va: in all spaces and global, or in the spaces with an ASID. */
+void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va);
+void rv_tlb_flush_page_of(struct rv_hart *hart, uint64_t va, uint64_t asid);
 
 /* Drops the permissions to store to the page of RAM at `host` (an engine holds its code). */
 void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Between pmp.c, walk.c, mmu.c and the CSRs. Owner thread of the hart only.
+ * Between pmp.c, walk.c, tlb.c, mmu.c and the CSRs. Owner thread of the hart only.
  */
 #ifndef TRAPEZE_ISA_RISCV64_MMU_INTERNAL_H
 #define TRAPEZE_ISA_RISCV64_MMU_INTERNAL_H
@@ -47,15 +47,23 @@ struct rv_translation {
 enum rv_fault rv_walk(struct rv_hart *hart, uint64_t va, enum rv_access access, unsigned privilege,
                       struct rv_translation *to);
 
-/* ---- mmu.c ---- */
+/* ---- tlb.c ---- */
 
-/* Drops the translations of the load banks (MXR changed), or of all banks but M's (satp). */
+/* Drops the translations of the load banks (MXR changed), or of all banks but M's. */
 void rv_tlb_flush_loads(struct rv_hart *hart);
 void rv_tlb_flush_translated(struct rv_hart *hart);
+/* Sets hart->satp. */
+void rv_tlb_change_space(struct rv_hart *hart, uint64_t satp);
+/* Remembers that va's page is at `host` (of va itself). */
+void rv_tlb_fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const uint8_t *host,
+                 const struct rv_translation *to);
+/* Makes every bank empty whatever it holds: new harts. */
+void rv_tlb_init(struct rv_hart *hart);
+
+/* ---- mmu.c ---- */
+
 /* mem_note_write() that still holds when it returns: what this hart obeys while a listener
  * waits may take the note back. */
 void rv_note_write(struct rv_hart *hart, struct mem_ram *ram, uint64_t gpa);
-/* Makes every bank empty whatever it holds: new harts. */
-void rv_tlb_init(struct rv_hart *hart);
 
 #endif

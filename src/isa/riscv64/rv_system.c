@@ -70,8 +70,7 @@ static enum rv_result exec_wfi(struct rv_hart *hart, const struct rv_insn *insn)
     return RV_EXIT;
 }
 
-/* The TLB is not tagged with ASIDs: rs2 spares global translations, no more (P §10.2.1).
- * sinval.vma may act at once. */
+/* P §10.2.1. sinval.vma may act at once. */
 static enum rv_result exec_sfence_vma(struct rv_hart *hart, const struct rv_insn *insn)
 {
     if (hart->privilege == RV_U ||
@@ -80,9 +79,11 @@ static enum rv_result exec_sfence_vma(struct rv_hart *hart, const struct rv_insn
     if (insn->rs1 == 0 && insn->rs2 == 0)
         rv_tlb_flush_all(hart);
     else if (insn->rs1 == 0)
-        rv_tlb_flush_space(hart);
-    else
+        rv_tlb_flush_asid(hart, hart->x[insn->rs2]);
+    else if (insn->rs2 == 0)
         rv_tlb_flush_page(hart, hart->x[insn->rs1]);
+    else
+        rv_tlb_flush_page_of(hart, hart->x[insn->rs1], hart->x[insn->rs2]);
     return rv_leave_block(hart, insn);
 }
 
