@@ -145,10 +145,9 @@ static bool is_forbidden(const struct rv_insn *insn, const struct rv_row *row)
     return insn->rd == 8;
 }
 
-/* A branch a few instructions back, whose distance may lie in the middle of one. */
-static uint32_t back(uint32_t bits, uint64_t *seed)
+static uint32_t back(uint32_t bits, uint32_t distance)
 {
-    uint32_t distance = 2 + 2 * below(seed, 60), imm = (uint32_t)-distance;
+    uint32_t imm = (uint32_t)-distance;
     return (bits & 0x01fff07f) | (imm >> 12 & 1) << 31 | (imm >> 5 & 63) << 25 |
            (imm >> 1 & 15) << 8 | (imm >> 11 & 1) << 7;
 }
@@ -193,7 +192,7 @@ static uint32_t draw(const struct rv_decoder *decoder, uint64_t *seed, bool loop
             bits = (bits & 0x01fff07f) | (below(seed, 16) << 8) | below(seed, 2) << 31 |
                    below(seed, 2) << 25;
         if (wide && loops && (row->flags & RV_ROW_BRANCH) && below(seed, 2) != 0)
-            bits = back(bits, seed);
+            bits = back(bits, 2 + 2 * below(seed, 60)); /* perhaps to the middle of one */
         bits = (bits & ~row->mask) | row->match;
         struct rv_insn insn;
         rv_decode(decoder, bits, &insn);
@@ -244,7 +243,7 @@ static unsigned idiom(uint64_t *seed, uint32_t bits[3])
 
 /* Loads and stores near each other, through x8, a copy of it or the stack pointer, whose pages may
  * end in between, and now and then an instruction that moves a pointer or computes. */
-enum { RUN = 10 };
+enum { RUN = 10, TURNS = 7 };
 static unsigned run_of_accesses(uint64_t *seed, uint32_t bits[RUN])
 {
     static const uint32_t loads[] = {0x3, 0x1003, 0x2003, 0x3003, 0x4003, 0x5003, 0x6003, 0x3007};
@@ -276,16 +275,31 @@ static unsigned run_of_accesses(uint64_t *seed, uint32_t bits[RUN])
     return count;
 }
 
+/* The same several times over, with the pointer moving on. */
+static unsigned loop_of_accesses(uint64_t *seed, uint32_t bits[RUN + 6])
+{
+    uint32_t step = below(seed, 65), pointer = below(seed, 2) ? 2 : 8, turns = 3 + below(seed, 30);
+    bits[0] = 0x13 | turns << 20 | TURNS << 7;
+    bits[1] = 0x13 | below(seed, 128) << 20 | 8 << 15 | 2 << 7; /* x2 = x8 + ... */
+    unsigned count = 2 + run_of_accesses(seed, bits + 2);
+    bits[count++] = 0x13 | step << 20 | pointer << 15 | pointer << 7;
+    bits[count++] = 0x13 | 0xfffu << 20 | TURNS << 15 | TURNS << 7;
+    bits[count] = back(0x1063 | TURNS << 15, 4 * (count - 2)); /* bne */
+    count++;
+    bits[count++] = 0x13 | ((0u - turns * step) & 0xfff) << 20 | pointer << 15 | pointer << 7;
+    return count;
+}
+
 static void fill_code(struct pair *pair, const struct kind *kind, uint64_t *seed)
 {
     bool loops = kind->loops;
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
-        uint32_t idioms[RUN];
+        uint32_t idioms[RUN + 6];
         unsigned count = loops && below(seed, 8) == 0 ? idiom(seed, idioms) : 0;
         if (count == 0 && below(seed, 10) == 0)
-            count = run_of_accesses(seed, idioms);
+            count = below(seed, 2) ? run_of_accesses(seed, idioms) : loop_of_accesses(seed, idioms);
         for (unsigned i = 0; i < count && at < CODE_SIZE; i++, at += 4)
             store_le32(code + at, idioms[i]);
         if (at >= CODE_SIZE)

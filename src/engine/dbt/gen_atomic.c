@@ -26,7 +26,7 @@ static struct gen_cold *find_host(struct gen *gen, const struct rv_insn *insn,
                                   enum rv_access access, unsigned shift)
 {
     gen_load_x(gen, X86_RAX, insn->rs1);
-    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, access, shift, true));
+    struct gen_cold *cold = gen_add_cold(gen, gen_probe(gen, access, shift));
     cold->emit = cold_atomic;
     cold->insn = insn;
     return cold;

@@ -26,21 +26,23 @@ static void address_to_rax(struct gen *gen, const struct rv_insn *insn)
         x86_ri(code, X86_G1_ADD, X86_W, X86_RAX, (int32_t)insn->imm);
 }
 
-uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned)
+/* rcx: va, becomes an entry's offset. rdx: the last byte's va, becomes its page's: an access across
+ * pages misses. */
+static void index_and_page(struct x86_code *code, int32_t mask)
+{
+    _Static_assert(sizeof(struct rv_tlb_entry) == 16, "the index is scaled by shifting less");
+    x86_shift(code, X86_SHR, 0, X86_RCX, MEM_PAGE_SHIFT - 4);
+    x86_ri(code, X86_G1_AND, X86_W, X86_RDX, mask);
+    x86_ri(code, X86_G1_AND, 0, X86_RCX, (RV_TLB_ENTRIES - 1) << 4);
+}
+
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift)
 {
     struct x86_code *code = gen->code;
     int32_t tlb = dbt_tlb_offset(gen->data_bank, access);
-    _Static_assert(sizeof(struct rv_tlb_entry) == 16, "the index is scaled by shifting less");
     x86_rr(code, X86_MOV_LOAD, X86_RCX, X86_RAX);
-    /* The last byte's page: an access across pages misses. */
-    int32_t last = (1 << shift) - 1;
-    if (aligned || last == 0)
-        x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
-    else
-        x86_rm(code, X86_LEA, X86_RDX, x86_at(X86_RAX, last));
-    x86_shift(code, X86_SHR, 0, X86_RCX, MEM_PAGE_SHIFT - 4);
-    x86_ri(code, X86_G1_AND, X86_W, X86_RDX, aligned ? ~0xfff | last : ~0xfff);
-    x86_ri(code, X86_G1_AND, 0, X86_RCX, (RV_TLB_ENTRIES - 1) << 4);
+    x86_rr(code, X86_MOV_LOAD | X86_W, X86_RDX, X86_RAX);
+    index_and_page(code, ~0xfff | ((1 << shift) - 1));
     x86_rm(code, X86_CMP | X86_W, X86_RDX, x86_indexed(X86_RBP, X86_RCX, 0, tlb));
     uint8_t *miss = x86_jcc(code, X86_NE, NULL);
     x86_rm(code, X86_ADD | X86_W, X86_RAX, x86_indexed(X86_RBP, X86_RCX, 0, tlb + 8));
@@ -53,11 +55,12 @@ static const uint32_t load_ops[] = {
     [SIGNED + 2] = X86_MOVSXD,
 };
 
-/* rax: va, then the value */
+/* rax: the value */
 static void call_load(struct gen *gen, const struct gen_cold *cold)
 {
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
+    address_to_rax(gen, cold->insn);
     gen_to_static(gen);
     x86_call(code, gen->dbt->thunks.load[cold->arg & SIZE]);
     uint8_t *good = x86_jcc(code, X86_NE, NULL);
@@ -81,19 +84,29 @@ static void cold_load_xmm(struct gen *gen, const struct gen_cold *cold)
     x86_jmp(gen->code, cold->back);
 }
 
-/* Looks up, unless a group has. Where the access goes, and what is emitted for a miss: the access
- * without TLB, with rax holding va, which goes on where behind() is told. */
+/* Looks up, unless a group has. Where the access goes; of a miss: the access without TLB, which
+ * goes on where behind() is told. The base's register is not changed. */
 static struct x86_mem find(struct gen *gen, const struct rv_insn *insn, enum rv_access access,
                            uint32_t arg, struct gen_cold **cold)
 {
     *cold = NULL;
     if (gen->group)
         return gen_group_place(gen, insn, access);
-    address_to_rax(gen, insn);
-    *cold = gen_add_cold(gen, gen_probe(gen, access, arg & SIZE, false));
+    struct x86_code *code = gen->code;
+    int32_t tlb = dbt_tlb_offset(gen->data_bank, access), imm = (int32_t)insn->imm;
+    int base = gen_source(gen, insn->rs1, X86_RAX);
+    if (imm != 0)
+        x86_rm(code, X86_LEA & ~X86_W, X86_RCX, x86_at(base, imm));
+    else
+        x86_rr(code, X86_MOV_LOAD, X86_RCX, base);
+    x86_rm(code, X86_LEA, X86_RDX, x86_at(base, imm + (1 << (arg & SIZE)) - 1));
+    index_and_page(code, ~0xfff);
+    x86_rm(code, X86_CMP | X86_W, X86_RDX, x86_indexed(X86_RBP, X86_RCX, 0, tlb));
+    *cold = gen_add_cold(gen, x86_jcc(code, X86_NE, NULL));
     (*cold)->insn = insn;
     (*cold)->arg = arg;
-    return x86_at(X86_RAX, 0);
+    x86_rm(code, X86_MOV_LOAD | X86_W, X86_RCX, x86_indexed(X86_RBP, X86_RCX, 0, tlb + 8));
+    return x86_indexed(base, X86_RCX, 0, imm);
 }
 
 static void behind(struct gen *gen, struct gen_cold *cold, int reg,
@@ -138,6 +151,7 @@ static void cold_store(struct gen *gen, const struct gen_cold *cold)
 {
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
+    address_to_rax(gen, cold->insn);
     gen_load_x(gen, X86_RDX, cold->insn->rs2);
     call_store(gen, cold);
 }
@@ -197,6 +211,7 @@ static void f_to_rdx(struct gen *gen, unsigned reg, uint32_t arg)
 static void cold_f_store(struct gen *gen, const struct gen_cold *cold)
 {
     x86_land(gen->code, cold->from);
+    address_to_rax(gen, cold->insn);
     f_to_rdx(gen, cold->insn->rs2, cold->arg);
     call_store(gen, cold);
 }

@@ -515,9 +515,9 @@ void gen_last_by(struct gen *gen, const struct rv_insn *insn, const uint8_t *thu
 
 /* ---- gen_mem.c ---- */
 
-/* The TLB look-up. rax: va, becomes the host address; uses rcx and rdx. Returns the jump of a
- * miss, where rax is still va. */
-uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift, bool aligned);
+/* The TLB look-up of an atomic, which misses if it is not aligned. rax: va, becomes the host
+ * address; uses rcx and rdx. Returns the jump of a miss, where rax is still va. */
+uint8_t *gen_probe(struct gen *gen, enum rv_access access, unsigned shift);
 /* From rbp to the entries that loads or stores of a data bank look at. */
 int32_t dbt_tlb_offset(unsigned bank, enum rv_access access);
 

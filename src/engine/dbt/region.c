@@ -250,6 +250,7 @@ static void gen_node(struct pass *pass, int number, int following)
     gen->count = node->count;
     gen->narrow = node->in.narrow;
     gen->low = node->in.low;
+    gen->steady = node->steady;
     node->label = x86_here(gen->code);
     if (node->head)
         check_budget(pass, node);

@@ -49,8 +49,10 @@ struct region_node {
     bool kept;                  /* the entry can be reached from it */
     bool placed, head;          /* head: a jump leads back to it */
     unsigned predecessors, position, depth;
-    unsigned longest;             /* instructions from here to the next check or exit, at most */
-    struct region_values in, met; /* assumed at its start; what paths to it brought */
+    uint64_t loop_first, loop_last; /* of the smallest loop around it: its first and last node */
+    uint32_t steady;                /* registers that change there by little, if at all */
+    unsigned longest;               /* instructions from here to the next check or exit, at most */
+    struct region_values in, met;   /* assumed at its start; what paths to it brought */
     const uint8_t *label;
 };
 

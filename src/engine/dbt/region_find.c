@@ -211,6 +211,15 @@ static bool keep_loop(struct region *region)
     return loop;
 }
 
+static void note_loop(struct region_node *node, uint64_t first, uint64_t last)
+{
+    node->depth++;
+    if (node->depth == 1 || last - first < node->loop_last - node->loop_first) {
+        node->loop_first = first;
+        node->loop_last = last;
+    }
+}
+
 /* Compilers put loops where their addresses nest. */
 static void find_depths(struct region *region)
 {
@@ -223,9 +232,42 @@ static void find_depths(struct region *region)
             for (unsigned j = 0; j < region->node_count; j++) {
                 struct region_node *node = &region->nodes[j];
                 if (node->pc >= region->nodes[targets[k]].pc && node->pc <= from->pc)
-                    node->depth++;
+                    note_loop(node, region->nodes[targets[k]].pc, from->pc);
             }
         }
+    }
+}
+
+static bool is_step(const struct region *region, const struct rv_insn *insn)
+{
+    const struct gen_op *op = gen_op_of(region->dbt, insn);
+    return op && strcmp(op->name, "addi") == 0 && insn->rs1 == insn->rd && insn->imm >= -64 &&
+           insn->imm <= 64;
+}
+
+/* By instructions other than small steps; f registers count as x registers, too. */
+static uint32_t written_by(const struct region *region, const struct region_node *node)
+{
+    uint32_t written = 0;
+    for (unsigned i = 0; i < node->count; i++) {
+        const struct rv_insn *insn = &region->insns[node->first + i];
+        if (insn->rd != RV_RD_NONE && !(insn->flags & RV_ROW_STORE) && !is_step(region, insn))
+            written |= UINT32_C(1) << (insn->rd & 31);
+    }
+    return written;
+}
+
+static void find_steady(struct region *region)
+{
+    for (unsigned i = 0; i < region->node_count; i++) {
+        struct region_node *node = &region->nodes[i];
+        uint32_t written = node->depth == 0 ? UINT32_MAX : 0;
+        for (unsigned j = 0; j < region->node_count; j++) {
+            const struct region_node *other = &region->nodes[j];
+            if (other->kept && other->pc >= node->loop_first && other->pc <= node->loop_last)
+                written |= written_by(region, other);
+        }
+        node->steady = ~written;
     }
 }
 
@@ -290,6 +332,7 @@ bool region_find(struct region *region)
     if (region->node_count == 0 || !keep_loop(region))
         return false;
     find_depths(region);
+    find_steady(region);
     place(region, 0);
     find_heads(region);
     return true;
