@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The little of the Test Anything Protocol that our Python tests need."""
 import os
+import signal
 import sys
 import traceback
 
@@ -12,6 +13,10 @@ class Skip(Exception):
 def main(tests):
     """Runs functions in order, one TAP line each; exit status 1 if any failed. TAP_ONLY in the
     environment picks those whose name contains it."""
+    # What nohup and some CI systems ignore, programs under test would ignore too.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     only = os.environ.get("TAP_ONLY", "")
     tests = [test for test in tests if only in test.__name__]
     failed = 0
