@@ -82,6 +82,7 @@ struct device_params {
     struct power_button *button;
     struct balloon *balloon;
     const struct device_share *share;
+    const struct device_vsock *vsock;
     const char *serial;          /* disks */
     struct net_port *net;        /* NICs: their network, ... */
     const uint8_t *mac;          /* six bytes, ... */
@@ -95,6 +96,12 @@ struct device_share {
     int folder;      /* its descriptor, which the device takes over */
     const char *tag; /* the name to mount it by */
     bool read_only;
+};
+
+/* A socket device: the guest's address, and the unix socket that leads to it (dev/vsock.h). */
+struct device_vsock {
+    uint64_t cid;
+    const char *path;
 };
 
 struct device;

@@ -20,6 +20,7 @@
 #include "cli/nic.h"
 #include "cli/share.h"
 #include "cli/size.h"
+#include "cli/vsock.h"
 #include "client/image.h"
 #include "client/seed.h"
 #include "client/worker.h"
@@ -76,6 +77,7 @@ static const struct cli_option options[] = {
      "a driver for it, as Linux has from 6.10 on.",
      NULL},
     CLI_SHARE_OPTION,
+    CLI_VSOCK_OPTION,
     {"balloon", 0, "[=SIZE]",
      "Give the guest a memory balloon: memory that it does not use goes back to the host by "
      "itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps that much "
@@ -517,7 +519,7 @@ static bool configure(const struct cli_args *args, const char *console,
             !parse_disk(args->values[i].text, config, err))
             return false;
     return apply_seed(args, config, seed_fd, err) && cli_apply_nics(args, config, err) &&
-           cli_apply_shares(args, config, err) &&
+           cli_apply_shares(args, config, err) && cli_apply_vsock(args, config, err) &&
            apply_append(args, config) &&
            machine_config_check(config, err) && check_files(config, vmx, console, err);
 }

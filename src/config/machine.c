@@ -28,7 +28,8 @@ void machine_config_clear(struct machine_config *config)
     char *const strings[] = {config->name,     config->arch,     config->engine,
                              config->kernel,   config->initrd,   config->append,
                              config->firmware, config->dump_fdt, config->host_features,
-                             config->trace,    config->perf,     config->interrupts};
+                             config->trace,    config->perf,     config->interrupts,
+                             config->vsock_socket};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++)
@@ -56,6 +57,24 @@ static bool check_share(const struct machine_config *config, size_t number, stru
     for (size_t i = 0; i < number; i++)
         if (strcmp(config->shares[i].tag, share->tag) == 0)
             return error_set(err, ERROR_USAGE, "two shared folders have the tag '%s'", share->tag);
+    return true;
+}
+
+/* 0 to 2 and the highest one have meanings of their own (virtio 1.2, 5.10.4). */
+static bool check_vsock(const struct machine_config *config, struct error **err)
+{
+    const char *path = config->vsock_socket;
+    if (config->vsock_cid == 0 && path == NULL)
+        return true;
+    if (config->vsock_cid < 3 || config->vsock_cid == UINT32_MAX)
+        return error_set(err, ERROR_USAGE, "a guest's CID is from 3 to 4294967294, not %u",
+                         config->vsock_cid);
+    if (path == NULL || path[0] == '\0' || strlen(path) > MACHINE_MAX_VSOCK_PATH)
+        return error_set(err, ERROR_USAGE, "a vsock has a socket whose path has 1 to %d bytes",
+                         MACHINE_MAX_VSOCK_PATH);
+    if (config->deterministic)
+        return error_set(err, ERROR_USAGE, "a deterministic machine has no vsock: what comes from "
+                                           "it depends on real time");
     return true;
 }
 
@@ -181,5 +200,5 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
             return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
                              config->disks[i].serial);
-    return check_nics(config, err);
+    return check_nics(config, err) && check_vsock(config, err);
 }

@@ -77,6 +77,9 @@ struct machine_nic {
     char *forward;  /* "tcp:2222:22 udp:...", NAT and host-only; NULL: none */
 };
 
+/* Of a vsock's socket: names of the guest's ports are added to it. */
+#define MACHINE_MAX_VSOCK_PATH 96 /* bytes */
+
 #define MACHINE_MAX_SHARES 8
 #define MACHINE_MAX_TAG    31 /* bytes */
 
@@ -111,6 +114,8 @@ struct machine_config {
     size_t nic_count;
     struct machine_share shares[MACHINE_MAX_SHARES];
     size_t share_count;
+    unsigned vsock_cid; /* the guest's address; 0: no vsock */
+    char *vsock_socket; /* path of the unix socket that leads to the guest */
     bool no_reboot;
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */

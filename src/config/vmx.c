@@ -58,6 +58,8 @@ static const struct key keys[] = {
     {"trapeze.deterministic", KIND_BOOL, FIELD(deterministic)},
     {"trapeze.seed", KIND_UINT64, FIELD(seed)},
     {"trapeze.balloon", KIND_BOOL, FIELD(balloon)},
+    {"trapeze.vsockCid", KIND_UINT, FIELD(vsock_cid)},
+    {"trapeze.vsockSocket", KIND_STRING, FIELD(vsock_socket)},
     {"sched.mem.max", KIND_MIB, FIELD(balloon_size)},
     {"trapeze.virtioConsole", KIND_BOOL, FIELD(virtio_console)},
     {"trapeze.memoryBackend", KIND_RAM, FIELD(ram_backend)},

@@ -130,6 +130,13 @@ static bool add_share(struct vm *vm, size_t index, struct error **err)
     return vm_board_add(vm, &device_virtio_9p, &params, err) != NULL;
 }
 
+static bool add_vsock(struct vm *vm, struct error **err)
+{
+    const struct device_vsock vsock = {vm->config.vsock_cid, vm->config.vsock_socket};
+    const struct device_params params = {.id = "vsock0", .vsock = &vsock};
+    return vm_board_add(vm, &device_virtio_vsock, &params, err) != NULL;
+}
+
 bool vm_board_new(struct vm *vm, struct error **err)
 {
     const struct device_params rng = {.id = "rng0"};
@@ -149,6 +156,8 @@ bool vm_board_new(struct vm *vm, struct error **err)
     for (size_t i = 0; i < vm->config.share_count; i++)
         if (!add_share(vm, i, err))
             return false;
+    if (vm->config.vsock_socket != NULL && !add_vsock(vm, err))
+        return false;
     return vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
 }
 

@@ -6,6 +6,7 @@
 
 The quick tier tries the interpreter with a login only.
 """
+import concurrent.futures
 import fcntl
 import hashlib
 import math
@@ -13,6 +14,7 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -111,6 +113,68 @@ def test_shared_folders():
         debian.poweroff()
     assert os.stat(folder + "/file").st_mode & 0o7777 == 0o755
     assert not os.path.exists(folder + "/sub/perl5")
+
+
+# listen PORT COMMAND: one COMMAND per connection, which it has as input and output.
+# connect PORT COMMAND: sends COMMAND's output, ends that direction, prints the answer.
+VSOCK = """my ($how, $port, $cmd) = @ARGV; socket(my $s, 40, 1, 0) or die;
+sub at { pack("SSLLL", 40, 0, $port, $_[0], 0) }
+if ($how eq "listen") {
+bind($s, at(0xffffffff)) or die "bind: $!"; listen($s, 128) or die; $SIG{CHLD} = "IGNORE";
+while (accept(my $c, $s)) { next if fork; $SIG{CHLD} = "DEFAULT";
+open(STDIN, "<&", $c); open(STDOUT, ">&", $c); close $c; close $s; exec "sh", "-c", $cmd }
+} else { connect($s, at(2)) or die "connect: $!";
+if (!fork) { open(STDOUT, ">&", $s); exec "sh", "-c", $cmd }
+wait; shutdown($s, 1); print while <$s>; }""".replace("\n", " ")
+
+
+def vsock_ask(path, port, data):
+    """What the guest's `port` answers to all of data, None if nobody is there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        client.sendall(b"CONNECT %d\n" % port)
+        stream = client.makefile("rb")
+        if not stream.readline().startswith(b"OK "):
+            return None
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        return stream.read().decode()
+
+
+def test_vsock():
+    path = scratch("vsock")
+    big = os.urandom(10 << 20)
+    with Debian(TRAPEZE, "--image", "debian", "--vsock", "7,socket=" + path) as debian, \
+            socket.socket(socket.AF_UNIX) as server:
+        server.bind(path + "_5000")
+        server.listen()
+        debian.login()
+        debian.run("printf '%s' '" + VSOCK + "' > /v.pl")
+        debian.run("until [ -e /dev/vsock ]; do sleep 1; done; (perl /v.pl listen 1234 sha256sum &)")
+        end = time.monotonic() + LIMIT_S
+        while (answer := vsock_ask(path, 1234, b"")) is None:
+            assert time.monotonic() < end
+        assert answer.split()[0] == hashlib.sha256(b"").hexdigest()
+        assert vsock_ask(path, 1235, b"") is None
+        assert vsock_ask(path, 1234, big).split()[0] == hashlib.sha256(big).hexdigest()
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            parts = [big[i:i + 1000 + i] for i in range(100)]
+            answers = pool.map(lambda part: vsock_ask(path, 1234, part), parts)
+            for part, answer in zip(parts, answers):
+                assert answer.split()[0] == hashlib.sha256(part).hexdigest()
+        # And the other way round.
+        debian.send("head -c 10485760 /dev/urandom >/big; perl /v.pl connect 5000 'cat /big'\n")
+        peer = server.accept()[0]
+        with peer, peer.makefile("rb") as stream:
+            got = stream.read()  # to the guest's half-close
+            assert len(got) == 10 << 20, len(got)
+            peer.sendall(b"have read=" + hashlib.sha256(got).hexdigest().encode() + b"=\n")
+        match = debian.expect(rb"have read=(\w+)=\r?\n")[1]
+        debian.shell()
+        assert debian.run("sha256sum </big").split()[0] == match.group(1).decode()
+        debian.run("! perl /v.pl connect 5001 true")
+        debian.poweroff()
+    assert not os.path.exists(path)
 
 
 def test_the_power_button():
