@@ -5,9 +5,10 @@
  * Where an entry lies depends on bank and address alone, so that translated code finds it with
  * one comparison. What belongs to one address space (banks U and S_SUM) is therefore taken out
  * at a write of satp, as a list of the entries that were filled, and put back when the same
- * satp returns: some 2 ns an entry, where a walk takes 100. Lists are kept by all of satp;
- * fences find them by its ASID. A fence of one address is noted in a list and acted on when it
- * comes back.
+ * satp returns, which saves four refills of five where processes alternate (`--deterministic
+ * --trace mmu`, rows pipe and switch: 245,000 beyond boot became 54,000, 126,000 became 14,000).
+ * Lists are kept by all of satp; fences find them by its ASID. A fence of one address is noted
+ * in a list and acted on when it comes back.
  *
  * Invariants
  *   - RAM only; a page is filled only if PMP has one answer for all of it.
