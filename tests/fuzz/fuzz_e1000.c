@@ -6,7 +6,7 @@
  * what leaves the machine is a frame that net_offload_check() accepts; the state survives save,
  * restore, save unchanged.
  */
-#include "fuzz.h"
+#include "fuzz_device.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -124,30 +124,6 @@ static void run(struct target *t)
     vclock_run_timers(t->g.env.clock);
 }
 
-static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
-{
-    struct device *device = t->g.device;
-    struct state_buffer first = {0}, second = {0};
-    size_t at = 0;
-    device->ops->quiesce(device);
-    state_save(device->ops->state, device, &first);
-    fuzz_check(state_restore(device->ops->state, device, first.data, first.size, &at, NULL));
-    state_save(device->ops->state, device, &second);
-    fuzz_check(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
-    if (byte != 0) {
-        first.data[damage % first.size] ^= byte;
-        at = 0;
-        if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
-            at = 0;
-            fuzz_check(
-                state_restore(device->ops->state, device, second.data, second.size, &at, NULL));
-        }
-    }
-    state_buffer_free(&first);
-    state_buffer_free(&second);
-    device->ops->unquiesce(device);
-}
-
 static void step(struct target *t, struct fuzz_input *input)
 {
     unsigned kind = (unsigned)fuzz_take(input, 1) % RECORD_COUNT;
@@ -202,7 +178,7 @@ static void step(struct target *t, struct fuzz_input *input)
         map(t);
         break;
     case SAVE_RESTORE:
-        save_restore(t, c, a);
+        fuzz_save_restore(t->g.device, c, a);
         map(t);
         break;
     default:
@@ -236,29 +212,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-static void add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
-{
-    (*at)[0] = kind;
-    (*at)[1] = a;
-    store_le16(*at + 2, b);
-    store_le32(*at + 4, c);
-    store_le32(*at + 8, d);
-    *at += 12;
-}
-
 /* A packet of one to three descriptors, some with a context, and its tail. */
 static unsigned add_packet(uint8_t **at, unsigned slot, uint64_t r, uint64_t s)
 {
     uint32_t command = 0x20u | (uint32_t)(r >> 20 & 0x4c), options = (uint32_t)(r >> 8 & 3);
     if (r >> 30 & 1) /* a context */
-        add(at, TX_RING, (uint8_t)(slot++ & 31), (uint16_t)s,
-            (0x20u | (uint32_t)(r >> 12 & 7)) << 24 | (uint32_t)(s >> 20 & 0xffff),
-            (uint32_t)(s & 0xfff) << 16 | 54u << 8);
+        fuzz_add(at, TX_RING, (uint8_t)(slot++ & 31), (uint16_t)s,
+                 (0x20u | (uint32_t)(r >> 12 & 7)) << 24 | (uint32_t)(s >> 20 & 0xffff),
+                 (uint32_t)(s & 0xfff) << 16 | 54u << 8);
     for (unsigned parts = 1 + (unsigned)(r % 3); parts > 0; parts--)
-        add(at, TX_RING, (uint8_t)(slot++ & 31), (uint16_t)(s & 0xff),
-            (command | (parts == 1 ? 9u : 0u)) << 24 | 1u << 20 | (uint32_t)(s >> 32 & 0x1fff),
-            (uint32_t)options << 8);
-    add(at, TX_TAIL, (uint8_t)(slot & 31), 0, 0, 0);
+        fuzz_add(at, TX_RING, (uint8_t)(slot++ & 31), (uint16_t)(s & 0xff),
+                 (command | (parts == 1 ? 9u : 0u)) << 24 | 1u << 20 | (uint32_t)(s >> 32 & 0x1fff),
+                 (uint32_t)options << 8);
+    fuzz_add(at, TX_TAIL, (uint8_t)(slot & 31), 0, 0, 0);
     return slot;
 }
 
@@ -270,25 +236,25 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         switch (r >> 60) {
         case 0:
-            add(&at, MEMORY, 0, (uint16_t)(s & 0x3f), (uint32_t)s, (uint32_t)r);
+            fuzz_add(&at, MEMORY, 0, (uint16_t)(s & 0x3f), (uint32_t)s, (uint32_t)r);
             break;
         case 1 ... 6:
             tx = add_packet(&at, tx, r, s);
             break;
         case 7 ... 10:
             for (unsigned k = 0; k < 4; k++, rx++)
-                add(&at, RX_RING, (uint8_t)(rx & 31), (uint16_t)(k << 8), 0, 0);
-            add(&at, RX_TAIL, (uint8_t)(rx & 31), 0, 0, 0);
+                fuzz_add(&at, RX_RING, (uint8_t)(rx & 31), (uint16_t)(k << 8), 0, 0);
+            fuzz_add(&at, RX_TAIL, (uint8_t)(rx & 31), 0, 0, 0);
             break;
         default:
-            add(&at, FRAME, (uint8_t)r, (uint16_t)(14 + s % 3000), (uint32_t)(s >> 32),
-                (uint32_t)(r >> 8));
+            fuzz_add(&at, FRAME, (uint8_t)r, (uint16_t)(14 + s % 3000), (uint32_t)(s >> 32),
+                     (uint32_t)(r >> 8));
         }
         if ((r >> 50 & 3) != 0)
-            add(&at, RUN, 0, 0, 0, 0);
+            fuzz_add(&at, RUN, 0, 0, 0, 0);
         if (r % 100 < noise)
-            add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16) & 0x5fff,
-                (uint32_t)(s >> 32), (uint32_t)r);
+            fuzz_add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16) & 0x5fff,
+                     (uint32_t)(s >> 32), (uint32_t)r);
     }
     return (size_t)(at - data);
 }

@@ -7,7 +7,7 @@
  * a vCPU. The checks are those of asserts and sanitizers, and: the machine's state survives
  * save, restore, save unchanged at any point; a disk never changes where it is read-only.
  */
-#include "fuzz.h"
+#include "fuzz_device.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -91,8 +91,8 @@ static void make_disk(struct target *t, struct device_params *params)
 static void target_make(struct target *t, uint8_t choice)
 {
     static const struct device_ops *const devices[KIND_COUNT] = {
-        &device_virtio_blk, &device_virtio_blk, &device_virtio_console, &device_virtio_rng,
-        &device_virtio_input, &device_virtio_balloon};
+        &device_virtio_blk, &device_virtio_blk,   &device_virtio_console,
+        &device_virtio_rng, &device_virtio_input, &device_virtio_balloon};
     memset(t, 0, sizeof(*t));
     t->kind = choice % KIND_COUNT;
     t->disk_fd = -1;
@@ -171,35 +171,6 @@ static void pause_resume(struct target *t)
 }
 
 /* Into the same device: what it was restored from is in memory and behind it. */
-static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
-{
-    struct device *device = t->g.device;
-    struct state_buffer first = {0}, second = {0};
-    struct error *err = NULL;
-    size_t at = 0;
-    device->ops->quiesce(device);
-    state_save(device->ops->state, device, &first);
-    bool restored = state_restore(device->ops->state, device, first.data, first.size, &at, &err);
-    if (!restored)
-        fprintf(stderr, "%s\n", error_message(err));
-    fuzz_check(restored && at == first.size);
-    state_save(device->ops->state, device, &second);
-    fuzz_check(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
-    if (byte != 0) {
-        /* A damaged stream: refused or not, the device must stand whatever it left. */
-        first.data[damage % first.size] ^= byte;
-        at = 0;
-        if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
-            at = 0;
-            fuzz_check(
-                state_restore(device->ops->state, device, second.data, second.size, &at, NULL));
-        }
-    }
-    state_buffer_free(&first);
-    state_buffer_free(&second);
-    device->ops->unquiesce(device);
-}
-
 static void put_desc(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
 {
     uint64_t gpa = GUEST_DATA + (c & 0xffff);
@@ -287,7 +258,7 @@ static void step(struct target *t, struct fuzz_input *input)
         g->device->ops->unquiesce(g->device);
         break;
     case SAVE_RESTORE:
-        save_restore(t, c, a);
+        fuzz_save_restore(t->g.device, c, a);
         break;
     }
 }
@@ -305,16 +276,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-static void add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
-{
-    (*at)[0] = kind;
-    (*at)[1] = a;
-    store_le16(*at + 2, b);
-    store_le32(*at + 4, c);
-    store_le32(*at + 8, d);
-    *at += 12;
-}
-
 /* A driver that mostly works: starts the device, offers requests, serves; with noise. */
 size_t fuzz_generate(uint64_t *seed, uint8_t *data)
 {
@@ -322,30 +283,30 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     *at++ = (uint8_t)fuzz_random(seed);
     unsigned noise = (unsigned)(fuzz_random(seed) % 25);
     if (fuzz_random(seed) % 8 != 0)
-        add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), 0);
+        fuzz_add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), 0);
     for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         uint8_t slot = r & 7, queue = r >> 3 & 1;
         if (r >> 32 & 1) {
-            add(&at, BLK_HEADER, slot, (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
-                (uint32_t)(s >> 32));
-            add(&at, OFFER, 0, (uint16_t)(3 * slot), 0, 0);
+            fuzz_add(&at, BLK_HEADER, slot, (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
+                     (uint32_t)(s >> 32));
+            fuzz_add(&at, OFFER, 0, (uint16_t)(3 * slot), 0, 0);
             queue = 0;
         } else {
             unsigned flags = (r >> 33 & 1) != 0 ? RING_WRITE : 0;
-            add(&at, PUT_DESC, (uint8_t)(queue << 7 | slot), (uint16_t)flags, s & 0xfff,
-                (uint32_t)(s >> 32 & 0x1fff));
-            add(&at, OFFER, queue, slot, 0, 0);
+            fuzz_add(&at, PUT_DESC, (uint8_t)(queue << 7 | slot), (uint16_t)flags, s & 0xfff,
+                     (uint32_t)(s >> 32 & 0x1fff));
+            fuzz_add(&at, OFFER, queue, slot, 0, 0);
         }
-        add(&at, NOTIFY, queue, 0, 0, 0);
+        fuzz_add(&at, NOTIFY, queue, 0, 0, 0);
         if (r >> 40 & 1)
-            add(&at, RUN, 0, 0, 0, 0);
+            fuzz_add(&at, RUN, 0, 0, 0, 0);
         if (fuzz_random(seed) % 100 < noise) {
             uint64_t x = fuzz_random(seed), y = fuzz_random(seed);
             uint16_t b = (uint16_t)(x >> 16);
             if (x >> 9 & 1)
                 b &= 0x703f; /* where the registers are */
-            add(&at, (uint8_t)x, (uint8_t)(x >> 8), b, (uint32_t)y, (uint32_t)(y >> 32));
+            fuzz_add(&at, (uint8_t)x, (uint8_t)(x >> 8), b, (uint32_t)y, (uint32_t)(y >> 32));
         }
     }
     return (size_t)(at - data);

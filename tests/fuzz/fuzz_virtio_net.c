@@ -6,7 +6,7 @@
  * asserts and sanitizers, and: what leaves the machine is a frame that net_offload_check()
  * accepts and the other end said it takes; the state survives save, restore, save unchanged.
  */
-#include "fuzz.h"
+#include "fuzz_device.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -118,30 +118,6 @@ static void put_command(struct target *t, uint8_t a, uint32_t c, uint32_t d)
     ring_put_desc(t->g.mem, table, 1, GUEST_DATA + 0x5000, 1, RING_WRITE, 0);
 }
 
-static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
-{
-    struct device *device = t->g.device;
-    struct state_buffer first = {0}, second = {0};
-    size_t at = 0;
-    device->ops->quiesce(device);
-    state_save(device->ops->state, device, &first);
-    fuzz_check(state_restore(device->ops->state, device, first.data, first.size, &at, NULL));
-    state_save(device->ops->state, device, &second);
-    fuzz_check(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
-    if (byte != 0) {
-        first.data[damage % first.size] ^= byte;
-        at = 0;
-        if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
-            at = 0;
-            fuzz_check(
-                state_restore(device->ops->state, device, second.data, second.size, &at, NULL));
-        }
-    }
-    state_buffer_free(&first);
-    state_buffer_free(&second);
-    device->ops->unquiesce(device);
-}
-
 static void driver_step(struct target *t, unsigned kind, uint8_t a, uint16_t b, uint32_t c,
                         uint32_t d)
 {
@@ -209,7 +185,7 @@ static void step(struct target *t, struct fuzz_input *input)
         guest_map_bar(&t->g);
         break;
     case SAVE_RESTORE:
-        save_restore(t, c, a);
+        fuzz_save_restore(t->g.device, c, a);
         guest_map_bar(&t->g); /* a damaged stream may have moved it */
         break;
     case GONE:
@@ -251,43 +227,33 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-static void add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
-{
-    (*at)[0] = kind;
-    (*at)[1] = a;
-    store_le16(*at + 2, b);
-    store_le32(*at + 4, c);
-    store_le32(*at + 8, d);
-    *at += 12;
-}
-
 /* One thing that a sensible driver or network does. */
 static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
 {
     uint8_t flags = (uint8_t)(r >> 20 & 3);
     switch (r >> 32 & 3) {
     case 0: /* sends */
-        add(at, PUT_HEADER, (uint8_t)(flags | (r >> 22 & 1) << 2), (uint16_t)(s % 3000),
-            (uint32_t)(40 + s % 64) << 16 | 34, 16);
-        add(at, OFFER, TRANSMIT << 6, 0, 0, 0);
-        add(at, NOTIFY, TRANSMIT << 6, 0, 0, 0);
+        fuzz_add(at, PUT_HEADER, (uint8_t)(flags | (r >> 22 & 1) << 2), (uint16_t)(s % 3000),
+                 (uint32_t)(40 + s % 64) << 16 | 34, 16);
+        fuzz_add(at, OFFER, TRANSMIT << 6, 0, 0, 0);
+        fuzz_add(at, NOTIFY, TRANSMIT << 6, 0, 0, 0);
         break;
     case 1: /* offers buffers */
         for (unsigned i = 0; i < 4; i++) {
-            add(at, PUT_DESC, (uint8_t)(RECEIVE << 6 | i), RING_WRITE, (uint32_t)(i << 12),
-                (uint32_t)(s >> (8 * i) & 0x7ff) + 1);
-            add(at, OFFER, RECEIVE << 6, (uint16_t)i, 0, 0);
+            fuzz_add(at, PUT_DESC, (uint8_t)(RECEIVE << 6 | i), RING_WRITE, (uint32_t)(i << 12),
+                     (uint32_t)(s >> (8 * i) & 0x7ff) + 1);
+            fuzz_add(at, OFFER, RECEIVE << 6, (uint16_t)i, 0, 0);
         }
-        add(at, NOTIFY, RECEIVE << 6, 0, 0, 0);
+        fuzz_add(at, NOTIFY, RECEIVE << 6, 0, 0, 0);
         break;
     case 2: /* receives */
-        add(at, FRAME, (uint8_t)(r >> 40), (uint16_t)(s % 5000 + 14),
-            (uint32_t)(s >> 16) & 0x7ff003f, (uint32_t)(s >> 40));
+        fuzz_add(at, FRAME, (uint8_t)(r >> 40), (uint16_t)(s % 5000 + 14),
+                 (uint32_t)(s >> 16) & 0x7ff003f, (uint32_t)(s >> 40));
         break;
     default: /* commands */
-        add(at, PUT_COMMAND, (uint8_t)(r >> 40), 0, (uint32_t)s & 0xff, (uint32_t)(s >> 32));
-        add(at, OFFER, CONTROL << 6, 0, 0, 0);
-        add(at, NOTIFY, CONTROL << 6, 0, 0, 0);
+        fuzz_add(at, PUT_COMMAND, (uint8_t)(r >> 40), 0, (uint32_t)s & 0xff, (uint32_t)(s >> 32));
+        fuzz_add(at, OFFER, CONTROL << 6, 0, 0, 0);
+        fuzz_add(at, NOTIFY, CONTROL << 6, 0, 0, 0);
     }
 }
 
@@ -300,10 +266,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         add_sensible(&at, r, s);
         if ((r >> 50 & 3) != 0)
-            add(&at, RUN, 0, 0, 0, 0);
+            fuzz_add(&at, RUN, 0, 0, 0, 0);
         if (r % 100 < noise)
-            add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16), (uint32_t)(s >> 32),
-                (uint32_t)r);
+            fuzz_add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16),
+                     (uint32_t)(s >> 32), (uint32_t)r);
     }
     return (size_t)(at - data);
 }

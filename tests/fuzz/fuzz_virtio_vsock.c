@@ -7,7 +7,7 @@
  * what the ring says; data never exceeds what the driver gave credit for; the state survives
  * save, restore, save unchanged.
  */
-#include "fuzz.h"
+#include "fuzz_device.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -180,27 +180,9 @@ static void put_desc(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32
 
 static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
 {
-    struct device *device = t->g.device;
-    struct state_buffer first = {0}, second = {0};
-    size_t at = 0;
-    device->ops->quiesce(device);
-    state_save(device->ops->state, device, &first);
-    fuzz_check(state_restore(device->ops->state, device, first.data, first.size, &at, NULL));
-    state_save(device->ops->state, device, &second);
-    fuzz_check(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
-    if (byte != 0) {
+    fuzz_save_restore(t->g.device, damage, byte);
+    if (byte != 0)
         t->tidy = false;
-        first.data[damage % first.size] ^= byte;
-        at = 0;
-        if (!state_restore(device->ops->state, device, first.data, first.size, &at, NULL)) {
-            at = 0;
-            fuzz_check(
-                state_restore(device->ops->state, device, second.data, second.size, &at, NULL));
-        }
-    }
-    state_buffer_free(&first);
-    state_buffer_free(&second);
-    device->ops->unquiesce(device);
     guest_map_bar(&t->g); /* a damaged stream may have moved it */
 }
 
@@ -304,16 +286,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-static void add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
-{
-    (*at)[0] = kind;
-    (*at)[1] = a;
-    store_le16(*at + 2, b);
-    store_le32(*at + 4, c);
-    store_le32(*at + 8, d);
-    *at += 12;
-}
-
 /* A driver and programs that mostly mean it. */
 static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
 {
@@ -321,32 +293,32 @@ static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
     uint32_t ports = (r >> 8 & 1) != 0 ? 0x80u | (uint32_t)(s & 0x7f) : (uint32_t)(s & 0xf);
     switch (r >> 32 & 7) {
     case 0:
-        add(at, CLIENT, peer, 1, (uint32_t)(s & 0xf), 0);
+        fuzz_add(at, CLIENT, peer, 1, (uint32_t)(s & 0xf), 0);
         break;
     case 1: /* opens */
-        add(at, LISTEN, peer, 0, 0, 0);
-        add(at, PACKET, VSOCK_REQUEST, 0, (uint32_t)(s & 0xf), UINT32_MAX);
-        add(at, RUN, 0, 0, 0, 0);
-        add(at, LISTEN, peer, 0, 0, 0);
+        fuzz_add(at, LISTEN, peer, 0, 0, 0);
+        fuzz_add(at, PACKET, VSOCK_REQUEST, 0, (uint32_t)(s & 0xf), UINT32_MAX);
+        fuzz_add(at, RUN, 0, 0, 0, 0);
+        fuzz_add(at, LISTEN, peer, 0, 0, 0);
         break;
     case 2: /* accepts */
-        add(at, PACKET, VSOCK_RESPONSE, 0, ports | 0x80, (uint32_t)(s >> 16) & 0xffff00);
+        fuzz_add(at, PACKET, VSOCK_RESPONSE, 0, ports | 0x80, (uint32_t)(s >> 16) & 0xffff00);
         break;
     case 3:
-        add(at, WRITE, peer, (uint16_t)(s >> 8), 0, 0);
+        fuzz_add(at, WRITE, peer, (uint16_t)(s >> 8), 0, 0);
         break;
     case 4:
-        add(at, READ, peer, (uint16_t)(s >> 8), 0, 0);
+        fuzz_add(at, READ, peer, (uint16_t)(s >> 8), 0, 0);
         break;
     case 5:
-        add(at, BUFFERS, 0, 0, 0, 0);
+        fuzz_add(at, BUFFERS, 0, 0, 0, 0);
         break;
     case 6: /* shuts, closes */
-        add(at, (uint8_t)((s >> 20 & 1) != 0 ? SHUT : CLOSE), peer, (uint16_t)(s >> 30), 0, 0);
-        add(at, PACKET, VSOCK_SHUTDOWN, (uint16_t)(s >> 8 & 0xc000), ports, UINT32_MAX);
+        fuzz_add(at, (uint8_t)((s >> 20 & 1) != 0 ? SHUT : CLOSE), peer, (uint16_t)(s >> 30), 0, 0);
+        fuzz_add(at, PACKET, VSOCK_SHUTDOWN, (uint16_t)(s >> 8 & 0xc000), ports, UINT32_MAX);
         break;
     default:
-        add(at, PACKET, VSOCK_RW, (uint16_t)(s >> 8 & 0x3fff), ports, UINT32_MAX & ~0xffu);
+        fuzz_add(at, PACKET, VSOCK_RW, (uint16_t)(s >> 8 & 0x3fff), ports, UINT32_MAX & ~0xffu);
     }
 }
 
@@ -355,15 +327,15 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     uint8_t *at = data;
     *at++ = (uint8_t)fuzz_random(seed);
     unsigned noise = (unsigned)(fuzz_random(seed) % 30);
-    add(&at, BUFFERS, 0, 0, 0, 0);
+    fuzz_add(&at, BUFFERS, 0, 0, 0, 0);
     for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         add_sensible(&at, r, s);
         if ((r >> 50 & 3) != 0)
-            add(&at, RUN, 0, 0, 0, 0);
+            fuzz_add(&at, RUN, 0, 0, 0, 0);
         if (r % 100 < noise)
-            add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16), (uint32_t)(s >> 32),
-                (uint32_t)r);
+            fuzz_add(&at, (uint8_t)(r >> 8), (uint8_t)(s >> 8), (uint16_t)(s >> 16),
+                     (uint32_t)(s >> 32), (uint32_t)r);
     }
     return (size_t)(at - data);
 }
