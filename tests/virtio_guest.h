@@ -31,7 +31,7 @@ extern const struct device_ops device_pcie_host, device_virtio_blk, device_virti
 #define GUEST_RAM_SIZE UINT64_C(0x200000)
 #define GUEST_BAR      UINT64_C(0x40000000)
 #define GUEST_RING(n)  (GUEST_RAM + (n)*UINT64_C(0x4000)) /* rings[n] */
-#define GUEST_DATA     (GUEST_RAM + 0x20000)
+#define GUEST_DATA     GUEST_RING(VIRTIO_QUEUE_MAX)
 
 /* Registers of the BAR (virtio 1.2, 4.1.4.3), as this device lays them out. */
 enum {

@@ -87,6 +87,7 @@ struct device_params {
     struct net_port *net;        /* NICs: their network, ... */
     const uint8_t *mac;          /* six bytes, ... */
     unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
+    unsigned queues;             /* disks, NICs: queues (pairs) for requests; 0: one */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
     unsigned inputs;             /* interrupt controllers: number of sources */
 };

@@ -86,7 +86,7 @@ static void pass_on_notifications(void *opaque)
     struct virtio *virtio = opaque;
     uint32_t again = 0, queues = atomic_exchange(&virtio->notified, 0);
     pthread_mutex_lock(&virtio->device->lock);
-    for (unsigned i = 0; i < virtio->ops->queue_count; i++) {
+    for (unsigned i = 0; i < virtio->queue_count; i++) {
         if ((queues & 1u << i) != 0 && pass_on(virtio, i))
             again |= 1u << i;
     }
@@ -97,7 +97,7 @@ static void pass_on_notifications(void *opaque)
 void virtio_notified(void *opaque, unsigned queue)
 {
     struct virtio *virtio = opaque;
-    if (queue >= virtio->ops->queue_count)
+    if (queue >= virtio->queue_count)
         return;
     if (!virtio->device->env->deterministic) {
         post_notifications(virtio, 1u << queue);
@@ -112,7 +112,7 @@ void virtio_notified(void *opaque, unsigned queue)
 
 static void notify_all(struct virtio *virtio)
 {
-    for (unsigned i = 0; i < virtio->ops->queue_count; i++)
+    for (unsigned i = 0; i < virtio->queue_count; i++)
         virtio_notified(virtio, i);
 }
 
@@ -129,17 +129,19 @@ static bool deactivate(struct virtio *virtio)
 }
 
 void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
-                 uint64_t features)
+                 unsigned queues, uint64_t features)
 {
-    assert(ops->queue_count <= VIRTIO_QUEUE_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
+    unsigned count = ops->queue_count + (queues > 1 ? queues - 1 : 0) * ops->queue_step;
+    assert(count <= VIRTIO_QUEUE_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
     assert(ops->config_size <= VIRTIO_CONFIG_MAX);
     *virtio =
-        (struct virtio){.ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES};
+        (struct virtio){.ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES,
+                         .queue_count = (uint16_t)count, .saved_queue_count = (uint16_t)count};
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
         struct virtqueue *queue = &virtio->queues[i];
         queue->mem = device->env->mem;
         queue->index = (uint16_t)i;
-        queue->size_max = i < ops->queue_count ? ops->queue_size : 0;
+        queue->size_max = i < count ? ops->queue_size : 0;
         queue->violation = queue_violation;
         queue->violation_opaque = virtio;
         notifier_bind(&queue->notify, virtio_notified, virtio);
@@ -186,7 +188,7 @@ static void activate(struct virtio *virtio)
     virtio->active = true;
     const struct virtio_activation activation = {.mem = virtio->device->env->mem,
                                                  .queues = virtio->queues,
-                                                 .queue_count = virtio->ops->queue_count,
+                                                 .queue_count = virtio->queue_count,
                                                  .features = virtio->accepted};
     if (virtio->ops->activate != NULL)
         virtio->ops->activate(virtio, &activation);
@@ -234,7 +236,7 @@ void virtio_set_accepted(struct virtio *virtio, uint32_t half)
 
 struct virtqueue *virtio_queue(struct virtio *virtio)
 {
-    return virtio->queue_select < virtio->ops->queue_count ? &virtio->queues[virtio->queue_select]
+    return virtio->queue_select < virtio->queue_count ? &virtio->queues[virtio->queue_select]
                                                            : NULL;
 }
 
@@ -295,12 +297,17 @@ bool virtio_restored(struct virtio *virtio, struct error **err)
                          "features 0x%llx of 0x%llx",
                          virtio->device->id, status, (unsigned long long)virtio->accepted,
                          (unsigned long long)virtio->offered);
-    for (unsigned i = virtio->ops->queue_count; i < VIRTIO_QUEUE_MAX; i++) {
+    for (unsigned i = virtio->queue_count; i < VIRTIO_QUEUE_MAX; i++) {
         if (virtio->queues[i].enabled)
             return error_set(err, ERROR_USAGE, "the saved state of '%s' has too many queues",
                              virtio->device->id);
     }
-    for (unsigned i = 0; i < virtio->ops->queue_count; i++) {
+    if (virtio->saved_queue_count != virtio->queue_count)
+        return error_set(err, ERROR_USAGE,
+                         "the saved state of '%s' is of a device with %u queues, and it has %u: "
+                         "give it as many as it had",
+                         virtio->device->id, virtio->saved_queue_count, virtio->queue_count);
+    for (unsigned i = 0; i < virtio->queue_count; i++) {
         const struct virtqueue *queue = &virtio->queues[i];
         if (queue->enabled && queue->packed != virtio_has(virtio, VIRTIO_F_RING_PACKED))
             return error_set(err, ERROR_USAGE,
@@ -322,8 +329,9 @@ static const struct state_field virtio_fields[] = {
     STATE_UINT(struct virtio, queue_select, "queue_select"),
     STATE_UINT(struct virtio, status, "status"),
     STATE_UINT(struct virtio, config_generation, "config_generation"),
+    STATE_UINT(struct virtio, saved_queue_count, "queue_count"),
     STATE_STRUCTS(struct virtio, queues, "queues", &virtqueue_state),
     STATE_END,
 };
 
-const struct state_table virtio_state = {"virtio", 1, virtio_fields, NULL, NULL};
+const struct state_table virtio_state = {"virtio", 2, virtio_fields, NULL, NULL};

@@ -31,7 +31,7 @@
 #include "bus/device.h"
 #include "bus/virtqueue.h"
 
-#define VIRTIO_QUEUE_MAX  4
+#define VIRTIO_QUEUE_MAX  32 /* one bit of `notified` each */
 #define VIRTIO_CONFIG_MAX 136
 
 enum {
@@ -62,7 +62,8 @@ struct virtio_ops {
     const char *name;     /* for the log and PCI BARs: "virtio-blk" */
     uint16_t device_id;   /* 5: 1 network, 2 block, 3 console, 4 entropy ... */
     uint32_t class_code;  /* what it is as a PCI function: class, subclass, interface */
-    uint16_t queue_count; /* up to VIRTIO_QUEUE_MAX */
+    uint16_t queue_count; /* up to VIRTIO_QUEUE_MAX; device_params.queues adds to it ... */
+    uint16_t queue_step;  /* ... so many for each queue (pair) beyond the first */
     uint16_t queue_size;  /* of each, a power of two up to VIRTQ_SIZE_MAX */
     unsigned config_size; /* bytes of virtio->config; 0: none */
     /* Both may be NULL: a device that keeps nothing from one notify() to the next. Neither
@@ -88,6 +89,7 @@ struct virtio {
     uint16_t queue_select;
     uint8_t status;
     uint8_t config_generation;
+    uint16_t queue_count, saved_queue_count; /* constant; of the saved state */
     bool active;    /* between activate() and deactivate() */
     bool resetting; /* between deactivate() and virtio_deactivated(); registers ignore writes */
     bool quiesced; /* the machine is paused: notifications wait for unquiesce */
@@ -114,9 +116,9 @@ static inline bool virtio_has(const struct virtio *virtio, uint64_t feature)
 
 /* --- for transports --- */
 
-/* `features`: the device's own bits. */
+/* `features`: the device's own bits; `queues`: as in struct device_params. */
 void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
-                 uint64_t features);
+                 unsigned queues, uint64_t features);
 void virtio_destroy(struct virtio *virtio); /* the loop's thread, machine quiesced */
 /* May take until virtio_deactivated(); the status is not 0 before. */
 void virtio_reset(struct virtio *virtio);

@@ -181,7 +181,7 @@ static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
     case COMMON_CONFIG_VECTOR:
         return pci->config_vector;
     case COMMON_QUEUE_COUNT:
-        return virtio->ops->queue_count;
+        return virtio->queue_count;
     case COMMON_STATUS:
         return virtio->status;
     case COMMON_GENERATION:
@@ -339,7 +339,7 @@ static uint32_t region_bytes(const struct virtio *virtio, uint8_t capability)
     case CAP_ISR:
         return 1;
     case CAP_NOTIFY:
-        return NOTIFY_MULTIPLIER * virtio->ops->queue_count;
+        return NOTIFY_MULTIPLIER * virtio->queue_count;
     default:
         return virtio->ops->config_size;
     }
@@ -370,7 +370,7 @@ static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
     unsigned index = (unsigned)(offset >> REGION_SHIFT);
     if (index == NOTIFY_REGION) {
         uint64_t queue = offset % REGION_SIZE / NOTIFY_MULTIPLIER;
-        if (offset % NOTIFY_MULTIPLIER == 0 && queue < pci->virtio.ops->queue_count)
+        if (offset % NOTIFY_MULTIPLIER == 0 && queue < pci->virtio.queue_count)
             notifier_fire(&pci->virtio.queues[queue].notify, (unsigned)queue);
         return;
     }
@@ -466,7 +466,7 @@ bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, ui
     struct device *device = &pci->device;
     if (device->env->pci == NULL)
         return error_set(err, ERROR_INTERNAL, "this machine has no PCI host bridge to plug into");
-    virtio_init(&pci->virtio, device, ops, features);
+    virtio_init(&pci->virtio, device, ops, params->queues, features);
     pci_function_init(&pci->function,
                       &(struct pci_identity){
                           .vendor = VIRTIO_PCI_VENDOR,
@@ -482,7 +482,7 @@ bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, ui
     pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, pci);
     add_capabilities(pci);
     msix_init(&pci->msix, &pci->function,
-              device->env->pci->msi.send != NULL ? ops->queue_count + 1u : 0, BAR_INDEX,
+              device->env->pci->msi.send != NULL ? pci->virtio.queue_count + 1u : 0, BAR_INDEX,
               regions[TABLE_REGION].offset, regions[PENDING_REGION].offset);
     forget_vectors(pci);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
@@ -547,5 +547,5 @@ static const struct state_field virtio_pci_fields[] = {
     STATE_END,
 };
 
-const struct state_table virtio_pci_state = {"virtio-pci", 1, virtio_pci_fields, NULL,
+const struct state_table virtio_pci_state = {"virtio-pci", 2, virtio_pci_fields, NULL,
                                              virtio_pci_post_restore};

@@ -31,7 +31,7 @@ struct virtio_pci {
     unsigned pci_cfg_offset; /* of the capability that reaches into the BAR */
 };
 
-/* Reads params->pci_slot. */
+/* Reads params->queues, params->pci_slot. */
 bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, uint64_t features,
                         const struct device_params *params, struct error **err);
 void virtio_pci_unrealize(struct device *device);
