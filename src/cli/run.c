@@ -493,7 +493,32 @@ static bool apply_seed(const struct cli_args *args, struct machine_config *confi
     return good;
 }
 
-static bool configure(const struct cli_args *args, const char *console,
+static bool load_vmx(const char *path, struct machine_config *config, bool quiet,
+                     struct error **err)
+{
+    struct vmx_notes notes = {0};
+    bool good = vmx_load(path, config, &notes, err);
+    char *sentence = vmx_notes_sentence(&notes, path);
+    if (good && sentence != NULL && !quiet)
+        fprintf(stderr, "trapeze: %s\n", sentence);
+    free(sentence);
+    vmx_notes_clear(&notes);
+    return good;
+}
+
+/* Where the description has the serial port go, unless --console says otherwise. */
+static bool apply_serial(const struct cli_args *args, const struct machine_config *config,
+                         struct client_options *client)
+{
+    if (config->serial == MACHINE_SERIAL_TERMINAL || cli_given(args, "console"))
+        return true;
+    client->console = config->serial == MACHINE_SERIAL_FILE ? CLIENT_CONSOLE_FILE
+                                                            : CLIENT_CONSOLE_SOCKET;
+    client->console_path = config->serial_path;
+    return true;
+}
+
+static bool configure(const struct cli_args *args, struct client_options *client,
                       struct machine_config *config, struct image_copy *copy, int *seed_fd,
                       struct error **err)
 {
@@ -501,7 +526,7 @@ static bool configure(const struct cli_args *args, const char *console,
     if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
         return error_set(err, ERROR_USAGE, "--image does not go with %s: it brings its own kernel",
                          vmx != NULL ? "--vmx" : "--kernel");
-    if (vmx != NULL && !vmx_load(vmx, config, err))
+    if (vmx != NULL && !load_vmx(vmx, config, cli_given(args, "quiet"), err))
         return false;
     /* Numbers are checked before an image is built or copied, and win over the image's. */
     if (!apply_numbers(args, config, err) || !apply_choices(args, config, err))
@@ -521,7 +546,8 @@ static bool configure(const struct cli_args *args, const char *console,
     return apply_seed(args, config, seed_fd, err) && cli_apply_nics(args, config, err) &&
            cli_apply_shares(args, config, err) && cli_apply_vsock(args, config, err) &&
            apply_append(args, config) &&
-           machine_config_check(config, err) && check_files(config, vmx, console, err);
+           machine_config_check(config, err) && apply_serial(args, config, client) &&
+           check_files(config, vmx, console_file(client), err);
 }
 
 static int log_level(const struct cli_args *args)
@@ -549,7 +575,7 @@ static int run(const struct cli_args *args, struct error **err)
     }
     machine_config_init(&config);
     if (parse_console(cli_last(args, "console"), &client, err) &&
-        configure(args, console_file(&client), &config, &copy, &seed_fd, err) &&
+        configure(args, &client, &config, &copy, &seed_fd, err) &&
         client_run(&config, &client, &result, err))
         status = exit_status(&result, err);
     image_copy_remove(&copy);

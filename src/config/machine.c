@@ -29,7 +29,8 @@ void machine_config_clear(struct machine_config *config)
                              config->kernel,   config->initrd,   config->append,
                              config->firmware, config->dump_fdt, config->host_features,
                              config->trace,    config->perf,     config->interrupts,
-                             config->vsock_socket};
+                             config->vsock_socket, config->guest_os,
+                             config->serial_path};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++)
@@ -200,5 +201,9 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
             return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
                              config->disks[i].serial);
+    if (config->serial != MACHINE_SERIAL_TERMINAL &&
+        (config->serial_path == NULL || config->serial_path[0] == '\0'))
+        return error_set(err, ERROR_USAGE, "the serial port goes to a %s that is not named",
+                         config->serial == MACHINE_SERIAL_FILE ? "file" : "socket");
     return check_nics(config, err) && check_vsock(config, err);
 }

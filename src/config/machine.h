@@ -26,7 +26,8 @@ struct error;
 #define MACHINE_MAX_APPEND 65536 /* bytes; the device tree has room for it */
 
 struct machine_disk {
-    char *path; /* or an NBD URI */
+    unsigned slot; /* where a .vmx has it (vmx.c); 0: nowhere yet */
+    char *path;    /* or an NBD URI */
     bool read_only;
     char *format;  /* NULL: by what it begins with (block/image.h) */
     char *serial;  /* NULL: none */
@@ -66,6 +67,7 @@ enum machine_net {
 };
 
 struct machine_nic {
+    unsigned slot; /* as of a disk */
     enum machine_net net;
     char *vnet;
     char *model;    /* "virtio" or "e1000"; NULL: virtio */
@@ -85,15 +87,20 @@ struct machine_nic {
 
 /* A folder of the host that the guest can mount. */
 struct machine_share {
+    unsigned slot; /* as of a disk */
     char *path;
     char *tag;
     bool writable;
 };
 
+/* Where the console goes if nobody says otherwise; VMware's names for a serial port's end. */
+enum machine_serial { MACHINE_SERIAL_TERMINAL, MACHINE_SERIAL_FILE, MACHINE_SERIAL_PIPE };
+
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
 struct machine_config {
     char *name;         /* displayName; NULL: none */
+    char *guest_os;     /* guestOS, VMware's word for what runs there; NULL: not said */
     char *arch;         /* "riscv64" */
     char *engine;       /* "interp", "dbt", "auto": the fastest that works here */
     uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
@@ -122,6 +129,8 @@ struct machine_config {
     enum machine_ram_backend ram_backend;
     bool balloon;          /* a virtio balloon */
     uint64_t balloon_size; /* bytes that the guest keeps at first; 0: all */
+    enum machine_serial serial;
+    char *serial_path;   /* a file, or a unix socket (PIPE) */
     bool virtio_console; /* the console is hvc0 (virtio) instead of ttyS0 (UART) */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
 };

@@ -132,7 +132,7 @@ static void on_link_lost(void *opaque)
 static bool read_config(struct worker *worker, int fd, struct error **err)
 {
     struct stat status;
-    if (fstat(fd, &status) != 0 || status.st_size <= 0 || (size_t)status.st_size > VMX_MAX_SIZE)
+    if (fstat(fd, &status) != 0 || status.st_size <= 0 || (size_t)status.st_size > TEXT_MAX_SIZE)
         return error_set(err, ERROR_INTERNAL, "the worker was started without a configuration");
     size_t size = (size_t)status.st_size;
     void *text = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);

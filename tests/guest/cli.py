@@ -144,10 +144,19 @@ def test_a_wedged_guest_is_a_crash():
 
 
 def test_vmx_file():
-    vmx = path("good.vmx", f'memsize = "32"\ntrapeze.firmware = "{EXIT_ELF}"\n'.encode())
+    vmx = path("good.vmx", f'memsize = "32"\ntrapeze.firmware = "{os.path.abspath(EXIT_ELF)}"\n'.encode())
     assert trapeze("run", "--vmx", vmx).returncode == 7
     bad = path("bad.vmx", b'memsize = "32"\n\nmemsizes = "1"\n')
     refuses(USAGE, "bad.vmx:3:", "memsize?", arguments=["run", "--vmx", bad])
+    with open(EXIT_ELF, "rb") as elf:
+        path("beside.elf", elf.read())
+    vmx = path("vmware.vmx", b'sound.present = "TRUE"\r\nmemsize = "32"\r\nusb.present = "FALSE"\r\n'
+               b'trapeze.firmware = "beside.elf"\r\nserial0.fileType = "file"\r\n'
+               b'serial0.fileName = "beside.txt"\r\n')
+    result = trapeze("run", "--vmx", vmx)  # names are those of its own folder
+    assert result.returncode == 7, result
+    assert "not honoured: sound.present (line 1)\n" in result.stderr, result
+    assert os.path.exists(os.path.join(FOLDER.name, "beside.txt"))
 
 
 def test_help_and_manual():

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "config/suggest.h"
+#include "config/text.h"
 #include "config/vmx.h"
 
 static void full_config(struct machine_config *config)
@@ -109,17 +110,24 @@ static void test_errors_name_line_and_cause(void **state)
         {"memsize = \"99999999999999999999\"", "t:1:", NULL},
         {"numvcpus = \"-1\"", "t:1: not a number", NULL},
         {"memsize", "t:1: expected key = \"value\"", NULL},
-        {"trapeze.noReboot = \"maybe\"", "t:1: 'maybe' is neither", NULL},
+        {"trapeze.noReboot = \"maybe\"", "t:1: trapeze.noReboot 'maybe'", "FALSE, TRUE"},
         {"displayName = \"a\"b\"", "t:1:", "|22"},
         {"displayName = \"a|2\"", "t:1: '|' is not followed", NULL},
         {"displayName = \"a|00\"", "t:1: '|' is not followed", NULL},
-        {"scsi0:1.fileName = \"x\"", "t:1: scsi0:1: disks are numbered", NULL},
-        {"scsi0:99999999999999999999.fileName = \"x\"", "t:1: scsi0:", NULL},
-        {"ethernet1.vnet = \"x\"", "t:1: ethernet1: NICs are numbered", NULL},
-        {"ethernet0.connectionType = \"wifi\"", "t:1: neither nat", NULL},
+        {"scsi0:256.fileName = \"x\"", "t:1: there is no such place", NULL},
+        {"scsi0:99999999999999999999.fileName = \"x\"", "t:1: there is no such place", NULL},
+        {"ethernet0.connectionType = \"wifi\"", "t:1: connectionType 'wifi'", "nat, hostonly"},
+        {"memsize = \"1\"\n# x\nMemSize = \"2\"", "t:3: the key 'MemSize' stands in line 1", NULL},
+        {"displayName = \"\xff\"", "t:1: this is not UTF-8", "iconv"},
+        {"displayName = \"\xc0\x80\"", "t:1: this is not UTF-8", NULL},
+        {"displayName = \"\xed\xa0\x80\"", "t:1: this is not UTF-8", NULL},
+        {"displayName = \"a\" b", "t:1: the value must stand", NULL},
+        {"display name = \"a\"", "t:1: expected key", NULL},
+        {"trapeze.xyzzy = \"a\"", "t:1: unknown key", NULL},
+        {"scsi0:0.fielName = \"a\"", "t:1: unknown key", "scsi0:0.fileName"},
+        {"scsi0:0.trapeze.colour = \"a\"", "t:1: a disk has no property", NULL},
+        {"scsi0:0.mode = \"independent-nonpersistent\"", "t:1: mode", "persistent"},
         {"scsi0:0.mode = \"persistent\"", "t: disk scsi0:0 has no fileName", NULL},
-        {"scsi0:0.colour = \"red\"", "t:1: unknown key", NULL},
-        {"scsi0:.fileName = \"x\"", "t:1: unknown key", NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct machine_config config;
@@ -135,13 +143,209 @@ static void test_errors_name_line_and_cause(void **state)
     }
 }
 
+/* As Workstation 17 writes one for a Debian guest, with the hands of a user in it. */
+static const char vmware[] =
+    "#!/usr/bin/vmware\r\n.encoding = \"UTF-8\"\r\nconfig.version = \"8\"\r\n"
+    "virtualHW.version = \"21\"\r\npciBridge0.present = \"TRUE\"\r\n"
+    "pciBridge4.virtualDev = \"pcieRootPort\"\r\nvmci0.present = \"TRUE\"\r\n"
+    "nvram = \"Debian 12.x.nvram\"\r\nvirtualHW.productCompatibility = \"hosted\"\r\n"
+    "displayName = \"Debian \xc3\xbc 12.x\"\r\nfirmware = \"efi\"\r\nguestOS = \"debian12-64\"\r\n"
+    "tools.syncTime = \"FALSE\"\r\nsound.autoDetect = \"TRUE\"\r\nsound.virtualDev = \"hdaudio\"\r\n"
+    "sound.present = \"TRUE\"\r\nnumvcpus = \"2\"\r\ncpuid.coresPerSocket = \"1\"\r\n"
+    "memsize = \"2048\"   # a lot\r\nscsi0.virtualDev = \"lsilogic\"\r\nscsi0.present = \"TRUE\"\r\n"
+    "sata0.present = \"TRUE\"\r\nscsi0:10.fileName = \"third.raw\"\r\n"
+    "scsi0:2.fileName = \"second.raw\"\r\nscsi0:0.fileName = \"Debian 12.x.raw\"\r\n"
+    "scsi0:0.present = \"TRUE\"\r\nscsi0:1.fileName = \"gone.raw\"\r\nscsi0:1.present = \"FALSE\"\r\n"
+    "sata0:1.deviceType = \"cdrom-image\"\r\nsata0:1.fileName = \"/iso/debian.iso\"\r\n"
+    "sata0:1.present = \"TRUE\"\r\nide1:0.present = \"TRUE\"\r\nide1:0.fileName = \"auto detect\"\r\n"
+    "ide1:0.deviceType = \"atapi-cdrom\"\r\nusb.present = \"TRUE\"\r\nehci.present = \"TRUE\"\r\n"
+    "svga.graphicsMemoryKB = \"786432\"\r\nethernet0.addressType = \"generated\"\r\n"
+    "ethernet0.virtualDev = \"e1000\"\r\nethernet0.connectionType = \"nat\"\r\n"
+    "ethernet0.present = \"TRUE\"\r\nethernet0.generatedAddress = \"00:0c:29:aa:bb:cc\"\r\n"
+    "ethernet0.generatedAddressOffset = \"0\"\r\nethernet0.pciSlotNumber = \"33\"\r\n"
+    "ethernet1.present = \"TRUE\"\r\nethernet1.connectionType = \"custom\"\r\n"
+    "ethernet1.vnet = \"/dev/vmnet2\"\r\nethernet1.virtualDev = \"vmxnet3\"\r\n"
+    "ethernet2.connectionType = \"bridged\"\r\nserial0.fileType = \"file\"\r\n"
+    "serial0.present = \"TRUE\"\r\nserial0.fileName = \"console.txt\"\r\nfloppy0.present = \"FALSE\"\r\n"
+    "extendedConfigFile = \"Debian 12.x.vmxf\"\r\nsomething.new = \"1\"";
+
+static struct text *parse(const char *bytes, size_t size)
+{
+    struct error *err = NULL;
+    struct text *text = text_parse(bytes, size, "t", &err);
+    assert_no_error(err);
+    assert_non_null(text);
+    return text;
+}
+
+static void assert_text(const struct text *text, const char *wanted)
+{
+    size_t size;
+    char *bytes = text_write(text, &size);
+    assert_string_equal(bytes, wanted);
+    assert_int_equal(size, strlen(wanted));
+    free(bytes);
+}
+
+static bool is_noted(const struct vmx_notes *notes, const char *key)
+{
+    for (size_t i = 0; i < notes->count; i++)
+        if (strcmp(notes->list[i].key, key) == 0)
+            return true;
+    return false;
+}
+
+static void test_reads_what_vmware_writes(void **state)
+{
+    (void)state;
+    static const char *const noted[] = {"firmware", "sound.present", "cpuid.coresPerSocket",
+                                        "scsi0.virtualDev", "ide1:0.deviceType", "usb.present",
+                                        "ehci.present", "ethernet1.virtualDev",
+                                        "ethernet2.connectionType", "something.new"};
+    struct text *text = parse(vmware, sizeof(vmware) - 1);
+    struct vmx_notes notes = {0};
+    struct machine_config config;
+    struct error *err = NULL;
+    machine_config_init(&config);
+    vmx_read(text, &config, &notes, &err);
+    assert_no_error(err);
+    for (size_t i = 0; i < sizeof(noted) / sizeof(noted[0]); i++)
+        if (!is_noted(&notes, noted[i]))
+            fail_msg("%s is not noted", noted[i]);
+    assert_int_equal(notes.count, sizeof(noted) / sizeof(noted[0]));
+    char *sentence = vmx_notes_sentence(&notes, "t");
+    assert_non_null(strstr(sentence, "sound.present (line 16)"));
+    free(sentence);
+    assert_string_equal(config.name, "Debian \xc3\xbc 12.x");
+    assert_string_equal(config.guest_os, "debian12-64");
+    assert_int_equal(config.memory >> 20, 2048);
+    assert_int_equal(config.disk_count, 4); /* in the order of their places, which have gaps */
+    assert_string_equal(config.disks[0].path, "Debian 12.x.raw");
+    assert_string_equal(config.disks[1].path, "second.raw");
+    assert_string_equal(config.disks[2].path, "third.raw");
+    assert_string_equal(config.disks[3].path, "/iso/debian.iso");
+    assert_true(config.disks[3].read_only);
+    assert_false(config.disks[2].read_only);
+    assert_int_equal(config.nic_count, 3);
+    assert_string_equal(config.nics[0].mac, "00:0c:29:aa:bb:cc");
+    assert_string_equal(config.nics[0].model, "e1000");
+    assert_string_equal(config.nics[1].vnet, "internal:vmnet2");
+    assert_string_equal(config.nics[1].model, "virtio");
+    assert_int_equal(config.nics[2].net, MACHINE_NET_NAT);
+    assert_int_equal(config.serial, MACHINE_SERIAL_FILE);
+    vmx_resolve(&config, "/vm");
+    assert_string_equal(config.disks[0].path, "/vm/Debian 12.x.raw");
+    assert_string_equal(config.disks[3].path, "/iso/debian.iso");
+    assert_string_equal(config.serial_path, "/vm/console.txt");
+    vmx_notes_clear(&notes);
+    machine_config_clear(&config);
+    text_free(text);
+}
+
+/* What is not changed is not touched; what is, only where it stands. */
+static void test_rewrites_what_changed(void **state)
+{
+    (void)state;
+    struct text *text = parse(vmware, sizeof(vmware) - 1);
+    struct machine_config config, again;
+    machine_config_init(&config);
+    assert_true(vmx_read(text, &config, NULL, NULL));
+    vmx_update(text, &config);
+    assert_text(text, vmware);
+
+    config.memory = UINT64_C(512) << 20;
+    config.nics[0].mac[0] = '1', config.nics[0].mac[1] = '2';
+    machine_disk_clear(&config.disks[1]); /* scsi0:2 */
+    memmove(&config.disks[1], &config.disks[2], 2 * sizeof(config.disks[0]));
+    machine_disk_init(&config.disks[3]); /* a new one, behind the others */
+    config.disks[3].path = strdup("new.qcow2");
+    config.disks[3].format = strdup("qcow2");
+    vmx_update(text, &config);
+    size_t size, size_again;
+    char *bytes = text_write(text, &size);
+    assert_non_null(strstr(bytes, "memsize = \"512\"   # a lot\r\nscsi0.virtualDev"));
+    assert_null(strstr(bytes, "second.raw"));
+    assert_non_null(strstr(bytes, "sata0:2.fileName = \"new.qcow2\"\r\n"));
+    assert_non_null(strstr(bytes, "something.new = \"1\""));
+    assert_non_null(strstr(bytes, "gone.raw"));
+    struct text *reread = parse(bytes, size);
+    machine_config_init(&again);
+    assert_true(vmx_read(reread, &again, NULL, NULL));
+    char *wanted = vmx_write(&config, &size), *got = vmx_write(&again, &size_again);
+    assert_string_equal(wanted, got);
+    free(wanted);
+    free(got);
+    free(bytes);
+    text_free(reread);
+    text_free(text);
+    machine_config_clear(&config);
+    machine_config_clear(&again);
+}
+
+static void test_text_is_kept(void **state)
+{
+    (void)state;
+    static const char bytes[] = "\xef\xbb\xbf# top\n\n  a.B=\"1\"# why\n\tz = \"|22|7C\"\n";
+    struct text *text = parse(bytes, sizeof(bytes) - 1);
+    assert_text(text, bytes);
+    assert_string_equal(text_get(text, "A.b"), "1");
+    assert_string_equal(text_get(text, "Z"), "\"|");
+    assert_null(text_get(text, "y"));
+    text_set(text, "A.B", "x\"\xff\x01");
+    text_set(text, "a.c", "new");
+    text_set(text, "last", "");
+    text_remove(text, "Z");
+    text_remove(text, "nothing");
+    static const char wanted[] = "\xef\xbb\xbf# top\n\n  a.B=\"x|22|FF|01\"# why\na.c = \"new\"\n"
+                                 "last = \"\"\n";
+    assert_text(text, wanted);
+    text_free(text);
+    text = parse(wanted, sizeof(wanted) - 1);
+    assert_string_equal(text_get(text, "a.b"), "x\"\xff\x01");
+    text_free(text);
+    text = parse("a = \"1\"", 7);
+    text_set(text, "b", "2");
+    assert_text(text, "a = \"1\"\nb = \"2\"\n");
+    text_free(text);
+}
+
+static void test_too_many(void **state)
+{
+    (void)state;
+    char *bytes = NULL;
+    size_t size;
+    struct error *err = NULL;
+    struct machine_config config;
+    FILE *out = open_memstream(&bytes, &size);
+    for (int i = 0; i <= MACHINE_MAX_DISKS; i++)
+        fprintf(out, "scsi0:%d.fileName = \"x\"\n", i);
+    fclose(out);
+    machine_config_init(&config);
+    assert_false(vmx_parse(bytes, size, "t", &config, &err));
+    assert_error(&err, ERROR_USAGE, "at most 16 disks");
+    machine_config_clear(&config);
+    free(bytes);
+    bytes = malloc(TEXT_MAX_LINES + 1);
+    memset(bytes, '\n', TEXT_MAX_LINES + 1);
+    struct text *text = text_parse(bytes, TEXT_MAX_LINES, "t", &err);
+    assert_non_null(text);
+    text_free(text);
+    assert_null(text_parse(bytes, TEXT_MAX_LINES + 1, "t", &err));
+    assert_error(&err, ERROR_USAGE, "20000 lines");
+    memset(bytes, 'k', 300);
+    memcpy(bytes + 300, "=\"\"", 3);
+    assert_null(text_parse(bytes, 303, "t", &err));
+    assert_error(&err, ERROR_USAGE, "255 bytes");
+    free(bytes);
+}
+
 static void test_hostile_text(void **state)
 {
     (void)state;
     struct machine_config config;
     machine_config_init(&config);
     assert_false(vmx_parse("a\0b", 3, "t", &config, NULL));
-    assert_false(vmx_parse("", VMX_MAX_SIZE + 1, "t", &config, NULL));
+    assert_false(vmx_parse("", TEXT_MAX_SIZE + 1, "t", &config, NULL));
     assert_true(vmx_parse("", 0, "t", &config, NULL));
     machine_config_clear(&config);
 }
@@ -196,6 +400,10 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_reads_what_people_write),
         cmocka_unit_test(test_errors_name_line_and_cause),
+        cmocka_unit_test(test_reads_what_vmware_writes),
+        cmocka_unit_test(test_rewrites_what_changed),
+        cmocka_unit_test(test_text_is_kept),
+        cmocka_unit_test(test_too_many),
         cmocka_unit_test(test_hostile_text),
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_suggest),
