@@ -18,6 +18,7 @@ meson
 ninja-build
 pkgconf|pkg-config
 libfdt-dev
+libgnutls28-dev
 libjansson-dev
 liburing-dev
 libnbd-dev

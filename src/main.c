@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * One executable, three lives: the command people type, the worker process that it starts for
- * each machine, and the processes behind its NICs.
+ * One executable, several lives: the command people type, the worker process that it starts for
+ * each machine, and the processes behind its NICs
+ * and network disks.
  */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "block/open/connector.h"
 #include "cli/cli.h"
 #include "net/backends.h"
 #include "worker/worker.h"
@@ -27,6 +29,8 @@ int main(int argc, char **argv)
     open_standard_streams();
     if (net_backend_main(argc, argv, &status))
         return status;
+    if (argc > 1 && strcmp(argv[1], "nbd-connect") == 0)
+        return block_connector_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
         return worker_main(argc - 1, argv + 1);
     return cli_main(argc, argv);

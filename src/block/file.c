@@ -234,7 +234,7 @@ static int file_size(struct block_file *file, uint64_t *size)
 
 static void file_close(struct block_file *file)
 {
-    if (!file->borrowed)
+    if (!file->borrowed && !file->handed_over)
         close(file->fd);
     free(file);
 }
@@ -360,7 +360,7 @@ void block_file_close(struct block_file *file)
         return;
     /* The descriptor may have copies, in another process too: the lock would stay with them. */
     struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-    if (file->fd >= 0)
+    if (file->fd >= 0 && !file->handed_over)
         (void)fcntl(file->fd, F_OFD_SETLK, &unlock);
     file->ops->close(file);
 }

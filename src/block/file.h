@@ -51,6 +51,7 @@ struct block_file {
     enum block_cache cache;
     bool read_only;
     bool borrowed;          /* closing it leaves the descriptor open */
+    bool handed_over;       /* ... and locked: it is somebody else's now */
     bool pad_end;           /* what lies behind the end reads as zeros; otherwise EIO */
     bool is_device;         /* of the host: its size cannot be changed */
     uint64_t device, inode; /* which file it is; 0, 0: unknown */

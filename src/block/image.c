@@ -123,6 +123,21 @@ static const struct block_format *guess(struct block_file *file, struct error **
 
 /* --- the chain --- */
 
+char *block_image_resolve(const char *above, const char *name)
+{
+    const char *slash = strrchr(above, '/');
+    char *path;
+    if (strncmp(name, "file:", 5) == 0)
+        name += 5;
+    if (name[0] == '/' || slash == NULL)
+        return alloc_string(name);
+    size_t folder = (size_t)(slash - above) + 1;
+    path = alloc_zeroed(1, folder + strlen(name) + 1);
+    memcpy(path, above, folder);
+    strcpy(path + folder, name);
+    return path;
+}
+
 static bool is_same_file(const struct block_file *one, const struct block_file *other)
 {
     return (one->device != 0 || one->inode != 0) && one->device == other->device &&
@@ -168,7 +183,9 @@ static bool open_backing(struct chain *chain, struct block_image *image,
         error_prefix(err, "backing file '%s'", image->backing_name);
         return false;
     }
-    struct block_image_options below = {.format = image->backing_format, .opener = options->opener};
+    struct block_image_options below = {.format = image->backing_format,
+                                        .opener = options->opener,
+                                        .names_only = options->names_only};
     for (unsigned i = 0; i < chain->depth; i++)
         if (is_same_file(chain->files[i], file)) {
             error_set(err, ERROR_USAGE, "backing file '%s': it is also above itself in the chain",
@@ -221,12 +238,15 @@ static struct block_image *open_at(struct chain *chain, struct block_file *file,
         .opaque = options->opaque,
     };
     chain->files[chain->depth++] = file;
-    if (!format->open(image, options, err) || (image->backing_name != NULL && !options->alone &&
-                                               !open_backing(chain, image, options, err))) {
+    if (!(options->names_only ? format->names == NULL || format->names(image, err)
+                              : format->open(image, options, err)) ||
+        (image->backing_name != NULL && !options->alone &&
+         !open_backing(chain, image, options, err))) {
         dispose(image);
         return NULL;
     }
-    assert(is_power_of_two(image->granule) && image->size <= BLOCK_SIZE_MAX);
+    assert(options->names_only ||
+           (is_power_of_two(image->granule) && image->size <= BLOCK_SIZE_MAX));
     return image;
 }
 

@@ -55,6 +55,8 @@ struct block_image_options {
     const struct block_opener *opener; /* NULL: an image with a backing file is refused */
     bool alone;    /* leave the backing file alone: for looking at one image of a chain */
     bool to_check; /* open damaged and dirty images too, for check() */
+    bool names_only; /* for who opens files on another's behalf: no more is read than the names
+                      * of the backing files, and nothing can be done with the images */
     /* Something is wrong with an image in use: a sentence. Any thread; may be NULL. */
     void (*warn)(void *opaque, const char *image, const char *text);
     void *opaque;
@@ -101,6 +103,8 @@ struct block_format {
     /* Fills in size, granule, backing_name, backing_format and state. */
     bool (*open)(struct block_image *image, const struct block_image_options *options,
                  struct error **err);
+    /* Fills in backing_name and backing_format, and no more; NULL: it has none. */
+    bool (*names)(struct block_image *image, struct error **err);
     void (*close)(struct block_image *image); /* brings everything to the file; may be NULL */
     /* Where in image->file the whole stretch lies, found without waiting for anything. False:
      * not known at once, or in several places, or (write) it has first to be given a place. */
@@ -148,6 +152,9 @@ const struct block_format *block_format_at(size_t index);       /* NULL: no more
 
 /* The format that others write and the file begins like, as qemu-img calls it; NULL: none. */
 const char *block_file_foreign(struct block_file *file);
+
+/* The file that the image `above` means by `name`: relative to its folder. The caller frees it. */
+char *block_image_resolve(const char *above, const char *name);
 
 /* Takes the file over on success. Locks are the caller's business. */
 struct block_image *block_image_open(struct block_file *file, const char *name,

@@ -78,6 +78,31 @@ static void say(struct nbd_file *nbd, const char *text)
         nbd->connector.say(nbd->connector.opaque, text);
 }
 
+/* libnbd says "nbd_connect_socket: …": the function's name is of no use to users. */
+static const char *reason(void)
+{
+    const char *text = nbd_get_error();
+    if (text == NULL)
+        return "no reason given";
+    const char *colon = strstr(text, ": ");
+    return colon != NULL && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text;
+}
+
+struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error **err)
+{
+    struct nbd_handle *handle = nbd_create();
+    bool named = handle != NULL && nbd_set_export_name(handle, export) == 0;
+    if (!named)
+        close(fd);
+    else if (nbd_connect_socket(handle, fd) == 0) /* whose socket it is now, come what may */
+        return handle;
+    error_set(err, ERROR_HOST, "cannot connect: %s", reason());
+    error_hint(err, "Is the server running, and is this its address?");
+    if (handle != NULL)
+        nbd_close(handle);
+    return NULL;
+}
+
 /* --- the connection's thread --- */
 
 static bool take_properties(struct nbd_file *nbd, struct nbd_handle *handle, bool first,

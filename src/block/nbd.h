@@ -30,4 +30,7 @@ struct block_nbd_connector {
 struct block_file *block_file_nbd(const struct block_nbd_connector *connector, bool read_only,
                                   enum block_cache cache, struct error **err);
 
+/* Negotiates on a connected socket, which is taken over. NULL: err. */
+struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error **err);
+
 #endif

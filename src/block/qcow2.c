@@ -339,22 +339,38 @@ static bool check_writable(struct qcow2 *q, struct error **err)
     return false;
 }
 
+static bool read_header(struct block_image *image, uint8_t header[QCOW2_HEADER_LENGTH],
+                        struct error **err)
+{
+    image->file->pad_end = true;
+    int error = block_file_pread(image->file, 0, header, QCOW2_HEADER_LENGTH);
+    if (error != 0)
+        return error_set_errno(err, error, "cannot read its header");
+    if (load_be32(header) == QCOW2_MAGIC)
+        return true;
+    error_set(err, ERROR_USAGE, "it is no qcow2 image");
+    error_hint(err, "Say format=raw if it is the disk itself");
+    return false;
+}
+
+static bool qcow2_names(struct block_image *image, struct error **err)
+{
+    uint8_t header[QCOW2_HEADER_LENGTH] = {0};
+    struct qcow2 q = {.image = image, .file = image->file};
+    return read_header(image, header, err) && read_numbers(&q, header, err) &&
+           read_backing(&q, header, err) && read_extensions(&q, err);
+}
+
 static bool qcow2_open(struct block_image *image, const struct block_image_options *options,
                        struct error **err)
 {
     uint8_t header[QCOW2_HEADER_LENGTH] = {0};
     uint64_t file_size;
-    image->file->pad_end = true;
+    if (!read_header(image, header, err))
+        return false;
     int error = image->file->ops->size(image->file, &file_size);
-    if (error == 0)
-        error = block_file_pread(image->file, 0, header, sizeof(header));
     if (error != 0)
         return error_set_errno(err, error, "cannot read its header");
-    if (load_be32(header) != QCOW2_MAGIC) {
-        error_set(err, ERROR_USAGE, "it is no qcow2 image");
-        error_hint(err, "Say format=raw if it is the disk itself");
-        return false;
-    }
     struct qcow2 *q = alloc_zeroed(1, sizeof(*q));
     q->image = image;
     q->file = image->file;
@@ -417,6 +433,7 @@ const struct block_format block_format_qcow2 = {
     .title = "grows as it is written; can lie on top of a backing file",
     .claims = claims,
     .open = qcow2_open,
+    .names = qcow2_names,
     .close = qcow2_close,
     .direct = qcow2_direct,
     .read = qcow2_read,

@@ -115,7 +115,7 @@ static bool look_at_backing(const char *path, struct block_create *create, struc
     if (create->backing_format == NULL)
         return usage(err, "--backing needs --backing-format: an image's first bytes, which a "
                           "guest may have written, do not tell it");
-    char *name = block_open_resolve(path, create->backing);
+    char *name = block_image_resolve(path, create->backing);
     const struct block_open_options how = {.format = create->backing_format, .read_only = true};
     struct block_image *image = block_open(name, &how, err);
     free(name);

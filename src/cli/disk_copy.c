@@ -261,7 +261,7 @@ int disk_commit(const struct cli_args *args, char *const *operands, size_t count
                   layer->backing_name == NULL ? "lies on no other image"
                                               : "does not record the format of its backing file");
     if (good) {
-        char *name = block_open_resolve(operands[0], layer->backing_name);
+        char *name = block_image_resolve(operands[0], layer->backing_name);
         const struct block_open_options bottom = {.format = layer->backing_format,
                                                   .warn = disk_warn};
         struct block_image *below = block_open(name, &bottom, err);

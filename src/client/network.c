@@ -23,103 +23,11 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "client/backend.h"
 #include "client/worker.h"
 #include "net/link.h"
 
-enum { ARGUMENTS_MAX = 40, MTU_DEFAULT = 1500, NAME_MAX_BYTES = 32 };
-
-/* ---- backend processes ---- */
-
-/* argv[1] is the backend's name, then come the descriptors it keeps (numbers[0..fd_count)). */
-struct backend {
-    const char *arguments[ARGUMENTS_MAX];
-    size_t count;
-    char numbers[3][16];
-    int fds[3];
-    size_t fd_count;
-};
-
-static void add_argument(struct backend *backend, const char *text)
-{
-    if (backend->count < ARGUMENTS_MAX - 1)
-        backend->arguments[backend->count++] = text;
-}
-
-static void add_fd(struct backend *backend, int fd)
-{
-    size_t at = backend->fd_count++;
-    backend->fds[at] = fd;
-    snprintf(backend->numbers[at], sizeof(backend->numbers[at]), "%d", fd);
-    add_argument(backend, backend->numbers[at]);
-}
-
-/* An orphan must not keep our standard error open: who reads it waits for its end. */
-static _Noreturn void exec_backend(const struct backend *backend, bool orphan)
-{
-    sigset_t none;
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(null, STDIN_FILENO);
-    dup2(null, STDOUT_FILENO);
-    if (orphan)
-        dup2(null, STDERR_FILENO);
-    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
-    for (size_t i = 0; i < backend->fd_count; i++)
-        fcntl(backend->fds[i], F_SETFD, 0);
-    setpgid(0, 0);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    execv("/proc/self/exe", (char *const *)(uintptr_t)backend->arguments);
-    _exit(127);
-}
-
-/* Reads what the backend has to say before it serves: nothing, or why it cannot. */
-static bool await_ready(int status_fd, struct error **err)
-{
-    char text[512];
-    size_t size = 0;
-    ssize_t count;
-    while (size < sizeof(text) - 1 &&
-           ((count = read(status_fd, text + size, sizeof(text) - 1 - size)) > 0 ||
-            (count < 0 && errno == EINTR)))
-        size += count > 0 ? (size_t)count : 0;
-    text[size] = '\0';
-    return size == 0 || error_set(err, ERROR_HOST, "%s", text);
-}
-
-static void begin(struct backend *backend, const char *name, int status_fd)
-{
-    *backend = (struct backend){0};
-    add_argument(backend, "trapeze");
-    add_argument(backend, name);
-    add_fd(backend, status_fd);
-}
-
-/* `orphan`: the process is nobody's child, because others will use it when we are gone. Returns
- * its id, 0 for an orphan, -1 with err. Closes the status pipe's ends. */
-static pid_t spawn(const struct backend *backend, const int status[2], bool orphan,
-                   struct error **err)
-{
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (orphan && fork() != 0)
-            _exit(0);
-        exec_backend(backend, orphan);
-    }
-    close(status[1]);
-    bool good = pid > 0 || error_set_errno(err, errno, "cannot start a network process");
-    if (pid > 0 && orphan)
-        waitpid(pid, NULL, 0);
-    good = good && await_ready(status[0], err);
-    close(status[0]);
-    if (!good && pid > 0 && !orphan)
-        waitpid(pid, NULL, 0);
-    return !good ? -1 : orphan ? 0 : pid;
-}
-
-static bool make_pipe(int status[2], struct error **err)
-{
-    return pipe2(status, O_CLOEXEC) == 0 || error_set_errno(err, errno, "cannot make a pipe");
-}
+enum { MTU_DEFAULT = 1500, NAME_MAX_BYTES = 32 };
 
 /* A backend with one end of a new frame socket; `prepare` adds what follows. */
 static bool start_own(struct client_network *network, size_t index, const char *name,
@@ -128,17 +36,17 @@ static bool start_own(struct client_network *network, size_t index, const char *
 {
     struct backend backend;
     int status[2], pair[2];
-    if (!make_pipe(status, err))
+    if (!backend_pipe(status, err))
         return false;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
         close(status[0]);
         close(status[1]);
         return error_set_errno(err, errno, "cannot make a frame socket");
     }
-    begin(&backend, name, status[1]);
-    add_fd(&backend, pair[1]);
+    backend_begin(&backend, name, status[1]);
+    backend_add_fd(&backend, pair[1]);
     prepare(&backend, opaque);
-    pid_t pid = spawn(&backend, status, false, err);
+    pid_t pid = backend_spawn(&backend, status, false, err);
     close(pair[1]);
     network->links[index] = pair[0];
     network->backends[index] = pid > 0 ? pid : 0;
@@ -157,12 +65,12 @@ static void prepare_nat(struct backend *backend, void *opaque)
 {
     struct nat_arguments *nat = opaque;
     char *rest = nat->forwards, *word;
-    add_argument(backend, nat->nic->net == MACHINE_NET_HOSTONLY ? "restricted" : "open");
-    add_argument(backend, nat->mtu);
-    add_argument(backend, nat->nic->mac);
+    backend_add(backend, nat->nic->net == MACHINE_NET_HOSTONLY ? "restricted" : "open");
+    backend_add(backend, nat->mtu);
+    backend_add(backend, nat->nic->mac);
     while ((word = strsep(&rest, " ")) != NULL)
         if (word[0] != '\0')
-            add_argument(backend, word);
+            backend_add(backend, word);
 }
 
 static bool start_nat(struct client_network *network, size_t index, const struct machine_nic *nic,
@@ -227,7 +135,7 @@ static bool join_bridge(const char *bridge, const char *tap, struct error **err)
 
 static void prepare_tap(struct backend *backend, void *opaque)
 {
-    add_fd(backend, *(const int *)opaque);
+    backend_add_fd(backend, *(const int *)opaque);
 }
 
 static bool start_tap(struct client_network *network, size_t index, const char *interface,
@@ -266,7 +174,7 @@ static bool start_switch(const char *path, struct error **err)
 {
     struct backend backend;
     int status[2];
-    if (!make_pipe(status, err))
+    if (!backend_pipe(status, err))
         return false;
     unlink(path);
     int fd = switch_socket(path, true);
@@ -276,10 +184,10 @@ static bool start_switch(const char *path, struct error **err)
         close(status[1]);
         return false;
     }
-    begin(&backend, "net-switch", status[1]);
-    add_fd(&backend, fd);
-    add_argument(&backend, path);
-    pid_t pid = spawn(&backend, status, true, err);
+    backend_begin(&backend, "net-switch", status[1]);
+    backend_add_fd(&backend, fd);
+    backend_add(&backend, path);
+    pid_t pid = backend_spawn(&backend, status, true, err);
     close(fd);
     return pid >= 0;
 }

@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/log.h"
+#include "client/disks.h"
 #include "client/network.h"
 #include "client/signals.h"
 #include "client/terminal.h"
@@ -61,6 +62,7 @@ struct session {
 struct inherited {
     int config, console, control, listen, gdb;
     const struct client_network *network;
+    const struct client_disks *disks;
 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
@@ -78,12 +80,33 @@ static int config_memfd(const struct machine_config *config, struct error **err)
     return fd;
 }
 
+/* One more descriptor that the worker keeps, behind `separator` in a list of them. */
+static void keep(char *list, size_t room, const char *separator, int fd)
+{
+    size_t at = strlen(list);
+    snprintf(list + at, room - at, "%s%d", separator, fd);
+    fcntl(fd, F_SETFD, 0);
+}
+
+/* "3:4,5": disks apart by commas, the files of each by colons. */
+static void keep_disks(char *list, size_t room, const struct client_disks *disks)
+{
+    for (size_t i = 0; i < disks->count; i++) {
+        const struct block_chain *chain = &disks->chains[i];
+        for (size_t k = 0; k < chain->count; k++)
+            keep(list, room, k == 0 ? "" : ":", chain->fds[k]);
+        if (i + 1 < disks->count)
+            strcat(list, ",");
+    }
+}
+
 /* In the child: the worker gets the descriptors it is told of, standard error for its log, and
  * nothing else that is open here, be it ours or inherited from whoever started us. */
 static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
                                   const struct client_options *options, const sigset_t *ours)
 {
     char numbers[6][16], nics[MACHINE_MAX_NICS * 12] = "";
+    char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
     const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, STDIN_FILENO);
@@ -94,11 +117,9 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
         if (kept[i] >= 0)
             fcntl(kept[i], F_SETFD, 0);
     }
-    for (size_t i = 0; i < fds->network->count; i++) {
-        size_t at = strlen(nics);
-        snprintf(nics + at, sizeof(nics) - at, "%s%d", i > 0 ? "," : "", fds->network->links[i]);
-        fcntl(fds->network->links[i], F_SETFD, 0);
-    }
+    for (size_t i = 0; i < fds->network->count; i++)
+        keep(nics, sizeof(nics), i > 0 ? "," : "", fds->network->links[i]);
+    keep_disks(disks, sizeof(disks), fds->disks);
     snprintf(numbers[5], sizeof(numbers[5]), "%d", options->log_level);
     /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
     setpgid(0, 0);
@@ -114,6 +135,7 @@ static _Noreturn void exec_worker(const struct inherited *fds, const char *conso
                           numbers[5],
                           options->gdb_wait ? "wait" : "run",
                           nics,
+                          disks,
                           NULL};
     execv("/proc/self/exe", argv);
     _exit(127);
@@ -175,14 +197,16 @@ static void close_if_open(int fd)
 
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
-                  const struct client_network *network, const sigset_t *ours, struct error **err)
+                  const struct client_network *network, const struct client_disks *disks,
+                  const sigset_t *ours, struct error **err)
 {
     struct inherited fds = {.config = -1,
                             .console = -1,
                             .control = -1,
                             .listen = listen_fd,
                             .gdb = gdb_fd,
-                            .network = network};
+                            .network = network,
+                            .disks = disks};
     const char *kind = "none";
     int pair[2];
     fds.config = config_memfd(config, err);
@@ -480,9 +504,11 @@ bool client_run(const struct machine_config *config, const struct client_options
     char *path = options->control_path != NULL ? strdup(options->control_path)
                                                : default_control_path(err);
     struct client_network network = {0};
+    struct client_disks disks = {.count = 0};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
     if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err) ||
-        !client_network_start(config, &network, err)) {
+        !client_disks_open(config, &disks, err) || !client_network_start(config, &network, err)) {
+        client_disks_close(&disks);
         close_if_open(gdb_fd);
         if (listen_fd >= 0) {
             close(listen_fd);
@@ -498,10 +524,11 @@ bool client_run(const struct machine_config *config, const struct client_options
     void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
     session.out = open_output();
     bool good =
-        start(&session, config, options, listen_fd, gdb_fd, &network, &blocked, err);
+        start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &blocked, err);
     close(listen_fd);
     close_if_open(gdb_fd);
     client_network_close_links(&network);
+    client_disks_close(&disks);
     if (good)
         good = live_with(&session, options, err);
     client_network_stop(&network);

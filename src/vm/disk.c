@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/block.h"
-#include "block/open/open.h"
+#include "block/chain.h"
 #include "vm/machine.h"
 
 static enum block_error_policy policy_of(unsigned machine_error)
@@ -70,7 +70,7 @@ static void on_stopped(void *opaque, struct block *block, enum block_kind kind, 
 bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
 {
     const struct machine_disk *config = &vm->config.disks[index];
-    const struct block_open_options how = {
+    const struct block_chain_options how = {
         .format = config->format,
         .read_only = config->read_only,
         .cache = cache_of(config->cache),
@@ -91,7 +91,9 @@ bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
         .stopped = on_stopped,
         .opaque = vm,
     };
-    struct block_image *image = block_open(config->path, &how, err);
+    struct block_chain none = {.count = 0};
+    struct block_image *image = block_chain_open(
+        vm->env.disks != NULL ? &vm->env.disks[index] : &none, config->path, &how, err);
     if (image == NULL)
         return false;
     vm->disks[index] = block_new(image, &options, &env, err);
@@ -120,5 +122,7 @@ void vm_disks_free(struct vm *vm)
 {
     for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
         block_free(vm->disks[i]);
+    for (size_t i = 0; vm->env.disks != NULL && i < vm->config.disk_count; i++)
+        block_chain_close(&vm->env.disks[i]); /* of those that never came to be */
     loop_cancel(vm->env.loop, pause_for_disk, vm);
 }

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "block/chain.h"
 #include "config/vmx.h"
 #include "vm/vm.h"
 #include "worker/console.h"
@@ -36,6 +37,7 @@ struct worker {
     struct control_target target;
     struct machine_config config;
     int nics[MACHINE_MAX_NICS];
+    struct block_chain disks[MACHINE_MAX_DISKS];
     int panic_timer;
     struct loop_watch *panic_watch;
     char panic_line[200];
@@ -165,6 +167,22 @@ static void take_nics(struct worker *worker, const char *list)
     }
 }
 
+/* "3:4,5": disks apart by commas, the files of each by colons. */
+static void take_disks(struct worker *worker, const char *list)
+{
+    for (size_t i = 0; i < MACHINE_MAX_DISKS && *list != '\0';) {
+        char *end;
+        int fd = (int)strtol(list, &end, 10);
+        struct block_chain *chain = &worker->disks[i];
+        if (end > list && chain->count < BLOCK_DEPTH_MAX) {
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+            chain->fds[chain->count++] = fd;
+        }
+        i += *end == ',';
+        list = *end != '\0' ? end + 1 : end;
+    }
+}
+
 static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error **err)
 {
     struct vm_env env = {
@@ -173,6 +191,7 @@ static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error
         .console = worker->config.virtio_console ? NULL : console_backend(worker->console),
         .virtio_console = worker->config.virtio_console ? console_backend(worker->console) : NULL,
         .nics = worker->nics,
+        .disks = worker->disks,
         .on_end = on_end,
         .on_state = on_state,
         .opaque = worker,
@@ -212,7 +231,7 @@ static void finish(struct worker *worker)
 
 int worker_main(int argc, char **argv)
 {
-    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, NICS, COUNT };
+    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, NICS, DISKS, COUNT };
     struct worker worker = {.panic_timer = -1};
     struct error *error = NULL;
     enum console_kind kind;
@@ -227,6 +246,7 @@ int worker_main(int argc, char **argv)
             fcntl(fds[i], F_SETFD, FD_CLOEXEC);
     }
     take_nics(&worker, argv[NICS]);
+    take_disks(&worker, argv[DISKS]);
     signal(SIGPIPE, SIG_IGN);
     /* Our process group is not the terminal's foreground one: with `stty tostop` the first
      * line of the log would stop the machine. */

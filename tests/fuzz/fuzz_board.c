@@ -16,6 +16,7 @@
 #include "base/loop.h"
 #include "base/state.h"
 #include "base/vclock.h"
+#include "block/chain.h"
 #include "boot_files.h"
 #include "bus/pci.h"
 #include "dev/pcie_host.h"
@@ -55,6 +56,7 @@ struct target {
     struct machine_config config;
     char program_path[32], disk_path[32];
     int program, disk;
+    struct block_chain chain;
     struct vm *vm;
 };
 
@@ -99,6 +101,8 @@ static void target_make(struct target *t)
     t->config.firmware = strdup(t->program_path);
     t->config.disk_count = 1;
     t->config.disks[0].path = strdup(t->disk_path);
+    t->chain = (struct block_chain){.fds = {dup(t->disk)}, .count = 1};
+    t->env.disks = &t->chain;
     t->vm = vm_new(&t->config, &t->env, NULL);
     fuzz_check(t->vm != NULL);
     vclock_resume(t->vm->clock); /* time goes by though no vCPU runs */

@@ -559,7 +559,7 @@ static void impossible_machines_are_refused(void **state)
     w.config.disks[0].path = strdup("/nonexistent/disk");
     w.config.disk_count = 1;
     assert_null(vm_new(&w.config, &w.env, &w.err));
-    assert_error(&w.err, ERROR_HOST, "/nonexistent/disk");
+    assert_error(&w.err, ERROR_HOST, "/nonexistent/disk"); /* nobody handed it over */
     world_close(&w);
 }
 

@@ -20,21 +20,6 @@ bool block_name_is_uri(const char *name)
            strncmp(name, "nbd+unix://", 11) == 0 || strncmp(name, "nbds+unix://", 12) == 0;
 }
 
-char *block_open_resolve(const char *above, const char *name)
-{
-    const char *slash = strrchr(above, '/');
-    char *path;
-    if (strncmp(name, "file:", 5) == 0)
-        name += 5;
-    if (name[0] == '/' || slash == NULL)
-        return alloc_string(name);
-    size_t folder = (size_t)(slash - above) + 1;
-    path = alloc_zeroed(1, folder + strlen(name) + 1);
-    memcpy(path, above, folder);
-    strcpy(path + folder, name);
-    return path;
-}
-
 static int open_path(const char *name, bool read_only, struct error **err)
 {
     int fd = open(name, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -79,7 +64,7 @@ static struct block_file *open_backing(const struct block_opener *opener, const 
         return NULL;
     }
     options.read_only = true;
-    *resolved = block_open_resolve(above, name);
+    *resolved = block_image_resolve(above, name);
     struct block_file *file = block_open_file(*resolved, &options, err);
     if (file == NULL) {
         free(*resolved);
@@ -88,8 +73,8 @@ static struct block_file *open_backing(const struct block_opener *opener, const 
     return file;
 }
 
-struct block_image *block_open(const char *name, const struct block_open_options *options,
-                               struct error **err)
+static struct block_image *open_image(const char *name, const struct block_open_options *options,
+                                      bool names_only, struct error **err)
 {
     const struct block_opener opener = {open_backing, (void *)(uintptr_t)options};
     const struct block_image_options how = {
@@ -97,6 +82,7 @@ struct block_image *block_open(const char *name, const struct block_open_options
         .opener = &opener,
         .alone = options->alone,
         .to_check = options->to_check,
+        .names_only = names_only,
         .warn = options->warn,
         .opaque = options->opaque,
     };
@@ -107,4 +93,28 @@ struct block_image *block_open(const char *name, const struct block_open_options
         error_prefix(err, "disk '%s'", name);
     }
     return image;
+}
+
+struct block_image *block_open(const char *name, const struct block_open_options *options,
+                               struct error **err)
+{
+    return open_image(name, options, false, err);
+}
+
+bool block_open_chain(const char *name, const struct block_open_options *options,
+                      struct block_chain *chain, struct error **err)
+{
+    const struct block_format *format =
+        options->format != NULL ? block_format_find(options->format) : NULL;
+    *chain = (struct block_chain){.fds = {-1}, .count = 1};
+    if (block_name_is_uri(name) && format != NULL && format->names == NULL)
+        return true;
+    struct block_image *top = open_image(name, options, true, err);
+    chain->count = 0;
+    for (struct block_image *image = top; image != NULL; image = image->backing) {
+        image->file->handed_over = true;
+        chain->fds[chain->count++] = image->file->fd;
+    }
+    block_image_close(top);
+    return top != NULL;
 }

@@ -12,7 +12,7 @@
 #ifndef TRAPEZE_BLOCK_OPEN_OPEN_H
 #define TRAPEZE_BLOCK_OPEN_OPEN_H
 
-#include "block/image.h"
+#include "block/chain.h"
 
 struct block_open_options {
     const char *format; /* NULL: as block/image.h says */
@@ -29,12 +29,14 @@ struct block_open_options {
 /* The whole chain: its backing files read-only, locked for reading. Sentences name files. */
 struct block_image *block_open(const char *name, const struct block_open_options *options,
                                struct error **err);
+/* The same for another process: opens and locks what the disk consists of, and reads no more of it
+ * than the names of the backing files. fds[0] of a disk on an NBD server is -1: block/open/
+ * connector.h makes what belongs there. */
+bool block_open_chain(const char *name, const struct block_open_options *options,
+                      struct block_chain *chain, struct error **err);
 /* The file alone, locked unless told otherwise. */
 struct block_file *block_open_file(const char *name, const struct block_open_options *options,
                                    struct error **err);
 bool block_name_is_uri(const char *name);
-
-/* `name` as the image `above` means it; the caller frees it. */
-char *block_open_resolve(const char *above, const char *name);
 
 #endif

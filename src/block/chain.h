@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A disk on its way from the process that may open names to the one that may not: descriptors of
+ * its file and of all backing files, from the top down. They are open, as read-only as they shall
+ * be, and locked; whoever got them needs no name any more.
+ *
+ *     opens names                                      runs the machine
+ *     block_open_chain()  (block/open/open.h)  ──────► block_chain_open()
+ *
+ * A disk on an NBD server is a socket to a process that connects (block/nbd_socket.h), at every
+ * loss of the connection again.
+ *
+ * Threads: any.
+ */
+#ifndef TRAPEZE_BLOCK_CHAIN_H
+#define TRAPEZE_BLOCK_CHAIN_H
+
+#include "block/image.h"
+
+struct block_chain {
+    int fds[BLOCK_DEPTH_MAX];
+    size_t count; /* 0: no disk at all, as of an empty drive */
+};
+
+struct block_chain_options {
+    const char *format; /* NULL: as block/image.h says */
+    bool read_only;
+    enum block_cache cache;
+    unsigned reconnect_s; /* NBD: how long a lost connection may take to come back */
+    void (*warn)(void *opaque, const char *image, const char *text); /* may be NULL */
+    void *opaque;
+};
+
+/* Takes the descriptors over, whatever comes of it. `name` is for messages. */
+struct block_image *block_chain_open(struct block_chain *chain, const char *name,
+                                     const struct block_chain_options *options, struct error **err);
+void block_chain_close(struct block_chain *chain);
+
+#endif

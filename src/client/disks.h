@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A machine's disks, opened for its worker, which opens no names: files with all their backing
+ * files, locked, and for a disk on an NBD server a process that connects when the worker asks
+ * (block/open/connector.h).
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLIENT_DISKS_H
+#define TRAPEZE_CLIENT_DISKS_H
+
+#include <stdbool.h>
+
+#include "block/chain.h"
+#include "config/machine.h"
+
+struct client_disks {
+    struct block_chain chains[MACHINE_MAX_DISKS];
+    size_t count;
+};
+
+bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
+                      struct error **err);
+/* All or none of the config's disks. */
+bool client_disks_open(const struct machine_config *config, struct client_disks *disks,
+                       struct error **err);
+void client_disks_close(struct client_disks *disks); /* the worker has its copies */
+
+#endif
