@@ -48,6 +48,7 @@ enum {
     REG_QUEUE_DESC = 0x20,
     REG_QUEUE_AVAIL = 0x28,
     REG_QUEUE_USED = 0x30,
+    REG_QUEUE_RESET = 0x3a,
     REG_ISR = 0x1000,
     REG_CONFIG = 0x2000,
     REG_NOTIFY = 0x3000

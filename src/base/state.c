@@ -45,6 +45,12 @@ static uint8_t *append(struct state_buffer *out, size_t size)
     return place;
 }
 
+void state_buffer_add(struct state_buffer *buffer, const void *data, size_t size)
+{
+    if (size > 0)
+        memcpy(append(buffer, size), data, size);
+}
+
 static void put_u32(struct state_buffer *out, uint32_t value)
 {
     store_le32(append(out, 4), value);
@@ -121,6 +127,11 @@ static void put_payload(struct state_buffer *out, const struct state_field *fiel
         case STATE_KIND_TABLE:
             state_save(field->table, from, out);
             break;
+        case STATE_KIND_BUFFER: {
+            const struct state_buffer *buffer = (const void *)from;
+            state_buffer_add(out, buffer->data, buffer->size);
+            break;
+        }
         case STATE_KIND_END:
             assert(false && "the end of a table is no field");
         }
@@ -210,6 +221,13 @@ static bool take_element(const struct state_field *field, uint8_t *to, struct re
         error_prefix(err, "field '%s'", field->name);
         return false;
     }
+    if (field->kind == STATE_KIND_BUFFER) {
+        struct state_buffer *buffer = (void *)to;
+        size_t size = in->end - in->at;
+        buffer->size = 0;
+        state_buffer_add(buffer, take(in, size), size);
+        return true;
+    }
     const uint8_t *from = take(in, field->size);
     if (!from)
         return damaged(err, "too few bytes for field", field->name);
@@ -229,6 +247,7 @@ static bool take_element(const struct state_field *field, uint8_t *to, struct re
         memcpy(to, from, field->size);
         break;
     case STATE_KIND_TABLE:
+    case STATE_KIND_BUFFER:
     case STATE_KIND_END:
         assert(false && "handled above, or no field");
     }

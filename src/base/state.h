@@ -32,7 +32,8 @@ enum state_kind {
     STATE_KIND_BOOL,
     STATE_KIND_UINT,  /* `size` bytes each, `count` of them; 1, 2, 4 or 8 */
     STATE_KIND_BYTES, /* an opaque byte array of `size` bytes */
-    STATE_KIND_TABLE  /* `count` embedded structs of `size` bytes, described by `table` */
+    STATE_KIND_TABLE, /* `count` embedded structs of `size` bytes, described by `table` */
+    STATE_KIND_BUFFER /* a struct state_buffer: as many bytes as there are */
 };
 
 struct state_table;
@@ -72,6 +73,11 @@ struct state_table {
 #define STATE_BYTES(type, member, name) \
     {name, STATE_KIND_BYTES, (uint32_t)offsetof(type, member), STATE_FIELD_SIZE(type, member), \
      1, 0, NULL}
+/* What has no fixed size; the owner's pre_save fills the buffer, restoring replaces it, and
+ * post_restore believes nothing that is in it. */
+#define STATE_BUFFER(type, member, name) \
+    {name, STATE_KIND_BUFFER, (uint32_t)offsetof(type, member), STATE_FIELD_SIZE(type, member), \
+     1, 0, NULL}
 #define STATE_STRUCT(type, member, name, inner) \
     {name, STATE_KIND_TABLE, (uint32_t)offsetof(type, member), STATE_FIELD_SIZE(type, member), \
      1, 0, (inner)}
@@ -88,6 +94,7 @@ struct state_buffer {
     size_t capacity;
 };
 void state_buffer_free(struct state_buffer *buffer);
+void state_buffer_add(struct state_buffer *buffer, const void *data, size_t size);
 
 /* Appends the object to the buffer. */
 void state_save(const struct state_table *table, void *object, struct state_buffer *out);

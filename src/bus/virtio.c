@@ -5,7 +5,8 @@
  * Invariants: activate() and deactivate() alternate, `active` tells which was last, and it
  * implies DRIVER_OK; `resetting` excludes it and is never set while the machine is quiesced;
  * `accepted` is fixed while FEATURES_OK is set and then a subset
- * of `offered` with VERSION_1; a queue is enabled only after virtqueue_check().
+ * of `offered` with VERSION_1; a queue is enabled only after virtqueue_check(), and not while it
+ * is being reset.
  */
 #include "bus/virtio.h"
 
@@ -134,9 +135,13 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
     unsigned count = ops->queue_count + (queues > 1 ? queues - 1 : 0) * ops->queue_step;
     assert(count <= VIRTIO_QUEUE_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
     assert(ops->config_size <= VIRTIO_CONFIG_MAX);
-    *virtio =
-        (struct virtio){.ops = ops, .device = device, .offered = features | TRANSPORT_FEATURES,
-                         .queue_count = (uint16_t)count, .saved_queue_count = (uint16_t)count};
+    *virtio = (struct virtio){.ops = ops,
+                              .device = device,
+                              .offered = features | TRANSPORT_FEATURES,
+                              .queue_count = (uint16_t)count,
+                              .saved_queue_count = (uint16_t)count};
+    if (ops->reset_queue != NULL)
+        virtio->offered |= VIRTIO_F_RING_RESET;
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
         struct virtqueue *queue = &virtio->queues[i];
         queue->mem = device->env->mem;
@@ -179,12 +184,16 @@ void virtio_deactivated(struct virtio *virtio)
     clear(virtio);
 }
 
+static void apply_features(const struct virtio *virtio, struct virtqueue *queue)
+{
+    queue->event_idx = virtio_has(virtio, VIRTIO_F_EVENT_IDX);
+    queue->indirect = virtio_has(virtio, VIRTIO_F_INDIRECT_DESC);
+}
+
 static void activate(struct virtio *virtio)
 {
-    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++) {
-        virtio->queues[i].event_idx = virtio_has(virtio, VIRTIO_F_EVENT_IDX);
-        virtio->queues[i].indirect = virtio_has(virtio, VIRTIO_F_INDIRECT_DESC);
-    }
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        apply_features(virtio, &virtio->queues[i]);
     virtio->active = true;
     const struct virtio_activation activation = {.mem = virtio->device->env->mem,
                                                  .queues = virtio->queues,
@@ -242,18 +251,39 @@ struct virtqueue *virtio_queue(struct virtio *virtio)
 
 void virtio_enable_queue(struct virtio *virtio, struct virtqueue *queue)
 {
-    if (queue->enabled)
+    if (queue->enabled || queue->resetting)
         return;
     queue->packed = virtio_has(virtio, VIRTIO_F_RING_PACKED);
     const char *what = virtqueue_check(queue);
     if (what == NULL && (virtio->status & VIRTIO_STATUS_FEATURES_OK) == 0)
         what = "a queue was enabled before FEATURES_OK";
-    if (what == NULL && virtio->active)
+    if (what == NULL && virtio->active && !virtio_has(virtio, VIRTIO_F_RING_RESET))
         what = "a queue was enabled after DRIVER_OK";
-    if (what == NULL)
-        queue->enabled = true;
-    else
+    if (what != NULL) {
         needs_reset(virtio, what);
+        return;
+    }
+    if (virtio->active) /* else activate() does it */
+        apply_features(virtio, queue);
+    queue->enabled = true;
+}
+
+void virtio_reset_queue(struct virtio *virtio, struct virtqueue *queue)
+{
+    if (!virtio_has(virtio, VIRTIO_F_RING_RESET) || !queue->enabled || !virtio->active)
+        return;
+    queue->enabled = false;
+    queue->resetting = true;
+    if (virtio->ops->reset_queue(virtio, queue))
+        virtio_queue_deactivated(virtio, queue);
+}
+
+void virtio_queue_deactivated(struct virtio *virtio, struct virtqueue *queue)
+{
+    bool broken = (virtio->status & VIRTIO_STATUS_NEEDS_RESET) != 0;
+    assert(queue->resetting);
+    virtqueue_reset(queue);
+    queue->broken = broken; /* only a reset of the device mends it */
 }
 
 void virtio_set_dma(struct virtio *virtio, bool allowed)

@@ -48,6 +48,7 @@ enum {
 #define VIRTIO_F_EVENT_IDX     (UINT64_C(1) << 29)
 #define VIRTIO_F_VERSION_1     (UINT64_C(1) << 32)
 #define VIRTIO_F_RING_PACKED   (UINT64_C(1) << 34)
+#define VIRTIO_F_RING_RESET    (UINT64_C(1) << 40)
 
 struct virtio;
 
@@ -71,6 +72,9 @@ struct virtio_ops {
      * if not, it calls virtio_deactivated() when it is, and pushes nothing in between. */
     void (*activate)(struct virtio *virtio, const struct virtio_activation *activation);
     bool (*deactivate)(struct virtio *virtio);
+    /* The same for one queue (2.6.1), which is not enabled any more; it calls
+     * virtio_queue_deactivated(). NULL: the driver is not offered that. */
+    bool (*reset_queue)(struct virtio *virtio, struct virtqueue *queue);
     /* There may be something in the queue. True: there is still more, call again soon
      * (whoever has work without end lets others have a turn). May release the lock and take
      * it again, and must then expect a reset in between. */
@@ -107,6 +111,7 @@ struct virtio {
 void virtio_config_changed(struct virtio *virtio);
 /* What deactivate() left under way has ended: completes the reset. */
 void virtio_deactivated(struct virtio *virtio);
+void virtio_queue_deactivated(struct virtio *virtio, struct virtqueue *queue);
 /* The driver broke a rule that only the device can see; `what` completes "the driver: ...". */
 void virtio_violation(struct virtio *virtio, const char *what);
 static inline bool virtio_has(const struct virtio *virtio, uint64_t feature)
@@ -128,6 +133,8 @@ uint32_t virtio_offered_half(const struct virtio *virtio);
 /* The selected queue, or NULL if there is no such queue. */
 struct virtqueue *virtio_queue(struct virtio *virtio);
 void virtio_enable_queue(struct virtio *virtio, struct virtqueue *queue);
+/* May take until virtio_queue_deactivated(): then `resetting` is false again. */
+void virtio_reset_queue(struct virtio *virtio, struct virtqueue *queue);
 /* Around a pause (struct device_ops.quiesce); without the lock. After quiesce no notify()
  * runs until unquiesce, which passes on what was missed. */
 void virtio_quiesce(struct virtio *virtio);

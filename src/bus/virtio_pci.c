@@ -61,7 +61,9 @@ enum common_register {
     COMMON_QUEUE_DESC = 0x20, /* 64-bit ones in two halves */
     COMMON_QUEUE_AVAIL = 0x28,
     COMMON_QUEUE_USED = 0x30,
-    COMMON_BYTES = 0x38
+    COMMON_QUEUE_NOTIFY_DATA = 0x38, /* not offered: reads as zero */
+    COMMON_QUEUE_RESET = 0x3a,
+    COMMON_BYTES = 0x3c
 };
 
 /* Width of the register that starts at an offset; 0: none does. */
@@ -85,6 +87,8 @@ static const uint8_t common_width[COMMON_BYTES] = {
     [COMMON_QUEUE_AVAIL + 4] = 4,
     [COMMON_QUEUE_USED] = 4,
     [COMMON_QUEUE_USED + 4] = 4,
+    [COMMON_QUEUE_NOTIFY_DATA] = 2,
+    [COMMON_QUEUE_RESET] = 2,
 };
 
 /* --- interrupts --- */
@@ -158,6 +162,10 @@ static uint32_t queue_register_read(const struct virtio_pci *pci, struct virtque
         return queue->enabled;
     case COMMON_QUEUE_NOTIFY_OFFSET:
         return queue->index;
+    case COMMON_QUEUE_NOTIFY_DATA:
+        return 0;
+    case COMMON_QUEUE_RESET:
+        return queue->resetting;
     default:
         return (uint32_t)(*queue_address(queue, offset) >> (8 * (offset & 4)));
     }
@@ -198,7 +206,14 @@ static void queue_register_write(struct virtio_pci *pci, struct virtqueue *queue
 {
     if (offset == COMMON_QUEUE_VECTOR)
         pci->queue_vectors[queue->index] = legal_vector(pci, value);
-    if (queue->enabled || offset == COMMON_QUEUE_VECTOR || offset == COMMON_QUEUE_NOTIFY_OFFSET)
+    if (offset == COMMON_QUEUE_RESET && value == 1 && queue->enabled &&
+        virtio_has(&pci->virtio, VIRTIO_F_RING_RESET)) {
+        pci->queue_vectors[queue->index] = NO_VECTOR;
+        virtio_reset_queue(&pci->virtio, queue);
+    }
+    if (queue->enabled || queue->resetting || offset == COMMON_QUEUE_VECTOR ||
+        offset == COMMON_QUEUE_NOTIFY_OFFSET || offset == COMMON_QUEUE_NOTIFY_DATA ||
+        offset == COMMON_QUEUE_RESET)
         return;
     if (offset == COMMON_QUEUE_SIZE) {
         queue->size = (uint16_t)value; /* judged when the queue is enabled */

@@ -61,7 +61,7 @@ void virtqueue_reset(struct virtqueue *queue)
     /* What is bound is not even written: another hart may be firing `notify` right now, which
      * happens without a lock. */
     queue->size = queue->size_max;
-    queue->enabled = queue->broken = false;
+    queue->enabled = queue->broken = queue->resetting = false;
     queue->desc = queue->avail = queue->used = 0;
     queue->packed = queue->event_idx = queue->indirect = false;
     queue->avail_next = queue->used_next = queue->signalled = 0;
@@ -129,13 +129,11 @@ bool virtq_load_descriptor(struct virtqueue *queue, const struct virtq_table *ta
     return true;
 }
 
-/* Adds one piece of host memory; `gpa` lies in `ram`. */
-static bool add_segment(struct virtqueue *queue, struct virtq_chain *chain, struct mem_ram *ram,
-                        uint64_t gpa, uint64_t length, bool writable)
+/* Adds one piece of host memory; `gpa` lies in `ram`, and there is room. */
+static void append_segment(const struct virtqueue *queue, struct virtq_chain *chain,
+                           struct mem_ram *ram, uint64_t gpa, uint64_t length, bool writable)
 {
     unsigned at = chain->out_count + chain->in_count;
-    if (at == VIRTQ_SEGMENT_MAX)
-        return virtq_fail(queue, "a descriptor chain is too long");
     if (writable) {
         mem_note_range(queue->mem, gpa, length);
         chain->in_count++;
@@ -146,7 +144,6 @@ static bool add_segment(struct virtqueue *queue, struct virtq_chain *chain, stru
     }
     chain->segment[at] = (struct iovec){ram->host + (gpa - ram->gpa), (size_t)length};
     chain->range[at] = (struct virtq_range){gpa, length};
-    return true;
 }
 
 /* A buffer may run from one RAM region into the next; host memory then does not. */
@@ -167,8 +164,9 @@ bool virtq_add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
             return virtq_fail(queue, "a buffer is outside of memory");
         uint64_t here = ram->size - (gpa - ram->gpa);
         uint64_t part = left < here ? left : here;
-        if (!add_segment(queue, chain, ram, gpa, part, writable))
-            return false;
+        if (chain->out_count + chain->in_count == VIRTQ_SEGMENT_MAX)
+            return virtq_fail(queue, "a descriptor chain is too long");
+        append_segment(queue, chain, ram, gpa, part, writable);
         gpa += part;
         left -= part;
     }
@@ -411,6 +409,93 @@ size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void 
 }
 
 /* --- state --- */
+
+struct saved_chain {
+    uint16_t queue, head, descriptors;
+    uint32_t out_count, in_count;
+    struct state_buffer ranges; /* address and length of each, 64 bits */
+};
+
+#define RANGE_BYTES 16u
+
+static const struct state_field chain_fields[] = {
+    STATE_UINT(struct saved_chain, queue, "queue"),
+    STATE_UINT(struct saved_chain, head, "head"),
+    STATE_UINT(struct saved_chain, descriptors, "descriptors"),
+    STATE_UINT(struct saved_chain, out_count, "out_count"),
+    STATE_UINT(struct saved_chain, in_count, "in_count"),
+    STATE_BUFFER(struct saved_chain, ranges, "ranges"),
+    STATE_END,
+};
+static const struct state_table chain_state = {"virtqueue-chain", 1, chain_fields, NULL, NULL};
+
+void virtqueue_save_chain(const struct virtqueue *queue, const struct virtq_chain *chain,
+                          struct state_buffer *out)
+{
+    struct saved_chain saved = {.queue = queue->index,
+                                .head = chain->head,
+                                .descriptors = queue->packed ? chain->descriptors : 0,
+                                .out_count = chain->out_count,
+                                .in_count = chain->in_count};
+    for (unsigned i = 0; i < chain->out_count + chain->in_count; i++) {
+        uint8_t raw[RANGE_BYTES];
+        store_le64(raw, chain->range[i].gpa);
+        store_le64(raw + 8, chain->range[i].length);
+        state_buffer_add(&saved.ranges, raw, sizeof(raw));
+    }
+    state_save(&chain_state, &saved, out);
+    state_buffer_free(&saved.ranges);
+}
+
+/* What is wrong with it, or NULL. */
+static const char *rebuild(const struct virtqueue *queue, const struct saved_chain *saved,
+                           struct virtq_chain *chain, uint64_t limit)
+{
+    uint64_t count = (uint64_t)saved->out_count + saved->in_count;
+    if (count > VIRTQ_SEGMENT_MAX || saved->ranges.size != count * RANGE_BYTES ||
+        (!queue->packed && saved->head >= queue->size) || saved->descriptors > queue->size ||
+        queue->packed != (saved->descriptors > 0))
+        return "has an impossible shape";
+    chain->head = saved->head;
+    chain->descriptors = saved->descriptors;
+    chain->out_count = chain->in_count = 0;
+    chain->out_size = chain->in_size = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t gpa = load_le64(saved->ranges.data + RANGE_BYTES * i);
+        uint64_t length = load_le64(saved->ranges.data + RANGE_BYTES * i + 8);
+        struct mem_ram *ram = mem_ram_find(queue->mem, gpa);
+        if (ram == NULL || length == 0 || !range_within(gpa - ram->gpa, length, ram->size))
+            return "has a buffer outside of memory";
+        if (length > limit - chain->out_size - chain->in_size)
+            return "has too many bytes";
+        append_segment(queue, chain, ram, gpa, length, i >= saved->out_count);
+    }
+    chain->touched = chain->in_size;
+    return NULL;
+}
+
+struct virtqueue *virtqueue_restore_chain(struct virtqueue *queues, unsigned count,
+                                          struct virtq_chain *chain, uint64_t limit,
+                                          const struct state_buffer *from, size_t *at,
+                                          struct error **err)
+{
+    struct saved_chain saved = {0};
+    struct virtqueue *queue = NULL;
+    const char *what = "has an unknown queue";
+    if (!state_restore(&chain_state, &saved, from->data, from->size, at, err)) {
+        state_buffer_free(&saved.ranges);
+        return NULL;
+    }
+    if (saved.queue < count && queues[saved.queue].enabled) {
+        queue = &queues[saved.queue];
+        what = rebuild(queue, &saved, chain, limit);
+    }
+    state_buffer_free(&saved.ranges);
+    if (what == NULL)
+        return queue;
+    error_set(err, ERROR_USAGE, "a request in the saved state %s", what);
+    return NULL;
+}
 
 static bool virtqueue_post_restore(void *object, struct error **err)
 {

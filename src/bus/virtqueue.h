@@ -35,6 +35,7 @@
 
 struct error;
 struct mem_space;
+struct state_buffer;
 struct state_table;
 
 #define VIRTQ_SIZE_MAX 256 /* descriptors in a ring and in a chain */
@@ -61,6 +62,7 @@ struct virtqueue {
 
     /* Progress. */
     bool broken;
+    bool resetting; /* the driver resets it, and its requests have not all come home */
     uint16_t avail_next; /* entries of the available ring consumed; packed: where the next is */
     uint16_t used_next;  /* entries of the used ring filled; packed: where the next goes */
     uint16_t signalled;  /* split: used_next at the last decision about an interrupt */
@@ -126,6 +128,16 @@ size_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void 
 
 /* Narrows iov[0..*count) in place to bytes [offset, offset+size); true if it had them all. */
 bool virtq_slice(struct iovec **iov, unsigned *count, uint64_t offset, uint64_t size);
+
+/* A request that a device keeps while the machine is saved: appends it, and makes it again from
+ * to->data[*at...], with one of queues[0..count), which are restored already. Returns that
+ * queue, or NULL and err. */
+void virtqueue_save_chain(const struct virtqueue *queue, const struct virtq_chain *chain,
+                          struct state_buffer *out);
+struct virtqueue *virtqueue_restore_chain(struct virtqueue *queues, unsigned count,
+                                          struct virtq_chain *chain, uint64_t limit,
+                                          const struct state_buffer *from, size_t *at,
+                                          struct error **err);
 
 extern const struct state_table virtqueue_state;
 

@@ -79,7 +79,7 @@ static bool set_property(struct machine_nic *nic, const char *name, const char *
         unsigned *number;
     } properties[] = {
         {"model", &nic->model, NULL}, {"mac", &nic->mac, NULL},   {"capture", &nic->capture, NULL},
-        {"mtu", NULL, &nic->mtu},     {"vlan", NULL, &nic->vlan},
+        {"mtu", NULL, &nic->mtu},     {"vlan", NULL, &nic->vlan}, {"queues", NULL, &nic->queues},
     };
     if (strcmp(name, "forward") == 0)
         return add_forward(nic, value, err);
@@ -101,8 +101,8 @@ static bool set_property(struct machine_nic *nic, const char *name, const char *
         return true;
     }
     error_set(err, ERROR_USAGE, "--net: unknown property '%s'", name);
-    error_hint(err, "There are model, mac, mtu, vlan, rate, capture and forward, each with '=' and "
-                    "a value.");
+    error_hint(err, "There are model, mac, mtu, vlan, queues, rate, capture and forward, each with "
+                    "'=' and a value.");
     return false;
 }
 

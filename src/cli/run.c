@@ -65,7 +65,9 @@ static const struct cli_option options[] = {
      "left.\n"
      "iops=N, bps=SIZE: limits per second.\n"
      "discard=on|off: whether what the guest discards gives space back.\n"
-     "reconnect=SECONDS: how long a lost NBD server is waited for before requests fail; 30.",
+     "reconnect=SECONDS: how long a lost NBD server is waited for before requests fail; 30.\n"
+     "queues=N: queues for requests, 1 to 8; unless given one for each vCPU, or a single one if the "
+     "interrupt controller has no messages (--interrupts plic).",
      NULL},
     {"engine", 0, "NAME",
      "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "

@@ -40,6 +40,7 @@ static const struct property {
     {"bps", KIND_NUMBER, offsetof(struct machine_disk, bps), NULL, 0},
     {"reconnect", KIND_NUMBER, offsetof(struct machine_disk, reconnect), NULL,
      MACHINE_DISK_RECONNECT},
+    {"queues", KIND_NUMBER, offsetof(struct machine_disk, queues), NULL, 0},
 };
 
 void machine_disk_init(struct machine_disk *disk)
@@ -122,7 +123,7 @@ bool machine_disk_set(struct machine_disk *disk, const char *name, const char *v
         error_hint(err, "Did you mean %s=?", suggest.best);
     else
         error_hint(err, "There are readonly, format=, serial=, cache=, discard=, werror=, rerror=, "
-                        "iops=, bps= and reconnect=; a comma in a file name is written twice");
+                        "iops=, bps=, reconnect= and queues=; a comma in a file name is written twice");
     return false;
 }
 

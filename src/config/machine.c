@@ -99,6 +99,9 @@ static bool check_nic(const struct machine_nic *nic, size_t number, struct error
     if (nic->mtu != 0 && (nic->mtu < 576 || nic->mtu > 65521))
         return error_set(err, ERROR_USAGE, "network %zu: an MTU is from 576 to 65521, not %u",
                          number, nic->mtu);
+    if (nic->queues > MACHINE_MAX_QUEUES)
+        return error_set(err, ERROR_USAGE, "network %zu: a NIC has 1 to %d pairs of queues, not %u",
+                         number, MACHINE_MAX_QUEUES, nic->queues);
     if (nic->vlan > 4094)
         return error_set(err, ERROR_USAGE, "network %zu: VLANs are numbered 1 to 4094", number);
     bool internal = nic->net == MACHINE_NET_CUSTOM && nic->vnet != NULL &&
@@ -205,5 +208,9 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         (config->serial_path == NULL || config->serial_path[0] == '\0'))
         return error_set(err, ERROR_USAGE, "the serial port goes to a %s that is not named",
                          config->serial == MACHINE_SERIAL_FILE ? "file" : "socket");
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (config->disks[i].queues > MACHINE_MAX_QUEUES)
+            return error_set(err, ERROR_USAGE, "a disk has 1 to %d queues, not %llu",
+                             MACHINE_MAX_QUEUES, (unsigned long long)config->disks[i].queues);
     return check_nics(config, err) && check_vsock(config, err);
 }

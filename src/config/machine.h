@@ -18,6 +18,7 @@
 struct error;
 
 #define MACHINE_MAX_CPUS 8
+#define MACHINE_MAX_QUEUES MACHINE_MAX_CPUS /* of a disk, pairs of a NIC */
 #define MACHINE_MAX_DISKS 16
 #define MACHINE_MIN_MEMORY (UINT64_C(32) << 20) /* bytes */
 #define MACHINE_MAX_MEMORY (UINT64_C(256) << 30)
@@ -36,6 +37,7 @@ struct machine_disk {
     unsigned werror, rerror; /* enum machine_disk_error */
     uint64_t iops, bps;      /* limits per second; 0: none */
     uint64_t reconnect;      /* NBD: seconds that a lost connection may take to come back */
+    uint64_t queues;         /* for requests; 0: the machine chooses */
 };
 
 enum machine_disk_cache {
@@ -74,6 +76,7 @@ struct machine_nic {
     char *mac;      /* "02:..."; NULL: one is made up */
     unsigned mtu;   /* 0: 1500 */
     unsigned vlan;  /* of an internal network; 0: none */
+    unsigned queues; /* pairs; 0: the machine chooses */
     uint64_t rate;  /* kbit/s of each direction; 0: no limit */
     char *capture;  /* a file for its frames; NULL: none */
     char *forward;  /* "tcp:2222:22 udp:...", NAT and host-only; NULL: none */

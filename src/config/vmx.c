@@ -95,6 +95,7 @@ static const struct key nic_keys[] = {
     {"address", KIND_STRING, FIELD(mac), NULL},
     {"trapeze.mtu", KIND_UINT, FIELD(mtu), NULL},
     {"trapeze.vlan", KIND_UINT, FIELD(vlan), NULL},
+    {"trapeze.queues", KIND_UINT, FIELD(queues), NULL},
     {"trapeze.rate", KIND_UINT64, FIELD(rate), NULL},
     {"trapeze.capture", KIND_PATH, FIELD(capture), NULL},
     {"trapeze.forward", KIND_STRING, FIELD(forward), NULL},

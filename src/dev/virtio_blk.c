@@ -4,12 +4,17 @@
  * zeroes, identify.
  *
  * Requests are popped on notification, up to as many in flight as the ring has entries, and
- * completed in whatever order the disk finishes them. A reset while some are in flight is
- * over when the last of them has come home; until then the driver reads a status that is not 0.
- * Nobody waits for that, least of all the event loop: it would wait for as much I/O as a guest
- * likes.
+ * completed in whatever order the disk finishes them, each in the queue it came from. A reset, of
+ * the device or of a queue, while some are in flight is over when the last of them has come home;
+ * until then the driver reads a status that is not 0. Nobody waits for that, least of all the
+ * event loop: it would wait for as much I/O as a guest likes.
  *
- * params: disk, serial, pci_slot.
+ * A pause waits for what the host is doing. What it is not doing yet, because of a limit or
+ * because an error stopped the machine (werror=stop), comes back from the disk and is parked:
+ * it goes along when the machine is saved, and starts again from its descriptors, header first,
+ * when the machine goes on.
+ *
+ * params: disk, serial, queues, pci_slot.
  */
 #include <assert.h>
 #include <errno.h>
@@ -34,6 +39,7 @@
 #define VIRTIO_BLK_F_RO       (UINT64_C(1) << 5)
 #define VIRTIO_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
 #define VIRTIO_BLK_F_FLUSH    (UINT64_C(1) << 9)
+#define VIRTIO_BLK_F_MQ       (UINT64_C(1) << 12)
 #define VIRTIO_BLK_F_DISCARD  (UINT64_C(1) << 13)
 #define VIRTIO_BLK_F_ZEROES   (UINT64_C(1) << 14)
 
@@ -42,6 +48,7 @@ enum {
     CONFIG_CAPACITY = 0,
     CONFIG_SEG_MAX = 12,
     CONFIG_BLK_SIZE = 20,
+    CONFIG_QUEUES = 34,
     CONFIG_DISCARD_SECTORS = 36,
     CONFIG_DISCARD_SEGMENTS = 40,
     CONFIG_DISCARD_ALIGNMENT = 44,
@@ -71,19 +78,25 @@ struct virtio_blk {
     struct block *disk;
     uint64_t capacity;         /* sectors */
     char serial[SERIAL_BYTES]; /* not terminated if all are used */
-    unsigned in_flight;
-    bool stalled; /* requests were left in the ring: too many in flight */
+    struct lane {
+        unsigned in_flight; /* requests that were popped and not given back, those parked too */
+        bool stalled;       /* requests were left in the ring: too many in flight */
+    } lanes[VIRTIO_QUEUE_MAX]; /* by queue */
+    struct request *first, *last; /* in flight, in the order in which they came */
     struct request *spare;
+    struct state_buffer parked; /* to be saved, or just restored */
     struct log_limit log_limit;
 };
 
 struct request {
     struct block_request io;
     struct virtio_blk *blk;
+    struct virtqueue *queue;
     uint8_t *status; /* in guest memory */
     uint32_t bytes;  /* of data */
     bool is_read;
-    struct request *next_spare;
+    bool parked;
+    struct request *next, *earlier; /* of those in flight, or the spare ones */
     struct virtq_chain chain;
 };
 
@@ -92,28 +105,67 @@ static struct virtio_blk *blk_of(struct virtio *virtio)
     return CONTAINER_OF(virtio, struct virtio_blk, pci.virtio);
 }
 
-static struct virtqueue *blk_queue(struct virtio_blk *blk)
+static struct virtio_blk *blk_of_device(struct device *device)
 {
-    return &blk->pci.virtio.queues[0];
+    return CONTAINER_OF(device, struct virtio_blk, pci.device);
+}
+
+static struct lane *lane_of(const struct request *request)
+{
+    return &request->blk->lanes[request->queue->index];
 }
 
 /* --- request memory --- */
 
-static struct request *request_get(struct virtio_blk *blk)
+static struct request *request_get(struct virtio_blk *blk, struct virtqueue *queue)
 {
     struct request *request = blk->spare;
     if (request != NULL)
-        blk->spare = request->next_spare;
+        blk->spare = request->next;
     else
-        request = alloc_zeroed(1, sizeof(*request)); /* at most QUEUE_SIZE times */
+        request = alloc_zeroed(1, sizeof(*request)); /* at most QUEUE_SIZE times for each queue */
     request->blk = blk;
+    request->queue = queue;
+    request->parked = false;
     return request;
 }
 
 static void request_put(struct request *request)
 {
-    request->next_spare = request->blk->spare;
+    request->next = request->blk->spare;
     request->blk->spare = request;
+}
+
+static void enter(struct request *request)
+{
+    struct virtio_blk *blk = request->blk;
+    request->next = NULL;
+    request->earlier = blk->last;
+    *(blk->last != NULL ? &blk->last->next : &blk->first) = request;
+    blk->last = request;
+    lane_of(request)->in_flight++;
+}
+
+static void leave(struct request *request)
+{
+    struct virtio_blk *blk = request->blk;
+    *(request->earlier != NULL ? &request->earlier->next : &blk->first) = request->next;
+    *(request->next != NULL ? &request->next->earlier : &blk->last) = request->earlier;
+    lane_of(request)->in_flight--;
+}
+
+/* Nobody wants what is parked in this queue (NULL: in any) any more. */
+static void drop_parked(struct virtio_blk *blk, const struct virtqueue *queue)
+{
+    struct request *next;
+    for (struct request *request = blk->first; request != NULL; request = next) {
+        next = request->next;
+        if (!request->parked || (queue != NULL && request->queue != queue))
+            continue;
+        leave(request);
+        virtqueue_note_touched(request->queue, &request->chain);
+        request_put(request);
+    }
 }
 
 /* --- completion --- */
@@ -121,14 +173,13 @@ static void request_put(struct request *request)
 /* Lock held. The request is the guest's again, and its memory ours. */
 static void finish(struct request *request, uint8_t status)
 {
-    struct virtio_blk *blk = request->blk;
     *request->status = status;
     /* What the driver may rely on having been written, from the start: after a failed read
      * nothing. The status byte is the last one. */
     uint32_t written = 1;
     if (request->is_read)
         written = status == STATUS_OK ? request->bytes + 1 : 0;
-    virtqueue_push(blk_queue(blk), &request->chain, written);
+    virtqueue_push(request->queue, &request->chain, written);
     request_put(request);
 }
 
@@ -137,6 +188,20 @@ static bool needs_flush(const struct request *request)
 {
     return (request->io.kind == BLOCK_WRITE || request->io.kind == BLOCK_WRITE_ZEROES) &&
            !virtio_has(&request->blk->pci.virtio, VIRTIO_BLK_F_FLUSH);
+}
+
+/* Lock held: the end of a request that nobody waits for any more, but that wrote into memory. */
+static void forget(struct request *request)
+{
+    struct virtio *virtio = &request->blk->pci.virtio;
+    struct virtqueue *queue = request->queue;
+    unsigned left = lane_of(request)->in_flight;
+    virtqueue_note_touched(queue, &request->chain);
+    request_put(request);
+    if (queue->resetting && left == 0)
+        virtio_queue_deactivated(virtio, queue);
+    if (virtio->resetting && blk_of(virtio)->first == NULL)
+        virtio_deactivated(virtio);
 }
 
 static void blk_done(struct block_request *io, int error)
@@ -150,32 +215,42 @@ static void blk_done(struct block_request *io, int error)
                   request->bytes, (unsigned long long)io->offset, strerror(error));
 
     pthread_mutex_lock(&blk->pci.device.lock);
-    bool wanted = blk->pci.virtio.active;
+    struct virtqueue *queue = request->queue;
+    struct lane *lane = lane_of(request);
+    bool wanted = blk->pci.virtio.active && !queue->resetting;
+    if (wanted && error == ECANCELED && blk->pci.virtio.quiesced) {
+        request->parked = true;
+        pthread_mutex_unlock(&blk->pci.device.lock);
+        return;
+    }
     if (wanted && error == 0 && needs_flush(request)) {
         io->kind = BLOCK_FLUSH;
         block_submit(blk->disk, io);
         pthread_mutex_unlock(&blk->pci.device.lock);
         return;
     }
-    blk->in_flight--;
+    leave(request);
     if (wanted) {
         finish(request, error == 0 ? STATUS_OK : STATUS_IOERR);
-        virtqueue_signal(blk_queue(blk));
+        virtqueue_signal(queue);
     } else {
-        /* Nobody waits for it any more, but it wrote into memory. */
-        virtqueue_note_touched(blk_queue(blk), &request->chain);
-        request_put(request);
-        if (blk->in_flight == 0 && blk->pci.virtio.resetting)
-            virtio_deactivated(&blk->pci.virtio);
+        forget(request);
     }
-    bool resume = blk->stalled;
-    blk->stalled = false;
+    bool resume = lane->stalled;
+    lane->stalled = false;
     pthread_mutex_unlock(&blk->pci.device.lock);
     if (resume)
-        virtio_notified(&blk->pci.virtio, 0);
+        virtio_notified(&blk->pci.virtio, queue->index);
 }
 
 /* --- requests --- */
+
+static void submit(struct request *request)
+{
+    request->io.done = blk_done;
+    enter(request);
+    block_submit(request->blk->disk, &request->io);
+}
 
 static bool start_io(struct request *request, enum block_kind kind, uint64_t sector)
 {
@@ -186,9 +261,7 @@ static bool start_io(struct request *request, enum block_kind kind, uint64_t sec
         return false;
     request->io.kind = kind;
     request->io.offset = sector * BLOCK_SECTOR;
-    request->io.done = blk_done;
-    blk->in_flight++;
-    block_submit(blk->disk, &request->io);
+    submit(request);
     return true;
 }
 
@@ -230,9 +303,7 @@ static bool start_range(struct request *request, enum block_kind kind, uint8_t *
     request->io.offset = sector * BLOCK_SECTOR;
     request->io.length = (uint64_t)sectors * BLOCK_SECTOR;
     request->bytes = sectors * BLOCK_SECTOR;
-    request->io.done = blk_done;
-    blk->in_flight++;
-    block_submit(blk->disk, &request->io);
+    submit(request);
     return true;
 }
 
@@ -301,11 +372,12 @@ static bool handle(struct request *request)
 static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
 {
     struct virtio_blk *blk = blk_of(virtio);
+    struct lane *lane = &blk->lanes[queue->index];
     bool more = true;
     block_plug(blk->disk);
     /* Requests that fail at once do not count as in flight: bound the turn as well. */
-    for (unsigned turn = 0; turn < QUEUE_SIZE && blk->in_flight < QUEUE_SIZE; turn++) {
-        struct request *request = request_get(blk);
+    for (unsigned turn = 0; turn < QUEUE_SIZE && lane->in_flight < QUEUE_SIZE; turn++) {
+        struct request *request = request_get(blk, queue);
         more = virtqueue_pop(queue, &request->chain, REQUEST_BYTES_MAX);
         if (!more || !handle(request)) {
             request_put(request);
@@ -315,8 +387,8 @@ static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
     }
     block_unplug(blk->disk);
     virtqueue_signal(queue);
-    blk->stalled = more && blk->in_flight == QUEUE_SIZE;
-    return more && !blk->stalled;
+    lane->stalled = more && lane->in_flight == QUEUE_SIZE;
+    return more && !lane->stalled;
 }
 
 /* --- life --- */
@@ -324,8 +396,18 @@ static bool blk_notify(struct virtio *virtio, struct virtqueue *queue)
 static bool blk_deactivate(struct virtio *virtio)
 {
     struct virtio_blk *blk = blk_of(virtio);
-    blk->stalled = false;
-    return blk->in_flight == 0;
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        blk->lanes[i].stalled = false;
+    drop_parked(blk, NULL);
+    return blk->first == NULL;
+}
+
+static bool blk_reset_queue(struct virtio *virtio, struct virtqueue *queue)
+{
+    struct virtio_blk *blk = blk_of(virtio);
+    blk->lanes[queue->index].stalled = false;
+    drop_parked(blk, queue);
+    return blk->lanes[queue->index].in_flight == 0;
 }
 
 static const struct virtio_ops blk_ops = {
@@ -333,16 +415,18 @@ static const struct virtio_ops blk_ops = {
     .device_id = 2,
     .class_code = 0x010000, /* mass storage, SCSI: what QEMU says, and drivers expect */
     .queue_count = 1,
+    .queue_step = 1,
     .queue_size = QUEUE_SIZE,
     .config_size = CONFIG_BYTES,
     .deactivate = blk_deactivate,
+    .reset_queue = blk_reset_queue,
     .notify = blk_notify,
 };
 
 static bool blk_realize(struct device *device, const struct device_params *params,
                         struct error **err)
 {
-    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
+    struct virtio_blk *blk = blk_of_device(device);
     assert(params->disk != NULL);
     blk->disk = params->disk;
     blk->capacity = block_size(blk->disk) / BLOCK_SECTOR;
@@ -356,12 +440,15 @@ static bool blk_realize(struct device *device, const struct device_params *param
         features |= VIRTIO_BLK_F_ZEROES;
     if (block_can_discard(blk->disk))
         features |= VIRTIO_BLK_F_DISCARD;
+    if (params->queues > 1)
+        features |= VIRTIO_BLK_F_MQ;
     if (!virtio_pci_realize(&blk->pci, &blk_ops, features, params, err))
         return false;
     uint8_t *config = blk->pci.virtio.config;
     store_le64(config + CONFIG_CAPACITY, blk->capacity);
     store_le32(config + CONFIG_SEG_MAX, SEGMENT_MAX);
     store_le32(config + CONFIG_BLK_SIZE, BLOCK_SECTOR);
+    store_le16(config + CONFIG_QUEUES, blk->pci.virtio.queue_count);
     store_le32(config + CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
     store_le32(config + CONFIG_DISCARD_SEGMENTS, 1);
     store_le32(config + CONFIG_DISCARD_ALIGNMENT, block_cluster_size(blk->disk) / BLOCK_SECTOR);
@@ -371,26 +458,90 @@ static bool blk_realize(struct device *device, const struct device_params *param
     return true;
 }
 
+/* What the disk holds back comes home at once (ECANCELED), the rest when the host has done it. */
+static void bring_home(struct virtio_blk *blk)
+{
+    block_cancel(blk->disk);
+    block_drain(blk->disk);
+    block_cancel(blk->disk); /* what could not be done, for want of space, say */
+}
+
 static void blk_unrealize(struct device *device)
 {
-    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
+    struct virtio_blk *blk = blk_of_device(device);
     virtio_pci_unrealize(device);
-    block_cancel(blk->disk); /* what is held for want of space, say */
-    block_drain(blk->disk);
-    block_cancel(blk->disk);
-    assert(blk->in_flight == 0);
+    bring_home(blk);
+    assert(blk->first == NULL);
+    state_buffer_free(&blk->parked);
     while (blk->spare != NULL) {
         struct request *request = blk->spare;
-        blk->spare = request->next_spare;
+        blk->spare = request->next;
         free(request);
     }
 }
 
 static void blk_quiesce(struct device *device)
 {
-    struct virtio_blk *blk = CONTAINER_OF(device, struct virtio_blk, pci.device);
     virtio_pci_quiesce(device);
-    block_drain(blk->disk);
+    bring_home(blk_of_device(device));
+}
+
+/* Starts what is parked, as if it had just been popped. */
+static void blk_unquiesce(struct device *device)
+{
+    struct virtio_blk *blk = blk_of_device(device);
+    struct request *end, *next;
+    pthread_mutex_lock(&device->lock);
+    end = blk->last;
+    block_plug(blk->disk);
+    for (struct request *request = blk->first; request != NULL; request = next) {
+        next = request == end ? NULL : request->next; /* those that start go behind the end */
+        if (!request->parked)
+            continue;
+        request->parked = false;
+        leave(request);
+        if (!handle(request))
+            request_put(request);
+    }
+    block_unplug(blk->disk);
+    for (unsigned i = 0; i < blk->pci.virtio.queue_count; i++)
+        virtqueue_signal(&blk->pci.virtio.queues[i]);
+    pthread_mutex_unlock(&device->lock);
+    virtio_pci_unquiesce(device);
+}
+
+/* ---- state ---- */
+
+static void blk_pre_save(void *object)
+{
+    struct virtio_blk *blk = object;
+    state_buffer_free(&blk->parked);
+    for (const struct request *request = blk->first; request != NULL; request = request->next) {
+        assert(request->parked && "nothing else is in flight in a quiesced machine");
+        virtqueue_save_chain(request->queue, &request->chain, &blk->parked);
+    }
+}
+
+static bool restore_parked(struct virtio_blk *blk, struct error **err)
+{
+    struct virtio *virtio = &blk->pci.virtio;
+    for (size_t at = 0; at < blk->parked.size;) {
+        struct request *request = request_get(blk, NULL);
+        request->queue = virtqueue_restore_chain(virtio->queues, virtio->queue_count,
+                                                 &request->chain, REQUEST_BYTES_MAX,
+                                                 &blk->parked, &at, err);
+        if (request->queue == NULL || !virtio->active ||
+            lane_of(request)->in_flight == QUEUE_SIZE) {
+            bool told = request->queue == NULL;
+            request_put(request);
+            return !told && error_set(err, ERROR_USAGE,
+                                      "the saved state has more requests than '%s' can have",
+                                      blk->pci.device.id);
+        }
+        request->parked = true;
+        enter(request);
+    }
+    return true;
 }
 
 static bool blk_post_restore(void *object, struct error **err)
@@ -398,7 +549,7 @@ static bool blk_post_restore(void *object, struct error **err)
     struct virtio_blk *blk = object;
     uint64_t sectors = block_size(blk->disk) / BLOCK_SECTOR;
     if (blk->capacity == sectors)
-        return true;
+        return restore_parked(blk, err);
     return error_set(err, ERROR_USAGE,
                      "the saved state is of a disk of %llu sectors, '%s' has %llu: attach the "
                      "disk that was there when it was saved",
@@ -409,10 +560,12 @@ static bool blk_post_restore(void *object, struct error **err)
 static const struct state_field blk_fields[] = {
     STATE_UINT(struct virtio_blk, capacity, "capacity"),
     STATE_STRUCT(struct virtio_blk, pci, "pci", &virtio_pci_state),
+    STATE_BUFFER(struct virtio_blk, parked, "parked"),
     STATE_END,
 };
 
-static const struct state_table blk_state = {"virtio-blk", 1, blk_fields, NULL, blk_post_restore};
+static const struct state_table blk_state = {"virtio-blk", 2, blk_fields, blk_pre_save,
+                                             blk_post_restore};
 
 const struct device_ops device_virtio_blk = {
     .name = "virtio-blk",
@@ -422,5 +575,5 @@ const struct device_ops device_virtio_blk = {
     .reset = virtio_pci_reset,
     .state = &blk_state,
     .quiesce = blk_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .unquiesce = blk_unquiesce,
 };

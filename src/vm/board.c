@@ -64,6 +64,15 @@ struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
     return device;
 }
 
+/* A queue for each vCPU serves it best if each has an interrupt of its own; on one wire every
+ * interrupt would have the driver look at all of them. */
+unsigned vm_board_queues(const struct vm *vm, unsigned wish)
+{
+    if (wish != 0)
+        return wish;
+    return vm->aia ? vm->cpu_count : 1;
+}
+
 static bool add_parts(struct vm *vm, struct error **err)
 {
     const struct device_ops *wired = vm->aia ? &device_aplic : &device_plic;
@@ -102,7 +111,10 @@ static bool add_disk(struct vm *vm, size_t index, struct error **err)
         return false;
     snprintf(id, sizeof(id), "disk%zu", index);
     const struct device_params params = {
-        .id = id, .disk = vm->disks[index], .serial = vm->config.disks[index].serial};
+        .id = id,
+        .disk = vm->disks[index],
+        .serial = vm->config.disks[index].serial,
+        .queues = vm_board_queues(vm, (unsigned)vm->config.disks[index].queues)};
     return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
 }
 

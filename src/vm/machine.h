@@ -160,6 +160,8 @@ void vm_profile_sampled(struct vcpu *vcpu);
 /* board.c */
 struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
                             const struct device_params *params, struct error **err);
+/* How many queues (pairs) a device gets whose configuration wishes for so many (0: for none). */
+unsigned vm_board_queues(const struct vm *vm, unsigned wish);
 bool vm_board_new(struct vm *vm, struct error **err);
 void vm_board_free(struct vm *vm);
 void vm_board_reset(struct vm *vm);

@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 #include "base/state.h"
-#include "block/block.h"
+#include "disk.h"
 #include "virtio_guest.h"
 
 #define DISK_SECTORS 64u
@@ -45,6 +45,7 @@ struct target {
     enum kind kind;
     struct block *disk;
     int disk_fd;
+    bool stops; /* the disk has several queues, and its errors stop the machine */
     struct char_backend chr;
     struct power_button button;
     struct balloon balloon;
@@ -72,6 +73,12 @@ static void resume_input(struct char_backend *backend)
         (void)backend->on_input(backend->device, text, sizeof(text));
 }
 
+/* The machine stands still soon; until then, and if it never does, requests are held. */
+static void on_stopped(void *opaque, struct block *block, enum block_kind kind, int error)
+{
+    (void)opaque, (void)block, (void)kind, (void)error;
+}
+
 static void make_disk(struct target *t, struct device_params *params)
 {
     uint8_t pattern[512];
@@ -80,12 +87,23 @@ static void make_disk(struct target *t, struct device_params *params)
     t->disk_fd = memfd_create("fuzz", MFD_CLOEXEC);
     for (unsigned i = 0; i < DISK_SECTORS; i++)
         fuzz_check(write(t->disk_fd, pattern, sizeof(pattern)) == sizeof(pattern));
-    const struct block_env env = {
-        .loop = t->g.loop, .clock = t->g.env.clock, .deterministic = t->g.env.deterministic};
-    t->disk = block_new_raw(dup(t->disk_fd), read_only, &env, NULL);
+    const struct block_env env = {.loop = t->g.loop,
+                                  .clock = t->g.env.clock,
+                                  .deterministic = t->g.env.deterministic,
+                                  .stopped = t->stops ? on_stopped : NULL};
+    static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP,
+                                              .werror = BLOCK_ERROR_STOP};
+    static const struct block_image_options raw = {.format = "raw"};
+    if (t->stops && !read_only)
+        t->disk =
+            block_new(disk_open(dup(t->disk_fd), &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env,
+                      NULL);
+    else
+        t->disk = block_new_raw(dup(t->disk_fd), read_only, &env, NULL);
     fuzz_check(t->disk != NULL);
     params->disk = t->disk;
     params->serial = "0123456789012345678901234567890";
+    params->queues = t->stops ? 4 : 1;
 }
 
 static void target_make(struct target *t, uint8_t choice)
@@ -99,6 +117,7 @@ static void target_make(struct target *t, uint8_t choice)
     t->chr.write = swallow;
     t->chr.resume_input = resume_input;
     bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY;
+    t->stops = (choice & 0x20) != 0;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
     if ((choice & 0x40) != 0)
         t->g.env.pci->msi = (struct msi_sink){.send = swallow_message};
@@ -155,6 +174,8 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
         t->balloon.get(t->balloon.device, &status);
         return;
     }
+    if (t->kind == BLK) /* reads behind its end fail */
+        fuzz_check(ftruncate(t->disk_fd, b % (DISK_SECTORS + 1) * 512) == 0);
     if (t->kind != CONSOLE)
         return;
     if ((a & 1) != 0)
@@ -176,7 +197,7 @@ static void put_desc(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32
     uint64_t gpa = GUEST_DATA + (c & 0xffff);
     if ((c & 0x80000000) != 0)
         gpa = (uint64_t)c << (a & 31);
-    ring_put_desc(t->g.mem, GUEST_RING(a >> 7), a & 0x1f, gpa, d, b & 7, b >> 3);
+    ring_put_desc(t->g.mem, GUEST_RING(a >> 7 | (a >> 4 & 6)), a & 0x1f, gpa, d, b & 7, b >> 3);
 }
 
 /* A block request in three descriptors from 3 * slot on. */
@@ -188,7 +209,7 @@ static void blk_request(struct target *t, uint8_t a, uint16_t b, uint32_t c, uin
     (void)mem_write(t->g.mem, GUEST_DATA + 16 * slot, header, sizeof(header));
     unsigned writes = (b & 15) != 1 ? RING_WRITE : 0;
     uint32_t bytes = (b & 16) != 0 ? d : (d % 8) * 512;
-    uint64_t table = GUEST_RING(0);
+    uint64_t table = GUEST_RING(a >> 3 & 3);
     ring_put_desc(t->g.mem, table, first, GUEST_DATA + 16 * slot, 16, RING_NEXT, first + 1);
     ring_put_desc(t->g.mem, table, first + 1, GUEST_DATA + 0x1000, bytes, RING_NEXT | writes,
                   first + 2);
@@ -213,7 +234,7 @@ static void step(struct target *t, struct fuzz_input *input)
     uint16_t b = (uint16_t)fuzz_take(input, 2);
     uint32_t c = (uint32_t)fuzz_take(input, 4), d = (uint32_t)fuzz_take(input, 4);
     uint64_t wide = (uint64_t)d << 32 | c;
-    unsigned queue = a & 1;
+    unsigned queue = a & (t->stops ? 3 : 1);
     switch (kind % RECORD_COUNT) {
     case START:
         start(t, c);
@@ -288,10 +309,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         uint8_t slot = r & 7, queue = r >> 3 & 1;
         if (r >> 32 & 1) {
-            fuzz_add(&at, BLK_HEADER, slot, (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
+            queue = r >> 3 & 3;
+            fuzz_add(&at, BLK_HEADER, (uint8_t)(queue << 3 | slot), (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
                      (uint32_t)(s >> 32));
-            fuzz_add(&at, OFFER, 0, (uint16_t)(3 * slot), 0, 0);
-            queue = 0;
+            fuzz_add(&at, OFFER, queue, (uint16_t)(3 * slot), 0, 0);
         } else {
             unsigned flags = (r >> 33 & 1) != 0 ? RING_WRITE : 0;
             fuzz_add(&at, PUT_DESC, (uint8_t)(queue << 7 | slot), (uint16_t)flags, s & 0xfff,
@@ -301,6 +322,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         fuzz_add(&at, NOTIFY, queue, 0, 0, 0);
         if (r >> 40 & 1)
             fuzz_add(&at, RUN, 0, 0, 0, 0);
+        if ((r >> 41 & 15) == 0) /* a disk gets shorter, or longer again */
+            fuzz_add(&at, BACKEND, (uint8_t)s, (uint16_t)(s >> 8), 0, 0);
+        if ((r >> 45 & 15) == 0)
+            fuzz_add(&at, (r >> 49 & 1) != 0 ? PAUSE : SAVE_RESTORE, 0, 0, 0, 0);
         if (fuzz_random(seed) % 100 < noise) {
             uint64_t x = fuzz_random(seed), y = fuzz_random(seed);
             uint16_t b = (uint16_t)(x >> 16);

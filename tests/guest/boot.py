@@ -145,6 +145,27 @@ def test_a_disk_keeps_what_was_written():
         machine.poweroff()
 
 
+def test_a_disk_has_a_queue_for_each_vcpu():
+    many, few = make_disk("many.img", 16), make_disk("few.img", 16)
+    disks = ["--disk", many, "--disk", few + ",queues=2"]
+    for kind, queues in (("aia", (4, 2)), ("plic", (1, 2))):
+        with Machine(TRAPEZE, *LINUX, "--cpus", "4", "--interrupts", kind, *disks) as machine:
+            machine.shell()
+            for name, count in zip(("vda", "vdb"), queues):
+                assert len(machine.run(f"ls /sys/block/{name}/mq").split()) == count, (kind, name)
+                # Each queue, from the vCPU that it belongs to.
+                machine.run("for i in 0 1 2 3; do (taskset -p $((1 << i)) $BASHPID; dd if=/dev/zero "
+                            f"of=/dev/{name} bs=64k count=16 seek=$((16 * i)) oflag=direct; "
+                            f"dd if=/dev/{name} of=/tmp/$i bs=64k count=16 skip=$((16 * i)) "
+                            "iflag=direct) 2>/dev/null & done; wait")
+                assert machine.run("cat /tmp/? | wc -c").strip() == str(4 << 20)
+            if kind == "aia":
+                lines = re.findall(r"((?: +\d+){4}) .*virtio\d+-req\.\d+",
+                                   machine.run("cat /proc/interrupts"))
+                assert len(lines) == 6 and all(any(map(int, line.split())) for line in lines), lines
+            machine.poweroff()
+
+
 def test_a_file_system_on_a_disk():
     disk = make_disk("fs.img", 64)
     subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", disk], check=True)

@@ -28,6 +28,7 @@ struct thing {
     uint8_t bytes[5];
     struct part one;
     struct part many[2];
+    struct state_buffer buffer;
     unsigned derived;   /* not saved: u8 + 1 */
     unsigned pre_saves; /* calls */
 };
@@ -74,6 +75,7 @@ static const struct state_field thing_fields[] = {
     STATE_BYTES(struct thing, bytes, "bytes"),
     STATE_STRUCT(struct thing, one, "one", &part_state),
     STATE_STRUCTS(struct thing, many, "many", &part_state),
+    STATE_BUFFER(struct thing, buffer, "buffer"),
     STATE_END,
 };
 static const struct state_table thing_state = {"thing", 3, thing_fields, count_save, rebuild};
@@ -101,7 +103,17 @@ static void everything_round_trips(void **state)
     (void)state;
     struct thing thing, blank = {0};
     fill(&thing);
+    state_buffer_add(&thing.buffer, "any length", 10);
+    state_buffer_add(&blank.buffer, "what was there before", 21);
     assert_state_round_trip(&thing_state, &thing, &blank);
+    assert_int_equal(blank.buffer.size, 10);
+    assert_memory_equal(blank.buffer.data, "any length", 10);
+    thing.buffer.size = 0;
+    thing.pre_saves--;
+    assert_state_round_trip(&thing_state, &thing, &blank);
+    assert_int_equal(blank.buffer.size, 0);
+    state_buffer_free(&thing.buffer);
+    state_buffer_free(&blank.buffer);
     assert_int_equal(thing.pre_saves, 1);
     assert_int_equal(blank.derived, 0xff);
     assert_int_equal(blank.u64, thing.u64);

@@ -13,7 +13,9 @@
 struct probe {
     struct virtio_pci pci;
     unsigned activations, deactivations, notifications;
-    bool slow;     /* deactivate() leaves something under way */
+    bool slow;     /* deactivate() and reset_queue() leave something under way */
+    unsigned queues; /* that there should be */
+    unsigned queue_resets;
     unsigned busy; /* so many more times notify() says that there is more */
     uint64_t features;
     struct virtq_chain chain;
@@ -28,13 +30,20 @@ static void probe_activate(struct virtio *virtio, const struct virtio_activation
 {
     probe_of(virtio)->activations++;
     probe_of(virtio)->features = activation->features;
-    assert_int_equal(activation->queue_count, 2);
+    assert_int_equal(activation->queue_count, probe_of(virtio)->queues);
     assert_ptr_equal(activation->queues, virtio->queues);
 }
 
 static bool probe_deactivate(struct virtio *virtio)
 {
     probe_of(virtio)->deactivations++;
+    return !probe_of(virtio)->slow;
+}
+
+static bool probe_reset_queue(struct virtio *virtio, struct virtqueue *queue)
+{
+    assert_false(queue->enabled);
+    probe_of(virtio)->queue_resets++;
     return !probe_of(virtio)->slow;
 }
 
@@ -53,10 +62,12 @@ static const struct virtio_ops probe_virtio = {
     .device_id = 42,
     .class_code = 0x123456,
     .queue_count = 2,
+    .queue_step = 3,
     .queue_size = 16,
     .config_size = CONFIG_BYTES,
     .activate = probe_activate,
     .deactivate = probe_deactivate,
+    .reset_queue = probe_reset_queue,
     .notify = probe_notify,
 };
 
@@ -64,6 +75,7 @@ static bool probe_realize(struct device *device, const struct device_params *par
                           struct error **err)
 {
     struct probe *probe = CONTAINER_OF(device, struct probe, pci.device);
+    probe->queues = 2 + (params->queues > 1 ? 3 * (params->queues - 1) : 0);
     if (!virtio_pci_realize(&probe->pci, &probe_virtio, FEATURE_A, params, err))
         return false;
     for (unsigned i = 0; i < VIRTIO_CONFIG_MAX; i++)
@@ -130,7 +142,7 @@ static void capabilities_lead_to_the_registers(void **state)
     assert_int_equal(guest_config_get(g, PCI_REG_REVISION, 1), 1);
     /* Type, BAR offset, length; for each vendor-specific capability. */
     static const uint32_t expected[][3] = {
-        {1, 0x0000, 0x38}, {3, 0x1000, 1}, {4, 0x2000, CONFIG_BYTES}, {2, 0x3000, 8}, {5, 0, 0}};
+        {1, 0x0000, 0x3c}, {3, 0x1000, 1}, {4, 0x2000, CONFIG_BYTES}, {2, 0x3000, 8}, {5, 0, 0}};
     unsigned seen = 0;
     for (unsigned at = guest_config_get(g, PCI_REG_CAPABILITIES, 1); at != 0;
          at = guest_config_get(g, at + 1, 1), seen++) {
@@ -221,7 +233,7 @@ static void negotiation_ends_in_activation(void **state)
     guest_map_bar(g);
     assert_int_equal(guest_offered(g),
                      FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC |
-                         VIRTIO_F_RING_PACKED);
+                         VIRTIO_F_RING_PACKED | VIRTIO_F_RING_RESET);
     guest_set_reg(g, REG_OFFERED_SELECT, 2, 4);
     assert_int_equal(guest_reg(g, REG_OFFERED, 4), 0);
     guest_start(g, FEATURE_A);
@@ -370,6 +382,108 @@ static void queues_are_fixed_once_enabled(void **state)
         assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
     }
     assert_int_equal(status(g) & VIRTIO_STATUS_NEEDS_RESET, 0);
+}
+
+/* As many as the device was made with, each with a place in every structure. */
+static void queues_come_in_steps(void **state)
+{
+    struct guest *g = *state;
+    device_free(g->device);
+    guest_plug(g, &probe_device, &(struct device_params){.id = "p", .pci_slot = 4, .queues = 11});
+    guest_map_bar(g);
+    assert_int_equal(guest_reg(g, REG_QUEUE_COUNT, 2), VIRTIO_QUEUE_MAX);
+    guest_start(g, 0);
+    unsigned last = VIRTIO_QUEUE_MAX - 1;
+    ring_desc(&g->rings[last], 0, GUEST_DATA, 4, 0, 0);
+    ring_offer(&g->rings[last], 0);
+    guest_notify(g, last);
+    guest_pump(g);
+    assert_int_equal(ring_used_index(&g->rings[last]), 1);
+    assert_int_equal(probe(g)->notifications, 1);
+    struct guest *other = guest_new(false);
+    device_free(other->device);
+    guest_plug(other, &probe_device,
+               &(struct device_params){.id = "p", .pci_slot = 4, .queues = 11});
+    assert_state_round_trip(&virtio_pci_state, g->device, other->device);
+    guest_free(other);
+    free(other);
+}
+
+/* 2.6.1 and 4.1.4.3: at once or when the device is through with it. */
+static void one_queue_is_reset(void **state)
+{
+    struct guest *g = *state;
+    guest_start(g, VIRTIO_F_RING_RESET | VIRTIO_F_EVENT_IDX);
+    ring_desc(&g->rings[0], 0, GUEST_DATA, 4, 0, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        probe(g)->slow = round == 1;
+        ring_offer(&g->rings[0], 0);
+        guest_notify(g, 0);
+        guest_pump(g);
+        assert_int_equal(ring_used_index(&g->rings[0]), 1);
+        guest_set_reg(g, REG_QUEUE_SELECT, 0, 2);
+        guest_set_reg(g, REG_QUEUE_RESET, 0, 2); /* nothing */
+        assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 1);
+        guest_set_reg(g, REG_QUEUE_RESET, 1, 2);
+        assert_int_equal(probe(g)->queue_resets, round + 1);
+        if (round == 1) {
+            assert_int_equal(guest_reg(g, REG_QUEUE_RESET, 2), 1);
+            guest_set_reg(g, REG_QUEUE_RESET, 1, 2); /* it is under way */
+            guest_set_reg(g, REG_QUEUE_SIZE, 2, 2);
+            guest_set_reg(g, REG_QUEUE_ENABLE, 1, 2);
+            assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
+            assert_int_equal(probe(g)->queue_resets, 2);
+            virtio_queue_deactivated(&probe(g)->pci.virtio, &probe(g)->pci.virtio.queues[0]);
+        }
+        assert_int_equal(guest_reg(g, REG_QUEUE_RESET, 2), 0);
+        assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
+        assert_int_equal(guest_reg(g, REG_QUEUE_SIZE, 2), 16);
+        assert_int_equal(guest_reg(g, REG_QUEUE_DESC, 4), 0);
+        unsigned before = probe(g)->notifications;
+        guest_notify(g, 0);
+        guest_pump(g);
+        assert_int_equal(probe(g)->notifications, before);
+
+        /* The other queue works all the while, and this one again, with another size. */
+        ring_desc(&g->rings[1], 0, GUEST_DATA, 4, 0, 0);
+        ring_offer(&g->rings[1], 0);
+        guest_notify(g, 1);
+        guest_pump(g);
+        assert_int_equal(ring_used_index(&g->rings[1]), round + 1);
+        g->rings[0] = ring_at(g->mem, GUEST_RING(0), 8);
+        memset(mem_ram_pointer(g->mem, GUEST_RING(0), RING_BYTES, MEM_WRITE), 0, RING_BYTES);
+        ring_desc(&g->rings[0], 0, GUEST_DATA, 4, 0, 0);
+        guest_set_queue(g, 0, &g->rings[0]);
+        assert_true(probe(g)->pci.virtio.queues[0].event_idx);
+    }
+    assert_int_equal(status(g) & VIRTIO_STATUS_NEEDS_RESET, 0);
+
+    /* A reset of the device ends it, too. */
+    guest_set_reg(g, REG_QUEUE_SELECT, 0, 2);
+    guest_set_reg(g, REG_QUEUE_RESET, 1, 2);
+    probe(g)->slow = false;
+    guest_reset(g);
+    guest_start(g, 0);
+    guest_set_reg(g, REG_QUEUE_SELECT, 0, 2);
+    guest_set_reg(g, REG_QUEUE_RESET, 1, 2); /* not negotiated */
+    assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 1);
+    assert_int_equal(probe(g)->queue_resets, 3);
+}
+
+/* What is wrong with a device is not mended by resetting one of its queues. */
+static void a_queue_reset_mends_nothing(void **state)
+{
+    struct guest *g = *state;
+    guest_start(g, VIRTIO_F_RING_RESET);
+    virtio_violation(&probe(g)->pci.virtio, "a test");
+    guest_set_reg(g, REG_QUEUE_SELECT, 0, 2);
+    guest_set_reg(g, REG_QUEUE_RESET, 1, 2);
+    guest_set_queue(g, 0, &g->rings[0]);
+    assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 1);
+    guest_notify(g, 0);
+    guest_pump(g);
+    assert_int_equal(probe(g)->notifications, 0);
+    assert_needs_reset(g, true);
 }
 
 /* --- notifications and interrupts --- */
@@ -565,11 +679,11 @@ static void impossible_states_are_refused(void **state)
     guest_start(g, 0);
     struct virtio *virtio = &probe(g)->pci.virtio;
     const struct virtio good = *virtio;
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 6; i++) {
         memcpy(virtio, &good, sizeof(good));
         switch (i) {
         case 0:
-            virtio->accepted |= UINT64_C(1) << 40;
+            virtio->accepted |= UINT64_C(1) << 50;
             break;
         case 1:
             virtio->accepted = 0;
@@ -582,6 +696,9 @@ static void impossible_states_are_refused(void **state)
             break;
         case 4:
             virtio->queues[1].avail = 3;
+            break;
+        case 5:
+            virtio->saved_queue_count = 5; /* of a device with more */
             break;
         }
         struct state_buffer buffer = {0};
@@ -614,6 +731,9 @@ int main(void)
         TEST(driver_ok_needs_features_ok),
         TEST(bad_queues_need_a_reset),
         TEST(queues_are_fixed_once_enabled),
+        TEST(queues_come_in_steps),
+        TEST(one_queue_is_reset),
+        TEST(a_queue_reset_mends_nothing),
         TEST(notifications_are_coalesced),
         TEST(a_busy_device_is_called_again),
         cmocka_unit_test_setup_teardown(in_deterministic_mode_notifications_are_immediate,

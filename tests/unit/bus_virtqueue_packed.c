@@ -449,6 +449,74 @@ static void state_survives(void **state)
     state_buffer_free(&saved);
 }
 
+/* The place in the ring of a request that is kept may hold another one's answer long since. */
+static void a_kept_request_is_saved(void **state)
+{
+    struct fixture *f = *state;
+    struct state_buffer saved = {0};
+    struct error *err = NULL;
+    struct virtq_chain *kept = calloc(1, sizeof(*kept));
+    uint16_t id;
+    uint32_t length;
+    size_t at = 0;
+    packed_desc(&f->ring, 0, DATA, 3, RING_NEXT, 0);
+    packed_desc(&f->ring, 1, DATA + 0x100, 40, RING_WRITE, 4711);
+    packed_offer(&f->ring, 2);
+    packed_desc(&f->ring, 0, DATA + 0x200, 5, RING_NEXT | RING_WRITE, 0);
+    packed_desc(&f->ring, 1, DATA + 0x300, 6, RING_WRITE, 17);
+    packed_offer(&f->ring, 2);
+    assert_true(virtqueue_pop(&f->queue, kept, UINT64_MAX));
+    assert_true(pop(f));
+    virtqueue_push(&f->queue, &f->chain, 11);
+    virtqueue_save_chain(&f->queue, kept, &saved);
+    memset(kept, 0xff, sizeof(*kept));
+
+    assert_ptr_equal(virtqueue_restore_chain(&f->queue, 1, kept, 43, &saved, &at, &err), &f->queue);
+    assert_no_error(err);
+    assert_int_equal(at, saved.size);
+    assert_int_equal(kept->out_count, 1);
+    assert_int_equal(kept->in_count, 1);
+    assert_int_equal(kept->in_size, 40);
+    assert_int_equal(kept->touched, 40);
+    assert_ptr_equal(virtq_in(kept)->iov_base, mem_ram_pointer(f->mem, DATA + 0x100, 40, MEM_READ));
+    virtqueue_push(&f->queue, kept, 40);
+    assert_true(packed_take_used(&f->ring, &id, &length));
+    assert_int_equal(id, 17);
+    packed_used_done(&f->ring, 2);
+    assert_true(packed_take_used(&f->ring, &id, &length));
+    assert_int_equal(id, 4711);
+    assert_int_equal(length, 40);
+
+    /* Any byte of it changed: refused, or a request within memory and limits all the same. */
+    for (size_t i = 0; i < saved.size; i++) {
+        for (unsigned bit = 0; bit < 8; bit++) {
+            saved.data[i] ^= (uint8_t)(1u << bit);
+            at = 0;
+            if (virtqueue_restore_chain(&f->queue, 1, kept, 43, &saved, &at, &err) != NULL) {
+                assert_true(kept->in_size + kept->out_size <= 43);
+                assert_true(kept->descriptors > 0 && kept->descriptors <= SIZE);
+                for (unsigned s = 0; s < kept->out_count + kept->in_count; s++)
+                    assert_non_null(mem_ram_pointer(f->mem, kept->range[s].gpa,
+                                                    kept->range[s].length, MEM_READ));
+            } else {
+                assert_non_null(err);
+            }
+            error_free(err);
+            err = NULL;
+            saved.data[i] ^= (uint8_t)(1u << bit);
+        }
+    }
+    at = 0;
+    assert_null(virtqueue_restore_chain(&f->queue, 1, kept, 42, &saved, &at, &err));
+    assert_error(&err, ERROR_USAGE, "has too many bytes");
+    f->queue.enabled = false;
+    at = 0;
+    assert_null(virtqueue_restore_chain(&f->queue, 1, kept, 43, &saved, &at, &err));
+    assert_error(&err, ERROR_USAGE, "has an unknown queue");
+    state_buffer_free(&saved);
+    free(kept);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -463,6 +531,7 @@ int main(void)
         TEST(several_go_back_together),
         TEST(no_notification_is_lost),
         TEST(state_survives),
+        TEST(a_kept_request_is_saved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,12 +7,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "block/block.h"
+#include "disk.h"
 #include "virtio_guest.h"
 
 #define SECTORS 128u
 #define F_RO    (UINT64_C(1) << 5)
 #define F_FLUSH (UINT64_C(1) << 9)
+#define F_MQ    (UINT64_C(1) << 12)
 #define F_DISCARD (UINT64_C(1) << 13)
 #define F_ZEROES (UINT64_C(1) << 14)
 enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, ZEROES = 13 };
@@ -29,8 +30,16 @@ struct fixture {
     int fd; /* to look at the file behind the device's back */
 };
 
-static struct fixture *fixture_new(bool read_only, bool deterministic)
+/* A machine that stops, in the end: the tests quiesce the device themselves. */
+static void on_stopped(void *opaque, struct block *block, enum block_kind kind, int error)
 {
+    (void)opaque, (void)block, (void)kind, (void)error;
+}
+
+static struct fixture *fixture_new_with(bool read_only, bool deterministic,
+                                        const struct block_options *options, unsigned queues)
+{
+    static const struct block_image_options raw = {.format = "raw"};
     struct fixture *f = calloc(1, sizeof(*f));
     strcpy(f->path, "/tmp/trapeze-test-XXXXXX");
     f->fd = mkstemp(f->path);
@@ -42,14 +51,26 @@ static struct fixture *fixture_new(bool read_only, bool deterministic)
     }
     guest_init(&f->g, deterministic);
     const struct block_env env = {
-        .loop = f->g.loop, .clock = f->g.env.clock, .deterministic = deterministic};
+        .loop = f->g.loop,
+        .clock = f->g.env.clock,
+        .deterministic = deterministic,
+        .stopped = options != NULL ? on_stopped : NULL};
     struct error *err = NULL;
-    f->disk = block_new_raw(open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), read_only, &env,
-                        &err);
+    int fd = open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (options == NULL)
+        f->disk = block_new_raw(fd, read_only, &env, &err);
+    else
+        f->disk = block_new(disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, &err), options, &env, &err);
     assert_no_error(err);
     guest_plug(&f->g, &device_virtio_blk,
-               &(struct device_params){.id = "disk0", .disk = f->disk, .serial = "serial-1"});
+               &(struct device_params){
+                   .id = "disk0", .disk = f->disk, .serial = "serial-1", .queues = queues});
     return f;
+}
+
+static struct fixture *fixture_new(bool read_only, bool deterministic)
+{
+    return fixture_new_with(read_only, deterministic, NULL, 0);
 }
 
 static int setup(void **state)
@@ -90,10 +111,10 @@ static uint8_t *ram(struct fixture *f, uint64_t gpa)
 
 /* Puts header and status of request `slot` (its own memory) into the ring, with `bytes` of
  * data at `data` in between; three descriptors from 3 * slot on. */
-static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sector, uint64_t data,
-                  uint32_t bytes)
+static void offer_to(struct fixture *f, unsigned queue, unsigned slot, uint32_t type,
+                     uint64_t sector, uint64_t data, uint32_t bytes)
 {
-    struct ring *ring = &f->g.rings[0];
+    struct ring *ring = &f->g.rings[queue];
     uint8_t header[16] = {0};
     store_le32(header, type);
     store_le64(header + 8, sector);
@@ -105,6 +126,12 @@ static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sect
     ring_desc(ring, d + 1, data, bytes, RING_NEXT | writes, d + 2);
     ring_desc(ring, d + 2, STATUS + slot, 1, RING_WRITE, 0);
     ring_offer(ring, (uint16_t)d);
+}
+
+static void offer(struct fixture *f, unsigned slot, uint32_t type, uint64_t sector, uint64_t data,
+                  uint32_t bytes)
+{
+    offer_to(f, 0, slot, type, sector, data, bytes);
 }
 
 /* The device's part until everything in the ring is done. */
@@ -492,6 +519,201 @@ static void a_pause_completes_what_is_in_flight(void **state)
     assert_int_equal(ring_used_index(ring), 17);
 }
 
+/* --- several queues --- */
+
+static void every_queue_answers_for_itself(void **state)
+{
+    (void)state;
+    for (unsigned deterministic = 0; deterministic < 2; deterministic++) {
+        struct fixture *f = fixture_new_with(false, deterministic != 0, NULL, 8);
+        guest_map_bar(&f->g);
+        assert_int_equal(guest_offered(&f->g) & F_MQ, F_MQ);
+        assert_int_equal(guest_reg(&f->g, REG_CONFIG + 34, 2), 8);
+        assert_int_equal(guest_reg(&f->g, REG_QUEUE_COUNT, 2), 8);
+        guest_start(&f->g, F_FLUSH | F_MQ);
+        for (unsigned i = 0; i < 64; i++) {
+            memset(ram(f, BUFFER + 512 * i), (int)(100 + i), 512);
+            offer_to(f, i % 8, i, i < 32 ? OUT : IN, i, BUFFER + 512 * i, 512);
+        }
+        for (unsigned queue = 8; queue-- > 0;)
+            guest_notify(&f->g, queue);
+        for (unsigned queue = 0; queue < 8; queue++)
+            while (ring_used_index(&f->g.rings[queue]) != 8)
+                guest_wait(&f->g);
+        for (unsigned i = 0; i < 64; i++) {
+            assert_int_equal(*ram(f, STATUS + i), OK);
+            if (i < 32)
+                assert_int_equal(file_byte(f, i), 100 + i);
+            else
+                assert_int_equal(*ram(f, BUFFER + 512 * i), i);
+        }
+        void *own = f;
+        teardown(&own);
+    }
+}
+
+/* One queue is reset with requests in flight; another one's come back all the same. */
+static void a_queue_reset_forgets_its_requests(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_new_with(false, true, NULL, 2);
+    guest_start(&f->g, F_FLUSH | F_MQ | VIRTIO_F_RING_RESET);
+    offer_to(f, 0, 0, IN, 5, BUFFER, 512);
+    offer_to(f, 1, 1, IN, 6, BUFFER + 512, 512);
+    guest_notify(&f->g, 0);
+    guest_notify(&f->g, 1);
+    guest_set_reg(&f->g, REG_QUEUE_SELECT, 0, 2);
+    guest_set_reg(&f->g, REG_QUEUE_RESET, 1, 2);
+    assert_int_equal(guest_reg(&f->g, REG_QUEUE_RESET, 2), 1); /* no time has passed */
+    guest_wait(&f->g);
+    assert_int_equal(guest_reg(&f->g, REG_QUEUE_RESET, 2), 0);
+    assert_int_equal(guest_reg(&f->g, REG_QUEUE_ENABLE, 2), 0);
+    assert_int_equal(ring_used_index(&f->g.rings[0]), 0);
+    assert_int_equal(*ram(f, STATUS), UNTOUCHED);
+    assert_int_equal(ring_used_index(&f->g.rings[1]), 1);
+    assert_int_equal(*ram(f, STATUS + 1), OK);
+
+    f->g.rings[0].avail_index = 0;
+    ring_put16(f->g.mem, f->g.rings[0].avail + 2, 0);
+    guest_set_queue(&f->g, 0, &f->g.rings[0]);
+    assert_int_equal(request(f, IN, 7, 512), OK);
+    assert_int_equal(*ram(f, BUFFER), 7);
+    void *own = f;
+    teardown(&own);
+}
+
+/* --- what the disk holds back when the machine stands still --- */
+
+static void copy_memory(struct fixture *to, const struct fixture *from)
+{
+    memcpy(mem_ram_pointer(to->g.mem, GUEST_RAM, GUEST_RAM_SIZE, MEM_WRITE),
+           mem_ram_pointer(from->g.mem, GUEST_RAM, GUEST_RAM_SIZE, MEM_READ), GUEST_RAM_SIZE);
+    memcpy(to->g.rings, from->g.rings, sizeof(to->g.rings));
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        to->g.rings[i].mem = to->g.mem;
+}
+
+static void assert_served(struct fixture *f, uint16_t count)
+{
+    for (unsigned tries = 0; ring_used_index(&f->g.rings[0]) != count && tries < 1000; tries++) {
+        guest_wait(&f->g);
+        if (!f->g.env.deterministic)
+            block_wait_idle(f->disk);
+    }
+    assert_int_equal(ring_used_index(&f->g.rings[0]), count);
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(*ram(f, STATUS + i), OK);
+        assert_int_equal(*ram(f, BUFFER + 512 * i), 20 * i);
+    }
+}
+
+/* Requests 0, 1 and 2 read sectors 0, 20 and 40; only the first one can. */
+static struct fixture *stopped_machine(bool deterministic)
+{
+    static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
+    struct fixture *f = fixture_new_with(false, deterministic, &stop, 2);
+    guest_start(&f->g, F_FLUSH | F_MQ);
+    assert_int_equal(ftruncate(f->fd, 512), 0);
+    for (unsigned i = 0; i < 3; i++)
+        offer(f, i, IN, 20 * i, BUFFER + 512 * i, 512);
+    guest_notify(&f->g, 0);
+    guest_wait(&f->g);
+    f->g.device->ops->quiesce(f->g.device);
+    assert_int_equal(ring_used_index(&f->g.rings[0]), 1);
+    assert_false(block_is_stopped(f->disk)); /* the device has them */
+    return f;
+}
+
+static void mend(struct fixture *f)
+{
+    for (unsigned i = 0; i < SECTORS; i++) {
+        uint8_t sector[512];
+        memset(sector, (int)i, sizeof(sector));
+        assert_int_equal(pwrite(f->fd, sector, sizeof(sector), 512 * i), sizeof(sector));
+    }
+}
+
+static void what_stopped_the_machine_survives_it(void **state)
+{
+    (void)state;
+    for (unsigned deterministic = 0; deterministic < 2; deterministic++) {
+        struct fixture *f = stopped_machine(deterministic != 0);
+        struct fixture *other = fixture_new_with(false, deterministic != 0, NULL, 2);
+        other->g.device->ops->quiesce(other->g.device);
+        assert_state_round_trip(device_virtio_blk.state, f->g.device, other->g.device);
+        copy_memory(other, f);
+        struct fixture *again = fixture_new_with(false, deterministic != 0, NULL, 2);
+        assert_state_round_trip(device_virtio_blk.state, other->g.device, again->g.device);
+
+        other->g.device->ops->unquiesce(other->g.device);
+        assert_served(other, 3);
+        mend(f);
+        f->g.device->ops->unquiesce(f->g.device);
+        assert_served(f, 3);
+        struct fixture *all[] = {f, other, again};
+        for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+            void *own = all[i];
+            teardown(&own);
+        }
+    }
+}
+
+/* The error is still there; then a reset of the machine, or of the device, forgets them. */
+static void what_is_parked_can_stop_again_and_be_forgotten(void **state)
+{
+    (void)state;
+    for (unsigned deterministic = 0; deterministic < 2; deterministic++) {
+        struct fixture *f = stopped_machine(deterministic != 0);
+        f->g.device->ops->unquiesce(f->g.device);
+        guest_wait(&f->g);
+        if (deterministic == 0)
+            block_wait_idle(f->disk);
+        guest_pump(&f->g);
+        assert_int_equal(ring_used_index(&f->g.rings[0]), 1);
+        f->g.device->ops->quiesce(f->g.device);
+        f->g.device->ops->reset(f->g.device);
+        f->g.device->ops->unquiesce(f->g.device);
+        mend(f);
+        guest_start(&f->g, F_FLUSH);
+        assert_int_equal(request(f, IN, 3, 512), OK);
+        assert_int_equal(ring_used_index(&f->g.rings[0]), 1);
+        void *own = f;
+        teardown(&own);
+
+        f = stopped_machine(deterministic != 0); /* and the end of the machine */
+        own = f;
+        teardown(&own);
+    }
+}
+
+/* A pause does not wait for a limit, nor spend what it allows. */
+static void a_pause_leaves_what_waits_for_a_limit(void **state)
+{
+    (void)state;
+    static const struct block_options slow = {.limits = {.iops = 1}};
+    struct fixture *f = fixture_new_with(false, false, &slow, 0);
+    struct fixture *other = fixture_new(false, false);
+    guest_start(&f->g, F_FLUSH);
+    for (unsigned i = 0; i < 6; i++)
+        offer(f, i, IN, 20 * i, BUFFER + 512 * i, 512);
+    guest_notify(&f->g, 0);
+    guest_pump(&f->g);
+    f->g.device->ops->quiesce(f->g.device);
+    assert_true(ring_used_index(&f->g.rings[0]) < 6);
+    other->g.device->ops->quiesce(other->g.device);
+    assert_state_round_trip(device_virtio_blk.state, f->g.device, other->g.device);
+    copy_memory(other, f);
+    other->g.device->ops->unquiesce(other->g.device);
+    assert_served(other, 6);
+    block_set_limits(f->disk, &(struct block_limits){0});
+    f->g.device->ops->unquiesce(f->g.device);
+    assert_served(f, 6);
+    void *own = f;
+    teardown(&own);
+    own = other;
+    teardown(&own);
+}
+
 static void state_survives_a_round_trip(void **state)
 {
     struct fixture *f = *state;
@@ -551,6 +773,11 @@ int main(void)
         DETERMINISTIC(many_requests_are_in_flight),
         DETERMINISTIC(a_reset_forgets_what_is_in_flight),
         DETERMINISTIC(a_reset_waits_for_nobody),
+        cmocka_unit_test(every_queue_answers_for_itself),
+        cmocka_unit_test(a_queue_reset_forgets_its_requests),
+        cmocka_unit_test(what_stopped_the_machine_survives_it),
+        cmocka_unit_test(what_is_parked_can_stop_again_and_be_forgotten),
+        cmocka_unit_test(a_pause_leaves_what_waits_for_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
