@@ -246,7 +246,7 @@ void virtio_set_accepted(struct virtio *virtio, uint32_t half)
 struct virtqueue *virtio_queue(struct virtio *virtio)
 {
     return virtio->queue_select < virtio->queue_count ? &virtio->queues[virtio->queue_select]
-                                                           : NULL;
+                                                      : NULL;
 }
 
 void virtio_enable_queue(struct virtio *virtio, struct virtqueue *queue)
@@ -332,11 +332,6 @@ bool virtio_restored(struct virtio *virtio, struct error **err)
             return error_set(err, ERROR_USAGE, "the saved state of '%s' has too many queues",
                              virtio->device->id);
     }
-    if (virtio->saved_queue_count != virtio->queue_count)
-        return error_set(err, ERROR_USAGE,
-                         "the saved state of '%s' is of a device with %u queues, and it has %u: "
-                         "give it as many as it had",
-                         virtio->device->id, virtio->saved_queue_count, virtio->queue_count);
     for (unsigned i = 0; i < virtio->queue_count; i++) {
         const struct virtqueue *queue = &virtio->queues[i];
         if (queue->enabled && queue->packed != virtio_has(virtio, VIRTIO_F_RING_PACKED))
@@ -352,6 +347,18 @@ bool virtio_restored(struct virtio *virtio, struct error **err)
     return true;
 }
 
+static bool virtio_post_restore(void *object, struct error **err)
+{
+    const struct virtio *virtio = object;
+    if (virtio->saved_queue_count == virtio->queue_count)
+        return true;
+    return error_set(
+        err, ERROR_USAGE,
+        "the saved state of '%s' is of a device with %u queues, and it has %u: give it "
+        "as many as it had",
+        virtio->device->id, virtio->saved_queue_count, virtio->queue_count);
+}
+
 static const struct state_field virtio_fields[] = {
     STATE_UINT(struct virtio, accepted, "accepted"),
     STATE_UINT(struct virtio, offered_select, "offered_select"),
@@ -364,4 +371,4 @@ static const struct state_field virtio_fields[] = {
     STATE_END,
 };
 
-const struct state_table virtio_state = {"virtio", 2, virtio_fields, NULL, NULL};
+const struct state_table virtio_state = {"virtio", 2, virtio_fields, NULL, virtio_post_restore};

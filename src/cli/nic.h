@@ -20,8 +20,8 @@ struct machine_config;
      "translation and without rights; the default with --image), 'hostonly' (the same without "   \
      "a way out), 'internal:NAME' (other machines of yours that name it), 'tap:INTERFACE' or "    \
      "'bridge:BRIDGE' (the host's; needs rights), 'none'. Properties: model=virtio|e1000, mac=, " \
-     "mtu=, vlan= (of an internal network), rate= (bits per second of each direction, e.g. "      \
-     "10M), capture=FILE, forward=.",                                                             \
+     "mtu=, vlan= (of an internal network), queues= (pairs; unless given one for each vCPU), "    \
+     "rate= (bits per second of each direction, e.g. 10M), capture=FILE, forward=.",              \
      "Networks"},                                                                                 \
     {"forward", 'p', "PROTOCOL:[ADDRESS:]HOSTPORT:GUESTPORT",                                     \
      "Lead a port of this host to one of the guest, e.g. tcp:2222:22; through the first 'nat' "   \

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
  * virtio network device (virtio 1.2, 5.1) on a struct net_port: checksum and TCP segmentation
- * offloads both ways, mergeable receive buffers, MTU, link state, receive filters.
+ * offloads both ways, mergeable receive buffers, MTU, link state, receive filters, several pairs of
+ * queues.
  *
  * Sending goes from guest memory into the frame socket without a copy in between; a frame that
  * the socket does not take goes back into the ring, so that nothing is held here when the
  * machine is saved. Receiving takes as many buffers as a frame needs, or gives them all back
  * and asks for the frame again later.
  *
- * params: net, mac, mtu, pci_slot.
+ * Which pair receives a frame (5.1.6.5.6, automatic steering): the one that sent the last frame of
+ * the same flow; for a flow that never sent, the pair that its number falls on. `steering` keeps
+ * one byte for all flows whose numbers end alike. It is not saved: a guest that goes on elsewhere
+ * teaches it anew.
+ *
+ * params: net, mac, mtu, queues, pci_slot.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -48,12 +54,15 @@
 #define F_CTRL_RX             (UINT64_C(1) << 18)
 #define F_CTRL_VLAN           (UINT64_C(1) << 19)
 #define F_CTRL_RX_EXTRA       (UINT64_C(1) << 20)
+#define F_MQ                  (UINT64_C(1) << 22)
 #define F_CTRL_MAC_ADDR       (UINT64_C(1) << 23)
 #define F_GUEST_OFFLOADS      (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6)
 
-enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_CONTROL, QUEUE_COUNT };
+enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_CONTROL, QUEUE_COUNT }; /* with one pair */
+#define PAIRS_MAX    ((VIRTIO_QUEUE_MAX - 1) / 2)
+#define STEERING_MAX 256u
 /* Configuration space (5.1.4). */
-enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_MTU = 10, CONFIG_BYTES = 12 };
+enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_PAIRS = 8, CONFIG_MTU = 10, CONFIG_BYTES = 12 };
 enum { STATUS_LINK_UP = 1 };
 /* struct virtio_net_hdr (5.1.6). */
 enum {
@@ -66,7 +75,7 @@ enum {
     HEADER_BUFFERS = 10
 };
 /* Control commands (5.1.6.5). */
-enum { CLASS_RX = 0, CLASS_MAC = 1, CLASS_VLAN = 2, CLASS_OFFLOADS = 5 };
+enum { CLASS_RX = 0, CLASS_MAC = 1, CLASS_VLAN = 2, CLASS_PAIRS = 4, CLASS_OFFLOADS = 5 };
 enum {
     RX_PROMISCUOUS,
     RX_ALL_MULTICAST,
@@ -93,6 +102,10 @@ struct virtio_net {
     uint8_t born_mac[NET_MAC_BYTES], mac[NET_MAC_BYTES]; /* its own, and what the driver made it */
     struct filter filter;
     uint64_t offloads; /* F_GUEST_* in force */
+    unsigned pairs_max;
+    uint16_t pairs;                 /* in use */
+    uint8_t steering[STEERING_MAX]; /* by the end of a flow's number; 0: not known, or pair + 1 */
+    uint32_t received;              /* receive queues with frames not yet told of, by pair */
     bool send_waits, receive_waits;
     struct log_limit log_limit;
     struct virtq_chain chain; /* the request being handled */
@@ -102,6 +115,46 @@ struct virtio_net {
 static struct virtio_net *net_of(struct virtio *virtio)
 {
     return CONTAINER_OF(virtio, struct virtio_net, pci.virtio);
+}
+
+/* --- queues --- */
+
+static struct virtqueue *queue_of_pair(struct virtio_net *net, unsigned pair, unsigned which)
+{
+    return &net->pci.virtio.queues[2 * pair + which];
+}
+
+/* What a queue is (5.1.2): the control queue comes behind all pairs that the driver knows of.
+ * QUEUE_COUNT: nothing, to this driver. */
+static unsigned role_of(const struct virtio_net *net, const struct virtqueue *queue)
+{
+    unsigned pairs = virtio_has(&net->pci.virtio, F_MQ) ? net->pairs_max : 1;
+    if (queue->index < 2 * pairs)
+        return queue->index % 2;
+    return queue->index == 2 * pairs ? QUEUE_CONTROL : QUEUE_COUNT;
+}
+
+static bool is_usable(const struct virtqueue *queue)
+{
+    return queue->enabled && !queue->broken;
+}
+
+static void learn_flow(struct virtio_net *net, const struct virtqueue *queue)
+{
+    uint8_t head[NET_FLOW_BYTES];
+    size_t size = virtq_read(&net->chain, HEADER_BYTES, head, sizeof(head));
+    uint32_t flow = net_flow(head, size);
+    if (flow != 0)
+        net->steering[flow % STEERING_MAX] = (uint8_t)(queue->index / 2 + 1);
+}
+
+static unsigned steer(const struct virtio_net *net, const struct net_frame *frame)
+{
+    if (net->pairs == 1)
+        return 0;
+    uint32_t flow = net_flow(frame->data, frame->size);
+    unsigned known = flow != 0 ? net->steering[flow % STEERING_MAX] : 1;
+    return (known != 0 ? known - 1u : flow / STEERING_MAX) % net->pairs;
 }
 
 /* --- sending --- */
@@ -129,7 +182,7 @@ static bool may_send(const struct virtio *virtio, const struct net_offload *offl
 }
 
 /* False: the network takes nothing now. A request that is no frame is given back unsent. */
-static bool transmit_one(struct virtio_net *net)
+static bool transmit_one(struct virtio_net *net, const struct virtqueue *queue)
 {
     struct virtq_chain *chain = &net->chain;
     uint8_t header[HEADER_BYTES];
@@ -145,6 +198,8 @@ static bool transmit_one(struct virtio_net *net)
                   net->pci.device.id);
         return true;
     }
+    if (net->pairs > 1)
+        learn_flow(net, queue);
     virtq_slice(&iov, &count, HEADER_BYTES, size);
     return net_port_send(net->port, &offload, iov, count);
 }
@@ -156,7 +211,7 @@ static bool transmit(struct virtio_net *net, struct virtqueue *queue)
         more = virtqueue_pop(queue, &net->chain, REQUEST_BYTES_MAX);
         if (!more)
             break;
-        if (!transmit_one(net)) {
+        if (!transmit_one(net, queue)) {
             virtqueue_unpop(queue, &net->chain);
             net->send_waits = true;
             more = false;
@@ -176,16 +231,15 @@ static void net_writable(void *user)
     bool waits = net->send_waits;
     net->send_waits = false;
     pthread_mutex_unlock(&net->pci.device.lock);
-    if (waits)
-        virtio_notified(&net->pci.virtio, QUEUE_TRANSMIT);
+    for (unsigned pair = 0; waits && pair < net->pairs_max; pair++)
+        virtio_notified(&net->pci.virtio, 2 * pair + QUEUE_TRANSMIT);
 }
 
 /* --- receiving --- */
 
 static bool can_receive(const struct virtio *virtio)
 {
-    const struct virtqueue *queue = &virtio->queues[QUEUE_RECEIVE];
-    return virtio->active && virtio->dma && queue->enabled && !queue->broken;
+    return virtio->active && virtio->dma && is_usable(&virtio->queues[QUEUE_RECEIVE]);
 }
 
 static bool in_table(const struct filter *filter, const uint8_t *mac)
@@ -304,7 +358,6 @@ static bool understood(const struct virtio_net *net, const struct net_offload *o
 static bool receive(struct virtio_net *net, const struct net_frame *frame)
 {
     struct virtio *virtio = &net->pci.virtio;
-    struct virtqueue *queue = &virtio->queues[QUEUE_RECEIVE];
     bool enough;
     if (!can_receive(virtio))
         return true;
@@ -312,6 +365,13 @@ static bool receive(struct virtio_net *net, const struct net_frame *frame)
         return false;
     if (!understood(net, &frame->offload) || !passes(net, frame))
         return true;
+    unsigned pair = steer(net, frame);
+    struct virtqueue *queue = queue_of_pair(net, pair, QUEUE_RECEIVE);
+    if (!is_usable(queue)) { /* the driver resets it, say */
+        pair = 0;
+        queue = queue_of_pair(net, 0, QUEUE_RECEIVE);
+    }
+    net->received |= 1u << pair;
     unsigned count = take_buffers(net, queue, frame->size + HEADER_BYTES, &enough);
     if (count > 0)
         put_frame(net, queue, count, frame);
@@ -334,8 +394,11 @@ static void net_received(void *user)
 {
     struct virtio_net *net = user;
     pthread_mutex_lock(&net->pci.device.lock);
-    if (!net->pci.virtio.quiesced)
-        virtqueue_signal(&net->pci.virtio.queues[QUEUE_RECEIVE]);
+    if (!net->pci.virtio.quiesced) {
+        for (uint32_t left = net->received; left != 0; left &= left - 1)
+            virtqueue_signal(queue_of_pair(net, (unsigned)__builtin_ctz(left), QUEUE_RECEIVE));
+        net->received = 0;
+    }
     pthread_mutex_unlock(&net->pci.device.lock);
 }
 
@@ -426,6 +489,16 @@ static bool set_vlan(struct virtio_net *net, bool on, struct command *command)
     return true;
 }
 
+static bool set_pairs(struct virtio_net *net, struct command *command)
+{
+    uint8_t raw[2];
+    if (!virtio_has(&net->pci.virtio, F_MQ) || !take(command, raw, sizeof(raw)) ||
+        load_le16(raw) == 0 || load_le16(raw) > net->pairs_max)
+        return false;
+    net->pairs = load_le16(raw);
+    return true;
+}
+
 static bool set_offloads(struct virtio_net *net, struct command *command)
 {
     uint8_t raw[8];
@@ -446,6 +519,8 @@ static bool carry_out(struct virtio_net *net, unsigned class, unsigned number,
         return number == 0 ? set_macs(net, command) : number == 1 && set_mac(net, command);
     case CLASS_VLAN:
         return number <= 1 && set_vlan(net, number == 0, command);
+    case CLASS_PAIRS:
+        return number == 0 && set_pairs(net, command);
     case CLASS_OFFLOADS:
         return number == 0 && set_offloads(net, command);
     default:
@@ -483,12 +558,12 @@ static bool control(struct virtio_net *net, struct virtqueue *queue)
 static bool net_notify(struct virtio *virtio, struct virtqueue *queue)
 {
     struct virtio_net *net = net_of(virtio);
-    switch (queue->index) {
+    switch (role_of(net, queue)) {
     case QUEUE_TRANSMIT:
         return !net->send_waits && transmit(net, queue);
     case QUEUE_CONTROL:
         return virtio_has(virtio, F_CTRL_VQ) && control(net, queue);
-    default:
+    case QUEUE_RECEIVE:
         if (net->receive_waits) {
             net->receive_waits = false;
             /* The port offers what it holds at once. */
@@ -497,7 +572,16 @@ static bool net_notify(struct virtio *virtio, struct virtqueue *queue)
             pthread_mutex_lock(&net->pci.device.lock);
         }
         return false;
+    default:
+        return false;
     }
+}
+
+/* Nothing is kept from a queue: what was popped has been given back, or put back. */
+static bool net_reset_queue(struct virtio *virtio, struct virtqueue *queue)
+{
+    (void)virtio, (void)queue;
+    return true;
 }
 
 /* Lock held. */
@@ -544,6 +628,9 @@ static void forget_driver(struct virtio_net *net)
 {
     net->filter = (struct filter){.mode = {[RX_PROMISCUOUS] = 1}};
     net->offloads = 0;
+    net->pairs = 1;
+    memset(net->steering, 0, sizeof(net->steering));
+    net->received = 0;
     net->send_waits = false;
     show_mac(net, net->born_mac);
 }
@@ -569,10 +656,12 @@ static const struct virtio_ops net_ops = {
     .device_id = 1,
     .class_code = 0x020000, /* network controller, Ethernet */
     .queue_count = QUEUE_COUNT,
+    .queue_step = 2,
     .queue_size = QUEUE_SIZE,
     .config_size = CONFIG_BYTES,
     .activate = net_activate,
     .deactivate = net_deactivate,
+    .reset_queue = net_reset_queue,
     .notify = net_notify,
 };
 
@@ -586,12 +675,17 @@ static bool net_realize(struct device *device, const struct device_params *param
     assert(params->net != NULL && params->mac != NULL);
     if (params->mtu != 0)
         features |= F_MTU;
+    if (params->queues > 1)
+        features |= F_MQ;
     if (!virtio_pci_realize(&net->pci, &net_ops, features, params, err))
         return false;
     net->port = params->net;
+    net->pairs_max = (net->pci.virtio.queue_count - 1u) / 2;
+    assert(net->pairs_max <= PAIRS_MAX);
     memcpy(net->born_mac, params->mac, NET_MAC_BYTES);
     forget_driver(net);
     uint8_t *config = net->pci.virtio.config;
+    store_le16(config + CONFIG_PAIRS, (uint16_t)net->pairs_max);
     store_le16(config + CONFIG_MTU, (uint16_t)params->mtu);
     store_le16(config + CONFIG_STATUS, net_port_link(net->port) ? STATUS_LINK_UP : 0);
     net_port_attach(net->port, &port_user, net);
@@ -612,6 +706,9 @@ static void net_unquiesce(struct device *device)
 {
     struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, pci.device);
     virtio_pci_unquiesce(device);
+    pthread_mutex_lock(&device->lock);
+    net->received = (1u << net->pairs_max) - 1; /* also what was before it was saved */
+    pthread_mutex_unlock(&device->lock);
     net_received(net);
 }
 
@@ -641,6 +738,9 @@ static const struct state_table filter_state = {"virtio-net-filter", 1, filter_f
 static bool net_post_restore(void *object, struct error **err)
 {
     struct virtio_net *net = object;
+    if (net->pairs == 0 || net->pairs > net->pairs_max)
+        return error_set(err, ERROR_USAGE, "the saved state of '%s' uses %u of %u pairs of queues",
+                         net->pci.device.id, net->pairs, net->pairs_max);
     if ((net->offloads & ~F_GUEST_OFFLOADS) != 0)
         return error_set(err, ERROR_USAGE, "the saved state of '%s' has impossible offloads",
                          net->pci.device.id);
@@ -653,10 +753,11 @@ static const struct state_field net_fields[] = {
     STATE_STRUCT(struct virtio_net, pci, "pci", &virtio_pci_state),
     STATE_BYTES(struct virtio_net, mac, "mac"),
     STATE_UINT(struct virtio_net, offloads, "offloads"),
+    STATE_UINT(struct virtio_net, pairs, "pairs"),
     STATE_STRUCT(struct virtio_net, filter, "filter", &filter_state),
     STATE_END,
 };
-static const struct state_table net_state = {"virtio-net", 1, net_fields, NULL, net_post_restore};
+static const struct state_table net_state = {"virtio-net", 2, net_fields, NULL, net_post_restore};
 
 const struct device_ops device_virtio_net = {
     .name = "virtio-net",

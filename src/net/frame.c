@@ -17,7 +17,14 @@ enum {
     ETHERTYPE_VLAN = 0x8100,
     ETHERTYPE_QINQ = 0x88a8
 };
-enum { IP4_BYTES = 20, IP6_BYTES = 40, TCP_BYTES = 20, TCP_HEADER_MAX = 60, PROTOCOL_TCP = 6 };
+enum {
+    IP4_BYTES = 20,
+    IP6_BYTES = 40,
+    TCP_BYTES = 20,
+    TCP_HEADER_MAX = 60,
+    PROTOCOL_TCP = 6,
+    PROTOCOL_UDP = 17
+};
 enum {
     IP4_LENGTH = 2,
     IP4_ID = 4,
@@ -159,6 +166,42 @@ static bool find_ip6(const uint8_t *frame, size_t size, struct net_tcp *tcp)
     tcp->transport = tcp->network + IP6_BYTES;
     tcp->end = tcp->transport + net_load16(ip + IP6_LENGTH);
     return true;
+}
+
+/* Both ends of a flow, in either order, give the same. */
+static uint32_t flow_of(const uint8_t *from, const uint8_t *to, size_t bytes, const uint8_t *ports)
+{
+    uint32_t mix = ports != NULL ? net_load16(ports) ^ net_load16(ports + 2) : 0;
+    for (size_t i = 0; i < bytes; i += 4)
+        mix = (mix ^ net_load32(from + i) ^ net_load32(to + i)) * UINT32_C(0x9e3779b1);
+    mix ^= mix >> 15;
+    return mix != 0 ? mix : 1;
+}
+
+static bool has_ports(uint8_t protocol)
+{
+    return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
+}
+
+uint32_t net_flow(const uint8_t *frame, size_t size)
+{
+    uint16_t type;
+    size_t at = net_network_offset(frame, size, &type);
+    const uint8_t *ip = frame + at;
+    if (at == 0)
+        return 0;
+    size_t left = size - at;
+    if (type == ETHERTYPE_IP4 && left >= 20) {
+        size_t header = 4u * (ip[0] & 15u);
+        bool fragment = (net_load16(ip + 6) & 0x3fff) != 0;
+        bool ports = !fragment && has_ports(ip[9]) && header >= 20 && left >= header + 4;
+        return flow_of(ip + 12, ip + 16, 4, ports ? ip + header : NULL);
+    }
+    if (type == ETHERTYPE_IP6 && left >= 40) {
+        bool ports = has_ports(ip[6]) && left >= 44;
+        return flow_of(ip + 8, ip + 24, 16, ports ? ip + 40 : NULL);
+    }
+    return 0;
 }
 
 bool net_find_tcp(const uint8_t *frame, size_t size, struct net_tcp *tcp)

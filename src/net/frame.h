@@ -63,6 +63,12 @@ unsigned net_adapt(struct net_frame *frame, unsigned accepts, net_emit_fn *emit,
  * 0: the frame is too short. */
 size_t net_network_offset(const uint8_t *frame, size_t size, uint16_t *ethertype);
 
+/* A number for the flow that a frame belongs to, the same in both directions: from the addresses
+ * and, unless it is a fragment, the ports of TCP and UDP. 0: it is no IP packet. The beginning of
+ * the frame is enough (NET_FLOW_BYTES). */
+#define NET_FLOW_BYTES 80
+uint32_t net_flow(const uint8_t *frame, size_t size);
+
 /* A frame's TCP segment: offsets of its headers and payload. False: it is none, or a fragment. */
 struct net_tcp {
     size_t network, transport, payload; /* offsets */

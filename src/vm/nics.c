@@ -60,7 +60,11 @@ static bool add_nic(struct vm *vm, size_t index, struct error **err)
     if (config->capture != NULL && !start_capture(vm, index, id, err))
         return false;
     const struct device_params params = {
-        .id = id, .net = vm->ports[index], .mac = mac, .mtu = config->mtu};
+        .id = id,
+        .net = vm->ports[index],
+        .mac = mac,
+        .mtu = config->mtu,
+        .queues = vm_board_queues(vm, config->queues)};
     return vm_board_add(vm, find_model(config)->ops, &params, err) != NULL;
 }
 

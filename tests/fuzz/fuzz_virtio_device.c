@@ -95,9 +95,8 @@ static void make_disk(struct target *t, struct device_params *params)
                                               .werror = BLOCK_ERROR_STOP};
     static const struct block_image_options raw = {.format = "raw"};
     if (t->stops && !read_only)
-        t->disk =
-            block_new(disk_open(dup(t->disk_fd), &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env,
-                      NULL);
+        t->disk = block_new(disk_open(dup(t->disk_fd), &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop,
+                            &env, NULL);
     else
         t->disk = block_new_raw(dup(t->disk_fd), read_only, &env, NULL);
     fuzz_check(t->disk != NULL);
@@ -310,8 +309,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         uint8_t slot = r & 7, queue = r >> 3 & 1;
         if (r >> 32 & 1) {
             queue = r >> 3 & 3;
-            fuzz_add(&at, BLK_HEADER, (uint8_t)(queue << 3 | slot), (uint16_t)((r >> 8) & 15), (uint32_t)(s % 70),
-                     (uint32_t)(s >> 32));
+            fuzz_add(&at, BLK_HEADER, (uint8_t)(queue << 3 | slot), (uint16_t)((r >> 8) & 15),
+                     (uint32_t)(s % 70), (uint32_t)(s >> 32));
             fuzz_add(&at, OFFER, queue, (uint16_t)(3 * slot), 0, 0);
         } else {
             unsigned flags = (r >> 33 & 1) != 0 ? RING_WRITE : 0;

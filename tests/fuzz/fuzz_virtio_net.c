@@ -2,9 +2,10 @@
  *
  * virtio-net, its port and frame socket between a driver and a network that both do anything.
  *
- * Input: 1 byte of features, then records of 12 bytes (enum record). The checks are those of
- * asserts and sanitizers, and: what leaves the machine is a frame that net_offload_check()
- * accepts and the other end said it takes; the state survives save, restore, save unchanged.
+ * Input: 1 byte (bits 2 and 3: pairs of queues, less one), then records of 12 bytes (enum record).
+ * The checks are those of asserts and sanitizers, and: what leaves the machine is a frame that
+ * net_offload_check() accepts and the other end said it takes; the state survives save, restore,
+ * save unchanged.
  */
 #include "fuzz_device.h"
 
@@ -37,14 +38,24 @@ enum record {
     RECORD_COUNT
 };
 
-enum { RECEIVE, TRANSMIT, CONTROL, QUEUES };
+enum { RECEIVE, TRANSMIT, CONTROL, QUEUES, PAIRS_MAX = 4 };
 
 struct target {
     struct guest g;
     struct net_port *port;
     int peer;
     unsigned accepts; /* everything the network ever said it takes */
+    unsigned pairs;
 };
+
+/* Of the pair that the last bits of `pair` say; the control queue is behind all of them. */
+static unsigned queue_at(const struct target *t, uint8_t a, unsigned pair)
+{
+    unsigned role = (a >> 6) % QUEUES;
+    if (t->pairs > 1 && role == CONTROL)
+        return 2 * t->pairs;
+    return role == CONTROL ? CONTROL : 2 * (pair % t->pairs) + role;
+}
 
 static void drain(struct target *t)
 {
@@ -81,6 +92,12 @@ static void send_frame(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint
     struct iovec iov[] = {{&message, sizeof(message)}, {data, b}};
     struct msghdr header = {.msg_iov = iov, .msg_iovlen = 2};
     memset(data, (int)(d >> 16), 64);
+    if ((a & 0x40) != 0) { /* IPv4: a flow */
+        store_le16(data + 12, 0x0008);
+        data[14] = 0x45;
+        data[23] = 17;
+        store_le16(data + 20, 0);
+    }
     if ((a & 0x80) != 0)
         data[0] = 0xff;
     ssize_t sent = sendmsg(t->peer, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -92,7 +109,7 @@ static void put_desc(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32
     uint64_t gpa = GUEST_DATA + (c & 0xffff);
     if ((c & 0x80000000) != 0)
         gpa = (uint64_t)c << (a & 31);
-    ring_put_desc(t->g.mem, GUEST_RING((a >> 6) % QUEUES), a & 0x1f, gpa, d, b & 7, b >> 3);
+    ring_put_desc(t->g.mem, GUEST_RING(queue_at(t, a, a >> 3)), a & 0x1f, gpa, d, b & 7, b >> 3);
 }
 
 static void put_header(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
@@ -102,8 +119,11 @@ static void put_header(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint
     store_le32(header + 4, c);
     store_le16(header + 8, (uint16_t)d);
     (void)mem_write(t->g.mem, GUEST_DATA, header, sizeof(header));
-    ring_put_desc(t->g.mem, GUEST_RING(TRANSMIT), 0, GUEST_DATA, 12, RING_NEXT, 1);
-    ring_put_desc(t->g.mem, GUEST_RING(TRANSMIT), 1, GUEST_DATA + 64, b, 0, 0);
+    for (unsigned pair = 0; pair < t->pairs; pair++) {
+        uint64_t table = GUEST_RING(2 * pair + TRANSMIT);
+        ring_put_desc(t->g.mem, table, 0, GUEST_DATA, 12, RING_NEXT, 1);
+        ring_put_desc(t->g.mem, table, 1, GUEST_DATA + 64, b, 0, 0);
+    }
 }
 
 static void put_command(struct target *t, uint8_t a, uint32_t c, uint32_t d)
@@ -112,7 +132,7 @@ static void put_command(struct target *t, uint8_t a, uint32_t c, uint32_t d)
     store_le32(command + 2, c);
     store_le32(command + 6, d);
     (void)mem_write(t->g.mem, GUEST_DATA + 0x4000, command, sizeof(command));
-    uint64_t table = GUEST_RING(CONTROL);
+    uint64_t table = GUEST_RING(queue_at(t, CONTROL << 6, 0));
     ring_put_desc(t->g.mem, table, 0, GUEST_DATA + 0x4000, (a & 0x40) != 0 ? 10 : 600, RING_NEXT,
                   1);
     ring_put_desc(t->g.mem, table, 1, GUEST_DATA + 0x5000, 1, RING_WRITE, 0);
@@ -122,7 +142,7 @@ static void driver_step(struct target *t, unsigned kind, uint8_t a, uint16_t b, 
                         uint32_t d)
 {
     struct guest *g = &t->g;
-    unsigned queue = (a >> 6) % QUEUES;
+    unsigned queue = queue_at(t, a, a);
     switch (kind) {
     case START:
         guest_start(g, guest_offered(g) & c);
@@ -208,10 +228,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     t->peer = pair[1];
     t->port = net_port_new(pair[0], "fuzz", t->g.loop, t->g.env.clock, &t->g.log, NULL);
+    uint8_t choice = (uint8_t)fuzz_take(&input, 1);
+    t->pairs = (choice >> 2) % PAIRS_MAX + 1;
     guest_plug(&t->g, &device_virtio_net,
-               &(struct device_params){.id = "fuzz", .net = t->port, .mac = mac, .mtu = 1400});
+               &(struct device_params){
+                   .id = "fuzz", .net = t->port, .mac = mac, .mtu = 1400, .queues = t->pairs});
     guest_map_bar(&t->g);
-    if ((fuzz_take(&input, 1) & 3) != 0)
+    if ((choice & 3) != 0)
         guest_start(&t->g, guest_offered(&t->g));
     while (input.left > 0)
         step(t, &input);
@@ -235,16 +258,17 @@ static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
     case 0: /* sends */
         fuzz_add(at, PUT_HEADER, (uint8_t)(flags | (r >> 22 & 1) << 2), (uint16_t)(s % 3000),
                  (uint32_t)(40 + s % 64) << 16 | 34, 16);
-        fuzz_add(at, OFFER, TRANSMIT << 6, 0, 0, 0);
-        fuzz_add(at, NOTIFY, TRANSMIT << 6, 0, 0, 0);
+        fuzz_add(at, OFFER, (uint8_t)(TRANSMIT << 6 | (s >> 50 & 3)), 0, 0, 0);
+        fuzz_add(at, NOTIFY, (uint8_t)(TRANSMIT << 6 | (s >> 50 & 3)), 0, 0, 0);
         break;
     case 1: /* offers buffers */
         for (unsigned i = 0; i < 4; i++) {
-            fuzz_add(at, PUT_DESC, (uint8_t)(RECEIVE << 6 | i), RING_WRITE, (uint32_t)(i << 12),
-                     (uint32_t)(s >> (8 * i) & 0x7ff) + 1);
-            fuzz_add(at, OFFER, RECEIVE << 6, (uint16_t)i, 0, 0);
+            fuzz_add(at, PUT_DESC, (uint8_t)(RECEIVE << 6 | (r >> 44 & 3) << 3 | i), RING_WRITE,
+                     (uint32_t)(i << 12), (uint32_t)(s >> (8 * i) & 0x7ff) + 1);
+            fuzz_add(at, OFFER, (uint8_t)(RECEIVE << 6 | (r >> 44 & 3)),
+                     (uint16_t)((r >> 44 & 3) << 3 | i), 0, 0);
         }
-        fuzz_add(at, NOTIFY, RECEIVE << 6, 0, 0, 0);
+        fuzz_add(at, NOTIFY, (uint8_t)(RECEIVE << 6 | (r >> 44 & 3)), 0, 0, 0);
         break;
     case 2: /* receives */
         fuzz_add(at, FRAME, (uint8_t)(r >> 40), (uint16_t)(s % 5000 + 14),

@@ -106,6 +106,26 @@ def test_nat_gives_an_address_and_a_way_out():
         machine.poweroff()
 
 
+def test_a_nic_has_a_pair_of_queues_for_each_vcpu():
+    server = Server(lambda got: str(len(got)).encode())
+    with Machine(TRAPEZE, *LINUX, "--cpus", "4", "--net", "nat", "--net",
+                 "hostonly,queues=2") as machine:
+        machine.shell()
+        for nic, pairs in (("eth0", 4), ("eth1", 2)):
+            queues = machine.run(f"ls /sys/class/net/{nic}/queues").split()
+            assert sorted(queues) == [f"{way}-{n}" for way in ("rx", "tx") for n in range(pairs)]
+        machine.run(UP)
+        # Every vCPU's connection goes out by its own pair and comes in by it.
+        machine.run("for i in 0 1 2 3; do (taskset -p $((1 << i)) $BASHPID; (dd if=/dev/zero bs=64k "
+                    f"count=16; echo -n END) | nc 10.0.2.2 {server.port} > /tmp/$i) 2>/dev/null & "
+                    "done; wait")
+        assert machine.run("cat /tmp/0 /tmp/1 /tmp/2 /tmp/3") == str((1 << 20) + 3) * 4
+        lines = re.findall(r"((?: +\d+){4}) .*virtio\d+-(?:input|output)\.\d+",
+                           machine.run("cat /proc/interrupts"))
+        assert len(lines) == 12, lines
+        machine.poweroff()
+
+
 def test_an_e1000_with_linux_own_driver():
     data = os.urandom(3 << 20)
     server, echo = Server(lambda _: data), Server(lambda got: str(len(got)).encode())

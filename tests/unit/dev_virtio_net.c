@@ -24,6 +24,7 @@
 #define F_CTRL_RX    (UINT64_C(1) << 18)
 #define F_CTRL_VLAN  (UINT64_C(1) << 19)
 #define F_RX_EXTRA   (UINT64_C(1) << 20)
+#define F_MQ         (UINT64_C(1) << 22)
 #define F_CTRL_MAC   (UINT64_C(1) << 23)
 
 enum { RECEIVE, TRANSMIT, CONTROL };
@@ -37,7 +38,7 @@ struct fixture {
     int fd;
 };
 
-static int setup(void **state)
+static struct fixture *fixture_new(unsigned queues)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     int pair[2];
@@ -47,8 +48,20 @@ static int setup(void **state)
     net_link_init(&f->peer, pair[1], 1 << 20);
     f->port = net_port_new(pair[0], "net0", f->g.loop, f->g.env.clock, &f->g.log, NULL);
     guest_plug(&f->g, &device_virtio_net,
-               &(struct device_params){.id = "net0", .net = f->port, .mac = own_mac, .mtu = 9000});
-    *state = f;
+               &(struct device_params){
+                   .id = "net0", .net = f->port, .mac = own_mac, .mtu = 9000, .queues = queues});
+    return f;
+}
+
+static int setup(void **state)
+{
+    *state = fixture_new(0);
+    return 0;
+}
+
+static int setup_pairs(void **state)
+{
+    *state = fixture_new(4);
     return 0;
 }
 
@@ -112,17 +125,22 @@ static void guest_sends(struct fixture *f, const uint8_t header[HEADER], uint32_
     pump(f);
 }
 
-static uint8_t command(struct fixture *f, const void *data, uint32_t size)
+static uint8_t command_in(struct fixture *f, unsigned queue, const void *data, uint32_t size)
 {
-    struct ring *ring = &f->g.rings[CONTROL];
+    struct ring *ring = &f->g.rings[queue];
     assert_true(mem_write(f->g.mem, GUEST_DATA + 0x70000, data, size));
     assert_true(mem_write(f->g.mem, GUEST_DATA + 0x7f000, "\xee", 1));
     ring_desc(ring, 0, GUEST_DATA + 0x70000, size, RING_NEXT, 1);
     ring_desc(ring, 1, GUEST_DATA + 0x7f000, 1, RING_WRITE, 0);
     ring_offer(ring, 0);
-    guest_notify(&f->g, CONTROL);
+    guest_notify(&f->g, queue);
     pump(f);
     return guest_byte(f, GUEST_DATA + 0x7f000);
+}
+
+static uint8_t command(struct fixture *f, const void *data, uint32_t size)
+{
+    return command_in(f, CONTROL, data, size);
 }
 
 static void configuration_says_what_it_is(void **state)
@@ -334,6 +352,157 @@ static void a_paused_machine_receives_later(void **state)
     assert_int_equal(ring_used_index(ring), 2);
 }
 
+/* --- several pairs --- */
+
+/* A UDP packet of IPv4 between two stations, one of which is the guest. */
+static void make_udp(uint8_t frame[60], unsigned guest_port, unsigned far_port, bool to_guest)
+{
+    static const uint8_t here[] = {10, 0, 2, 15}, there[] = {10, 0, 2, 2};
+    memset(frame, 0, 60);
+    memcpy(frame, own_mac, 6);
+    frame[12] = 8;
+    frame[14] = 0x45;
+    frame[23] = 17;
+    memcpy(frame + 26, to_guest ? there : here, 4);
+    memcpy(frame + 30, to_guest ? here : there, 4);
+    net_store16(frame + 34, to_guest ? far_port : guest_port);
+    net_store16(frame + 36, to_guest ? guest_port : far_port);
+}
+
+/* Which pair gets the flow's next frame. */
+static unsigned pair_of(struct fixture *f, unsigned guest_port)
+{
+    uint16_t before[4];
+    uint8_t frame[60];
+    for (unsigned pair = 0; pair < 4; pair++) {
+        struct ring *ring = &f->g.rings[2 * pair];
+        before[pair] = ring_used_index(ring);
+        ring_desc(ring, 0, GUEST_DATA + 0x1000 * pair, 0x1000, RING_WRITE, 0);
+        if (ring->avail_index == before[pair]) { /* its buffer was used */
+            ring_offer(ring, 0);
+            guest_notify(&f->g, 2 * pair);
+        }
+    }
+    pump(f);
+    make_udp(frame, guest_port, 53, true);
+    struct net_frame sent = {.data = frame, .size = sizeof(frame)};
+    net_link_put(&f->peer, &sent);
+    pump(f);
+    unsigned found = 4;
+    for (unsigned pair = 0; pair < 4; pair++) {
+        if (ring_used_index(&f->g.rings[2 * pair]) == before[pair])
+            continue;
+        assert_int_equal(found, 4);
+        found = pair;
+    }
+    assert_true(found < 4);
+    return found;
+}
+
+static void send_udp(struct fixture *f, unsigned pair, unsigned guest_port)
+{
+    struct ring *ring = &f->g.rings[2 * pair + TRANSMIT];
+    struct net_frame frame;
+    uint8_t data[HEADER + 60] = {0};
+    make_udp(data + HEADER, guest_port, 53, false);
+    assert_true(mem_write(f->g.mem, GUEST_DATA + 0x80000, data, sizeof(data)));
+    ring_desc(ring, 0, GUEST_DATA + 0x80000, sizeof(data), 0, 0);
+    ring_offer(ring, 0);
+    guest_notify(&f->g, 2 * pair + TRANSMIT);
+    pump(f);
+    assert_int_equal(ring_used_index(ring), ring->avail_index);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_DONE);
+    assert_int_equal(frame.size, 60);
+}
+
+static void frames_come_where_their_flow_sends(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t four[] = {4, 0, 4, 0}, two[] = {4, 0, 2, 0}, five[] = {4, 0, 5, 0},
+                  none[] = {4, 0, 0, 0}, other[] = {4, 1, 2, 0};
+    guest_map_bar(&f->g);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 8, 2), 4);
+    assert_int_equal(guest_reg(&f->g, REG_QUEUE_COUNT, 2), 9);
+    guest_start(&f->g, F_CTRL | F_MQ);
+    for (unsigned port = 1000; port < 1020; port++)
+        assert_int_equal(pair_of(f, port), 0); /* until the driver says that it uses more */
+    assert_int_equal(command_in(f, 8, five, 4), 1);
+    assert_int_equal(command_in(f, 8, none, 4), 1);
+    assert_int_equal(command_in(f, 8, other, 4), 1);
+    assert_int_equal(command_in(f, 8, four, 3), 1);
+    assert_int_equal(command_in(f, 8, four, 4), 0);
+    unsigned seen = 0;
+    for (unsigned port = 1000; port < 1064; port++) {
+        unsigned pair = pair_of(f, port);
+        assert_int_equal(pair_of(f, port), pair); /* a flow stays together */
+        seen |= 1u << pair;
+    }
+    assert_int_equal(seen, 15);
+    for (unsigned pair = 4; pair-- > 0;) {
+        send_udp(f, pair, 2000);
+        assert_int_equal(pair_of(f, 2000), pair);
+    }
+    send_udp(f, 3, 2000);
+    assert_int_equal(command_in(f, 8, two, 4), 0);
+    assert_true(pair_of(f, 2000) < 2);
+
+    /* A queue that is being reset has its frames received by the first pair. */
+    guest_start(&f->g, F_CTRL | F_MQ | VIRTIO_F_RING_RESET);
+    assert_int_equal(command_in(f, 8, four, 4), 0);
+    send_udp(f, 2, 2000);
+    assert_int_equal(pair_of(f, 2000), 2);
+    guest_set_reg(&f->g, REG_QUEUE_SELECT, 4, 2);
+    guest_set_reg(&f->g, REG_QUEUE_RESET, 1, 2);
+    assert_int_equal(guest_reg(&f->g, REG_QUEUE_ENABLE, 2), 0);
+    assert_int_equal(pair_of(f, 2000), 0);
+}
+
+/* 5.1.2: then the control queue is the third one, and those behind it are nothing. */
+static void a_driver_without_pairs_sees_one(void **state)
+{
+    struct fixture *f = *state;
+    guest_start(&f->g, F_CTRL | F_CTRL_RX);
+    assert_int_equal(command(f, "\0\0\1", 3), 0);
+    assert_int_equal(command(f, "\4\0\2\0", 4), 1);
+    assert_int_equal(command_in(f, 8, "\0\0\1", 3), 0xee);
+    give_buffers(f, 1, 0x800);
+    assert_true(passes(f, own_mac));
+}
+
+static void pairs_are_part_of_the_state(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t three[] = {4, 0, 3, 0};
+    struct state_buffer saved = {0}, again = {0};
+    struct error *err = NULL;
+    size_t at = 0;
+    guest_start(&f->g, F_CTRL | F_MQ);
+    assert_int_equal(command_in(f, 8, three, 4), 0);
+    f->g.device->ops->quiesce(f->g.device);
+    state_save(f->g.device->ops->state, f->g.device, &saved);
+    f->g.device->ops->reset(f->g.device);
+    assert_true(
+        state_restore(f->g.device->ops->state, f->g.device, saved.data, saved.size, &at, &err));
+    state_save(f->g.device->ops->state, f->g.device, &again);
+    assert_int_equal(saved.size, again.size);
+    assert_memory_equal(saved.data, again.data, saved.size);
+    f->g.device->ops->unquiesce(f->g.device);
+    unsigned seen = 0;
+    for (unsigned port = 1000; port < 1064; port++)
+        seen |= 1u << pair_of(f, port);
+    assert_int_equal(seen, 7);
+
+    struct fixture *more = fixture_new(8);
+    at = 0;
+    assert_false(state_restore(more->g.device->ops->state, more->g.device, saved.data, saved.size,
+                               &at, &err));
+    assert_error(&err, ERROR_USAGE, "is of a device with 9 queues, and it has 17");
+    state_buffer_free(&saved);
+    state_buffer_free(&again);
+    void *own = more;
+    teardown(&own);
+}
+
 static void its_state_survives(void **state)
 {
     struct fixture *f = *state;
@@ -377,6 +546,9 @@ int main(void)
         TEST(the_link_state_is_shown),
         TEST(a_paused_machine_receives_later),
         TEST(its_state_survives),
+        cmocka_unit_test_setup_teardown(frames_come_where_their_flow_sends, setup_pairs, teardown),
+        cmocka_unit_test_setup_teardown(a_driver_without_pairs_sees_one, setup_pairs, teardown),
+        cmocka_unit_test_setup_teardown(pairs_are_part_of_the_state, setup_pairs, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -332,6 +332,52 @@ static void what_is_too_large_for_the_guest_is_cut(void **state)
 
 /* --- forwarding, and the switch --- */
 
+/* The number of a flow is that of its other direction, and no cut or odd frame is read beyond. */
+static void flows_have_numbers(void **state)
+{
+    (void)state;
+    static struct made made;
+    uint32_t seen[4] = {0};
+    for (unsigned v6 = 0; v6 < 2; v6++) {
+        for (unsigned tags = 0; tags < 2; tags++) {
+            size_t at = make_tcp(&made, v6 != 0, tags, 0, 100), size = made.size;
+            size_t from = at + (v6 ? 8 : 12), bytes = v6 ? 16 : 4, ports = at + (v6 ? 40 : 20);
+            made.bytes[from] ^= 0x55; /* the ends differ */
+            net_store16(made.bytes + ports, 40000);
+            net_store16(made.bytes + ports + 2, 22);
+            uint32_t flow = net_flow(made.bytes, size), *kept = &seen[2 * v6 + tags];
+            *kept = flow;
+            assert_int_not_equal(flow, 0);
+            assert_int_equal(net_flow(made.bytes, ports + 4), flow);
+            assert_int_equal(seen[2 * v6], flow); /* whatever its VLAN */
+            for (size_t i = 0; i < bytes; i++) {
+                uint8_t byte = made.bytes[from + i];
+                made.bytes[from + i] = made.bytes[from + bytes + i];
+                made.bytes[from + bytes + i] = byte;
+            }
+            net_store16(made.bytes + ports, 22);
+            net_store16(made.bytes + ports + 2, 40000);
+            assert_int_equal(net_flow(made.bytes, size), flow);
+            net_store16(made.bytes + ports, 23);
+            assert_int_not_equal(net_flow(made.bytes, size), flow);
+            if (v6 == 0) { /* fragments have no ports, not even the first one */
+                net_store16(made.bytes + at + 6, 0x2000);
+                uint32_t fragment = net_flow(made.bytes, size);
+                net_store16(made.bytes + ports, 24);
+                assert_int_equal(net_flow(made.bytes, size), fragment);
+            }
+            for (size_t cut = 0; cut <= size; cut++) {
+                uint8_t *exact = malloc(cut + 1); /* so that a sanitizer sees */
+                memcpy(exact, made.bytes, cut);
+                (void)net_flow(exact, cut);
+                free(exact);
+            }
+        }
+    }
+    net_store16(made.bytes + 12, 0x0806);
+    assert_int_equal(net_flow(made.bytes, 60), 0);
+}
+
 static void forwardings_are_read(void **state)
 {
     (void)state;
@@ -406,6 +452,7 @@ int main(void)
         cmocka_unit_test(what_is_no_tcp_is_not_cut),
         cmocka_unit_test(a_syn_is_made_to_take_more),
         cmocka_unit_test(what_is_too_large_for_the_guest_is_cut),
+        cmocka_unit_test(flows_have_numbers),
         cmocka_unit_test(forwardings_are_read),
         cmocka_unit_test(a_switch_learns_and_forgets),
     };
