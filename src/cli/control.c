@@ -16,6 +16,8 @@ static const struct cli_example examples[] = {
     {"trapeze control /run/user/1000/trapeze/4711.sock status", "State, memory, instructions."},
     {"trapeze control vm.sock balloon size=256M", "Takes memory back from the guest."},
     {"trapeze control vm.sock link nic=0 up=false", "Pulls the cable of the first NIC."},
+    {"trapeze control vm.sock limit disk=0 iops=500 bps=10M",
+     "Slows the first disk down while the machine runs."},
     {"trapeze control vm.sock console", "What the guest printed last (up to 256 KiB)."},
 };
 
@@ -64,6 +66,7 @@ const struct cli_command cli_command_control = {
         "balloon (with --balloon; size=512M: what the guest shall keep; its memory figures are "
         "those of the question before); link (nic=N up=true|false: plugs a NIC's cable in or pulls "
         "it) and rate (nic=N kbit=N: limits each direction, 0 lifts it); "
+        "limit (disk=N iops=N bps=SIZE: what a disk may be asked for in a second, 0 lifts it); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",
     .examples = examples,

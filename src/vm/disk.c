@@ -126,3 +126,30 @@ void vm_disks_free(struct vm *vm)
         block_chain_close(&vm->env.disks[i]); /* of those that never came to be */
     loop_cancel(vm->env.loop, pause_for_disk, vm);
 }
+
+static bool exists(const struct vm *vm, size_t disk, struct error **err)
+{
+    if (disk < vm->config.disk_count && vm->disks[disk] != NULL)
+        return true;
+    return error_set(err, ERROR_USAGE, "there is no disk %zu", disk);
+}
+
+bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits *limits,
+                        struct error **err)
+{
+    if (!exists(vm, disk, err))
+        return false;
+    *limits = (struct vm_disk_limits){vm->config.disks[disk].iops, vm->config.disks[disk].bps};
+    return true;
+}
+
+bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
+                        struct error **err)
+{
+    if (!exists(vm, disk, err))
+        return false;
+    vm->config.disks[disk].iops = limits->iops;
+    vm->config.disks[disk].bps = limits->bps;
+    block_set_limits(vm->disks[disk], &(struct block_limits){limits->iops, limits->bps});
+    return true;
+}

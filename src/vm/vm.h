@@ -90,6 +90,15 @@ struct vm_nic_status {
 size_t vm_nic_count(const struct vm *vm);
 void vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status);
 
+/* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
+struct vm_disk_limits {
+    uint64_t iops, bps;
+};
+bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits *limits,
+                        struct error **err);
+bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
+                        struct error **err);
+
 enum vm_state vm_state(const struct vm *vm);
 const char *vm_state_name(enum vm_state state);
 

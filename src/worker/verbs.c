@@ -184,20 +184,20 @@ static json_t *verb_window_size(struct control_target *target, const json_t *arg
     return json_object();
 }
 
-/* The number of a NIC, 0 if it is not named; -1: err. */
-static json_int_t nic_argument(const json_t *arguments, struct error **err)
+/* The number of a NIC or disk, 0 if it is not named; -1: err. */
+static json_int_t number_argument(const json_t *arguments, const char *name, struct error **err)
 {
-    const json_t *nic = json_object_get(arguments, "nic");
-    if (nic == NULL || (json_is_integer(nic) && json_integer_value(nic) >= 0))
-        return json_integer_value(nic);
-    error_set(err, ERROR_USAGE, "nic is the number of a NIC, counted from 0");
+    const json_t *number = json_object_get(arguments, name);
+    if (number == NULL || (json_is_integer(number) && json_integer_value(number) >= 0))
+        return json_integer_value(number);
+    error_set(err, ERROR_USAGE, "%s is the number of a %s, counted from 0", name, name);
     return -1;
 }
 
 static json_t *verb_link(struct control_target *target, const json_t *arguments,
                          struct error **err)
 {
-    json_int_t nic = nic_argument(arguments, err);
+    json_int_t nic = number_argument(arguments, "nic", err);
     const json_t *up = json_object_get(arguments, "up");
     if (nic >= 0 && !json_is_boolean(up)) {
         error_set(err, ERROR_USAGE, "up is true or false");
@@ -209,7 +209,7 @@ static json_t *verb_link(struct control_target *target, const json_t *arguments,
 static json_t *verb_rate(struct control_target *target, const json_t *arguments,
                          struct error **err)
 {
-    json_int_t nic = nic_argument(arguments, err);
+    json_int_t nic = number_argument(arguments, "nic", err);
     const json_t *kbit = json_object_get(arguments, "kbit");
     if (nic >= 0 && (!json_is_integer(kbit) || json_integer_value(kbit) < 0 ||
                      json_integer_value(kbit) >> 40 != 0)) {
@@ -218,6 +218,34 @@ static json_t *verb_rate(struct control_target *target, const json_t *arguments,
     }
     return done(nic >= 0 &&
                 vm_set_rate(target->vm, (size_t)nic, (uint64_t)json_integer_value(kbit), err));
+}
+
+/* An absent limit stays what it is. */
+static bool limit_argument(const json_t *arguments, const char *name, uint64_t *limit,
+                           struct error **err)
+{
+    const json_t *number = json_object_get(arguments, name);
+    if (number == NULL)
+        return true;
+    if (!json_is_integer(number) || json_integer_value(number) < 0)
+        return error_set(err, ERROR_USAGE, "%s is a number per second, 0 for no limit", name);
+    *limit = (uint64_t)json_integer_value(number);
+    return true;
+}
+
+/* {"disk": N, "iops": N, "bps": N}: what is not named stays; the answer is what now holds. */
+static json_t *verb_limit(struct control_target *target, const json_t *arguments,
+                          struct error **err)
+{
+    struct vm_disk_limits limits;
+    json_int_t disk = number_argument(arguments, "disk", err);
+    if (disk < 0 || !vm_get_disk_limits(target->vm, (size_t)disk, &limits, err) ||
+        !limit_argument(arguments, "iops", &limits.iops, err) ||
+        !limit_argument(arguments, "bps", &limits.bps, err) ||
+        !vm_set_disk_limits(target->vm, (size_t)disk, &limits, err))
+        return NULL;
+    return json_pack("{s:I, s:I}", "iops", (json_int_t)limits.iops, "bps",
+                     (json_int_t)limits.bps);
 }
 
 const struct control_verb control_verbs[] = {
@@ -231,6 +259,7 @@ const struct control_verb control_verbs[] = {
     {"balloon", true, verb_balloon},
     {"link", true, verb_link},
     {"rate", true, verb_rate},
+    {"limit", true, verb_limit},
     {"quit", true, verb_quit},
     {"console", false, verb_console},
     {"window-size", false, verb_window_size},

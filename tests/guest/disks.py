@@ -152,6 +152,38 @@ def test_limits_hold():
         machine.poweroff()
 
 
+def test_limits_change_while_the_machine_runs():
+    path = scratch("live.img")
+    trapeze("disk", "create", "--format", "raw", path, "12M")
+    read = "dd if=/dev/vda of=/dev/null bs=64k count=%d 2>/dev/null"
+    with Machine(TRAPEZE, *LINUX, "--disk", f"{path},format=raw,iops=5000") as machine:
+        def timed(count):
+            machine.run("echo 3 > /proc/sys/vm/drop_caches")
+            start = time.monotonic()
+            machine.run(read % count)
+            return time.monotonic() - start
+        machine.shell()
+        assert machine.verb("limit", "disk=0") == {"iops": 5000, "bps": 0}
+        assert machine.verb("limit", "disk=0", "bps=1M") == {"iops": 5000, "bps": 1 << 20}
+        assert timed(64) > 3  # 4 MiB
+        assert machine.verb("limit", "iops=4", "bps=0") == {"iops": 4, "bps": 0}
+        assert timed(16) > 1  # read ahead of 128 KiB: 8 requests or more
+        # What waits when a limit is lifted waits no longer: at 1 byte/s it would for ever.
+        machine.run("echo 3 > /proc/sys/vm/drop_caches")
+        machine.verb("limit", "iops=0", "bps=1")
+        machine.send(read % 160 + "; echo read'=it'\n")
+        time.sleep(1)
+        assert b"read=it" not in machine.log
+        machine.verb("limit", "bps=0")
+        machine.expect(rb"read=it")
+        machine.shell()
+        for arguments, words in ((("disk=1",), "no disk 1"), (("disk=-1",), "number of a disk"),
+                                 (("bps=fast",), "0 for no limit"), (("iops=-4",), "0 for no")):
+            done = trapeze("control", machine.control, "limit", *arguments, status=121)
+            assert words in done.stderr, done
+        machine.poweroff()
+
+
 @contextlib.contextmanager
 def nbd_server(*arguments):
     need("nbdkit")
