@@ -15,7 +15,7 @@ import sys
 import time
 
 import tap
-from machine import FULL, Machine, image, scratch
+from machine import FULL, Machine, Shared, image, scratch
 
 TRAPEZE = sys.argv[1]
 ENGINE = sys.argv[2] if len(sys.argv) > 2 else "auto"
@@ -25,12 +25,33 @@ LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", 
 CRASH = 122
 
 
-def boots(*options, cpus):
-    with Machine(TRAPEZE, *LINUX, "--cpus", str(cpus), *options) as machine:
-        machine.shell()
-        assert machine.run("nproc").strip() == str(cpus)
-        machine.poweroff()
-        return machine.log.decode(errors="replace")
+# Machines that several tests use.
+ONE = Shared(lambda: Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 earlycon=sbi"))
+FOUR = Shared(lambda: Machine(TRAPEZE, *LINUX, "--cpus", "4"))
+PLIC = Shared(lambda: Machine(TRAPEZE, *LINUX, "--cpus", "3", "--interrupts", "plic", "--append",
+                              "console=ttyS0 no5lvl"))
+AIA = Shared(lambda: Machine(TRAPEZE, *LINUX, "--cpus", "3", "--interrupts", "aia", "--append",
+                             "console=ttyS0 no4lvl"))
+HVC = Shared(lambda: Machine(TRAPEZE, *LINUX, "--console-device", "virtio", "--no-reboot",
+                             "--append", "console=hvc0"))
+
+
+def make_disk(name, mib):
+    path = scratch(name)
+    with open(path, "wb") as out:
+        out.truncate(mib << 20)
+    return path
+
+
+def start_with_disks():
+    """Disks to write on, to read, and with a file system."""
+    files = make_disk("fs.img", 64)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", files], check=True)
+    return Machine(TRAPEZE, *LINUX, "--cpus", "2", "--disk", make_disk("a.img", 64) + ",serial=SER1",
+                   "--disk", make_disk("b.img", 8) + ",readonly", "--disk", files)
+
+
+DISKS = Shared(start_with_disks)
 
 
 def firmware(name):
@@ -41,59 +62,69 @@ def firmware(name):
 
 
 def test_one_hart_with_our_sbi():
-    log = boots(cpus=1)
-    assert "SBI specification v2.0 detected" in log
-    for extension in ("TIME", "IPI", "RFENCE", "SRST", "DBCN"):
-        assert f"SBI {extension} extension detected" in log, extension
+    with ONE.use() as machine:
+        assert machine.run("nproc").strip() == "1"
+        log = machine.run("dmesg")
+        assert "SBI specification v2.0 detected" in log
+        for extension in ("TIME", "IPI", "RFENCE", "SRST", "DBCN"):
+            assert f"SBI {extension} extension detected" in log, extension
 
 
 def test_four_harts_with_our_sbi():
-    boots(cpus=4)
+    with FOUR.use() as machine:
+        assert machine.run("nproc").strip() == "4"
 
 
 def test_eight_harts():
-    boots(cpus=8)
+    with Machine(TRAPEZE, *LINUX, "--cpus", "8") as machine:
+        machine.shell()
+        assert machine.run("nproc").strip() == "8"
+        machine.poweroff()
+
+
+def check_interrupts(machine, kind):
+    lines = machine.run("cat /proc/interrupts; dd if=/dev/hwrng of=/dev/null count=4")
+    assert ("SiFive PLIC" in lines) == (kind == "plic"), lines
+    assert ("PCI-MSIX" in lines) == (kind == "aia"), lines
+    log = machine.log.decode(errors="replace")
+    assert ("providing IPIs using interrupt" in log) == (kind == "aia")
 
 
 def test_opensbi_as_firmware():
-    for name, cpus in (("fw_dynamic.bin", 1), ("fw_dynamic.elf", 4), ("fw_jump.bin", 4),
-                       ("fw_jump.elf", 1)):
-        log = boots("--firmware", firmware(name), cpus=cpus)
+    for name, cpus, kind in (("fw_dynamic.bin", 3, "plic"), ("fw_dynamic.elf", 4, "aia"),
+                             ("fw_jump.bin", 4, "plic"), ("fw_jump.elf", 1, "aia")):
+        with Machine(TRAPEZE, *LINUX, "--firmware", firmware(name), "--cpus", str(cpus),
+                     "--interrupts", kind) as machine:
+            machine.shell()
+            assert machine.run("nproc").strip() == str(cpus)
+            check_interrupts(machine, kind)
+            machine.poweroff()
+            log = machine.log.decode(errors="replace")
         assert "OpenSBI v" in log and "SBI implementation ID=0x1 " in log, name
 
 
 def test_interrupt_controllers():
-    for options in ([], ["--firmware", firmware("fw_dynamic.bin")]):
-        for kind in ("plic", "aia"):
-            with Machine(TRAPEZE, *LINUX, "--cpus", "3", "--interrupts", kind, *options) as machine:
-                machine.shell()
-                lines = machine.run("cat /proc/interrupts; dd if=/dev/hwrng of=/dev/null count=4")
-                assert ("SiFive PLIC" in lines) == (kind == "plic"), lines
-                assert ("PCI-MSIX" in lines) == (kind == "aia"), lines
-                machine.poweroff()
-                log = machine.log.decode(errors="replace")
-                assert ("providing IPIs using interrupt" in log) == (kind == "aia")
+    for shared, kind in ((PLIC, "plic"), (AIA, "aia")):
+        with shared.use() as machine:
+            check_interrupts(machine, kind)
 
 
 def test_aia_is_chosen_for_a_kernel_that_knows_it():
-    with Machine(TRAPEZE, *LINUX) as machine:
-        machine.shell()
+    with ONE.use() as machine:
         assert "PCI-MSIX" in machine.run("cat /proc/interrupts")
-        machine.poweroff()
 
 
 def test_paging_modes():
-    for mode, words in (("sv57", ""), ("sv48", "no5lvl"), ("sv39", "no4lvl")):
-        with Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 " + words) as machine:
-            machine.shell()
-            pages = machine.run("grep -c . /proc/self/maps")
-            assert int(pages) > 3, mode
-            machine.poweroff()
+    for shared, mode, last in ((ONE, "sv57", False), (PLIC, "sv48", True), (AIA, "sv39", True)):
+        with shared.use(last) as machine:
+            assert re.search(rf"mmu\s*: {mode}\b", machine.run("cat /proc/cpuinfo")), mode
+            assert int(machine.run("grep -c . /proc/self/maps")) > 3, mode
+            if last:
+                machine.poweroff()
 
 
 def test_devices_as_linux_sees_them():
-    with Machine(TRAPEZE, *LINUX, "--append", "console=ttyS0 earlycon=sbi") as machine:
-        machine.shell()
+    with ONE.use() as machine:
         log = machine.log.decode(errors="replace")
         assert "rtc-goldfish" in log or "goldfish_rtc" in log
         assert "virtio_rng.0" in machine.run("cat /sys/class/misc/hw_random/rng_available")
@@ -110,14 +141,6 @@ def test_devices_as_linux_sees_them():
         date = int(machine.run("date +%s"))
         assert abs(date - int(subprocess.run(["date", "+%s"], capture_output=True,
                                              check=True).stdout)) < 3600
-        machine.poweroff()
-
-
-def make_disk(name, mib):
-    path = scratch(name)
-    with open(path, "wb") as out:
-        out.truncate(mib << 20)
-    return path
 
 
 def sha256_of(path, size):
@@ -125,24 +148,18 @@ def sha256_of(path, size):
         return hashlib.sha256(file.read(size)).hexdigest()
 
 
+def sum_of_the_disk(machine):
+    machine.run("echo 3 > /proc/sys/vm/drop_caches")
+    return machine.run("dd if=/dev/vda bs=64k count=500 2>/dev/null | sha256sum").split()[0]
+
+
 def test_a_disk_keeps_what_was_written():
-    first, second = make_disk("a.img", 64), make_disk("b.img", 8)
-    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--disk", first + ",serial=SER1", "--disk",
-                 second + ",readonly") as machine:
-        machine.shell()
+    with DISKS.use() as machine:
         machine.run("dd if=/dev/urandom of=/dev/vda bs=64k count=500 conv=fsync")
-        machine.run("echo 3 > /proc/sys/vm/drop_caches")
-        inside = machine.run("dd if=/dev/vda bs=64k count=500 2>/dev/null | sha256sum").split()[0]
-        assert inside == sha256_of(first, 500 * 65536)
+        assert sum_of_the_disk(machine) == sha256_of(scratch("a.img"), 500 * 65536)
         assert machine.run("cat /sys/block/vda/serial").strip() == "SER1"
         assert machine.run("cat /sys/block/vdb/ro").strip() == "1"
         assert machine.run("cat /sys/block/vdb/size").strip() == str((8 << 20) // 512)
-        machine.poweroff()
-    with Machine(TRAPEZE, *LINUX, "--disk", first) as machine:
-        machine.shell()
-        again = machine.run("dd if=/dev/vda bs=64k count=500 2>/dev/null | sha256sum").split()[0]
-        assert again == inside
-        machine.poweroff()
 
 
 def test_a_disk_has_a_queue_for_each_vcpu():
@@ -167,27 +184,33 @@ def test_a_disk_has_a_queue_for_each_vcpu():
 
 
 def test_a_file_system_on_a_disk():
-    disk = make_disk("fs.img", 64)
-    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", disk], check=True)
-    with Machine(TRAPEZE, *LINUX, "--disk", disk) as machine:
-        machine.shell()
-        machine.run("modprobe ext4 2>/dev/null; mkdir -p /mnt; mount -t ext4 /dev/vda /mnt")
+    with DISKS.use() as machine:
+        machine.run("modprobe ext4 2>/dev/null; mkdir -p /mnt; mount -t ext4 /dev/vdc /mnt")
         for number in range(8):
             machine.run(f"dd if=/dev/urandom of=/mnt/{number} bs=100k count=10 2>/dev/null")
         machine.run("cd /mnt; sha256sum 0 1 2 3 4 5 6 7 > sums; sync; cd /")
-        machine.run("umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/vda /mnt")
+        machine.run("umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/vdc /mnt")
         machine.run("cd /mnt; sha256sum -c sums; cd /; umount /mnt")
-        machine.poweroff()
-    subprocess.run(["/sbin/e2fsck", "-fn", disk], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["/sbin/e2fsck", "-fn", scratch("fs.img")], check=True,
+                   stdout=subprocess.DEVNULL)
 
 
 def test_a_disk_in_use_is_refused():
-    disk = make_disk("locked.img", 8)
-    with Machine(TRAPEZE, *LINUX, "--disk", disk) as machine:
-        machine.shell()
-        done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", disk], capture_output=True,
-                              stdin=subprocess.DEVNULL, text=True, check=False)
-        assert done.returncode == 121 and "locked.img" in done.stderr, done
+    with DISKS.use():
+        done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", scratch("a.img")],
+                              capture_output=True, stdin=subprocess.DEVNULL, text=True,
+                              check=False)
+        assert done.returncode == 121 and "a.img" in done.stderr, done
+
+
+def test_a_reboot_starts_again_in_place():
+    with DISKS.use(last=True) as machine:
+        for _ in range(2):
+            machine.send("reboot -f\n")
+            machine.expect(rb"Restarting system|reboot: ")
+            machine.shell()
+            assert machine.run("nproc").strip() == "2"
+            assert sum_of_the_disk(machine) == sha256_of(scratch("a.img"), 500 * 65536)
         machine.poweroff()
 
 
@@ -234,42 +257,25 @@ def test_a_balloon_gives_memory_back():
 
 
 def test_the_virtio_console():
-    with Machine(TRAPEZE, *LINUX, "--console-device", "virtio", "--append",
-                 "console=hvc0") as machine:
-        machine.shell()
+    with HVC.use() as machine:
         text = machine.run("seq 1 3000")
         assert text.split() == [str(n) for n in range(1, 3001)]
-        machine.poweroff()
-
-
-def test_a_reboot_starts_again_in_place():
-    with Machine(TRAPEZE, *LINUX, "--cpus", "2") as machine:
-        for _ in range(2):
-            machine.shell()
-            machine.send("reboot -f\n")
-            machine.expect(rb"Restarting system|reboot: ")
-        machine.shell()
-        assert machine.run("nproc").strip() == "2"
-        machine.poweroff()
 
 
 def test_no_reboot_ends_instead():
-    with Machine(TRAPEZE, *LINUX, "--no-reboot") as machine:
-        machine.shell()
+    with HVC.use(last=True) as machine:
         machine.send("reboot -f\n")
         machine.finish(0)
 
 
 def test_a_kernel_panic_is_a_crash():
-    with Machine(TRAPEZE, *LINUX) as machine:
-        machine.shell()
+    with ONE.use(last=True) as machine:
         machine.send("echo c > /proc/sysrq-trigger\n")
         assert "Kernel panic - not syncing" in machine.finish(CRASH)
 
 
 def test_pause_and_resume_under_load():
-    with Machine(TRAPEZE, *LINUX, "--cpus", "4") as machine:
-        machine.shell()
+    with FOUR.use(last=True) as machine:
         machine.send("for i in 1 2 3 4; do (seq 1 30000 | sha256sum; echo part'=done') & done; "
                      "wait; echo all'=done'\n")
         for _ in range(20):

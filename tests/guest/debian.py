@@ -4,7 +4,7 @@
 
     debian.py TRAPEZE [ENGINE]
 
-The quick tier tries the interpreter with a login only.
+The quick tier tries the interpreter with the first tests only.
 """
 import concurrent.futures
 import fcntl
@@ -23,7 +23,7 @@ import time
 
 import machine
 import tap
-from machine import FULL, LIMIT_S, SOURCE, image, scratch
+from machine import FULL, LIMIT_S, SOURCE, Shared, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -33,6 +33,20 @@ ENGINE = sys.argv[2] if len(sys.argv) > 2 else "auto"
 class Debian(machine.Debian):
     def __init__(self, trapeze, *options):
         super().__init__(trapeze, "--engine", ENGINE, *options)
+
+
+FOLDER, VSOCK_PATH = scratch("shared"), scratch("vsock")
+
+
+def start_with_everything():
+    """Two shared folders, one of them for reading only, and vsock."""
+    os.makedirs(FOLDER + "/sub", exist_ok=True)
+    return Debian(TRAPEZE, "--image", "debian", "--share", FOLDER + ":data", "--share",
+                  FOLDER + ":look:ro", "--vsock", "7,socket=" + VSOCK_PATH)
+
+
+# What most tests use, until the power button ends it.
+MAIN = Shared(start_with_everything)
 
 
 def check_programs(debian):
@@ -56,9 +70,8 @@ def check_programs(debian):
                "cmp - a.tar && seq 1 50000 > s && shuf s | sort -n | cmp - s && cd && rm -r /tmp/t")
 
 
-def test_login_look_around_and_poweroff():
-    with Debian(TRAPEZE, "--image", "debian") as debian:
-        debian.login()
+def test_login_and_look_around():
+    with MAIN.use() as debian:
         assert re.search(r"Linux debian .* riscv64 GNU/Linux", debian.run("uname -a"))
         assert "VERSION_ID=\"13\"" in debian.run("cat /etc/os-release")
         assert debian.run("apt-get --version").startswith("apt ")
@@ -69,35 +82,33 @@ def test_login_look_around_and_poweroff():
         nproc = debian.run("nproc").strip()
         assert nproc == "2", nproc
         assert debian.run("dpkg --audit").strip() == ""
+
+
+def test_programs():
+    with MAIN.use() as debian:
         check_programs(debian)
-        debian.poweroff()
 
 
 def test_a_reboot_and_a_private_disk():
-    with Debian(TRAPEZE, "--image", "debian", "--cpus", "1") as debian:
-        debian.login()
+    with MAIN.use() as debian:
         debian.run("touch /kept && sync")
-        debian.send("reboot\n")
-        debian.login()
-        debian.run("test -e /kept")
-        debian.poweroff()
-    with Debian(TRAPEZE, "--image", "debian") as debian:
-        debian.login()
-        debian.run("test ! -e /kept")
-        debian.poweroff()
+        with Debian(TRAPEZE, "--image", "debian", "--cpus", "1") as other:
+            other.login()
+            other.run("test ! -e /kept && touch /again && sync")
+            other.send("reboot\n")
+            other.login()
+            other.run("test ! -e /kept && test -e /again")
+            other.poweroff()
+        debian.run("test -e /kept && test ! -e /again")
 
 
 def test_shared_folders():
-    folder = scratch("shared")
-    os.makedirs(folder + "/sub")
-    with open(folder + "/../outside", "w", encoding="ascii") as out:
+    with open(FOLDER + "/../outside", "w", encoding="ascii") as out:
         out.write("not for the guest")
-    os.symlink("../outside", folder + "/up")
-    with open(folder + "/file", "w", encoding="ascii") as out:
+    os.symlink("../outside", FOLDER + "/up")
+    with open(FOLDER + "/file", "w", encoding="ascii") as out:
         out.write("from the host\n")
-    with Debian(TRAPEZE, "--image", "debian", "--share", folder + ":data", "--share",
-                folder + ":look:ro") as debian:
-        debian.login()
+    with MAIN.use() as debian:
         debian.run("mkdir /a /b; mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 data /a")
         debian.run("mount -t 9p -o trans=virtio,version=9p2000.L look /b")
         assert "from the host" in debian.run("cat /a/file /b/file")
@@ -107,12 +118,11 @@ def test_shared_folders():
         debian.run("diff -r /usr/share/perl5 /a/sub/perl5 && diff -r /usr/share/perl5 /b/sub/perl5")
         debian.run("dd if=/dev/urandom of=/a/big bs=1M count=20 2>/dev/null; sync")
         inside = debian.run("mv /a/big /a/sub/big; ln /a/sub/big /a/again; sha256sum < /b/again")
-        with open(folder + "/sub/big", "rb") as file:
+        with open(FOLDER + "/sub/big", "rb") as file:
             assert hashlib.sha256(file.read()).hexdigest() == inside.split()[0]
         debian.run("chmod 6755 /a/file; rm -r /a/sub/perl5; umount /a /b")
-        debian.poweroff()
-    assert os.stat(folder + "/file").st_mode & 0o7777 == 0o755
-    assert not os.path.exists(folder + "/sub/perl5")
+    assert os.stat(FOLDER + "/file").st_mode & 0o7777 == 0o755
+    assert not os.path.exists(FOLDER + "/sub/perl5")
 
 
 # listen PORT COMMAND: one COMMAND per connection, which it has as input and output.
@@ -142,13 +152,10 @@ def vsock_ask(path, port, data):
 
 
 def test_vsock():
-    path = scratch("vsock")
-    big = os.urandom(10 << 20)
-    with Debian(TRAPEZE, "--image", "debian", "--vsock", "7,socket=" + path) as debian, \
-            socket.socket(socket.AF_UNIX) as server:
+    path, big = VSOCK_PATH, os.urandom(10 << 20)
+    with MAIN.use() as debian, socket.socket(socket.AF_UNIX) as server:
         server.bind(path + "_5000")
         server.listen()
-        debian.login()
         debian.run("printf '%s' '" + VSOCK + "' > /v.pl")
         debian.run("until [ -e /dev/vsock ]; do sleep 1; done; (perl /v.pl listen 1234 sha256sum &)")
         end = time.monotonic() + LIMIT_S
@@ -173,18 +180,16 @@ def test_vsock():
         debian.shell()
         assert debian.run("sha256sum </big").split()[0] == match.group(1).decode()
         debian.run("! perl /v.pl connect 5001 true")
-        debian.poweroff()
-    assert not os.path.exists(path)
 
 
 def test_the_power_button():
-    with Debian(TRAPEZE, "--image", "debian") as debian:
-        debian.login()
+    with MAIN.use(last=True) as debian:
         # logind opens the button some time after udev has found it.
         debian.run("until fuser -s /dev/input/event0; do sleep 1; done")
         debian.verb("powerdown")
         debian.expect(rb"systemd-shutdown\[1\]: All filesystems unmounted")
         debian.finish()
+    assert not os.path.exists(VSOCK_PATH)
 
 
 class Window:
@@ -249,5 +254,5 @@ def test_make_run_without_a_terminal():
 
 TESTS = [test for name, test in list(globals().items()) if name.startswith("test_")]
 if ENGINE == "interp" and not FULL:
-    TESTS = [test_login_look_around_and_poweroff]
+    TESTS = [test_login_and_look_around, test_programs, test_the_power_button]
 sys.exit(tap.main(TESTS))

@@ -22,8 +22,8 @@ TINY = image("tiny", TRAPEZE)
 LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", "128M"]
 SIZE = 12 << 20
 # Writes in pieces of all sizes, in no order, flushed at times, some discarded.
-LOAD = ("for i in 7 3 5 0 2; do dd if=/dev/urandom of=/dev/vda bs=65536 seek=$((i*20)) count=7 "
-        "conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/dev/vda bs=512 seek=$((i*2973+11)) "
+LOAD = ("for i in 7 3 5 0 2; do dd if=/dev/urandom of=/dev/{0} bs=65536 seek=$((i*20)) count=7 "
+        "conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/dev/{0} bs=512 seek=$((i*2973+11)) "
         "count=201 conv=notrunc,fsync 2>/dev/null; done; sync")
 
 
@@ -47,23 +47,28 @@ def content(path, *options):
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def sum_inside(machine):
+def sum_inside(machine, disk="vda"):
     machine.run("echo 3 > /proc/sys/vm/drop_caches")
-    found = re.search(r"\b[0-9a-f]{64}\b", machine.run("sha256sum < /dev/vda"))
+    found = re.search(r"\b[0-9a-f]{64}\b", machine.run(f"sha256sum < /dev/{disk}"))
     return found.group(0)
 
 
-def load(disk, *options):
-    """The guest writes, reads it back, and sees the same in its next life."""
-    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--disk", disk, *options) as machine:
+def load(*disks):
+    """The guest writes on every disk, reads it back, and sees the same in its next life; the sums."""
+    names = ["vd" + chr(ord("a") + index) for index in range(len(disks))]
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2",
+                 *(word for disk in disks for word in ("--disk", disk))) as machine:
         machine.shell()
-        assert machine.run("cat /sys/block/vda/size").strip() == str(SIZE // 512)
-        machine.run(LOAD)
-        before = sum_inside(machine)
+        for name in names:
+            assert machine.run(f"cat /sys/block/{name}/size").strip() == str(SIZE // 512)
+            machine.run(LOAD.format(name))
+        before = [sum_inside(machine, name) for name in names]
         machine.poweroff()
-    with Machine(TRAPEZE, *LINUX, "--disk", disk + ",readonly", *options) as machine:
+    assert len(set(before)) == len(disks)
+    with Machine(TRAPEZE, *LINUX,
+                 *(word for disk in disks for word in ("--disk", disk + ",readonly"))) as machine:
         machine.shell()
-        assert sum_inside(machine) == before
+        assert [sum_inside(machine, name) for name in names] == before
         machine.poweroff()
     return before
 
@@ -76,10 +81,12 @@ def checked(path):
 
 
 def test_every_format_keeps_what_the_guest_wrote():
-    for name in ("raw", "fixed", "qcow2"):
+    names = ("raw", "fixed", "qcow2")
+    for name in names:
+        trapeze("disk", "create", "--format", name, scratch("disk." + name), "12M")
+    sums = load(*(scratch("disk." + name) + ",format=" + name for name in names))
+    for name, written in zip(names, sums):
         path = scratch("disk." + name)
-        trapeze("disk", "create", "--format", name, path, "12M")
-        written = load(f"{path},format={name}")
         assert content(path, "--from", name) == written, name
         if name == "qcow2":
             checked(path)
@@ -88,23 +95,25 @@ def test_every_format_keeps_what_the_guest_wrote():
 
 
 def test_small_and_large_clusters():
-    for cluster in ("512", "2M"):
-        path = scratch(f"cluster-{cluster}.qcow2")
+    paths = [scratch(f"cluster-{cluster}.qcow2") for cluster in ("512", "2M")]
+    for cluster, path in zip(("512", "2M"), paths):
         trapeze("disk", "create", "--cluster-size", cluster, path, "12M")
-        written = load(path)
+    for path, written in zip(paths, load(*paths)):
         assert content(path) == written
         checked(path)
 
 
 def test_without_the_hosts_cache_and_without_flushes():
-    for cache in ("none", "unsafe"):
-        for name in ("raw", "qcow2"):
-            path = scratch(f"{cache}.{name}")
-            trapeze("disk", "create", "--format", name, path, "12M")
-            written = load(f"{path},format={name},cache={cache}")
-            assert content(path, "--from", name) == written
-            if name == "qcow2":
-                checked(path)
+    kinds = [(cache, name) for cache in ("none", "unsafe") for name in ("raw", "qcow2")]
+    paths = [scratch(f"{cache}.{name}") for cache, name in kinds]
+    for (_, name), path in zip(kinds, paths):
+        trapeze("disk", "create", "--format", name, path, "12M")
+    sums = load(*(f"{path},format={name},cache={cache}"
+                  for (cache, name), path in zip(kinds, paths)))
+    for (_, name), path, written in zip(kinds, paths, sums):
+        assert content(path, "--from", name) == written
+        if name == "qcow2":
+            checked(path)
 
 
 def test_a_layer_leaves_what_is_below_alone():
@@ -113,7 +122,7 @@ def test_a_layer_leaves_what_is_below_alone():
         out.write(os.urandom(SIZE))
     before = content(base, "--from", "raw")
     trapeze("disk", "create", "--backing", "base.raw", "--backing-format", "raw", layer)
-    written = load(f"{layer},format=qcow2")
+    [written] = load(f"{layer},format=qcow2")
     assert written != before and content(base, "--from", "raw") == before
     assert content(layer, "--from", "qcow2") == written
     checked(layer)
@@ -205,7 +214,7 @@ def test_a_disk_on_an_nbd_server():
     with open(path, "wb") as out:
         out.truncate(SIZE)
     with nbd_server("file", path, "--filter=delay", "delay-read=1ms", "delay-write=2ms") as (uri, *_):
-        written = load(f"{uri},format=raw")
+        [written] = load(f"{uri},format=raw")
     assert content(path, "--from", "raw") == written
 
 
@@ -216,7 +225,7 @@ def test_a_server_that_goes_is_waited_for():
     with nbd_server("file", path) as (uri, server, command):
         with Machine(TRAPEZE, *LINUX, "--disk", f"{uri},format=raw") as machine:
             machine.shell()
-            machine.send(LOAD + "; echo load'=done'\n")
+            machine.send(LOAD.format("vda") + "; echo load'=done'\n")
             time.sleep(1)
             server.kill()
             server.wait()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A machine under test: `trapeze run` with its console on pipes, and what tests ask of it."""
+import atexit
+import contextlib
 import json
 import os
 import re
@@ -67,6 +69,10 @@ class Machine:
     def shell(self):
         self.expect(SHELL_PROMPT)
 
+    def begin(self):
+        """Waits until it takes commands."""
+        self.shell()
+
     def run(self, command):
         """The command's output; asserts that it succeeds."""
         # The marks are spelled differently in the command, which the shell echoes.
@@ -109,9 +115,43 @@ class Machine:
         self.process.communicate()
 
 
+class Shared:
+    """One machine for several tests, because booting is most of what a test costs. make() starts it
+    for the first that wants it, who also waits until it is up; a test that fails takes it along,
+    and the next gets a new one, as it does after the `last` one, which ends it.
+
+        with SHARED.use() as machine: ...
+        with SHARED.use(last=True) as machine: ...; machine.poweroff()
+    """
+
+    def __init__(self, make):
+        self.make, self.machine = make, None
+        atexit.register(self.end)
+
+    @contextlib.contextmanager
+    def use(self, last=False):
+        machine, self.machine = self.machine, None
+        new = machine is None
+        with contextlib.ExitStack() as stack:
+            machine = stack.enter_context(self.make() if new else machine)
+            if new:
+                machine.begin()
+            yield machine
+            if not last:
+                stack.pop_all()
+                self.machine = machine
+
+    def end(self):
+        if self.machine is not None:
+            self.machine.__exit__()
+
+
 class Debian(Machine):
     """One that boots Debian to a login."""
     PROMPT = rb"root@\S+:\S+# (\x1b\[[0-9;?]*[a-zA-Z])*(" + KERNEL_LINE.encode() + rb")*$"
+
+    def begin(self):
+        self.login()
 
     def login(self):
         self.expect(rb"login: *$")

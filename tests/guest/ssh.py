@@ -15,7 +15,7 @@ import time
 import urllib.request
 
 import tap
-from machine import LIMIT_S, Machine, image, scratch
+from machine import LIMIT_S, Machine, Shared, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -39,7 +39,7 @@ class Debian(Machine):
         super().__init__(TRAPEZE, "--image", "debian", "--forward", f"tcp:{self.port}:22",
                          "--ssh-key", self.key + ".pub", "--hostname", "lab-1", *options)
 
-    def login(self):
+    def begin(self):
         self.expect(rb"login: *$")
         self.send("root\n")
         self.expect(PROMPT)
@@ -60,6 +60,9 @@ class Debian(Machine):
         return self.finish()
 
 
+MAIN = Shared(Debian)
+
+
 def reaches_archive(debian):
     """Whether this host, too, reaches the archive that the guest's apt is set up for."""
     base = debian.run("apt-get indextargets --no-release-info --format '$(BASE_URI)' "
@@ -73,8 +76,7 @@ def reaches_archive(debian):
 
 
 def test_ssh_reaches_a_new_machine():
-    with Debian() as debian:
-        debian.login()
+    with MAIN.use() as debian:
         done = debian.ssh("root@127.0.0.1", "hostname; id -un; cat", given=b"through the tunnel")
         assert done.returncode == 0, done
         assert done.stdout == b"lab-1\nroot\nthrough the tunnel", done
@@ -93,7 +95,6 @@ def test_ssh_reaches_a_new_machine():
         failed = debian.run("systemctl --failed --no-legend --plain | cat").strip()
         assert failed == "", failed
         assert "nameserver 10.0.2.3" in debian.run("cat /etc/resolv.conf")
-        debian.poweroff()
 
 
 def test_user_data_runs_a_script():
@@ -114,8 +115,7 @@ def test_user_data_runs_a_script():
 def test_packages_come_through_nat_and_iperf3_is_fast():
     if not shutil.which("iperf3"):
         raise tap.Skip("iperf3 is not installed on the host")
-    with Debian() as debian:
-        debian.login()
+    with MAIN.use(last=True) as debian:
         if not reaches_archive(debian):
             raise tap.Skip("the guest's Debian archive cannot be reached from here")
         debian.run("apt-get -q update >/tmp/log 2>&1 || { cat /tmp/log; false; }")
