@@ -30,22 +30,71 @@ static bool reserve(uint8_t **data, size_t *capacity, size_t needed)
     return true;
 }
 
-enum frame_status frame_reader_fill(struct frame_reader *reader, int fd)
+/* Makes room behind what is held. */
+static bool prepare(struct frame_reader *reader)
 {
     if (reader->consumed > 0) {
         memmove(reader->data, reader->data + reader->consumed, reader->size - reader->consumed);
         reader->size -= reader->consumed;
         reader->consumed = 0;
     }
-    if (!reserve(&reader->data, &reader->capacity, reader->size + READ_CHUNK))
-        return FRAME_BROKEN;
-    ssize_t count = read(fd, reader->data + reader->size, READ_CHUNK);
+    return reserve(&reader->data, &reader->capacity, reader->size + READ_CHUNK);
+}
+
+static enum frame_status filled(struct frame_reader *reader, ssize_t count)
+{
     if (count == 0)
         return FRAME_CLOSED;
     if (count < 0)
         return errno == EAGAIN || errno == EINTR ? FRAME_MORE : FRAME_BROKEN;
     reader->size += (size_t)count;
     return FRAME_MORE;
+}
+
+enum frame_status frame_reader_fill(struct frame_reader *reader, int fd)
+{
+    if (!prepare(reader))
+        return FRAME_BROKEN;
+    return filled(reader, read(fd, reader->data + reader->size, READ_CHUNK));
+}
+
+void frame_fds_close(struct frame_fds *fds)
+{
+    for (size_t i = 0; i < fds->count; i++)
+        if (fds->fds[i] >= 0)
+            close(fds->fds[i]);
+    fds->count = 0;
+}
+
+enum frame_status frame_reader_fill_fds(struct frame_reader *reader, int fd, struct frame_fds *fds)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(fds->fds))];
+    } control;
+    if (!prepare(reader))
+        return FRAME_BROKEN;
+    struct iovec iov = {reader->data + reader->size, READ_CHUNK};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t count = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    if (count < 0)
+        return filled(reader, count);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            int got;
+            memcpy(&got, (const char *)c + at, sizeof(got));
+            if (fds->count < FRAME_FD_MAX)
+                fds->fds[fds->count++] = got;
+            else
+                close(got);
+        }
+    }
+    return filled(reader, count);
 }
 
 enum frame_status frame_reader_next(struct frame_reader *reader, size_t limit,
@@ -101,6 +150,38 @@ enum frame_status frame_writer_flush(struct frame_writer *writer, int fd)
         memmove(writer->data, writer->data + sent, writer->size - sent);
     writer->size -= sent;
     return writer->size == 0 ? FRAME_MESSAGE : FRAME_MORE;
+}
+
+enum frame_status frame_writer_flush_fds(struct frame_writer *writer, int fd, const int *fds,
+                                         size_t count)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(FRAME_FD_MAX * sizeof(int))];
+    } control = {0};
+    if (count == 0)
+        return frame_writer_flush(writer, fd);
+    if (count > FRAME_FD_MAX || writer->size == 0)
+        return FRAME_BROKEN;
+    struct iovec iov = {writer->data, writer->size};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    *rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+                               .cmsg_type = SCM_RIGHTS,
+                               .cmsg_len = CMSG_LEN(count * sizeof(int))};
+    memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
+    ssize_t sent;
+    do
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent <= 0)
+        return FRAME_BROKEN;
+    memmove(writer->data, writer->data + sent, writer->size - (size_t)sent);
+    writer->size -= (size_t)sent;
+    return frame_writer_flush(writer, fd);
 }
 
 void frame_writer_clear(struct frame_writer *writer)

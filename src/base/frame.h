@@ -23,11 +23,22 @@ struct frame_reader {
     size_t consumed; /* bytes at the front that were handed out already */
 };
 
+/* Descriptors that come along on a unix socket (SCM_RIGHTS), with the first bytes of a message. */
+#define FRAME_FD_MAX 32
+struct frame_fds {
+    int fds[FRAME_FD_MAX]; /* -1: somebody took it */
+    size_t count;
+};
+void frame_fds_close(struct frame_fds *fds);
+
 enum frame_status { FRAME_MESSAGE, FRAME_MORE, FRAME_CLOSED, FRAME_BROKEN };
 
 /* Reads what the descriptor has (one read(2)). FRAME_MORE: fine, look for messages;
  * FRAME_CLOSED: end of stream; FRAME_BROKEN: read error (errno). EAGAIN is FRAME_MORE. */
 enum frame_status frame_reader_fill(struct frame_reader *reader, int fd);
+/* The same with recvmsg(2): adds what descriptors come, closes those beyond FRAME_FD_MAX. */
+enum frame_status frame_reader_fill_fds(struct frame_reader *reader, int fd,
+                                        struct frame_fds *fds);
 
 /* The next whole message: FRAME_MESSAGE, with data and size valid until the next fill;
  * FRAME_MORE if none is complete; FRAME_BROKEN if the peer announced more than `limit`. */
@@ -48,6 +59,10 @@ bool frame_writer_add(struct frame_writer *writer, const void *data, size_t size
 /* Sends what the socket takes. FRAME_MESSAGE: all sent; FRAME_MORE: wait for LOOP_WRITABLE;
  * FRAME_BROKEN: the peer is gone. Never raises SIGPIPE. */
 enum frame_status frame_writer_flush(struct frame_writer *writer, int fd);
+/* Sends the first bytes with these descriptors (borrowed), the rest as flush does; blocking
+ * sockets. */
+enum frame_status frame_writer_flush_fds(struct frame_writer *writer, int fd, const int *fds,
+                                         size_t count);
 void frame_writer_clear(struct frame_writer *writer);
 
 #endif

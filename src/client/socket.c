@@ -217,6 +217,12 @@ char *client_arguments(char *const *words, size_t count, struct error **err)
 
 char *client_control(const char *path, const char *verb, const char *arguments, struct error **err)
 {
+    return client_control_fds(path, verb, arguments, NULL, 0, err);
+}
+
+char *client_control_fds(const char *path, const char *verb, const char *arguments, const int *fds,
+                         size_t fd_count, struct error **err)
+{
     char *text = NULL;
     int fd = connect_to(path, err);
     if (fd < 0)
@@ -228,7 +234,7 @@ char *client_control(const char *path, const char *verb, const char *arguments, 
     struct frame_writer writer = {0};
     frame_writer_add(&writer, request_text, strlen(request_text));
     json_t *reply = NULL;
-    if (frame_writer_flush(&writer, fd) != FRAME_MESSAGE)
+    if (frame_writer_flush_fds(&writer, fd, fds, fd_count) != FRAME_MESSAGE)
         error_set(err, ERROR_HOST, "the machine at '%s' closed the connection", path);
     else
         reply = await_reply(fd, err);

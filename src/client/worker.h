@@ -79,5 +79,8 @@ char *client_arguments(char *const *words, size_t count, struct error **err);
  * answered with an error. */
 char *client_control(const char *path, const char *verb, const char *arguments,
                      struct error **err);
+/* The same with descriptors for the worker (borrowed; at most FRAME_FD_MAX). */
+char *client_control_fds(const char *path, const char *verb, const char *arguments, const int *fds,
+                         size_t fd_count, struct error **err);
 
 #endif

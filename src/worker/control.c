@@ -32,6 +32,7 @@ struct client {
     struct loop_watch *watch;
     struct frame_reader reader;
     struct frame_writer writer;
+    struct frame_fds fds; /* of a request that is not complete */
 };
 
 struct control {
@@ -59,6 +60,7 @@ static void client_free(struct client *client)
     loop_watch_remove(client->watch);
     close(client->fd);
     frame_reader_clear(&client->reader);
+    frame_fds_close(&client->fds);
     frame_writer_clear(&client->writer);
     free(client);
 }
@@ -130,7 +132,10 @@ static bool answer(struct client *client, const uint8_t *data, size_t size)
         return false;
     }
     json_t *id = json_object_get(request, "id");
+    client->control->target->fds = &client->fds;
     json_t *result = run_verb(client->control, request, &error);
+    client->control->target->fds = NULL;
+    frame_fds_close(&client->fds);
     json_t *reply = result != NULL ? json_pack("{s:O?, s:o}", "id", id, "result", result)
                                    : json_pack("{s:O?, s:o}", "id", id, "error",
                                                control_text(error_message(error)));
@@ -153,7 +158,7 @@ static void client_ready(void *opaque, int fd, unsigned events)
             loop_watch_set(client->watch, LOOP_READABLE);
     }
     if (good && (events & (LOOP_READABLE | LOOP_HANGUP)) != 0)
-        good = frame_reader_fill(&client->reader, fd) == FRAME_MORE;
+        good = frame_reader_fill_fds(&client->reader, fd, &client->fds) == FRAME_MORE;
     enum frame_status next = FRAME_MESSAGE;
     while (good && next == FRAME_MESSAGE) {
         const uint8_t *data;

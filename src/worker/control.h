@@ -6,6 +6,8 @@
  * sends {"id": N, "verb": "status", "arguments": {…}} and gets {"id": N, "result": …} or
  * {"id": N, "error": "sentence"}. Events ({"event": …}) go to every client. A client that
  * breaks the protocol, sends more than 64 KiB at once or reads too slowly is disconnected.
+ * Descriptors come with the first bytes of their request (SCM_RIGHTS), while the client has no
+ * other request under way; those that the verb does not take are closed.
  *
  * Verbs are rows of one table in verbs.c; a later capability adds a row.
  *
@@ -22,6 +24,7 @@
 struct console;
 struct control;
 struct error;
+struct frame_fds;
 struct loop;
 struct vm;
 
@@ -29,6 +32,7 @@ struct vm;
 struct control_target {
     struct vm *vm; /* NULL until it exists */
     struct console *console;
+    struct frame_fds *fds; /* came with the request; a verb that takes one leaves -1 */
 };
 
 struct control_verb {

@@ -3,7 +3,7 @@
  * A worker's control socket against clients that send anything, on a running machine.
  *
  * Input: records, each a byte that says what a client does (enum record), a byte that says which
- * client, and for SEND a byte of length and that many bytes, which go out as they are. The checks
+ * client, and for SEND and SEND_FDS a byte of length and that many bytes, which go out as they are. The checks
  * are those of asserts and sanitizers, and: another client, which behaves, still gets its answer.
  */
 #include "fuzz.h"
@@ -31,6 +31,7 @@ enum record {
     READ,  /* the client reads what has come */
     LEAVE, /* and another one takes its place */
     SHUT,  /* half of the connection */
+    SEND_FDS, /* as SEND, with as many descriptors as it has bytes */
     RECORD_COUNT
 };
 
@@ -157,6 +158,17 @@ static void target_free(struct target *t)
         close(t->clients[i]);
 }
 
+static void send_fds(struct target *t, int client, const uint8_t *bytes, size_t size)
+{
+    int fds[FRAME_FD_MAX];
+    struct frame_writer writer = {.data = malloc(size + 1), .size = size};
+    memcpy(writer.data, bytes, size);
+    for (size_t i = 0; i < FRAME_FD_MAX; i++)
+        fds[i] = t->program;
+    (void)frame_writer_flush_fds(&writer, client, fds, size < FRAME_FD_MAX ? size : FRAME_FD_MAX);
+    frame_writer_clear(&writer);
+}
+
 static void step(struct target *t, struct fuzz_input *in)
 {
     uint8_t kind = (uint8_t)fuzz_take(in, 1);
@@ -164,9 +176,13 @@ static void step(struct target *t, struct fuzz_input *in)
     size_t size;
     switch (kind % RECORD_COUNT) {
     case SEND:
+    case SEND_FDS:
         size = (size_t)fuzz_take(in, 1);
         size = size < in->left ? size : in->left;
-        (void)send(*client, in->data, size, MSG_NOSIGNAL);
+        if (kind % RECORD_COUNT == SEND_FDS)
+            send_fds(t, *client, in->data, size);
+        else
+            (void)send(*client, in->data, size, MSG_NOSIGNAL);
         in->data += size;
         in->left -= size;
         break;
@@ -230,9 +246,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     uint8_t *at = data;
     for (unsigned i = 1 + (unsigned)(fuzz_random(seed) % 25); i > 0; i--) {
         uint64_t r = fuzz_random(seed);
-        *at++ = (r & 15) < 10 ? SEND : (uint8_t)((r >> 4) % RECORD_COUNT);
+        unsigned sends = (r >> 48 & 3) == 0 ? SEND_FDS : SEND;
+        *at++ = (uint8_t)((r & 15) < 10 ? sends : (r >> 4) % RECORD_COUNT);
         *at++ = (uint8_t)(r >> 8);
-        if (at[-2] != SEND)
+        if (at[-2] != SEND && at[-2] != SEND_FDS)
             continue;
         uint8_t *length = at++;
         size_t size = make_request(seed, at);

@@ -86,12 +86,66 @@ static void test_slow_and_gone_reader(void **state)
     frame_writer_clear(&writer);
 }
 
+static void test_descriptors_come_along(void **state)
+{
+    (void)state;
+    int pair[2], probe[2], many[FRAME_FD_MAX];
+    make_pair(pair);
+    assert_int_equal(pipe(probe), 0);
+    struct frame_writer writer = {0};
+    struct frame_reader reader = {0};
+    struct frame_fds fds = {.count = 0};
+    const uint8_t *data;
+    size_t size;
+    assert_int_equal(frame_writer_flush_fds(&writer, pair[0], probe, 1), FRAME_BROKEN); /* no byte */
+    for (unsigned round = 0; round < 2; round++) {
+        assert_true(frame_writer_add(&writer, "take this", 9));
+        assert_int_equal(frame_writer_flush_fds(&writer, pair[0], probe, 2), FRAME_MESSAGE);
+        assert_int_equal(frame_reader_fill_fds(&reader, pair[1], &fds), FRAME_MORE);
+        assert_int_equal(frame_reader_next(&reader, 100, &data, &size), FRAME_MESSAGE);
+        assert_int_equal(size, 9);
+        assert_int_equal(fds.count, 2);
+        assert_int_equal(write(fds.fds[1], "x", 1), 1);
+        char byte = 0;
+        assert_int_equal(read(probe[0], &byte, 1), 1);
+        assert_int_equal(byte, 'x');
+        if (round == 0)
+            assert_int_equal(close(fds.fds[0]), 0);
+        fds.fds[0] = round == 0 ? -1 : fds.fds[0]; /* somebody took it */
+        int last = fds.fds[1];
+        frame_fds_close(&fds);
+        assert_int_equal(close(last), -1);
+    }
+
+    /* More than there is room for: none stays open. */
+    for (size_t i = 0; i < FRAME_FD_MAX; i++)
+        many[i] = probe[0];
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(frame_writer_add(&writer, "many", 4));
+        assert_int_equal(frame_writer_flush_fds(&writer, pair[0], many, FRAME_FD_MAX),
+                         FRAME_MESSAGE);
+        assert_int_equal(frame_reader_fill_fds(&reader, pair[1], &fds), FRAME_MORE);
+        assert_int_equal(fds.count, FRAME_FD_MAX);
+    }
+    close(probe[1]);
+    close(probe[0]);
+    frame_fds_close(&fds);
+    int next = dup(pair[0]);
+    assert_in_range(next, 0, pair[1] + 8); /* nothing is left of 64 */
+    close(next);
+    close(pair[0]);
+    close(pair[1]);
+    frame_reader_clear(&reader);
+    frame_writer_clear(&writer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut_anywhere),
         cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_slow_and_gone_reader),
+        cmocka_unit_test(test_descriptors_come_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
