@@ -103,7 +103,7 @@ class Devices:
     def trapeze(self):
         disks = [["--disk", "%s,format=%s,cache=writeback" % (path.replace(",", ",,"), kind)]
                  for path, kind in zip(self.disks, ("raw", "qcow2"))]
-        return [*disks[0], *disks[1], "--net", "nat"]
+        return [*disks[0], *disks[1], "--net", "nat,host-loopback=on"]
 
     def qemu(self):
         words = []

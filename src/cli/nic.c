@@ -81,6 +81,11 @@ static bool set_property(struct machine_nic *nic, const char *name, const char *
         {"model", &nic->model, NULL}, {"mac", &nic->mac, NULL},   {"capture", &nic->capture, NULL},
         {"mtu", NULL, &nic->mtu},     {"vlan", NULL, &nic->vlan}, {"queues", NULL, &nic->queues},
     };
+    if (strcmp(name, "host-loopback") == 0) {
+        nic->host_loopback = strcmp(value, "on") == 0;
+        return nic->host_loopback || strcmp(value, "off") == 0 ||
+               error_set(err, ERROR_USAGE, "--net: host-loopback is 'on' or 'off', not '%s'", value);
+    }
     if (strcmp(name, "forward") == 0)
         return add_forward(nic, value, err);
     if (strcmp(name, "rate") == 0) {
@@ -101,8 +106,8 @@ static bool set_property(struct machine_nic *nic, const char *name, const char *
         return true;
     }
     error_set(err, ERROR_USAGE, "--net: unknown property '%s'", name);
-    error_hint(err, "There are model, mac, mtu, vlan, queues, rate, capture and forward, each with "
-                    "'=' and a value.");
+    error_hint(err, "There are model, mac, mtu, vlan, queues, rate, capture, forward and "
+                    "host-loopback, each with '=' and a value.");
     return false;
 }
 

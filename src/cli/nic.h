@@ -21,7 +21,9 @@ struct machine_config;
      "a way out), 'internal:NAME' (other machines of yours that name it), 'tap:INTERFACE' or "    \
      "'bridge:BRIDGE' (the host's; needs rights), 'none'. Properties: model=virtio|e1000, mac=, " \
      "mtu=, vlan= (of an internal network), queues= (pairs; unless given one for each vCPU), "    \
-     "rate= (bits per second of each direction, e.g. 10M), capture=FILE, forward=.",              \
+     "rate= (bits per second of each direction, e.g. 10M), capture=FILE, forward=, "              \
+     "host-loopback=on (of 'nat': 10.0.2.2 leads the guest to what listens on this host's "       \
+     "127.0.0.1, which is closed otherwise).",                                                    \
      "Networks"},                                                                                 \
     {"forward", 'p', "PROTOCOL:[ADDRESS:]HOSTPORT:GUESTPORT",                                     \
      "Lead a port of this host to one of the guest, e.g. tcp:2222:22; through the first 'nat' "   \

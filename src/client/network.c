@@ -65,7 +65,9 @@ static void prepare_nat(struct backend *backend, void *opaque)
 {
     struct nat_arguments *nat = opaque;
     char *rest = nat->forwards, *word;
-    backend_add(backend, nat->nic->net == MACHINE_NET_HOSTONLY ? "restricted" : "open");
+    backend_add(backend, nat->nic->net == MACHINE_NET_HOSTONLY ? "restricted"
+                         : nat->nic->host_loopback             ? "host"
+                                                               : "open");
     backend_add(backend, nat->mtu);
     backend_add(backend, nat->nic->mac);
     while ((word = strsep(&rest, " ")) != NULL)

@@ -114,6 +114,8 @@ static bool check_nic(const struct machine_nic *nic, size_t number, struct error
         return error_set(err, ERROR_USAGE,
                          "network %zu: ports are forwarded by 'nat' and 'hostonly' networks only",
                          number);
+    if (nic->host_loopback && nic->net != MACHINE_NET_NAT)
+        return error_set(err, ERROR_USAGE, "network %zu: 'host-loopback' goes with 'nat'", number);
     if (nic->net == MACHINE_NET_BRIDGED && nic->vnet == NULL)
         return error_set(err, ERROR_USAGE, "network %zu: a bridged network names its bridge",
                          number);

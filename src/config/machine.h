@@ -80,6 +80,7 @@ struct machine_nic {
     uint64_t rate;  /* kbit/s of each direction; 0: no limit */
     char *capture;  /* a file for its frames; NULL: none */
     char *forward;  /* "tcp:2222:22 udp:...", NAT and host-only; NULL: none */
+    bool host_loopback; /* of NAT: 10.0.2.2 leads to what listens on this host's 127.0.0.1 */
 };
 
 /* Of a vsock's socket: names of the guest's ports are added to it. */

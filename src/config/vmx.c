@@ -99,6 +99,7 @@ static const struct key nic_keys[] = {
     {"trapeze.rate", KIND_UINT64, FIELD(rate), NULL},
     {"trapeze.capture", KIND_PATH, FIELD(capture), NULL},
     {"trapeze.forward", KIND_STRING, FIELD(forward), NULL},
+    {"trapeze.hostLoopback", KIND_BOOL, FIELD(host_loopback), truth_words},
 };
 #undef FIELD
 

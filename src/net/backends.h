@@ -3,9 +3,11 @@
  * The processes behind NICs: each is this same executable, started with an end of a frame socket
  * (net/link.h) and without disks or guest memory. They end when their last link does.
  *
- *     trapeze net-nat    STATUS_FD LINK_FD open|restricted MTU MAC [FORWARD...]
+ *     trapeze net-nat    STATUS_FD LINK_FD open|host|restricted MTU MAC [FORWARD...]
  *     trapeze net-tap    STATUS_FD LINK_FD TAP_FD
  *     trapeze net-switch STATUS_FD LISTEN_FD PATH
+ *
+ * NAT leads out of this host (open), to its loopback addresses too (host), or nowhere (restricted).
  *
  * STATUS_FD is a pipe: before it starts to serve, a backend writes nothing and closes it, or
  * writes the sentence that says why it cannot.

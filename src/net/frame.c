@@ -37,9 +37,6 @@ enum { IP6_LENGTH = 4, IP6_NEXT = 6, IP6_SOURCE = 8 };
 enum { TCP_SEQUENCE = 4, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_CHECKSUM = 16 };
 enum { TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_CWR = 0x80 };
 
-/* Linux's smallest MSS; less would make one frame thousands. */
-#define GSO_SIZE_MIN 48
-
 /* Ethernet with two tags, IP and TCP headers of the largest size. */
 #define SEGMENT_HEADER_MAX (NET_HEADER_BYTES + 8 + 60 + TCP_HEADER_MAX)
 
@@ -53,7 +50,7 @@ bool net_offload_check(const struct net_offload *offload, size_t size)
     if (offload->gso == NET_GSO_NONE)
         return true;
     return (offload->gso == NET_GSO_TCP4 || offload->gso == NET_GSO_TCP6) && needs &&
-           offload->gso_size >= GSO_SIZE_MIN;
+           offload->gso_size >= NET_GSO_SIZE_MIN;
 }
 
 /* --- checksums (RFC 1071) --- */

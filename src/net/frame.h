@@ -23,6 +23,8 @@
 
 enum { NET_NEEDS_CHECKSUM = 1, NET_CHECKSUM_VALID = 2 };
 enum { NET_GSO_NONE = 0, NET_GSO_TCP4 = 1, NET_GSO_TCP6 = 4 };
+/* The smallest gso_size: Linux's smallest MSS; less would make one frame thousands. */
+#define NET_GSO_SIZE_MIN 48
 
 struct net_offload {
     uint8_t flags;

@@ -2,7 +2,8 @@
  *
  * NAT without rights: libslirp between a frame socket and ordinary sockets of the host. The
  * guest's network is 10.0.2.0/24 and fec0::/64 with the host as .2, a name server as .3 and the
- * guest, by DHCP, as .15: the addresses that people know from QEMU.
+ * guest, by DHCP, as .15: the addresses that people know from QEMU. What lies behind .2, the host's
+ * loopback, is closed unless asked for (nat_filter.h).
  *
  * libslirp wants to be asked for its descriptors before each poll(2), so this process has a loop
  * of its own. Frames for a guest that does not keep up wait in the link's queue, which is larger
@@ -25,15 +26,12 @@
 #include "net/confine.h"
 #include "net/forward.h"
 #include "net/link.h"
+#include "net/nat_filter.h"
 #include "net/nat_frames.h"
 
 #define QUEUE_LIMIT (8u << 20) /* bytes for a guest that does not keep up */
 #define TURN_FRAMES 64
-/* libslirp's segments are what fits into this. More would be faster still, but it tells a sender of
- * room in its window only when two segments fit in, and a window has 64 KiB: with segments of 32 KiB
- * and more a transfer stands still until the guest probes. */
-#define STACK_MTU (16384 + 40)
-#define TIMER_MAX 8
+#define TIMER_MAX   8
 
 enum { STATUS_FD = 1, LINK_FD, MODE, MTU, MAC, FORWARDS };
 
@@ -48,10 +46,10 @@ struct nat {
     Slirp *slirp;
     struct net_link link;
     struct net_nat_frames frames;
+    struct net_nat_filter filter;
     struct pollfd *polls;
     size_t poll_count, poll_room;
     struct timer timers[TIMER_MAX];
-    uint8_t frame[NET_FRAME_MAX];
 };
 
 /* --- what libslirp calls --- */
@@ -73,10 +71,9 @@ static void put(void *opaque, const struct net_frame *frame)
 static ssize_t on_packet(const void *data, size_t size, void *opaque)
 {
     struct nat *nat = opaque;
-    if (size < NET_HEADER_BYTES || size > sizeof(nat->frame))
-        return (ssize_t)size;
-    memcpy(nat->frame, data, size);
-    struct net_frame frame = {.data = nat->frame, .size = size};
+    /* A frame with nothing left to finish is only read. */
+    const struct net_frame frame = {.data = (uint8_t *)(uintptr_t)data, .size = size};
+    net_nat_filter_note(&nat->filter, &frame);
     net_nat_to_guest(&nat->frames, &frame, put, &nat->link);
     return (ssize_t)size;
 }
@@ -182,6 +179,24 @@ static void run_timers(struct nat *nat)
     }
 }
 
+static void take_frame(struct nat *nat, struct net_frame *frame)
+{
+    uint8_t refusal[NET_NAT_REFUSAL_BYTES];
+    struct net_frame answer;
+    switch (net_nat_filter_judge(&nat->filter, frame)) {
+    case NET_NAT_PASS:
+        net_nat_from_guest(frame);
+        slirp_input(nat->slirp, frame->data, (int)frame->size);
+        break;
+    case NET_NAT_REFUSE:
+        net_nat_refuse(frame, refusal, &answer);
+        net_link_put(&nat->link, &answer);
+        break;
+    case NET_NAT_DROP:
+        break;
+    }
+}
+
 /* False: the machine is gone. */
 static bool take_frames(struct nat *nat)
 {
@@ -190,8 +205,7 @@ static bool take_frames(struct nat *nat)
         enum net_status status = net_link_receive(&nat->link, &frame);
         if (status != NET_DONE)
             return status == NET_AGAIN;
-        net_nat_from_guest(&nat->frames, &frame);
-        slirp_input(nat->slirp, frame.data, (int)frame.size);
+        take_frame(nat, &frame);
     }
     return true;
 }
@@ -213,6 +227,7 @@ static void serve(struct nat *nat)
         }
         slirp_pollfds_poll(nat->slirp, ready < 0, get_events, nat);
         run_timers(nat);
+        net_nat_flush(&nat->frames, put, &nat->link);
     }
 }
 
@@ -232,7 +247,7 @@ static struct in6_addr v6(const char *text)
     return address;
 }
 
-static Slirp *make_stack(struct nat *nat, bool restricted)
+static Slirp *make_stack(struct nat *nat, bool restricted, unsigned mtu)
 {
     SlirpConfig config = {
         .version = 4,
@@ -248,8 +263,8 @@ static Slirp *make_stack(struct nat *nat, bool restricted)
         .vprefix_len = 64,
         .vhost6 = v6("fec0::2"),
         .vnameserver6 = v6("fec0::3"),
-        .if_mtu = STACK_MTU,
-        .if_mru = STACK_MTU,
+        .if_mtu = mtu,
+        .if_mru = mtu,
     };
     return slirp_new(&config, &callbacks, nat);
 }
@@ -324,8 +339,10 @@ int net_nat_main(int argc, char **argv)
     struct nat *nat = alloc_zeroed(1, sizeof(*nat));
     int status_fd = atoi(argv[STATUS_FD]);
     net_link_init(&nat->link, atoi(argv[LINK_FD]), QUEUE_LIMIT);
-    net_nat_frames_init(&nat->frames, (unsigned)atoi(argv[MTU]));
-    nat->slirp = make_stack(nat, strcmp(argv[MODE], "restricted") == 0);
+    unsigned mtu = (unsigned)atoi(argv[MTU]);
+    net_nat_frames_init(&nat->frames, mtu);
+    net_nat_filter_init(&nat->filter, strcmp(argv[MODE], "host") == 0);
+    nat->slirp = make_stack(nat, strcmp(argv[MODE], "restricted") == 0, mtu);
     bool good = nat->slirp != NULL ||
                 error_set(&error, ERROR_INTERNAL, "libslirp refused the network's addresses");
     for (int i = FORWARDS; good && i < argc; i++)

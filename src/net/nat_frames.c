@@ -9,106 +9,143 @@
 #include "base/bits.h"
 
 enum { IP4_BYTES = 20, IP6_BYTES = 40, TCP_BYTES = 20 };
-enum { TCP_FLAGS = 13, TCP_SYN = 2, TCP_CHECKSUM = 16 };
-enum { OPTION_END = 0, OPTION_NOTHING = 1, OPTION_MSS = 2, OPTION_MSS_BYTES = 4 };
-enum { IP4_LENGTH = 2, IP4_FRAGMENT = 6, IP4_CHECKSUM = 10, MORE_FRAGMENTS = 0x2000 };
-
-/* What the stack is told that the guest takes in one segment: as much as it sends (net/nat.c). */
-#define STACK_MSS 16384u
-#define MSS_MIN   216u
+enum { IP4_LENGTH = 2, IP4_ID = 4, IP4_FRAGMENT = 6, IP4_CHECKSUM = 10, IP6_LENGTH = 4 };
+enum { TCP_SEQUENCE = 4, TCP_ACKNOWLEDGED = 8, TCP_FLAGS = 13, TCP_CHECKSUM = 16, TCP_URGENT = 18 };
+enum { TCP_PSH = 0x08, TCP_ACK = 0x10 };
 
 void net_nat_frames_init(struct net_nat_frames *frames, unsigned mtu)
 {
-    *frames = (struct net_nat_frames){
-        .mtu = mtu, .mss4 = mtu - IP4_BYTES - TCP_BYTES, .mss6 = mtu - IP6_BYTES - TCP_BYTES};
+    frames->mtu = mtu;
+    frames->size = 0;
 }
 
-/* The MSS option's value in a SYN; NULL if there is none. */
-static uint8_t *find_mss(uint8_t *frame, const struct net_tcp *tcp)
-{
-    uint8_t *at = frame + tcp->transport + TCP_BYTES, *end = frame + tcp->payload;
-    while (at < end && *at != OPTION_END) {
-        if (*at == OPTION_NOTHING) {
-            at++;
-            continue;
-        }
-        if (end - at < 2 || at[1] < 2 || at[1] > end - at)
-            return NULL;
-        if (at[0] == OPTION_MSS && at[1] == OPTION_MSS_BYTES)
-            return at + 2;
-        at += at[1];
-    }
-    return NULL;
-}
-
-static void raise_mss(struct net_nat_frames *frames, struct net_frame *frame,
-                      const struct net_tcp *tcp)
-{
-    uint8_t *option = find_mss(frame->data, tcp);
-    unsigned *mss = tcp->v6 ? &frames->mss6 : &frames->mss4;
-    if (option == NULL)
-        return;
-    unsigned asked = net_load16(option);
-    if (asked < *mss)
-        *mss = asked < MSS_MIN ? MSS_MIN : asked;
-    net_store16(option, STACK_MSS);
-    net_start_tcp_checksum(frame, tcp);
-}
-
-void net_nat_from_guest(struct net_nat_frames *frames, struct net_frame *frame)
+void net_nat_from_guest(struct net_frame *frame)
 {
     struct net_tcp tcp;
-    if (net_find_tcp(frame->data, frame->size, &tcp)) {
-        if ((frame->data[tcp.transport + TCP_FLAGS] & TCP_SYN) != 0)
-            raise_mss(frames, frame, &tcp);
-        else if (frame->offload.gso != NET_GSO_NONE)
-            net_start_tcp_checksum(frame, &tcp); /* the sum of the whole, whatever the driver put */
-    }
+    if (frame->offload.gso != NET_GSO_NONE && net_find_tcp(frame->data, frame->size, &tcp))
+        net_start_tcp_checksum(frame, &tcp); /* the sum of the whole, whatever the driver put */
     if ((frame->offload.flags & NET_NEEDS_CHECKSUM) != 0)
         net_complete_checksum(frame);
 }
 
-/* An IPv4 packet that is no TCP, or a fragment of one, and larger than the MTU: RFC 791, without
- * options. */
-static void fragment(const struct net_nat_frames *frames, const struct net_frame *frame,
-                     net_emit_fn *emit, void *opaque)
+/* ---- gathering ---- */
+
+/* Whether a frame is a segment with data and nothing that merging would lose. */
+static bool is_plain(const struct net_frame *frame, struct net_tcp *tcp)
 {
-    uint8_t out[NET_HEADER_BYTES + 65536];
-    const size_t start = NET_HEADER_BYTES + IP4_BYTES;
-    size_t step = (frames->mtu - IP4_BYTES) & ~(size_t)7;
-    unsigned field = net_load16(frame->data + NET_HEADER_BYTES + IP4_FRAGMENT);
-    for (size_t at = start; at < frame->size; at += step) {
-        size_t length = frame->size - at < step ? frame->size - at : step;
-        bool more = at + length < frame->size || (field & MORE_FRAGMENTS) != 0;
-        uint8_t *ip = out + NET_HEADER_BYTES;
-        memcpy(out, frame->data, start);
-        memcpy(out + start, frame->data + at, length);
-        net_store16(ip + IP4_LENGTH, (unsigned)(IP4_BYTES + length));
-        net_store16(ip + IP4_FRAGMENT,
-                    (more ? MORE_FRAGMENTS : 0u) |
-                        (((field & 0x1fff) + (unsigned)((at - start) / 8)) & 0x1fff));
-        memset(ip + IP4_CHECKSUM, 0, 2);
-        uint16_t sum = (uint16_t)~net_sum_fold(net_sum(ip, IP4_BYTES, 0));
-        memcpy(ip + IP4_CHECKSUM, &sum, 2);
-        const struct net_frame made = {
-            .offload = {.flags = NET_CHECKSUM_VALID}, .data = out, .size = start + length};
-        emit(opaque, &made);
-    }
+    if (!net_find_tcp(frame->data, frame->size, tcp))
+        return false;
+    const uint8_t *header = frame->data + tcp->transport;
+    return tcp->network == NET_HEADER_BYTES && tcp->end == frame->size &&
+           tcp->transport - tcp->network == (tcp->v6 ? IP6_BYTES : IP4_BYTES) &&
+           tcp->payload - tcp->transport == TCP_BYTES && tcp->payload < tcp->end &&
+           (header[TCP_FLAGS] & ~TCP_PSH) == TCP_ACK;
 }
 
-void net_nat_to_guest(const struct net_nat_frames *frames, struct net_frame *frame,
+/* The packet is the gathered ones' next: all headers agree but for lengths, sums, the datagram's
+ * number, PSH, and the sequence number, which goes on. */
+static bool continues(const struct net_nat_frames *frames, const struct net_frame *frame,
+                      const struct net_tcp *tcp)
+{
+    static const struct {
+        uint8_t from, to;
+    } same[2][4] = {{{0, IP4_LENGTH}, {IP4_FRAGMENT, IP4_CHECKSUM}, {12, IP4_BYTES}, {0, 0}},
+                    {{0, IP6_LENGTH}, {6, IP6_BYTES}, {0, 0}, {0, 0}}};
+    const uint8_t *a = frames->data, *b = frame->data;
+    size_t payload = tcp->end - tcp->payload;
+    if (frames->tcp.v6 != tcp->v6 || payload > frames->step ||
+        frames->size + payload > UINT16_MAX || memcmp(a, b, NET_HEADER_BYTES) != 0)
+        return false;
+    a += NET_HEADER_BYTES;
+    b += NET_HEADER_BYTES;
+    for (unsigned i = 0; i < ARRAY_SIZE(same[0]); i++) {
+        uint8_t from = same[tcp->v6][i].from;
+        if (memcmp(a + from, b + from, same[tcp->v6][i].to - from) != 0)
+            return false;
+    }
+    a = frames->data + tcp->transport;
+    b = frame->data + tcp->transport;
+    return memcmp(a, b, TCP_SEQUENCE) == 0 &&
+           net_load32(a + TCP_SEQUENCE) + (uint32_t)(frames->size - tcp->payload) ==
+               net_load32(b + TCP_SEQUENCE) &&
+           memcmp(a + TCP_ACKNOWLEDGED, b + TCP_ACKNOWLEDGED, TCP_FLAGS - TCP_ACKNOWLEDGED) == 0 &&
+           memcmp(a + TCP_FLAGS + 1, b + TCP_FLAGS + 1, TCP_CHECKSUM - TCP_FLAGS - 1) == 0 &&
+           memcmp(a + TCP_URGENT, b + TCP_URGENT, 2) == 0;
+}
+
+static void append(struct net_nat_frames *frames, const struct net_frame *frame,
+                   const struct net_tcp *tcp)
+{
+    size_t payload = tcp->end - tcp->payload;
+    memcpy(frames->data + frames->size, frame->data + tcp->payload, payload);
+    frames->size += payload;
+    frames->data[tcp->transport + TCP_FLAGS] |= frame->data[tcp->transport + TCP_FLAGS];
+}
+
+static void start(struct net_nat_frames *frames, const struct net_frame *frame,
+                  const struct net_tcp *tcp)
+{
+    memcpy(frames->data, frame->data, frame->size);
+    frames->size = frame->size;
+    frames->step = tcp->end - tcp->payload;
+    frames->tcp = *tcp;
+}
+
+/* True: the segment was the last of a burst, or there is no room for another like it, or it is too
+ * small to be one of many. */
+static bool is_complete(const struct net_nat_frames *frames)
+{
+    const struct net_tcp *tcp = &frames->tcp;
+    return (frames->data[tcp->transport + TCP_FLAGS] & TCP_PSH) != 0 ||
+           (frames->size - tcp->payload) % frames->step != 0 ||
+           frames->size + frames->step > UINT16_MAX || frames->step < NET_GSO_SIZE_MIN;
+}
+
+void net_nat_flush(struct net_nat_frames *frames, net_emit_fn *emit, void *opaque)
+{
+    struct net_frame frame = {
+        .offload = {.flags = NET_CHECKSUM_VALID}, .data = frames->data, .size = frames->size};
+    struct net_tcp *tcp = &frames->tcp;
+    if (frames->size == 0)
+        return;
+    frames->size = 0;
+    if (frame.size > tcp->end) {
+        uint8_t *ip = frame.data + tcp->network;
+        tcp->end = frame.size;
+        if (tcp->v6) {
+            net_store16(ip + IP6_LENGTH, (unsigned)(frame.size - tcp->transport));
+        } else {
+            net_store16(ip + IP4_LENGTH, (unsigned)(frame.size - tcp->network));
+            memset(ip + IP4_CHECKSUM, 0, 2);
+            uint16_t sum = (uint16_t)~net_sum_fold(net_sum(ip, IP4_BYTES, 0));
+            memcpy(ip + IP4_CHECKSUM, &sum, 2);
+        }
+        net_start_tcp_checksum(&frame, tcp);
+        frame.offload.gso = tcp->v6 ? NET_GSO_TCP6 : NET_GSO_TCP4;
+        frame.offload.gso_size = (uint16_t)frames->step;
+    }
+    emit(opaque, &frame);
+}
+
+void net_nat_to_guest(struct net_nat_frames *frames, const struct net_frame *frame,
                       net_emit_fn *emit, void *opaque)
 {
     struct net_tcp tcp;
-    frame->offload = (struct net_offload){.flags = NET_CHECKSUM_VALID};
-    if (frame->size <= frames->mtu + NET_HEADER_BYTES) {
-        emit(opaque, frame);
-    } else if (net_find_tcp(frame->data, frame->size, &tcp)) {
-        net_start_tcp_checksum(frame, &tcp);
-        frame->offload.gso = tcp.v6 ? NET_GSO_TCP6 : NET_GSO_TCP4;
-        frame->offload.gso_size = (uint16_t)(tcp.v6 ? frames->mss6 : frames->mss4);
-        emit(opaque, frame);
-    } else if (net_load16(frame->data + 12) == 0x0800 && frame->data[NET_HEADER_BYTES] == 0x45) {
-        fragment(frames, frame, emit, opaque);
-    } /* else: larger than the network carries, and nobody may cut it: lost */
+    if (frame->size > frames->mtu + NET_HEADER_BYTES)
+        return;
+    bool plain = is_plain(frame, &tcp);
+    if (plain && frames->size > 0 && continues(frames, frame, &tcp)) {
+        append(frames, frame, &tcp);
+    } else {
+        net_nat_flush(frames, emit, opaque);
+        if (plain)
+            start(frames, frame, &tcp);
+    }
+    if (!plain) {
+        struct net_frame whole = *frame;
+        whole.offload = (struct net_offload){.flags = NET_CHECKSUM_VALID};
+        emit(opaque, &whole);
+    } else if (is_complete(frames)) {
+        net_nat_flush(frames, emit, opaque);
+    }
 }

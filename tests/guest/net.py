@@ -85,7 +85,7 @@ def test_nat_gives_an_address_and_a_way_out():
     data = os.urandom(3 << 20)
     server = Server(lambda _: data)
     echo = Server(lambda got: str(len(got)).encode())
-    with Machine(TRAPEZE, *LINUX, "--net", "nat") as machine:
+    with Machine(TRAPEZE, *LINUX, "--net", "nat,host-loopback=on") as machine:
         machine.shell()
         machine.run("ip link set eth0 up")
         lease = machine.run("udhcpc -i eth0 -n -q -s /bin/true 2>&1")
@@ -108,7 +108,7 @@ def test_nat_gives_an_address_and_a_way_out():
 
 def test_a_nic_has_a_pair_of_queues_for_each_vcpu():
     server = Server(lambda got: str(len(got)).encode())
-    with Machine(TRAPEZE, *LINUX, "--cpus", "4", "--net", "nat", "--net",
+    with Machine(TRAPEZE, *LINUX, "--cpus", "4", "--net", "nat,host-loopback=on", "--net",
                  "hostonly,queues=2") as machine:
         machine.shell()
         for nic, pairs in (("eth0", 4), ("eth1", 2)):
@@ -129,7 +129,7 @@ def test_a_nic_has_a_pair_of_queues_for_each_vcpu():
 def test_an_e1000_with_linux_own_driver():
     data = os.urandom(3 << 20)
     server, echo = Server(lambda _: data), Server(lambda got: str(len(got)).encode())
-    with Machine(TRAPEZE, *LINUX, "--net", "nat,model=e1000", "--cpus", "2") as machine:
+    with Machine(TRAPEZE, *LINUX, "--net", "nat,model=e1000,host-loopback=on", "--cpus", "2") as machine:
         machine.shell()
         assert "Intel(R) PRO/1000" in machine.run("dmesg | grep e1000")
         machine.run(UP)
@@ -153,7 +153,7 @@ def test_an_e1000_with_linux_own_driver():
 def test_nat_over_ipv6():
     server = Server(lambda got: b"six " + got, "::1")
     port = free_port()
-    with Machine(TRAPEZE, *LINUX, "--net", "nat,mac=02:00:00:00:00:42",
+    with Machine(TRAPEZE, *LINUX, "--net", "nat,mac=02:00:00:00:00:42,host-loopback=on",
                  "--forward", f"tcp:[::1]:{port}:7") as machine:
         machine.shell()
         machine.run("ip link set lo up; ip link set eth0 up")
@@ -195,6 +195,23 @@ def test_ports_are_forwarded():
         machine.poweroff()
 
 
+def test_the_host_is_closed_unless_asked_for():
+    server, server6 = Server(lambda _: b"reached"), Server(lambda _: b"reached", "::1")
+    with Machine(TRAPEZE, *LINUX, "--net", "nat") as machine:
+        machine.shell()
+        machine.run(UP)
+        # Refused at once, not after a timeout.
+        said = machine.run(f"echo END | nc 10.0.2.2 {server.port} 2>&1; true")
+        assert "refused" in said and "reached" not in said, said
+        machine.run("until ip -6 addr show dev eth0 | grep -v tentative | grep -q fec0; do "
+                    "sleep 0.2; done")
+        said = machine.run(f"echo END | nc fec0::2 {server6.port} 2>&1; true")
+        assert "refused" in said and "reached" not in said, said
+        assert "1 packets received" in machine.run("ping -c 1 10.0.2.2")
+        assert server.got is None and server6.got is None
+        machine.poweroff()
+
+
 def test_host_only_has_no_way_out():
     server, port = Server(lambda _: b"reached"), free_port()
     with Machine(TRAPEZE, *LINUX, "--net", f"hostonly,forward=tcp:{port}:7") as machine:
@@ -211,7 +228,7 @@ def test_host_only_has_no_way_out():
 def test_a_pulled_cable_a_rate_and_a_dead_backend():
     data = bytes(400000)
     server = Server(lambda _: data)
-    with Machine(TRAPEZE, *LINUX, "--net", "nat") as machine:
+    with Machine(TRAPEZE, *LINUX, "--net", "nat,host-loopback=on") as machine:
         machine.shell()
         machine.run(UP)
         carrier = "cat /sys/class/net/eth0/carrier"
@@ -383,6 +400,8 @@ def test_bad_options_get_a_sentence():
             (["--forward", "tcp:1:1"], "--net nat"), (["--net", "nat", "--forward", "x"], "'x'"),
             (["--net", "nat", "--deterministic"], "--net none"),
             (["--net", "none", "--net", "nat"], "none"), (["--net", "nat,rate=5"], "10M"),
+            (["--net", "nat,host-loopback=yes"], "'yes'"),
+            (["--net", "hostonly,host-loopback=on"], "goes with 'nat'"),
             (["--net", "nat,speed=5"], "speed"), (["--capture", "x"], "--net nat"),
             (["--net", "tap:"], "tap:INTERFACE")):
         done = subprocess.run([TRAPEZE, "run", *LINUX, *options], stdin=subprocess.DEVNULL,

@@ -36,7 +36,7 @@ class Debian(Machine):
         if not os.path.exists(self.key):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key],
                            check=True)
-        super().__init__(TRAPEZE, "--image", "debian", "--forward", f"tcp:{self.port}:22",
+        super().__init__(TRAPEZE, "--image", "debian", "--net", "nat,host-loopback=on", "--forward", f"tcp:{self.port}:22",
                          "--ssh-key", self.key + ".pub", "--hostname", "lab-1", *options)
 
     def begin(self):

@@ -34,7 +34,8 @@ static void full_config(struct machine_config *config)
                                            .mac = strdup("02:00:00:00:00:01"),
                                            .vlan = 7,
                                            .rate = 10000};
-    config->nics[1] = (struct machine_nic){.mtu = 9000, .forward = strdup("tcp:1:2 udp:3:4")};
+    config->nics[1] = (struct machine_nic){
+        .mtu = 9000, .forward = strdup("tcp:1:2 udp:3:4"), .host_loopback = true};
     config->nic_count = 2;
 }
 
@@ -64,6 +65,7 @@ static void test_round_trip(void **state)
     assert_int_equal(again.nics[1].net, MACHINE_NET_NAT);
     assert_int_equal(again.nics[1].mtu, 9000);
     assert_string_equal(again.nics[1].forward, "tcp:1:2 udp:3:4");
+    assert_true(again.nics[1].host_loopback && !again.nics[0].host_loopback);
     assert_int_equal(again.disk_count, 2);
     assert_true(again.disks[0].read_only);
     assert_false(again.disks[1].read_only);

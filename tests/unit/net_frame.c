@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * net/frame.c, nat_frames.c, forward.c and the switch's table: arithmetic on frames, against the
+ * net/frame.c, forward.c and the switch's table: arithmetic on frames, against the
  * plainest way to compute the same.
  */
 #include "support.h"
@@ -10,80 +10,8 @@
 #include "base/bits.h"
 #include "net/forward.h"
 #include "net/frame.h"
-#include "net/nat_frames.h"
 #include "net/switch_table.h"
-
-enum { IP4 = 14, FIN_PSH_ACK = 0x19, SYN = 2 };
-
-struct made {
-    uint8_t bytes[NET_FRAME_MAX];
-    size_t size;
-};
-
-/* RFC 1071 word by word, big-endian. */
-static unsigned plain_sum(const uint8_t *data, size_t size, uint32_t sum)
-{
-    for (size_t i = 0; i < size; i++)
-        sum += i % 2 == 0 ? (uint32_t)data[i] << 8 : data[i];
-    while (sum >> 16 != 0)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return sum;
-}
-
-/* A TCP packet of `payload` counted bytes behind `tags` VLAN tags and `options` bytes of options.
- */
-static size_t make_tcp(struct made *made, bool v6, unsigned tags, unsigned options, size_t payload)
-{
-    uint8_t *at = made->bytes;
-    memset(at, 0, sizeof(made->bytes));
-    memcpy(at, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
-    at += 12;
-    for (unsigned i = 0; i < tags; i++, at += 4)
-        net_store32(at, 0x81000005);
-    net_store16(at, v6 ? 0x86dd : 0x0800);
-    at += 2;
-    size_t network = (size_t)(at - made->bytes), tcp = 20 + options;
-    if (v6) {
-        at[0] = 0x60;
-        net_store16(at + 4, (unsigned)(tcp + payload));
-        at[6] = 6;
-        memset(at + 8, 0xfe, 32);
-        at += 40;
-    } else {
-        at[0] = 0x45;
-        net_store16(at + 2, (unsigned)(20 + tcp + payload));
-        net_store16(at + 4, 0xfffe); /* the identification wraps */
-        at[8] = 64;
-        at[9] = 6;
-        memcpy(at + 12, "\x0a\0\x02\x0f\x0a\0\x02\x02", 8);
-        at += 20;
-    }
-    net_store32(at + 4, 0xfffffff0); /* so does the sequence number */
-    at[12] = (uint8_t)(tcp / 4 << 4);
-    at[13] = FIN_PSH_ACK;
-    memset(at + 20, 1, options);
-    for (size_t i = 0; i < payload; i++)
-        at[tcp + i] = (uint8_t)(i * 7);
-    made->size = (size_t)(at - made->bytes) + tcp + payload;
-    return network;
-}
-
-/* The TCP checksum of a finished frame comes out as 0xffff, and the IPv4 header's too. */
-static void check_sums(const struct net_frame *frame)
-{
-    struct net_tcp tcp;
-    uint8_t pseudo[40] = {0};
-    assert_true(net_find_tcp(frame->data, frame->size, &tcp));
-    const uint8_t *ip = frame->data + tcp.network;
-    size_t addresses = tcp.v6 ? 32 : 8, length = tcp.end - tcp.transport;
-    memcpy(pseudo, tcp.v6 ? ip + 8 : ip + 12, addresses);
-    net_store32(pseudo + addresses, (uint32_t)length);
-    pseudo[addresses + 7] = 6;
-    unsigned sum = plain_sum(pseudo, addresses + 8, 0);
-    assert_int_equal(plain_sum(frame->data + tcp.transport, length, sum), 0xffff);
-    if (!tcp.v6)
-        assert_int_equal(plain_sum(ip, 20, 0), 0xffff);
-}
+#include "packets.h"
 
 static void sums_agree(void **state)
 {
@@ -241,95 +169,6 @@ static void what_is_no_tcp_is_not_cut(void **state)
         assert_false(net_find_tcp(made.bytes, size, &tcp));
 }
 
-/* --- NAT --- */
-
-static void a_syn_is_made_to_take_more(void **state)
-{
-    (void)state;
-    static struct made made;
-    struct net_nat_frames frames;
-    net_nat_frames_init(&frames, 1500);
-    for (unsigned v6 = 0; v6 < 2; v6++) {
-        size_t network = make_tcp(&made, v6, 0, 8, 0), tcp = network + (v6 ? 40 : 20);
-        made.bytes[tcp + 13] = SYN;
-        memcpy(made.bytes + tcp + 20, "\x01\x01\x02\x04\x02\x18\x04\x02", 8); /* 536 */
-        struct net_frame frame = {.data = made.bytes, .size = made.size};
-        net_nat_from_guest(&frames, &frame);
-        assert_int_equal(net_load16(made.bytes + tcp + 24), 16384);
-        if (!v6) {
-            memset(made.bytes + IP4 + 10, 0, 2);
-            net_store16(made.bytes + IP4 + 10, 0xffff ^ plain_sum(made.bytes + IP4, 20, 0));
-        }
-        check_sums(&frame);
-    }
-    assert_int_equal(frames.mss4, 536);
-    assert_int_equal(frames.mss6, 536);
-    /* Damaged options end the search. */
-    make_tcp(&made, false, 0, 8, 0);
-    made.bytes[IP4 + 33] = SYN;
-    memcpy(made.bytes + IP4 + 40, "\x08\x00\x02\x04\x00\x01\x00\x00", 8);
-    struct net_frame frame = {.data = made.bytes, .size = made.size};
-    net_nat_from_guest(&frames, &frame);
-    assert_int_equal(net_load16(made.bytes + IP4 + 44), 1);
-    assert_int_equal(frames.mss4, 536);
-}
-
-struct pieces {
-    unsigned count;
-    size_t bytes;
-    struct net_offload offload;
-    uint8_t data[70000];
-};
-
-static void gather(void *opaque, const struct net_frame *frame)
-{
-    struct pieces *p = opaque;
-    const uint8_t *ip = frame->data + IP4;
-    p->offload = frame->offload;
-    if (frame->offload.gso == NET_GSO_NONE && frame->size > 1514)
-        fail();
-    unsigned fragment = net_load16(ip + 6);
-    if (net_load16(frame->data + 12) == 0x0800 && ip[9] == 17) {
-        assert_int_equal(plain_sum(ip, 20, 0), 0xffff);
-        assert_int_equal(net_load16(ip + 2), frame->size - IP4);
-        memcpy(p->data + (fragment & 0x1fff) * 8, ip + 20, frame->size - IP4 - 20);
-    }
-    p->bytes += frame->size - IP4 - 20;
-    p->count++;
-}
-
-static void what_is_too_large_for_the_guest_is_cut(void **state)
-{
-    (void)state;
-    static struct made made;
-    static struct pieces p;
-    struct net_nat_frames frames;
-    net_nat_frames_init(&frames, 1500);
-    make_tcp(&made, false, 0, 0, 5000);
-    struct net_frame frame = {.data = made.bytes, .size = made.size};
-    net_nat_to_guest(&frames, &frame, gather, &p);
-    assert_int_equal(p.count, 1);
-    assert_int_equal(p.offload.gso, NET_GSO_TCP4);
-    assert_int_equal(p.offload.gso_size, 1460);
-    assert_true(net_offload_check(&p.offload, made.size));
-
-    make_tcp(&made, false, 0, 0, 5000);
-    made.bytes[IP4 + 9] = 17; /* now it is UDP */
-    memset(&p, 0, sizeof(p));
-    frame = (struct net_frame){.data = made.bytes, .size = made.size};
-    net_nat_to_guest(&frames, &frame, gather, &p);
-    assert_int_equal(p.count, 4);
-    assert_int_equal(p.bytes, 5020);
-    assert_memory_equal(p.data, made.bytes + IP4 + 20, 5020);
-
-    make_tcp(&made, true, 0, 0, 5000);
-    made.bytes[IP4 + 6] = 17; /* nobody on the way cuts IPv6 */
-    memset(&p, 0, sizeof(p));
-    frame = (struct net_frame){.data = made.bytes, .size = made.size};
-    net_nat_to_guest(&frames, &frame, gather, &p);
-    assert_int_equal(p.count, 0);
-}
-
 /* --- forwarding, and the switch --- */
 
 /* The number of a flow is that of its other direction, and no cut or odd frame is read beyond. */
@@ -450,8 +289,6 @@ int main(void)
         cmocka_unit_test(frames_fit_their_receiver),
         cmocka_unit_test(impossible_offloads_are_refused),
         cmocka_unit_test(what_is_no_tcp_is_not_cut),
-        cmocka_unit_test(a_syn_is_made_to_take_more),
-        cmocka_unit_test(what_is_too_large_for_the_guest_is_cut),
         cmocka_unit_test(flows_have_numbers),
         cmocka_unit_test(forwardings_are_read),
         cmocka_unit_test(a_switch_learns_and_forgets),
