@@ -241,6 +241,56 @@ static unsigned idiom(uint64_t *seed, uint32_t bits[3])
     }
 }
 
+/* One of few registers: some that translations keep in host registers, some that they do not, x0.
+ */
+static uint32_t near(uint64_t *seed)
+{
+    static const uint8_t few[] = {0, 9, 10, 11, 12, 18, 19, 20};
+    return below(seed, 8) ? few[below(seed, ARRAY_SIZE(few))] : below(seed, 32);
+}
+
+/* Something that computes on few registers. */
+static uint32_t draw_simple(uint64_t *seed, uint32_t rd)
+{
+    static const uint32_t with_imm[] = {0x13, 0x1b, 0x2013, 0x3013, 0x4013, 0x6013, 0x7013};
+    static const uint32_t shifts[] = {0x1013, 0x5013, 0x40005013, 0x101b, 0x501b, 0x4000501b};
+    static const uint32_t two[] = {0x33,   0x3b,   0x40000033, 0x4000003b, 0x4033,
+                                   0x6033, 0x7033, 0x2033,     0x3033,     0x1033,
+                                   0x503b, 0x5033, 0x103b,     0x4000503b};
+    switch (below(seed, 3)) {
+    case 0:
+        return with_imm[below(seed, ARRAY_SIZE(with_imm))] | (uint32_t)next(seed) << 20 |
+               near(seed) << 15 | rd << 7;
+    case 1:
+        return shifts[below(seed, ARRAY_SIZE(shifts))] | below(seed, 32) << 20 | near(seed) << 15 |
+               rd << 7;
+    default:
+        return two[below(seed, ARRAY_SIZE(two))] | near(seed) << 20 | near(seed) << 15 | rd << 7;
+    }
+}
+
+/* A branch over a few instructions that compute, one result or copies. */
+enum { SKIPPED = 5 };
+static unsigned branch_over(uint64_t *seed, uint32_t bits[1 + SKIPPED])
+{
+    static const uint8_t conditions[] = {0, 1, 4, 5, 6, 7};
+    unsigned count = 1 + below(seed, SKIPPED);
+    bool copies = below(seed, 2);
+    uint32_t rd = 9 + near(seed) % 20;
+    bits[0] = 0x63u | (uint32_t)conditions[below(seed, ARRAY_SIZE(conditions))] << 12 |
+              near(seed) << 15 | near(seed) << 20 | (2 * (count + 1) & 15) << 8;
+    for (unsigned i = 1; i <= count; i++) {
+        if (!copies) {
+            bits[i] = draw_simple(seed, rd);
+            continue;
+        }
+        rd = 9 + near(seed) % 20;
+        bits[i] = below(seed, 3) ? 0x13 | near(seed) << 15 | rd << 7
+                                 : 0x13 | (uint32_t)next(seed) << 20 | rd << 7;
+    }
+    return 1 + count;
+}
+
 /* Loads and stores near each other, through x8, a copy of it or the stack pointer, whose pages may
  * end in between, and now and then an instruction that moves a pointer or computes. */
 enum { RUN = 10, TURNS = 7 };
@@ -290,14 +340,70 @@ static unsigned loop_of_accesses(uint64_t *seed, uint32_t bits[RUN + 6])
     return count;
 }
 
+/* Two shifts and what makes a rotation of them, nearly or quite, perhaps with something between. */
+static unsigned rotation(uint64_t *seed, uint32_t bits[6])
+{
+    bool word = below(seed, 3), swapped = below(seed, 2);
+    uint32_t width = word ? 32 : 64, by = below(seed, width), from = near(seed),
+             kind = word ? 8 : 0;
+    uint32_t rest = (width - by + (below(seed, 6) == 0)) % width;
+    uint32_t a = 9 + near(seed) % 20, b = 9 + near(seed) % 20;
+    static const uint32_t joins[] = {0x6033, 0x6033, 0x4033, 0x33, 0x3b, 0x7033};
+    unsigned count = 0;
+    bits[count++] = (swapped ? 0x5013 : 0x1013) | kind | by << 20 | from << 15 | a << 7;
+    if (below(seed, 3) == 0) /* through x8 */
+        bits[count++] = 0x2003 | below(seed, 64) << 20 | 8 << 15 | (9 + near(seed) % 20) << 7;
+    else if (below(seed, 3) == 0)
+        bits[count++] = draw_simple(seed, 9 + near(seed) % 20);
+    bits[count++] = (swapped ? 0x1013 : 0x5013) | kind | rest << 20 |
+                    (below(seed, 8) ? from : near(seed)) << 15 | b << 7;
+    if (below(seed, 3) == 0)
+        bits[count++] = draw_simple(seed, 9 + near(seed) % 20);
+    bits[count++] = joins[below(seed, ARRAY_SIZE(joins))] |
+                    (below(seed, 2) ? a << 20 | b << 15 : b << 20 | a << 15) |
+                    (9 + near(seed) % 20) << 7;
+    return count;
+}
+
+/* The same several times over: what only loops that are regions have. */
+enum { COMPUTED = 40 };
+static unsigned loop_of_computations(uint64_t *seed, uint32_t bits[COMPUTED])
+{
+    unsigned pieces = 1 + below(seed, 5), count = 1;
+    bits[0] = 0x13 | (3 + below(seed, 12)) << 20 | TURNS << 7;
+    for (unsigned i = 0; i < pieces; i++) {
+        switch (below(seed, 3)) {
+        case 0:
+            count += branch_over(seed, bits + count);
+            break;
+        case 1:
+            count += rotation(seed, bits + count);
+            break;
+        default:
+            bits[count++] = draw_simple(seed, 9 + near(seed) % 20);
+        }
+    }
+    bits[count++] = 0x13 | 0xfffu << 20 | TURNS << 15 | TURNS << 7;
+    bits[count] = back(0x1063 | TURNS << 15, 4 * (count - 1)); /* bne */
+    return count + 1;
+}
+
+static void note_selections(void *opaque, const char *name, uint64_t value)
+{
+    if (strcmp(name, "branches-without-jump") == 0)
+        *(uint64_t *)opaque += value;
+}
+
 static void fill_code(struct pair *pair, const struct kind *kind, uint64_t *seed)
 {
     bool loops = kind->loops;
     static uint8_t code[CODE_SIZE + 4];
     unsigned at = 0, length;
     while (at < CODE_SIZE) {
-        uint32_t idioms[RUN + 6];
+        uint32_t idioms[COMPUTED];
         unsigned count = loops && below(seed, 8) == 0 ? idiom(seed, idioms) : 0;
+        if (count == 0 && below(seed, 16) == 0)
+            count = loop_of_computations(seed, idioms);
         if (count == 0 && below(seed, 10) == 0)
             count = below(seed, 2) ? run_of_accesses(seed, idioms) : loop_of_accesses(seed, idioms);
         for (unsigned i = 0; i < count && at < CODE_SIZE; i++, at += 4)
@@ -510,14 +616,15 @@ int main(int count, char **arguments)
     struct pair pair;
     for (unsigned i = 0; i < SIDES; i++)
         test_hart_init_engine(&pair.sides[i], RAM, RAM_SIZE, engines[i]);
-    uint64_t evictions = 0, regions = 0;
+    uint64_t evictions = 0, regions = 0, selections = 0;
     unsigned long failed = 0;
-    printf("1..%lu\n", programs + 2);
+    printf("1..%lu\n", programs + 3);
     for (unsigned long i = 0; i < programs && failed < 3; i++) {
         bool good = run_program(&pair, seed + i);
         failed += !good;
         evictions += dbt_eviction_count(&pair.sides[1].hart->vcpu);
         regions += dbt_region_count(&pair.sides[1].hart->vcpu);
+        engine_dbt.count(&pair.sides[1].hart->vcpu, note_selections, &selections);
         printf("%s %lu - seed %" PRIu64 "\n", good ? "ok" : "not ok", i + 1, seed + i);
     }
     bool was_full = evictions >= 2 * programs;
@@ -528,6 +635,10 @@ int main(int count, char **arguments)
     failed += !had_regions;
     printf("%s %lu - loops became regions, %" PRIu64 " times\n", had_regions ? "ok" : "not ok",
            programs + 2, regions);
+    bool had_selections = selections >= programs;
+    failed += !had_selections;
+    printf("%s %lu - branches were done without, %" PRIu64 " times\n",
+           had_selections ? "ok" : "not ok", programs + 3, selections);
     if (failed >= 3)
         printf("Bail out! too many differences\n");
     for (unsigned i = 0; i < SIDES; i++)

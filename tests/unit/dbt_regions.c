@@ -87,6 +87,25 @@ static uint64_t regions(struct pair *pair)
     return dbt_region_count(&translated(pair)->vcpu);
 }
 
+struct wanted {
+    const char *name;
+    uint64_t value;
+};
+
+static void note_counter(void *opaque, const char *name, uint64_t value)
+{
+    struct wanted *wanted = opaque;
+    if (strcmp(name, wanted->name) == 0)
+        wanted->value = value;
+}
+
+static uint64_t counter(struct pair *pair, const char *name)
+{
+    struct wanted wanted = {name, UINT64_MAX};
+    engine_dbt.count(&translated(pair)->vcpu, note_counter, &wanted);
+    return wanted.value;
+}
+
 static enum vcpu_exit run(struct pair *pair, uint64_t budget)
 {
     enum vcpu_exit exits[SIDES];
@@ -197,6 +216,33 @@ static void test_upper_halves(void **state)
         for (unsigned stop = 50; stop > 3; stop -= 7)
             (void)run(pair, stop);
     }
+}
+
+/* ---- branches over a little ---- */
+
+/* A CRC and a maximum: from whole and from narrow values, with budgets that end everywhere. */
+static void test_branches_without_jump(void **state)
+{
+    struct pair *pair = *state;
+    PUT(pair, CODE, XOR(A5, A0, A1), SLLI(A5, A5, 63), SRLI(A0, A0, 1), BEQ(A5, 0, 16), /* */
+        XOR(A0, A0, A2), SLLI(A0, A0, 48), SRLI(A0, A0, 48),                            /* */
+        BLT(A0, S2, 12), ADDI(S2, A0, 0), ADDI(S3, A1, 0),                              /* */
+        ADDW(S4, S4, A0), BLT(A4, A1, 8), ADDIW(S4, S4, -7),                            /* */
+        ADD(T0, T0, S4), SRLI(A1, A1, 1), ADDI(A4, A4, -1), BNE(A4, 0, -64),            /* */
+        WFI);
+    for (uint64_t turn = 0; turn < 40; turn++) {
+        set_pc(pair, CODE);
+        set_x(pair, A0, turn < 20 ? turn * 0x1234567 : UINT64_C(0x123456789abcdef) << turn);
+        set_x(pair, A1, UINT64_MAX / 5 >> turn);
+        set_x(pair, A2, turn & 1 ? 0xa001 : UINT64_C(0xffffffffffffa001));
+        set_x(pair, A4, 33);
+        set_x(pair, S2, turn & 2 ? 0 : turn);
+        set_x(pair, S4, turn * UINT64_C(0x5555555555));
+        while (run(pair, turn < 3 ? 100000 : 20 + turn) == VCPU_EXIT_BUDGET)
+            continue;
+    }
+    assert_true(regions(pair) > 0);
+    assert_true(counter(pair, "branches-without-jump") >= 3);
 }
 
 /* ---- traps ---- */
@@ -458,6 +504,7 @@ int main(void)
         TEST(test_budget_ends_anywhere),
         TEST(test_endless_loop_is_kicked),
         TEST(test_upper_halves),
+        TEST(test_branches_without_jump),
         TEST(test_trap_in_the_middle),
         TEST(test_second_page_changes),
         TEST(test_straddling_changes),

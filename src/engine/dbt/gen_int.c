@@ -522,6 +522,43 @@ static void gen_czero(struct gen *gen, const struct rv_insn *insn, uint32_t cond
     gen_commit(gen, insn->rd, X86_RAX);
 }
 
+/* ---- what others want to know of these ---- */
+
+bool gen_moves(const struct dbt *dbt, const struct rv_insn *insn, struct gen_move *move)
+{
+    const struct gen_op *op = gen_op_of(dbt, insn);
+    *move = (struct gen_move){.to = insn->rd, .from = insn->rs1};
+    if (op && op->emit == gen_lui && op->arg == 0) {
+        move->constant = true;
+        move->value = (uint64_t)insn->imm;
+        return true;
+    }
+    if (op && op->emit == gen_ri && op->arg == X86_G1_ADD) {
+        move->constant = insn->rs1 == 0;
+        move->value = (uint64_t)insn->imm;
+        return insn->rs1 == 0 || insn->imm == 0;
+    }
+    if (!op || op->emit != gen_rr || OPCODE(op->arg) != X86_ADD || (op->arg & WORD))
+        return false;
+    if (insn->rs1 == 0)
+        move->from = insn->rs2;
+    return insn->rs1 == 0 || insn->rs2 == 0;
+}
+
+bool gen_only_computes(const struct dbt *dbt, const struct rv_insn *insn)
+{
+    static gen_fn *const simple[] = {gen_rr,   gen_ri,    gen_shift_ri, gen_shift_rr,
+                                     gen_slt,  gen_slti,  gen_shadd,    gen_slli_uw,
+                                     gen_rev8, gen_extend};
+    const struct gen_op *op = gen_op_of(dbt, insn);
+    if (!op || insn->rd == RV_RD_NONE || OPCODE(op->arg) == X86_IMUL)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(simple); i++)
+        if (op->emit == simple[i])
+            return true;
+    return op->emit == gen_lui && op->arg == 0;
+}
+
 const struct gen_op gen_int_ops[] = {
     {"add", gen_rr, X86_ADD | COMMUTATIVE},
     {"sub", gen_rr, X86_SUB},

@@ -170,7 +170,7 @@ struct dbt_state {
 };
 
 struct dbt_stats {
-    uint64_t regions, region_instructions;
+    uint64_t regions, region_instructions, selects;
     uint64_t entered; /* translated code, from C */
     uint64_t translated, instructions, flushes, fences, pages_dropped;
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
@@ -512,6 +512,26 @@ void gen_call(struct gen *gen, const struct rv_insn *insn);
 void gen_call_last(struct gen *gen, const struct rv_insn *insn);
 /* The same with another thunk, which expects a struct dbt_site in rax. */
 void gen_last_by(struct gen *gen, const struct rv_insn *insn, const uint8_t *thunk);
+
+/* ---- gen_int.c ---- */
+
+/* Whether it is quick, cannot trap and uses no other scratch than rax and rcx. */
+bool gen_only_computes(const struct dbt *dbt, const struct rv_insn *insn);
+/* x[to] = x[from], or a constant */
+struct gen_move {
+    unsigned to, from;
+    bool constant;
+    uint64_t value;
+};
+bool gen_moves(const struct dbt *dbt, const struct rv_insn *insn, struct gen_move *move);
+
+/* ---- gen_select.c, for regions ---- */
+
+/* Whether a branch over these can do without a jump; and the branch and these. */
+bool gen_can_select(const struct dbt *dbt, const struct rv_insn *branch, const struct rv_insn *insns,
+                    unsigned count);
+void gen_select(struct gen *gen, const struct rv_insn *branch, const struct rv_insn *insns,
+                unsigned count);
 
 /* ---- gen_mem.c ---- */
 

@@ -178,18 +178,18 @@ static void note_values(struct pass *pass, int to)
 }
 
 /* What the nodes that follow want whole is made so now, whichever it will be. */
-static void meet(struct pass *pass, const struct region_node *node)
+static void meet(struct pass *pass, int next, int taken)
 {
     const struct region_node *nodes = pass->region->nodes;
     uint32_t full = 0;
-    if (node->next >= 0)
-        note_values(pass, node->next);
-    if (node->taken >= 0)
-        note_values(pass, node->taken);
-    if (node->next >= 0)
-        full |= ~nodes[node->next].in.low;
-    if (node->taken >= 0)
-        full |= ~nodes[node->taken].in.low;
+    if (next >= 0)
+        note_values(pass, next);
+    if (taken >= 0)
+        note_values(pass, taken);
+    if (next >= 0)
+        full |= ~nodes[next].in.low;
+    if (taken >= 0)
+        full |= ~nodes[taken].in.low;
     gen_make_full(&pass->gen, full);
 }
 
@@ -218,9 +218,16 @@ static void gen_end(struct pass *pass, const struct region_node *node, int follo
     struct x86_code *code = pass->gen.code;
     int next = node->next;
     uint64_t next_pc = node->next_pc;
-    meet(pass, node);
-    if (node->branches) {
-        const struct rv_insn *last = &pass->gen.insns[node->count - 1];
+    const struct rv_insn *last = &pass->gen.insns[node->count - 1];
+    if (node->selects) {
+        const struct region_node *skipped = &pass->region->nodes[next];
+        gen_select(&pass->gen, last, &pass->region->insns[skipped->first], skipped->count);
+        next = node->taken;
+        meet(pass, next, -1);
+    } else {
+        meet(pass, next, node->taken);
+    }
+    if (node->branches && !node->selects) {
         enum x86_condition condition = gen_compare(&pass->gen, last);
         if (node->taken >= 0 && node->taken == following) {
             branch_to(pass, condition ^ 1, next, next_pc);
@@ -286,8 +293,11 @@ static void emit(struct pass *pass, struct dbt_block *block, struct scratch *scr
     gen_entry(pass);
     pass->gen.host_of = region->host_of;
     pass->gen.xmm_of = region->xmm_of;
-    for (unsigned i = 0; i < region->order_count; i++)
-        gen_node(pass, region->order[i], i + 1 < region->order_count ? region->order[i + 1] : -1);
+    for (unsigned i = 0; i < region->order_count;) {
+        int number = region->order[i];
+        i += region->nodes[number].selects ? 2 : 1;
+        gen_node(pass, number, i < region->order_count ? region->order[i] : -1);
+    }
     for (unsigned i = 0; i < pass->fixup_count; i++)
         x86_patch(pass->gen.code->to_run, pass->fixups[i].jump,
                   region->nodes[pass->fixups[i].node].label);
@@ -411,6 +421,8 @@ static bool try_region(struct dbt *dbt, struct dbt_block *fallback, bool *no_roo
         dbt_relink(dbt, fallback, block);
         dbt->stats.regions++;
         dbt->stats.region_instructions += region->insn_count;
+        for (unsigned i = 0; i < region->order_count; i++)
+            dbt->stats.selects += region->nodes[region->order[i]].selects;
     }
     free(region);
     return block != NULL;

@@ -48,6 +48,7 @@ struct region_node {
     bool branches, stops;       /* stops: what is at next_pc does not belong into a region */
     bool kept;                  /* the entry can be reached from it */
     bool placed, head;          /* head: a jump leads back to it */
+    bool selects, selected;     /* its branch needs no jump over the next node; it is that one */
     unsigned predecessors, position, depth;
     uint64_t loop_first, loop_last; /* of the smallest loop around it: its first and last node */
     uint32_t steady;                /* registers that change there by little, if at all */

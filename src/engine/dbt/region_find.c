@@ -6,6 +6,9 @@
  * Only pages in the fetch TLB are looked at, and they are watched before they are decoded.
  */
 #include "engine/dbt/region.h"
+
+#include <assert.h>
+
 #include "isa/riscv64/mmu.h"
 
 /* ---- memory ---- */
@@ -321,6 +324,42 @@ static void find_heads(struct region *region)
     }
 }
 
+/* Whether a node's accesses use as an address what another has computed: that is better predicted
+ * than waited for. */
+static bool is_address(const struct region *region, const struct region_node *from,
+                       const struct region_node *user)
+{
+    uint32_t computed = 0;
+    for (unsigned i = 0; i < from->count; i++)
+        computed |= UINT32_C(1) << (region->insns[from->first + i].rd & 31);
+    for (unsigned i = 0; i < user->count; i++) {
+        const struct rv_insn *insn = &region->insns[user->first + i];
+        if ((insn->flags & (RV_ROW_LOAD | RV_ROW_STORE)) && (computed >> insn->rs1 & 1))
+            return true;
+        if (!(insn->flags & RV_ROW_STORE))
+            computed &= ~(UINT32_C(1) << (insn->rd & 31));
+    }
+    return false;
+}
+
+/* What is behind such a branch is emitted with it (gen_select.c). */
+static void find_selections(struct region *region)
+{
+    for (unsigned i = 0; i + 1 < region->order_count; i++) {
+        struct region_node *node = &region->nodes[region->order[i]];
+        if (!node->branches || node->next <= 0 || node->taken < 0 || node->selected)
+            continue;
+        struct region_node *behind = &region->nodes[node->next];
+        if (behind->predecessors != 1 || behind->branches || behind->next != node->taken ||
+            !gen_can_select(region->dbt, &region->insns[node->first + node->count - 1],
+                            &region->insns[behind->first], behind->count) ||
+            is_address(region, behind, &region->nodes[node->taken]))
+            continue;
+        assert(region->order[i + 1] == node->next);
+        node->selects = behind->selected = true;
+    }
+}
+
 bool region_find(struct region *region)
 {
     region->pages[0] = (struct region_page){
@@ -335,5 +374,6 @@ bool region_find(struct region *region)
     find_steady(region);
     place(region, 0);
     find_heads(region);
+    find_selections(region);
     return true;
 }
