@@ -5,6 +5,7 @@
     disks.py TRAPEZE
 """
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 
 import tap
 from machine import LIMIT_S, Machine, image, scratch
@@ -21,6 +23,7 @@ TRAPEZE = sys.argv[1]
 TINY = image("tiny", TRAPEZE)
 LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", "128M"]
 SIZE = 12 << 20
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 # Writes in pieces of all sizes, in no order, flushed at times, some discarded.
 LOAD = ("for i in 7 3 5 0 2; do dd if=/dev/urandom of=/dev/{0} bs=65536 seek=$((i*20)) count=7 "
         "conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/dev/{0} bs=512 seek=$((i*2973+11)) "
@@ -321,6 +324,86 @@ def test_a_paused_disk_does_not_hinder_a_reset_or_the_end():
             machine.verb("resume")
             machine.shell()
     full_disk("", check)
+
+
+def in_namespace(function):
+    """Runs it in a child with mounts of its own."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            identity = (os.geteuid(), os.getegid())
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS if identity[0] != 0 else CLONE_NEWNS) != 0:
+                status = 77
+            else:
+                if identity[0] != 0:
+                    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {identity[0]} 1"),
+                                       ("gid_map", f"0 {identity[1]} 1")):
+                        with open("/proc/self/" + name, "w", encoding="ascii") as file:
+                            file.write(text)
+                subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+                function()
+                status = 0
+        except BaseException:  # pylint: disable=broad-except
+            for line in traceback.format_exc().splitlines():
+                print("# " + line, file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 77:
+        raise tap.Skip("no namespace of mounts for us")
+    assert status == 0, status
+
+
+def fill_the_host(name):
+    """A file system that is too small, then is not."""
+    folder = scratch("host-" + name)
+    os.mkdir(folder)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5M", "none", folder], check=False)
+    if done.returncode != 0:
+        os._exit(77)
+    path = os.path.join(folder, "disk")
+    trapeze("disk", "create", "--format", name, path, "12M")
+    with Machine(TRAPEZE, *LINUX, "--disk", f"{path},format={name}") as machine:
+        machine.shell()
+        machine.run("head -c 9000000 /dev/urandom > /tmp/data")
+        machine.send("dd if=/tmp/data of=/dev/vda bs=65536 conv=fsync; echo copied'='$?\n")
+        wait_for_state(machine, "paused")
+        for _ in range(3):  # in vain
+            machine.verb("resume")
+            wait_for_state(machine, "paused")
+        assert os.statvfs(folder).f_bavail * os.statvfs(folder).f_bsize < 1 << 20
+        assert b"copied=" not in machine.log
+        subprocess.run(["mount", "-o", "remount,size=32M", folder], check=True)
+        machine.verb("resume")
+        machine.expect(rb"copied=0")
+        machine.shell()
+        wanted = machine.run("sha256sum < /tmp/data").split()[0]
+        assert "I/O error" not in machine.run("dmesg")
+        machine.poweroff()
+    raw = scratch("filled.raw")
+    if name == "qcow2":
+        checked(path)
+    trapeze("disk", "convert", "--force", "--from", name, "--format", "raw", path, raw)
+    with open(raw, "rb") as file:
+        assert hashlib.sha256(file.read(9000000)).hexdigest() == wanted
+    # The guest is told, if that is wanted, and goes on living.
+    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5M", "none", folder], check=True)
+    trapeze("disk", "create", "--format", name, path, "12M")
+    with Machine(TRAPEZE, *LINUX, "--disk", f"{path},format={name},werror=report") as machine:
+        machine.shell()
+        machine.run("! dd if=/dev/urandom of=/dev/vda bs=65536 count=150 conv=fsync 2>/dev/null")
+        assert "I/O error" in machine.run("dmesg")
+        machine.poweroff()
+    if name == "qcow2":
+        checked(path)
+
+
+def test_a_file_system_of_the_host_that_is_full():
+    for name in ("raw", "qcow2"):
+        in_namespace(lambda name=name: fill_the_host(name))
 
 
 def test_disks_that_cannot_be_used_get_a_sentence():
