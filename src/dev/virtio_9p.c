@@ -8,8 +8,8 @@
  * the other; it holds the device's lock except while a message is handled, which touches no guest
  * memory. In deterministic mode the caller of notify() serves.
  *
- * Saved state knows nothing of open files: a guest that is restored elsewhere finds its handles
- * stale (EBADF) and mounts again.
+ * Files that the guest holds are saved by their paths and found again where they still are
+ * (fs/p9.h); the guest is told of the others when it uses them (ESTALE).
  *
  * params: share, pci_slot.
  */
@@ -20,6 +20,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/state.h"
 #include "bus/virtio_pci.h"
 #include "fs/p9.h"
@@ -37,7 +38,8 @@ struct virtio_9p {
     bool threaded;
     pthread_cond_t changed; /* of the rest; device lock */
     bool work, busy, quit;
-    bool fresh; /* the server shall forget its files before the next message */
+    bool fresh;                /* the server shall forget its files before the next message */
+    struct state_buffer files; /* saved ones */
     struct virtq_chain chain;
     uint8_t request[P9_MESSAGE_MAX], reply[P9_MESSAGE_MAX];
 };
@@ -143,6 +145,7 @@ static void stop(struct virtio_9p *share)
     if (share->threaded)
         pthread_join(share->thread, NULL);
     p9_free(share->server);
+    state_buffer_free(&share->files);
     pthread_cond_destroy(&share->changed);
 }
 
@@ -203,19 +206,39 @@ static void share_reset(struct device *device)
     share->fresh = true;
 }
 
+static void share_pre_save(void *object)
+{
+    struct virtio_9p *share = object;
+    if (share->fresh)
+        p9_reset(share->server);
+    share->fresh = false;
+    share->files.size = 0;
+    p9_save(share->server, &share->files);
+}
+
+/* Behind `pci`, whose restoring may deactivate: the server forgets before it is told. */
 static bool share_restored(void *object, struct error **err)
 {
     struct virtio_9p *share = object;
-    (void)err;
-    share->fresh = true;
-    return true;
+    unsigned lost;
+    share->fresh = false;
+    bool good = p9_restore(share->server, share->files.data, share->files.size, &lost, err);
+    state_buffer_free(&share->files);
+    if (good && lost > 0)
+        log_warning(share->pci.device.env->log,
+                    "%s: %u files that the guest had open in the shared folder are gone, or others "
+                    "by now; it gets 'stale file handle' for them",
+                    share->pci.device.id, lost);
+    return good;
 }
 
 static const struct state_field share_fields[] = {
     STATE_STRUCT(struct virtio_9p, pci, "pci", &virtio_pci_state),
+    STATE_BUFFER(struct virtio_9p, files, "files"),
     STATE_END,
 };
-static const struct state_table share_state = {"virtio-9p", 1, share_fields, NULL, share_restored};
+static const struct state_table share_state = {"virtio-9p", 1, share_fields, share_pre_save,
+                                               share_restored};
 
 const struct device_ops device_virtio_9p = {
     .name = "virtio-9p",

@@ -75,28 +75,32 @@ static struct fid *find_fid(struct p9 *p9, uint32_t number)
     return *find_link(p9, number);
 }
 
-/* Takes the descriptor over. */
-static int add_fid(struct p9 *p9, uint32_t number, int path)
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+struct fid *p9_add_fid(struct p9 *p9, uint32_t number, int path, int *error)
 {
     struct fid **link = find_link(p9, number);
     if (*link != NULL || p9->fids == P9_FIDS_MAX) {
-        int result = *link != NULL ? EEXIST : ENFILE;
-        close(path);
-        return result;
+        *error = *link != NULL ? EEXIST : ENFILE;
+        close_if_open(path);
+        return NULL;
     }
     *link = alloc_zeroed(1, sizeof(**link));
     **link = (struct fid){.number = number, .path = path, .io = -1};
     p9->fids++;
-    return 0;
+    return *link;
 }
 
 static void drop_fid(struct p9 *p9, struct fid **link)
 {
     struct fid *fid = *link;
     *link = fid->next;
-    close(fid->path);
-    if (fid->io >= 0)
-        close(fid->io);
+    close_if_open(fid->path);
+    close_if_open(fid->io);
     free(fid);
     p9->fids--;
 }
@@ -141,8 +145,7 @@ void p9_free(struct p9 *p9)
 
 /* ---- files ---- */
 
-/* One component of a path, and no way up or elsewhere. */
-static bool name_is_plain(const char *name)
+bool p9_name_is_plain(const char *name)
 {
     return name[0] != '\0' && strchr(name, '/') == NULL && strcmp(name, ".") != 0 &&
            strcmp(name, "..") != 0;
@@ -220,8 +223,10 @@ mode_t p9_host_mode(uint32_t mode)
 struct fid *p9_take_fid(struct call *call, int *error)
 {
     struct fid *fid = find_fid(call->p9, p9_get32(&call->in));
-    if (fid == NULL)
-        *error = EBADF;
+    if (fid == NULL || fid->stale) {
+        *error = fid == NULL ? EBADF : ESTALE;
+        return NULL;
+    }
     return fid;
 }
 
@@ -230,7 +235,7 @@ static int take_name(struct call *call, char name[NAME_MAX + 1])
     p9_get_string(&call->in, name, NAME_MAX + 1);
     if (call->in.bad)
         return EINVAL;
-    return name_is_plain(name) ? 0 : EINVAL;
+    return p9_name_is_plain(name) ? 0 : EINVAL;
 }
 
 /* ---- the session ---- */
@@ -255,7 +260,8 @@ static int handle_attach(struct call *call)
     int path = fcntl(call->p9->root, F_DUPFD_CLOEXEC, 0);
     if (path < 0)
         return errno;
-    int error = add_fid(call->p9, number, path);
+    int error = 0;
+    (void)p9_add_fid(call->p9, number, path, &error);
     return error != 0 ? error : put_qid_of(&call->out, call->p9->root);
 }
 
@@ -323,7 +329,8 @@ static int handle_walk(struct call *call)
     store_le16(call->out.start + count_at, (uint16_t)done);
     if (fid->number == number)
         drop_fid(call->p9, find_link(call->p9, number));
-    return add_fid(call->p9, number, path);
+    (void)p9_add_fid(call->p9, number, path, &error);
+    return error;
 }
 
 /* ---- opening and making ---- */
@@ -387,10 +394,8 @@ static int handle_lcreate(struct call *call)
     }
     if (path < 0 || io < 0) {
         error = errno;
-        if (path >= 0)
-            close(path);
-        if (io >= 0)
-            close(io);
+        close_if_open(path);
+        close_if_open(io);
         return error;
     }
     close(fid->path);

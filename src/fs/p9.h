@@ -23,6 +23,7 @@
 
 struct error;
 struct p9;
+struct state_buffer;
 
 #define P9_MESSAGE_MAX (512 * 1024) /* bytes; a client may ask for less */
 #define P9_MESSAGE_MIN 4096
@@ -34,6 +35,12 @@ void p9_free(struct p9 *p9);
 
 /* Forgets all files: the client starts anew. */
 void p9_reset(struct p9 *p9);
+
+/* What the client holds: appends it, and brings it back, of which *lost files are not there any
+ * more (their fids are answered with ESTALE). On failure nothing is known of any. */
+void p9_save(struct p9 *p9, struct state_buffer *out);
+bool p9_restore(struct p9 *p9, const uint8_t *data, size_t size, unsigned *lost,
+                struct error **err);
 
 /* Answers a request of `size` bytes in `reply`, of which there are `room`; returns the answer's
  * size, 0 if it does not fit or the request is no message. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Between p9.c (session, names, what there is) and p9_io.c (contents and attributes).
+ * Between p9.c (session, names, what there is), p9_io.c (contents and attributes) and p9_state.c.
  */
 #ifndef TRAPEZE_FS_P9_INTERNAL_H
 #define TRAPEZE_FS_P9_INTERNAL_H
@@ -16,9 +16,11 @@ enum { QID_FILE = 0x00, QID_SYMLINK = 0x02, QID_FOLDER = 0x80 };
 struct fid {
     struct fid *next; /* in its bucket */
     uint32_t number;
-    int path; /* O_PATH */
+    int path; /* O_PATH; -1: stale */
     int io;   /* -1: not open */
     bool folder;
+    bool stale; /* restored, and its file is not there: it can only be clunked */
+    uint16_t stale_flags;
 };
 
 struct p9 {
@@ -37,6 +39,10 @@ struct call {
 
 /* The fid that the message names next, or NULL with *error set. */
 struct fid *p9_take_fid(struct call *call, int *error);
+/* Takes the path descriptor over, also on failure: NULL with *error set. */
+struct fid *p9_add_fid(struct p9 *p9, uint32_t number, int path, int *error);
+/* One component of a path, and no way up or elsewhere. */
+bool p9_name_is_plain(const char *name);
 void p9_put_qid(struct p9_out *out, const struct stat *status);
 /* What a qid says of an inode's number. */
 uint64_t p9_qid_path(uint64_t inode, uint64_t device);

@@ -3,7 +3,8 @@
  * A shared folder's server against a client that says anything.
  *
  * Input: 1 byte (bit 0: read-only), then messages: 1 byte type, 1 byte length, that many bytes
- * behind the header. Checked beside what sanitizers see: answers are well-formed; what lies
+ * behind the header; of type 0xff: what was saved of the session is restored, with that many bytes
+ * of it changed. Checked beside what sanitizers see: answers are well-formed; what lies
  * outside of the folder is never in an answer and never changes; nor does what lies inside, if
  * the folder is read-only.
  */
@@ -14,9 +15,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
+#include "base/state.h"
 #include "p9_client.h"
 
 #define SECRET "outside-of-the-folder"
+enum { SAVED = 0xff };
 
 static void put_file(int folder, const char *name, const char *text)
 {
@@ -51,6 +55,22 @@ static void attach(struct p9 *p9, struct p9_message *m)
     fuzz_check(p9_call(m, p9) == 105);
 }
 
+static void save_and_restore(struct p9 *p9, struct fuzz_input *input, unsigned changes)
+{
+    struct state_buffer saved = {0};
+    struct error *err = NULL;
+    unsigned lost = 0;
+    p9_save(p9, &saved);
+    for (; changes > 0; changes--) {
+        size_t at = (size_t)fuzz_take(input, 2) % saved.size;
+        saved.data[at] = (uint8_t)fuzz_take(input, 1);
+    }
+    bool good = p9_restore(p9, saved.data, saved.size, &lost, &err);
+    fuzz_check(good == (err == NULL));
+    error_free(err);
+    state_buffer_free(&saved);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
@@ -66,8 +86,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct p9 *p9 = p9_new(openat(outside, "in", O_PATH | O_DIRECTORY), read_only, NULL);
     attach(p9, m);
     while (input.left > 0) {
-        p9_begin(m, (uint8_t)fuzz_take(&input, 1));
-        for (unsigned left = (unsigned)fuzz_take(&input, 1); left > 0; left--)
+        uint8_t type = (uint8_t)fuzz_take(&input, 1);
+        unsigned left = (unsigned)fuzz_take(&input, 1);
+        if (type == SAVED) {
+            save_and_restore(p9, &input, left % 8);
+            continue;
+        }
+        p9_begin(m, type);
+        for (; left > 0; left--)
             p9_bytes(m, fuzz_take(&input, 1), 1);
         if (p9_call(m, p9) == 0)
             continue;
@@ -113,6 +139,13 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         uint8_t body[80] = {0}, type = types[r % sizeof(types)];
         size_t size = 4;
+        if (r >> 56 < 20) {
+            *at++ = SAVED;
+            *at++ = r >> 48 & 3;
+            for (unsigned n = 3 * (r >> 48 & 3); n > 0; n--, s = s >> 8 | s << 56)
+                *at++ = n % 3 == 2 ? 0 : (uint8_t)s;
+            continue;
+        }
         body[0] = r >> 8 & 3;
         if (type == 110) {
             body[4] = r >> 10 & 3;

@@ -36,8 +36,8 @@ class Debian(Machine):
         if not os.path.exists(self.key):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key],
                            check=True)
-        super().__init__(TRAPEZE, "--image", "debian", "--net", "nat,host-loopback=on", "--forward", f"tcp:{self.port}:22",
-                         "--ssh-key", self.key + ".pub", "--hostname", "lab-1", *options)
+        super().__init__(TRAPEZE, "--image", "debian", "--net", "nat,host-loopback=on",
+                         "--forward", f"tcp:{self.port}:22", "--ssh-key", self.key + ".pub", "--hostname", "lab-1", *options)
 
     def begin(self):
         self.expect(rb"login: *$")

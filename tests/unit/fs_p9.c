@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/state.h"
 #include "p9_client.h"
 
 struct fixture {
@@ -19,10 +20,13 @@ struct fixture {
     struct p9_message m;
 };
 
+/* Good until the call after the next one. */
 static char *path_of(struct fixture *f, const char *name)
 {
-    static char path[512];
-    snprintf(path, sizeof(path), "%s/%s", f->base, name);
+    static char paths[2][512];
+    static unsigned turn;
+    char *path = paths[turn++ % 2];
+    snprintf(path, sizeof(paths[0]), "%s/%s", f->base, name);
     return path;
 }
 
@@ -309,6 +313,158 @@ static void fids_are_bounded_and_forgotten(void **state)
     assert_true(descriptors() < before);
 }
 
+/* --- saved and restored --- */
+
+static bool restore(struct fixture *f, const struct state_buffer *saved, size_t size,
+                    unsigned *lost)
+{
+    struct error *err = NULL;
+    bool good = p9_restore(f->p9, saved->data, size, lost, &err);
+    assert_true(good == (err == NULL));
+    error_free(err);
+    return good;
+}
+
+/* Onto a server of its own, as after a restart; what it saves is what it was given. */
+static unsigned move_on(struct fixture *f, bool read_only)
+{
+    struct state_buffer saved = {0}, again = {0};
+    unsigned lost;
+    p9_save(f->p9, &saved);
+    p9_free(f->p9);
+    open_server(f, read_only);
+    assert_true(restore(f, &saved, saved.size, &lost));
+    p9_save(f->p9, &again);
+    assert_int_equal(again.size, saved.size);
+    if (lost == 0)
+        assert_memory_equal(again.data, saved.data, saved.size);
+    state_buffer_free(&saved);
+    state_buffer_free(&again);
+    return lost;
+}
+
+enum { FILE_FID = 1, FOLDER_FID, LINK_FID, NEW_FID, DEEP_FID };
+
+static void hold_files(struct fixture *f)
+{
+    assert_int_equal(walk(f, 0, FILE_FID, "file", NULL), 0);
+    assert_int_equal(lopen(f, FILE_FID, 2), 0);
+    assert_int_equal(walk(f, 0, FOLDER_FID, "sub", NULL), 0);
+    assert_int_equal(lopen(f, FOLDER_FID, 0), 0);
+    assert_int_equal(walk(f, 0, LINK_FID, "up", NULL), 0);
+    assert_int_equal(walk(f, 0, NEW_FID, "sub", NULL), 0);
+    assert_int_equal(make(f, 14, NEW_FID, "new", 01 | 02000 | 01000, 0600), 0); /* append, empty */
+    assert_int_equal(transfer(f, 118, NEW_FID, 0, "one ", 4), 4);
+    assert_int_equal(walk(f, 0, DEEP_FID, "sub", "new"), 0);
+}
+
+static void held_files_are_found_again(void **state)
+{
+    struct fixture *f = *state;
+    hold_files(f);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(move_on(f, false), 0);
+        assert_int_equal(transfer(f, 116, FILE_FID, 0, NULL, 8), 8);
+        assert_memory_equal(f->m.reply + 11, "contents", 8);
+        assert_int_equal(transfer(f, 118, FILE_FID, 0, "contents", 8), 8);
+        assert_true(transfer(f, 40, FOLDER_FID, 0, NULL, 1000) > 0);
+        assert_int_equal(simple(f, 22, LINK_FID, 0), 0); /* still itself, not what it points to */
+        /* Opened for appending, not emptied again; not for reading. */
+        assert_int_equal(transfer(f, 118, NEW_FID, 0, "two ", 4), 4);
+        assert_int_equal(transfer(f, 116, NEW_FID, 0, NULL, 8), -EBADF);
+        assert_int_equal(lopen(f, DEEP_FID, 0), i == 0 ? 0 : EINVAL);
+        assert_int_equal(transfer(f, 116, DEEP_FID, 0, NULL, 100), 8 + 4 * (int)i);
+        assert_int_equal(walk(f, 0, 9 + i, "file", NULL), 0); /* fid 0 is the folder */
+    }
+}
+
+static void what_is_gone_is_stale(void **state)
+{
+    struct fixture *f = *state;
+    hold_files(f);
+    /* Removed, replaced, and moved to where no client got it from. */
+    assert_int_equal(unlink(path_of(f, "in/sub/new")), 0);
+    put_file(f, "other", "SECRET");
+    assert_int_equal(rename(path_of(f, "other"), path_of(f, "in/file")), 0);
+    assert_int_equal(rename(path_of(f, "in/up"), path_of(f, "up")), 0);
+    assert_int_equal(move_on(f, false), 4);
+    for (uint32_t fid = FILE_FID; fid <= DEEP_FID; fid++) {
+        int expected = fid == FOLDER_FID ? 0 : ESTALE;
+        assert_int_equal(simple(f, 24, fid, 0), expected);
+        assert_int_equal(walk(f, fid, 50, NULL, NULL), fid == FOLDER_FID ? EINVAL : ESTALE);
+    }
+    assert_int_equal(transfer(f, 116, FILE_FID, 0, NULL, 8), -ESTALE);
+    assert_int_equal(transfer(f, 118, FILE_FID, 0, "x", 1), -ESTALE);
+    assert_int_equal(move_on(f, false), 4); /* stale they stay */
+    for (uint32_t fid = FILE_FID; fid <= DEEP_FID; fid++)
+        clunk(f, fid);
+    assert_int_equal(move_on(f, false), 0);
+}
+
+/* Between saving and restoring. */
+static void what_changes_meanwhile_is_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct state_buffer saved = {0};
+    unsigned lost;
+    hold_files(f);
+    p9_save(f->p9, &saved);
+    assert_int_equal(rename(path_of(f, "in/sub"), path_of(f, "in/moved")), 0);
+    assert_int_equal(symlink("moved", path_of(f, "in/sub")), 0); /* is not followed */
+    assert_true(restore(f, &saved, saved.size, &lost));
+    assert_int_equal(lost, 3);
+    assert_int_equal(transfer(f, 116, FILE_FID, 0, NULL, 8), 8);
+    assert_int_equal(transfer(f, 40, FOLDER_FID, 0, NULL, 1000), -ESTALE);
+    /* A folder that is shared read-only by now: what was open for writing is lost. */
+    p9_free(f->p9);
+    open_server(f, true);
+    assert_true(restore(f, &saved, saved.size, &lost));
+    assert_int_equal(lost, 4);
+    state_buffer_free(&saved);
+}
+
+static void saved_state_is_not_believed(void **state)
+{
+    struct fixture *f = *state;
+    struct state_buffer saved = {0};
+    struct stat secret;
+    unsigned lost;
+    hold_files(f);
+    p9_save(f->p9, &saved);
+    for (size_t size = 0; size < saved.size; size++)
+        (void)restore(f, &saved, size, &lost);
+    /* A fid twice; flags that no open file has; a message that is too large. */
+    struct state_buffer twice = {0};
+    state_buffer_add(&twice, saved.data, saved.size);
+    state_buffer_add(&twice, saved.data + 4, saved.size - 4);
+    assert_false(restore(f, &twice, twice.size, &lost));
+    assert_int_equal(simple(f, 24, FILE_FID, 0), EBADF);
+    state_buffer_free(&twice);
+    saved.data[4 + 5] ^= 0x40;
+    assert_false(restore(f, &saved, saved.size, &lost));
+    saved.data[4 + 5] ^= 0x40;
+    saved.data[3] = 0xff;
+    assert_false(restore(f, &saved, saved.size, &lost));
+    state_buffer_free(&saved);
+    /* Ways out, with the right inode. */
+    assert_int_equal(stat(path_of(f, "secret"), &secret), 0);
+    const char *const ways[] = {"../secret", "up",   "sub/../../secret", "/tmp", "root/etc",
+                                "./file",    "file/"};
+    for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+        uint8_t record[20 + 32] = {0};
+        size_t length = strlen(ways[i]);
+        store_le32(record, 8192);
+        store_le32(record + 4, 7);
+        store_le64(record + 10, secret.st_ino);
+        store_le16(record + 18, (uint16_t)length);
+        memcpy(record + 20, ways[i], length);
+        const struct state_buffer made = {record, 20 + length, 0};
+        assert_true(restore(f, &made, made.size, &lost));
+        assert_int_equal(lost, 1);
+        assert_int_equal(transfer(f, 116, 7, 0, NULL, 8), -ESTALE);
+    }
+}
+
 static void messages_that_are_none(void **state)
 {
     struct fixture *f = *state;
@@ -331,9 +487,11 @@ int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(files_are_read_and_written), TEST(folders_are_listed_and_changed),
-        TEST(there_is_no_way_out),        TEST(no_set_user_id),
-        TEST(read_only_is_read_only),     TEST(fids_are_bounded_and_forgotten),
+        TEST(files_are_read_and_written),  TEST(folders_are_listed_and_changed),
+        TEST(there_is_no_way_out),         TEST(no_set_user_id),
+        TEST(read_only_is_read_only),      TEST(fids_are_bounded_and_forgotten),
+        TEST(saved_state_is_not_believed), TEST(what_changes_meanwhile_is_stale),
+        TEST(what_is_gone_is_stale),       TEST(held_files_are_found_again),
         TEST(messages_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
