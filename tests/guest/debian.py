@@ -23,7 +23,7 @@ import time
 
 import machine
 import tap
-from machine import FULL, LIMIT_S, SOURCE, Shared, image, scratch
+from machine import FULL, LIMIT_S, LOGIN_PROMPT, SOURCE, image, scratch, Shared
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -232,7 +232,7 @@ def test_the_login_fits_the_window():
     # On the serial console, whose device has no notion of a size: systemd asks the terminal.
     with Window("--image", "debian") as window:
         window.expect(rb"Linux version")  # and the kernel's first message is there
-        window.expect(rb"login: *$")
+        window.expect(LOGIN_PROMPT)
         window.send(b"root\n")
         window.expect(rb":~# ")
         window.send(b"stty size\n")

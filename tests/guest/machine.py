@@ -15,6 +15,7 @@ FULL = os.environ.get("TRAPEZE_TIER") == "full"
 # What the kernel says when the host is slow ("hrtimer: interrupt took ...") comes at any moment.
 KERNEL_LINE = r"\[ *\d+\.\d{6}\] [^\n]*\n"
 SHELL_PROMPT = rb"(~|/[\w/]*) # (\x1b\[6n)?(" + KERNEL_LINE.encode() + rb")*$"
+LOGIN_PROMPT = rb"login: *(" + KERNEL_LINE.encode() + rb")*$"
 LIMIT_S = int(os.environ.get('TRAPEZE_TEST_LIMIT_S', '600'))  # a test never judges by time; this only ends what hangs
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-test-")
 
@@ -154,7 +155,7 @@ class Debian(Machine):
         self.login()
 
     def login(self):
-        self.expect(rb"login: *$")
+        self.expect(LOGIN_PROMPT)
         self.send("root\n")
         self.expect(self.PROMPT)
         self.send("PS1=\"~ # \"; bind 'set enable-bracketed-paste off'; cd\n")

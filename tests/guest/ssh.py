@@ -15,7 +15,7 @@ import time
 import urllib.request
 
 import tap
-from machine import LIMIT_S, Machine, Shared, image, scratch
+from machine import LIMIT_S, LOGIN_PROMPT, image, Machine, scratch, Shared
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
@@ -37,10 +37,11 @@ class Debian(Machine):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key],
                            check=True)
         super().__init__(TRAPEZE, "--image", "debian", "--net", "nat,host-loopback=on",
-                         "--forward", f"tcp:{self.port}:22", "--ssh-key", self.key + ".pub", "--hostname", "lab-1", *options)
+                         "--forward", f"tcp:{self.port}:22", "--ssh-key", self.key + ".pub",
+                         "--hostname", "lab-1", *options)
 
     def begin(self):
-        self.expect(rb"login: *$")
+        self.expect(LOGIN_PROMPT)
         self.send("root\n")
         self.expect(PROMPT)
         self.send("PS1=\"~ # \"; bind 'set enable-bracketed-paste off'; cd\n")
@@ -102,7 +103,7 @@ def test_user_data_runs_a_script():
     with open(script, "w") as file:
         file.write("#!/bin/sh\necho 'user-data ran' > /root/ran\n")
     with Machine(TRAPEZE, "--image", "debian", "--user-data", script) as debian:
-        Debian.expect(debian, rb"login: *$")
+        Debian.expect(debian, LOGIN_PROMPT)
         debian.send("root\n")
         debian.expect(PROMPT)
         debian.send("PS1=\"~ # \"; bind 'set enable-bracketed-paste off'; cd\n")
