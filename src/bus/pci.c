@@ -228,13 +228,30 @@ static void plug_at(struct pci_host *host, struct pci_function *function, unsign
     host->functions[function->devfn] = function;
 }
 
+unsigned pci_free_slot(const struct pci_host *host)
+{
+    for (unsigned slot = 1; slot < 32; slot++)
+        if (host->functions[slot << 3] == NULL)
+            return slot;
+    return 0;
+}
+
+bool pci_slot_in_use(struct pci_host *host, unsigned slot)
+{
+    pthread_mutex_lock(&host->lock);
+    const struct pci_function *function = host->functions[slot << 3];
+    bool used = function != NULL &&
+                (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0;
+    pthread_mutex_unlock(&host->lock);
+    return used;
+}
+
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,
               struct error **err)
 {
     if (slot == PCI_SLOT_ANY) {
-        for (slot = 1; slot < 32 && host->functions[slot << 3] != NULL;)
-            slot++;
-        if (slot == 32)
+        slot = pci_free_slot(host);
+        if (slot == 0)
             return error_set(err, ERROR_USAGE,
                              "all 31 PCI slots are taken: use fewer disks or devices");
     }

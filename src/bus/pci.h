@@ -136,6 +136,8 @@ void pci_bar_add(struct pci_function *function, unsigned index, const char *name
 unsigned pci_capability_add(struct pci_function *function, uint8_t id, const void *body,
                             const void *writable, unsigned size);
 
+/* The lowest slot that is free, 0: none is. While nothing is plugged or unplugged. */
+unsigned pci_free_slot(const struct pci_host *host);
 /* Fails with a sentence if the slot (0..31) is taken or none is free. */
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,
               struct error **err);
@@ -148,6 +150,9 @@ void pci_function_reset(struct pci_function *function);
 uint32_t pci_config_read(struct pci_host *host, uint8_t devfn, unsigned offset, unsigned size);
 void pci_config_write(struct pci_host *host, uint8_t devfn, unsigned offset, uint32_t value,
                       unsigned size);
+
+/* Whether a driver in the guest has the function in the slot at work: it may master the bus. */
+bool pci_slot_in_use(struct pci_host *host, unsigned slot);
 
 /* Drives the function's interrupt pin; any thread. */
 void pci_set_intx(struct pci_function *function, bool level);

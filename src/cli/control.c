@@ -66,6 +66,7 @@ const struct cli_command cli_command_control = {
         "balloon (with --balloon; size=512M: what the guest shall keep; its memory figures are "
         "those of the question before); link (nic=N up=true|false: plugs a NIC's cable in or pulls "
         "it) and rate (nic=N kbit=N: limits each direction, 0 lifts it); "
+        "nic-detach (see 'trapeze net'); "
         "limit (disk=N iops=N bps=SIZE: what a disk may be asked for in a second, 0 lifts it); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",

@@ -174,6 +174,14 @@ static bool make_mac(const char *name, size_t index, char **mac, struct error **
                     (unsigned)(hash >> 32) & 0xff, (unsigned)(hash >> 24) & 0xff) > 0;
 }
 
+bool cli_add_nic(const char *text, struct machine_config *config, struct error **err)
+{
+    if (!parse_net(text, config, err))
+        return false;
+    struct machine_nic *nic = &config->nics[config->nic_count - 1];
+    return nic->mac != NULL || make_mac(NULL, 0, &nic->mac, err);
+}
+
 static bool is(const struct cli_value *value, const char *name)
 {
     return strcmp(value->option->name, name) == 0;

@@ -38,6 +38,9 @@ struct machine_config;
 /* Adds the NICs that were asked for, or the default one. */
 bool cli_apply_nics(const struct cli_args *args, struct machine_config *config, struct error **err);
 
+/* A NIC as --net describes it, added to those of `config`; it has an address then. */
+bool cli_add_nic(const char *text, struct machine_config *config, struct error **err);
+
 /* The next comma-separated part of *at, with ",," as a literal comma; NULL at the end. Caller
  * frees. */
 char *cli_next_part(const char **at);

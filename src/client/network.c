@@ -46,11 +46,11 @@ static bool start_own(struct client_network *network, size_t index, const char *
     backend_begin(&backend, name, status[1]);
     backend_add_fd(&backend, pair[1]);
     prepare(&backend, opaque);
-    pid_t pid = backend_spawn(&backend, status, false, err);
+    pid_t pid = backend_spawn(&backend, status, network->orphans, err);
     close(pair[1]);
     network->links[index] = pair[0];
     network->backends[index] = pid > 0 ? pid : 0;
-    return pid > 0;
+    return pid >= 0;
 }
 
 /* ---- NAT ---- */
@@ -274,6 +274,17 @@ bool client_network_start(const struct machine_config *config, struct client_net
             return false;
         }
     return true;
+}
+
+int client_network_attach(const struct machine_nic *nic, struct error **err)
+{
+    struct client_network network = {.count = 1, .orphans = true};
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++)
+        network.links[i] = -1;
+    if (start_one(&network, 0, nic, err))
+        return network.links[0];
+    client_network_stop(&network);
+    return -1;
 }
 
 void client_network_close_links(struct client_network *network)

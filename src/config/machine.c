@@ -23,6 +23,23 @@ void machine_config_init(struct machine_config *config)
     };
 }
 
+void machine_nic_clear(struct machine_nic *nic)
+{
+    char *const texts[] = {nic->vnet, nic->model, nic->mac, nic->capture, nic->forward};
+    for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
+        free(texts[k]);
+    *nic = (struct machine_nic){0};
+}
+
+void machine_nic_copy(struct machine_nic *to, const struct machine_nic *from)
+{
+    *to = *from;
+    char **const texts[] = {&to->vnet, &to->model, &to->mac, &to->capture, &to->forward};
+    for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
+        if (*texts[k] != NULL)
+            *texts[k] = strdup(*texts[k]);
+}
+
 void machine_config_clear(struct machine_config *config)
 {
     char *const strings[] = {config->name,     config->arch,     config->engine,
@@ -35,12 +52,8 @@ void machine_config_clear(struct machine_config *config)
         free(strings[i]);
     for (size_t i = 0; i < config->disk_count; i++)
         machine_disk_clear(&config->disks[i]);
-    for (size_t i = 0; i < config->nic_count; i++) {
-        struct machine_nic *nic = &config->nics[i];
-        char *const texts[] = {nic->vnet, nic->model, nic->mac, nic->capture, nic->forward};
-        for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
-            free(texts[k]);
-    }
+    for (size_t i = 0; i < config->nic_count; i++)
+        machine_nic_clear(&config->nics[i]);
     for (size_t i = 0; i < config->share_count; i++) {
         free(config->shares[i].path);
         free(config->shares[i].tag);
@@ -87,7 +100,7 @@ bool machine_parse_mac(const char *text, uint8_t mac[6])
            text[end] == '\0' && (mac[0] & 1) == 0;
 }
 
-static bool check_nic(const struct machine_nic *nic, size_t number, struct error **err)
+bool machine_nic_check(const struct machine_nic *nic, size_t number, struct error **err)
 {
     uint8_t mac[6];
     if (nic->mac != NULL && !machine_parse_mac(nic->mac, mac)) {
@@ -139,7 +152,7 @@ static bool check_nics(const struct machine_config *config, struct error **err)
         if (!check_share(config, i, err))
             return false;
     for (size_t i = 0; i < config->nic_count; i++)
-        if (!check_nic(&config->nics[i], i, err))
+        if (!machine_nic_check(&config->nics[i], i, err))
             return false;
     if (config->nic_count > 0 && config->deterministic) {
         error_set(err, ERROR_USAGE, "a deterministic machine has no network: what comes from it "

@@ -143,6 +143,12 @@ struct machine_config {
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
 
+void machine_nic_clear(struct machine_nic *nic);
+/* Copies the strings too. */
+void machine_nic_copy(struct machine_nic *to, const struct machine_nic *from);
+/* `number` is for messages. */
+bool machine_nic_check(const struct machine_nic *nic, size_t number, struct error **err);
+
 /* Six bytes of "02:00:5e:10:00:01", a single station's. */
 bool machine_parse_mac(const char *text, uint8_t mac[6]);
 

@@ -104,6 +104,16 @@ static bool add_parts(struct vm *vm, struct error **err)
     return true;
 }
 
+void vm_board_remove(struct vm *vm, struct device *device)
+{
+    size_t i = 0;
+    while (vm->devices[i] != device)
+        i++;
+    vm->device_count--;
+    memmove(&vm->devices[i], &vm->devices[i + 1], (vm->device_count - i) * sizeof(vm->devices[0]));
+    device_free(device);
+}
+
 static bool add_disk(struct vm *vm, size_t index, struct error **err)
 {
     char id[32];

@@ -88,7 +88,11 @@ struct vm {
     struct device *devices[VM_MAX_DEVICES];
     size_t device_count;
     struct block *disks[MACHINE_MAX_DISKS];
-    struct net_port *ports[MACHINE_MAX_NICS];
+    struct vm_nic {
+        struct net_port *port; /* NULL: there is no such NIC */
+        struct device *device;
+        unsigned slot; /* on the PCI bus */
+    } nics[MACHINE_MAX_NICS];
     struct boot boot;
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
@@ -163,6 +167,8 @@ struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
 /* How many queues (pairs) a device gets whose configuration wishes for so many (0: for none). */
 unsigned vm_board_queues(const struct vm *vm, unsigned wish);
 bool vm_board_new(struct vm *vm, struct error **err);
+/* Frees a device; no vCPU runs. */
+void vm_board_remove(struct vm *vm, struct device *device);
 void vm_board_free(struct vm *vm);
 void vm_board_reset(struct vm *vm);
 /* The devices' nodes inside /soc, or those at the root. */

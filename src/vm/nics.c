@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * The machine's NICs: a frame socket each, and the device that the guest sees in front of it.
+ * The machine's NICs: a frame socket each, and the device that the guest sees in front of it. They
+ * may come and go while the machine runs: a number that a detached NIC had is free again.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "bus/pci.h"
 #include "dev/devices.h"
 #include "net/capture.h"
 #include "net/port.h"
@@ -31,47 +34,67 @@ static const struct model *find_model(const struct machine_nic *nic)
     return &models[0];
 }
 
-static bool start_capture(struct vm *vm, size_t index, const char *name, struct error **err)
+static int open_capture(const char *path, struct error **err)
 {
-    const char *path = vm->config.nics[index].capture;
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
-        return error_set_errno(err, errno, "cannot write the capture file '%s'", path);
-    struct net_capture *capture = net_capture_new(fd, name, NET_CAPTURE_LIMIT, vm->log, err);
-    if (capture == NULL)
-        return false;
-    net_port_set_capture(vm->ports[index], capture);
-    return true;
+        error_set_errno(err, errno, "cannot write the capture file '%s'", path);
+    return fd;
 }
 
-static bool add_nic(struct vm *vm, size_t index, struct error **err)
+/* Port and device of NIC `index`, as its configuration says; takes the descriptors over. */
+static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, struct error **err)
 {
     const struct machine_nic *config = &vm->config.nics[index];
-    uint8_t mac[6];
+    struct vm_nic *nic = &vm->nics[index];
+    struct net_capture *capture = NULL;
+    uint8_t mac[6] = {0};
     char id[32];
     snprintf(id, sizeof(id), "net%zu", index);
-    if (vm->env.nics == NULL || vm->env.nics[index] < 0 || config->mac == NULL ||
-        !machine_parse_mac(config->mac, mac))
-        return error_set(err, ERROR_INTERNAL, "%s: no frame socket or no address", id);
-    vm->ports[index] = net_port_new(vm->env.nics[index], id, vm->env.loop, vm->clock, vm->log, err);
-    if (vm->ports[index] == NULL)
+    bool good = config->mac != NULL && machine_parse_mac(config->mac, mac);
+    if (!good)
+        error_set(err, ERROR_INTERNAL, "%s: no address", id);
+    if (good)
+        nic->port = net_port_new(link_fd, id, vm->env.loop, vm->clock, vm->log, err);
+    else
+        close(link_fd);
+    if (nic->port != NULL && capture_fd >= 0)
+        capture = net_capture_new(capture_fd, id, NET_CAPTURE_LIMIT, vm->log, err);
+    else if (capture_fd >= 0)
+        close(capture_fd);
+    if (nic->port == NULL || (capture_fd >= 0 && capture == NULL))
         return false;
-    net_port_set_rate(vm->ports[index], config->rate * 125);
-    if (config->capture != NULL && !start_capture(vm, index, id, err))
+    net_port_set_rate(nic->port, config->rate * 125);
+    if (capture != NULL)
+        net_port_set_capture(nic->port, capture);
+    nic->slot = pci_free_slot(vm->device_env.pci);
+    const struct device_params params = {.id = id,
+                                         .net = nic->port,
+                                         .mac = mac,
+                                         .mtu = config->mtu,
+                                         .queues = vm_board_queues(vm, config->queues),
+                                         .pci_slot = nic->slot};
+    nic->device = vm_board_add(vm, find_model(config)->ops, &params, err);
+    return nic->device != NULL;
+}
+
+static bool add_first_nic(struct vm *vm, size_t index, struct error **err)
+{
+    const char *capture = vm->config.nics[index].capture;
+    if (vm->env.nics == NULL || vm->env.nics[index] < 0)
+        return error_set(err, ERROR_INTERNAL, "net%zu: no frame socket", index);
+    int capture_fd = capture != NULL ? open_capture(capture, err) : -1;
+    if (capture != NULL && capture_fd < 0) {
+        close(vm->env.nics[index]);
         return false;
-    const struct device_params params = {
-        .id = id,
-        .net = vm->ports[index],
-        .mac = mac,
-        .mtu = config->mtu,
-        .queues = vm_board_queues(vm, config->queues)};
-    return vm_board_add(vm, find_model(config)->ops, &params, err) != NULL;
+    }
+    return add_nic(vm, index, vm->env.nics[index], capture_fd, err);
 }
 
 bool vm_nics_new(struct vm *vm, struct error **err)
 {
     for (size_t i = 0; i < vm->config.nic_count; i++)
-        if (!add_nic(vm, i, err))
+        if (!add_first_nic(vm, i, err))
             return false;
     return true;
 }
@@ -79,22 +102,109 @@ bool vm_nics_new(struct vm *vm, struct error **err)
 void vm_nics_free(struct vm *vm)
 {
     for (size_t i = 0; i < MACHINE_MAX_NICS; i++)
-        net_port_free(vm->ports[i]);
+        net_port_free(vm->nics[i].port);
 }
 
 static bool exists(const struct vm *vm, size_t nic, struct error **err)
 {
-    if (nic < vm->config.nic_count)
+    if (nic < vm->config.nic_count && vm->nics[nic].port != NULL)
         return true;
-    return error_set(err, ERROR_USAGE, "there is no NIC %zu; the machine has %zu", nic,
-                     vm->config.nic_count);
+    error_set(err, ERROR_USAGE, "there is no NIC %zu", nic);
+    error_hint(err, "The verb 'status' tells which there are.");
+    return false;
 }
+
+/* ---- NICs that come and go ---- */
+
+static bool is_frame_socket(int fd)
+{
+    int domain = 0, type = 0;
+    socklen_t size = sizeof(domain);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
+}
+
+static bool may_attach(const struct vm *vm, const struct machine_nic *nic, size_t number,
+                       int link_fd, struct error **err)
+{
+    if (number == MACHINE_MAX_NICS)
+        return error_set(err, ERROR_USAGE, "a machine has at most %d NICs", MACHINE_MAX_NICS);
+    if (vm->config.deterministic)
+        return error_set(err, ERROR_USAGE, "a deterministic machine has no network");
+    if (vm->state == VM_STOPPED || vm->state == VM_FAILED)
+        return error_set(err, ERROR_USAGE, "the machine has ended");
+    if (nic->mac == NULL)
+        return error_set(err, ERROR_USAGE, "a NIC has an address, 'mac'");
+    return machine_nic_check(nic, number, err) &&
+           (is_frame_socket(link_fd) ||
+            error_set(err, ERROR_USAGE, "a NIC needs a frame socket, sent along with the request"));
+}
+
+static void remove_nic(struct vm *vm, size_t number)
+{
+    struct vm_nic *nic = &vm->nics[number];
+    if (nic->device != NULL)
+        vm_board_remove(vm, nic->device);
+    net_port_free(nic->port);
+    *nic = (struct vm_nic){.port = NULL};
+    machine_nic_clear(&vm->config.nics[number]);
+    while (vm->config.nic_count > 0 && vm->nics[vm->config.nic_count - 1].port == NULL)
+        vm->config.nic_count--;
+}
+
+bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, int capture_fd,
+                   size_t *number, struct error **err)
+{
+    *number = 0;
+    while (*number < vm->config.nic_count && vm->nics[*number].port != NULL)
+        ++*number;
+    if (!may_attach(vm, nic, *number, link_fd, err)) {
+        close(link_fd);
+        if (capture_fd >= 0)
+            close(capture_fd);
+        return false;
+    }
+    if (*number == vm->config.nic_count)
+        vm->config.nic_count++;
+    machine_nic_copy(&vm->config.nics[*number], nic);
+    vm_hold(vm);
+    bool good = add_nic(vm, *number, link_fd, capture_fd, err);
+    const struct device *device = vm->nics[*number].device;
+    if (!good)
+        remove_nic(vm, *number);
+    else if (vm->state == VM_PAUSED && device->ops->quiesce != NULL)
+        device->ops->quiesce(vm->nics[*number].device); /* as all the others are */
+    vm_release(vm);
+    return good;
+}
+
+bool vm_nic_detach(struct vm *vm, size_t nic, struct error **err)
+{
+    if (!exists(vm, nic, err))
+        return false;
+    vm_hold(vm);
+    unsigned slot = vm->nics[nic].slot;
+    bool used = vm->state != VM_CREATED && pci_slot_in_use(vm->device_env.pci, slot);
+    if (!used)
+        remove_nic(vm, nic);
+    vm_release(vm);
+    if (!used)
+        return true;
+    error_set(err, ERROR_USAGE, "the guest uses NIC %zu", nic);
+    error_hint(err,
+               "Have its driver let go first; in Linux: echo 1 > "
+               "/sys/bus/pci/devices/0000:00:%02x.0/remove",
+               slot);
+    return false;
+}
+
+/* ---- what is set and told ---- */
 
 bool vm_set_link(struct vm *vm, size_t nic, bool up, struct error **err)
 {
     if (!exists(vm, nic, err))
         return false;
-    net_port_set_link(vm->ports[nic], up);
+    net_port_set_link(vm->nics[nic].port, up);
     return true;
 }
 
@@ -102,7 +212,7 @@ bool vm_set_rate(struct vm *vm, size_t nic, uint64_t rate, struct error **err)
 {
     if (!exists(vm, nic, err))
         return false;
-    net_port_set_rate(vm->ports[nic], rate * 125);
+    net_port_set_rate(vm->nics[nic].port, rate * 125);
     return true;
 }
 
@@ -111,15 +221,20 @@ size_t vm_nic_count(const struct vm *vm)
     return vm->config.nic_count;
 }
 
-void vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status)
+bool vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status)
 {
-    const struct net_port_stats stats = net_port_stats(vm->ports[nic]);
+    if (!exists(vm, nic, NULL))
+        return false;
+    const struct net_port *port = vm->nics[nic].port;
+    const struct net_port_stats stats = net_port_stats(port);
     *status = (struct vm_nic_status){
         .model = find_model(&vm->config.nics[nic])->name,
-        .up = net_port_link(vm->ports[nic]),
+        .slot = vm->nics[nic].slot,
+        .up = net_port_link(port),
         .sent_frames = stats.sent_frames,
         .sent_bytes = stats.sent_bytes,
         .received_frames = stats.received_frames,
         .received_bytes = stats.received_bytes,
     };
+    return true;
 }

@@ -36,13 +36,8 @@ static void copy_config(struct machine_config *to, const struct machine_config *
         to->shares[i].path = alloc_string(to->shares[i].path);
         to->shares[i].tag = alloc_string(to->shares[i].tag);
     }
-    for (size_t i = 0; i < to->nic_count; i++) {
-        struct machine_nic *nic = &to->nics[i];
-        char **const texts[] = {&nic->vnet, &nic->model, &nic->mac, &nic->capture, &nic->forward};
-        for (size_t k = 0; k < ARRAY_SIZE(texts); k++)
-            if (*texts[k] != NULL)
-                *texts[k] = alloc_string(*texts[k]);
-    }
+    for (size_t i = 0; i < to->nic_count; i++)
+        machine_nic_copy(&to->nics[i], &from->nics[i]);
     for (size_t i = 0; i < to->disk_count; i++) {
         to->disks[i].path = alloc_string(to->disks[i].path);
         if (to->disks[i].serial != NULL)

@@ -27,6 +27,7 @@ struct error;
 struct log;
 struct loop;
 struct machine_config;
+struct machine_nic;
 struct state_buffer;
 struct vm;
 
@@ -82,13 +83,22 @@ bool vm_debug(struct vm *vm, int listen_fd, bool wait, struct error **err);
 /* A NIC's cable and its rate limit (kbit/s of each direction, 0: none). False: no such NIC. */
 bool vm_set_link(struct vm *vm, size_t nic, bool up, struct error **err);
 bool vm_set_rate(struct vm *vm, size_t nic, uint64_t rate, struct error **err);
+/* A new NIC on the frame socket `link_fd`, captured to `capture_fd` (-1: not); both are taken over,
+ * whatever comes of it. The guest finds it when it looks through its PCI bus again. `number`: the
+ * new NIC's, the lowest that is free. */
+bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, int capture_fd,
+                   size_t *number, struct error **err);
+/* Fails while a driver in the guest uses it: memory that it would reach for would be gone. */
+bool vm_nic_detach(struct vm *vm, size_t nic, struct error **err);
 struct vm_nic_status {
     const char *model;
+    unsigned slot; /* on the PCI bus */
     bool up;
     uint64_t sent_frames, sent_bytes, received_frames, received_bytes;
 };
-size_t vm_nic_count(const struct vm *vm);
-void vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status);
+size_t vm_nic_count(const struct vm *vm); /* numbers are below this */
+/* False: the NIC of this number was detached. */
+bool vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status);
 
 /* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
 struct vm_disk_limits {

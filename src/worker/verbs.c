@@ -13,16 +13,18 @@
 #include "vm/vm.h"
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/verbs.h"
 
 static json_t *nics(const struct vm *vm)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < vm_nic_count(vm); i++) {
         struct vm_nic_status nic;
-        vm_get_nic(vm, i, &nic);
+        if (!vm_get_nic(vm, i, &nic))
+            continue;
         json_array_append_new(
-            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "model", nic.model, "up",
-                            (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames, "sent-bytes",
+            list, json_pack("{s:i, s:s, s:i, s:b, s:I, s:I, s:I, s:I}", "nic", (int)i, "model",
+                            nic.model, "slot", (int)nic.slot, "up", (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames, "sent-bytes",
                             (json_int_t)nic.sent_bytes, "received-frames",
                             (json_int_t)nic.received_frames, "received-bytes",
                             (json_int_t)nic.received_bytes));
@@ -260,6 +262,8 @@ const struct control_verb control_verbs[] = {
     {"link", true, verb_link},
     {"rate", true, verb_rate},
     {"limit", true, verb_limit},
+    {"nic-attach", true, verb_nic_attach},
+    {"nic-detach", true, verb_nic_detach},
     {"quit", true, verb_quit},
     {"console", false, verb_console},
     {"window-size", false, verb_window_size},

@@ -45,6 +45,7 @@ struct target {
     struct control *control;
     struct sockaddr_un address;
     int link; /* of the client that behaves */
+    int frames[2]; /* a frame socket */
     int clients[CLIENTS];
     bool link_lost;
 };
@@ -98,7 +99,8 @@ static void target_make(struct target *t)
     snprintf(t->address.sun_path + 1, sizeof(t->address.sun_path) - 1, "tz-fuzz-%d", getpid());
     fuzz_check(bind(listen_fd, (struct sockaddr *)&t->address, sizeof(t->address)) == 0 &&
                listen(listen_fd, 64) == 0 &&
-               socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+               socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0 &&
+               socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, t->frames) == 0);
     t->link = pair[0];
     t->control = control_new(t->loop, pair[1], listen_fd, &t->acts_on, on_link_lost, t, NULL);
     fuzz_check(t->control != NULL);
@@ -154,6 +156,8 @@ static void target_free(struct target *t)
     machine_config_clear(&t->config);
     close(t->program);
     close(t->link);
+    close(t->frames[0]);
+    close(t->frames[1]);
     for (unsigned i = 0; i < CLIENTS; i++)
         close(t->clients[i]);
 }
@@ -164,7 +168,7 @@ static void send_fds(struct target *t, int client, const uint8_t *bytes, size_t 
     struct frame_writer writer = {.data = malloc(size + 1), .size = size};
     memcpy(writer.data, bytes, size);
     for (size_t i = 0; i < FRAME_FD_MAX; i++)
-        fds[i] = t->program;
+        fds[i] = (size + i) % 3 == 0 ? t->program : t->frames[0];
     (void)frame_writer_flush_fds(&writer, client, fds, size < FRAME_FD_MAX ? size : FRAME_FD_MAX);
     frame_writer_clear(&writer);
 }
@@ -221,7 +225,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 static size_t make_request(uint64_t *seed, uint8_t *out)
 {
     static const char *const values[] = {"status", "pause",   "resume",      "reset",   "powerdown",
-                                         "quit",   "console", "window-size", "\\u0000", "st\xff"};
+                                         "quit",   "console", "window-size", "\\u0000", "st\xff",
+                                         "nic-attach", "nic-detach"};
     static const char *const shapes[] = {
         "{\"id\":%u,\"verb\":\"%s\"}",
         "{\"id\":%u,\"verb\":\"%s\",\"arguments\":{\"columns\":80,\"rows\":-1}}",
@@ -229,6 +234,7 @@ static size_t make_request(uint64_t *seed, uint8_t *out)
         "{\"verb\":{\"a\":%u},\"id\":\"%s\"}",
         "[%u,\"%s\"]",
         "{\"id\":%u,\"id\":1,\"verb\":\"%s\"}",
+        "{\"id\":%u,\"verb\":\"%s\",\"arguments\":{\"mac\":\"02:00:00:00:00:01\",\"nic\":0}}",
     };
     uint64_t r = fuzz_random(seed);
     int length =

@@ -4,6 +4,7 @@
 
     net.py TRAPEZE
 """
+import contextlib
 import glob
 import hashlib
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 
 import tap
-from machine import LIMIT_S, Machine, image, scratch
+from machine import FULL, LIMIT_S, Machine, image, scratch
 
 TRAPEZE = sys.argv[1]
 TINY = image("tiny", TRAPEZE)
@@ -390,6 +391,68 @@ def test_tap_and_bridge():
         assert done.returncode == 121 and "nosuch" in done.stderr, done
     finally:
         ip("netns", "del", space, check=False)
+
+
+def net(machine, *words, status=0):
+    done = subprocess.run([TRAPEZE, "net", *words, machine.control], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == status, done
+    return done.stdout + done.stderr
+
+
+def serves(mac):
+    """Whether the process behind the NIC of that address still runs."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError), open(path) as file:
+            words = file.read().split("\0")
+            if "net-nat" in words and mac in words:
+                return True
+    return False
+
+
+def test_nics_come_and_go():
+    data = os.urandom(1 << 20)
+    server = Server(lambda _: data)
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--net", "hostonly") as machine:
+        machine.shell()
+        machine.run("modprobe virtio_net; modprobe e1000")
+        for turn in range(100 if FULL else 10):
+            mac = f"02:00:00:00:{os.getpid() & 0xff:02x}:{turn:02x}"
+            model = "e1000" if turn % 5 == 4 else "virtio"
+            said = net(machine, "attach", f"nat,mac={mac},model={model},host-loopback=on")
+            assert said.startswith("NIC 1 ") and "rescan" in said, said
+            place = re.search(r"at (0000:00:[0-9a-f]{2}\.0)\.", said)[1]
+            machine.run("[ ! -e /sys/class/net/eth1 ]; echo 1 > /sys/bus/pci/rescan; "
+                        "until [ -e /sys/class/net/eth1 ]; do sleep 0.1; done; "
+                        "ip link set eth1 up; "
+                        "until [ $(cat /sys/class/net/eth1/carrier) = 1 ]; do sleep 0.1; done")
+            assert machine.run("cat /sys/class/net/eth1/address").strip() == mac
+            if turn % 5 == 0:
+                lease = machine.run("udhcpc -i eth1 -n -q -s /bin/true 2>&1")
+                assert "lease of 10.0.2.15 obtained from 10.0.2.2" in lease, lease
+            machine.run("ip addr add 10.0.2.15/24 dev eth1; ping -c 1 10.0.2.2")
+            sums = machine.run(f"echo -n END | nc 10.0.2.2 {server.port} | sha256sum").split()[0]
+            assert sums == hashlib.sha256(data).hexdigest()
+            assert place in net(machine, "list")
+            said = net(machine, "detach", "1", status=121)
+            assert f"devices/{place}/remove" in said, said
+            machine.run(f"ip link set eth1 up && echo 1 > /sys/bus/pci/devices/{place}/remove")
+            net(machine, "detach", "1")
+            assert place not in net(machine, "list")
+            until(lambda mac=mac: not serves(mac))
+        for words, part, status in ((("attach", "nats"), "nats", 120), (("detach", "1"), "NIC 1", 121),
+                                    (("detach", "x"), "number", 120),
+                                    (("grow",), "attach, detach or list", 120)):
+            said = net(machine, *words, status=status)
+            assert part in said, said
+        # One that the guest never looked at goes at once; one that came stays over a reset.
+        net(machine, "attach", "nat")
+        net(machine, "detach", "1")
+        net(machine, "attach", "nat")
+        machine.send("reboot -f\n")
+        machine.shell()
+        assert "eth1" in machine.run("ls /sys/class/net")
+        machine.poweroff()
 
 
 def test_bad_options_get_a_sentence():

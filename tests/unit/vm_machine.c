@@ -5,6 +5,12 @@
  */
 #include "vm_world.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "bus/pci.h"
+#include "vm/board.h"
+
 /* ---- how a run ends ---- */
 
 static const uint32_t finish[] = {
@@ -544,6 +550,100 @@ static void damaged_state_is_refused(void **state)
 
 /* ---- what vm_new() refuses ---- */
 
+/* ---- NICs that come and go ---- */
+
+static int frame_socket(int *peer)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    *peer = pair[1];
+    return pair[0];
+}
+
+/* The other end sees that nobody has the socket any more. */
+static void assert_closed(int peer)
+{
+    char byte;
+    assert_int_equal(recv(peer, &byte, 1, MSG_DONTWAIT), 0);
+    close(peer);
+}
+
+static uint32_t nic_command(struct world *w, size_t number, uint32_t value)
+{
+    struct vm_nic_status status;
+    assert_true(vm_get_nic(w->vm, number, &status));
+    uint64_t gpa = BOARD_PCIE_GPA + ((uint64_t)status.slot << 15), word;
+    assert_true(mem_io_write(w->vm->mem, gpa + 4, 2, value));
+    assert_true(mem_io_read(w->vm->mem, gpa, 4, &word));
+    return (uint32_t)word;
+}
+
+static void nics_come_and_go(void **state)
+{
+    struct world w;
+    struct machine_nic nic = {.mac = (char *)(uintptr_t) "02:00:00:00:00:01"};
+    struct vm_nic_status status;
+    int peers[MACHINE_MAX_NICS], peer;
+    size_t number, devices;
+    (void)state;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, finish, sizeof(finish)); /* it does not end by itself */
+    world_make(&w);
+    devices = w.vm->device_count;
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++) {
+        nic.model = (char *)(uintptr_t)(i % 2 != 0 ? "e1000" : NULL);
+        assert_true(vm_nic_attach(w.vm, &nic, frame_socket(&peers[i]), -1, &number, &w.err));
+        assert_int_equal(number, i);
+        assert_true(vm_get_nic(w.vm, i, &status));
+        assert_string_equal(status.model, i % 2 != 0 ? "e1000" : "virtio");
+    }
+    assert_false(vm_nic_attach(w.vm, &nic, frame_socket(&peer), -1, &number, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "at most 8");
+    assert_closed(peer);
+
+    /* A hole in the middle is filled again, and the last ones make the list shorter. */
+    assert_true(vm_nic_detach(w.vm, 3, &w.err));
+    assert_closed(peers[3]);
+    assert_false(vm_get_nic(w.vm, 3, &status));
+    assert_false(vm_set_link(w.vm, 3, true, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "there is no NIC 3");
+    assert_true(vm_nic_detach(w.vm, 7, &w.err));
+    assert_closed(peers[7]);
+    assert_int_equal(vm_nic_count(w.vm), 7);
+    assert_true(vm_nic_attach(w.vm, &nic, frame_socket(&peers[3]), -1, &number, &w.err));
+    assert_int_equal(number, 3);
+
+    /* What makes no NIC leaves nothing behind. */
+    nic.model = (char *)(uintptr_t) "ne2000";
+    assert_false(vm_nic_attach(w.vm, &nic, frame_socket(&peer), dup(w.fd), &number, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "ne2000");
+    assert_closed(peer);
+    nic.model = NULL;
+    assert_false(vm_nic_attach(w.vm, &nic, dup(w.fd), -1, &number, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "frame socket");
+    assert_int_equal(w.vm->device_count, devices + 7);
+
+    /* One that a driver has at work stays; a paused machine gains and loses others. */
+    assert_true(vm_start(w.vm, &w.err));
+    assert_true(vm_pause(w.vm, &w.err));
+    assert_int_equal(nic_command(&w, 2, PCI_COMMAND_MASTER), 0x10411af4);
+    assert_false(vm_nic_detach(w.vm, 2, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "/remove");
+    assert_int_equal(nic_command(&w, 2, 0), 0x10411af4);
+    assert_true(vm_nic_detach(w.vm, 2, &w.err));
+    assert_closed(peers[2]);
+    assert_true(vm_nic_attach(w.vm, &nic, frame_socket(&peers[2]), -1, &number, &w.err));
+    assert_int_equal(number, 2);
+    assert_true(vm_resume(w.vm, &w.err));
+    vm_quit(w.vm);
+    assert_false(vm_nic_attach(w.vm, &nic, frame_socket(&peer), -1, &number, &w.err));
+    assert_error(&w.err, ERROR_USAGE, "has ended");
+    assert_closed(peer);
+    world_close(&w);
+    for (size_t i = 0; i < 7; i++)
+        assert_closed(peers[i]);
+}
+
 static void impossible_machines_are_refused(void **state)
 {
     struct world w;
@@ -580,6 +680,7 @@ int main(void)
         cmocka_unit_test(a_power_request_is_saved),
         cmocka_unit_test(any_wall_clock_is_restored),
         cmocka_unit_test(damaged_state_is_refused),
+        cmocka_unit_test(nics_come_and_go),
         cmocka_unit_test(impossible_machines_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trapeze net: the NICs of a running machine.
+ *
+ * What is behind a new NIC is started here and left alone: it ends when the machine closes its end
+ * of the frame socket.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "cli/cli.h"
+#include "cli/nic.h"
+#include "client/network.h"
+#include "client/worker.h"
+#include "config/machine.h"
+
+static const struct cli_example examples[] = {
+    {"trapeze net attach nat,forward=tcp:2222:22", "Give the running machine another NIC."},
+    {"trapeze net attach internal:lab vm.sock", "Which machine, if several run."},
+    {"trapeze net detach 1", "Take it away again, when the guest's driver has let go of it."},
+    {"trapeze net list", "NICs with their numbers, places on the PCI bus and counters."},
+};
+
+static int usage(struct error **err, const char *text)
+{
+    error_set(err, ERROR_USAGE, "%s", text);
+    error_hint(err, "'trapeze net --help' explains it.");
+    return CLI_USAGE;
+}
+
+/* The socket of the machine: the operand at `at`, or that of the only one. */
+static char *machine_of(const struct cli_args *args, size_t at, struct error **err)
+{
+    struct cli_args rest = *args;
+    rest.operands = args->operands + at;
+    rest.operand_count = args->operand_count - at;
+    return cli_machine(&rest, err);
+}
+
+/* ---- attach ---- */
+
+static json_t *describe(const struct machine_nic *nic)
+{
+    json_t *arguments = json_pack("{s:s, s:I, s:I, s:I}", "mac", nic->mac, "mtu",
+                                  (json_int_t)nic->mtu, "queues", (json_int_t)nic->queues, "rate",
+                                  (json_int_t)nic->rate);
+    if (nic->model != NULL)
+        json_object_set_new(arguments, "model", json_string(nic->model));
+    return arguments;
+}
+
+static bool open_capture(const char *path, int *fd, struct error **err)
+{
+    *fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    return path == NULL || *fd >= 0 ||
+           error_set_errno(err, errno, "cannot write the capture file '%s'", path);
+}
+
+/* NULL: err. */
+static json_t *attach_nic(const char *machine, const struct machine_nic *nic, struct error **err)
+{
+    int fds[2] = {-1, -1};
+    char *reply = NULL;
+    if (open_capture(nic->capture, &fds[1], err) && (fds[0] = client_network_attach(nic, err)) >= 0) {
+        json_t *arguments = describe(nic);
+        char *text = json_dumps(arguments, JSON_COMPACT);
+        reply = client_control_fds(machine, "nic-attach", text, fds, fds[1] >= 0 ? 2 : 1, err);
+        free(text);
+        json_decref(arguments);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    json_t *answer = reply != NULL ? json_loads(reply, 0, NULL) : NULL;
+    free(reply);
+    return answer;
+}
+
+static int attach(const struct cli_args *args, struct error **err)
+{
+    if (args->operand_count < 2)
+        return usage(err, "'net attach' takes KIND[,property=value...], and perhaps a SOCKET");
+    struct machine_config config;
+    machine_config_init(&config);
+    int status = CLI_USAGE;
+    if (cli_add_nic(args->operands[1], &config, err) && machine_nic_check(&config.nics[0], 0, err)) {
+        char *machine = machine_of(args, 2, err);
+        json_t *answer = machine != NULL ? attach_nic(machine, &config.nics[0], err) : NULL;
+        status = answer != NULL ? CLI_OK : CLI_HOST_FAILURE;
+        if (answer != NULL)
+            printf("NIC %lld (%s) is at 0000:00:%02llx.0.\n"
+                   "The guest sees it when it looks through its PCI bus again, in Linux:\n"
+                   "    echo 1 > /sys/bus/pci/rescan\n",
+                   (long long)json_integer_value(json_object_get(answer, "nic")), config.nics[0].mac,
+                   (unsigned long long)json_integer_value(json_object_get(answer, "slot")));
+        json_decref(answer);
+        free(machine);
+    }
+    machine_config_clear(&config);
+    return status;
+}
+
+/* ---- detach, list ---- */
+
+static int detach(const struct cli_args *args, struct error **err)
+{
+    char *end = NULL;
+    unsigned long nic = args->operand_count > 1 && isdigit((unsigned char)args->operands[1][0])
+                            ? strtoul(args->operands[1], &end, 10)
+                            : MACHINE_MAX_NICS;
+    if (end == NULL || *end != '\0' || nic >= MACHINE_MAX_NICS)
+        return usage(err, "'net detach' takes the number of a NIC, and perhaps a SOCKET");
+    char arguments[32], *machine = machine_of(args, 2, err);
+    snprintf(arguments, sizeof(arguments), "{\"nic\": %lu}", nic);
+    char *reply = machine != NULL ? client_control(machine, "nic-detach", arguments, err) : NULL;
+    int status = reply != NULL ? CLI_OK : CLI_HOST_FAILURE;
+    free(reply);
+    free(machine);
+    return status;
+}
+
+static void print_nic(const json_t *nic)
+{
+    char place[16];
+    snprintf(place, sizeof(place), "0000:00:%02x.0",
+             (unsigned)json_integer_value(json_object_get(nic, "slot")));
+    printf("%3lld  %-7s %s  %-4s  %12lld %12lld\n",
+           (long long)json_integer_value(json_object_get(nic, "nic")),
+           json_string_value(json_object_get(nic, "model")), place,
+           json_is_true(json_object_get(nic, "up")) ? "up" : "down",
+           (long long)json_integer_value(json_object_get(nic, "sent-bytes")),
+           (long long)json_integer_value(json_object_get(nic, "received-bytes")));
+}
+
+static int list(const struct cli_args *args, struct error **err)
+{
+    char *machine = machine_of(args, 1, err);
+    char *reply = machine != NULL ? client_control(machine, "status", NULL, err) : NULL;
+    free(machine);
+    if (reply == NULL)
+        return CLI_HOST_FAILURE;
+    json_t *status = json_loads(reply, 0, NULL), *nic;
+    size_t i;
+    printf("NIC  model   place         link  %12s %12s\n", "bytes sent", "received");
+    json_array_foreach(json_object_get(status, "nics"), i, nic)
+    {
+        print_nic(nic);
+    }
+    json_decref(status);
+    free(reply);
+    return CLI_OK;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(const struct cli_args *args, struct error **err);
+} verbs[] = {{"attach", attach}, {"detach", detach}, {"list", list}};
+
+static int run(const struct cli_args *args, struct error **err)
+{
+    for (size_t i = 0; args->operand_count > 0 && i < ARRAY_SIZE(verbs); i++)
+        if (strcmp(verbs[i].name, args->operands[0]) == 0)
+            return verbs[i].run(args, err);
+    return usage(err, "'trapeze net' takes attach, detach or list");
+}
+
+const struct cli_command cli_command_net = {
+    .name = "net",
+    .operands = "attach KIND[,property=value...] [SOCKET] | detach N [SOCKET] | list [SOCKET]",
+    .summary = "Attach NICs to a running machine, and detach them",
+    .description =
+        "attach takes what 'trapeze run --net' takes, starts what is behind the NIC and plugs it into "
+        "the machine's PCI bus. Nothing tells the guest of it, which has to look through the bus: in "
+        "Linux 'echo 1 > /sys/bus/pci/rescan' (Debian's kernel for riscv64 is built without PCIe's "
+        "own hot-plug). detach takes a NIC away, from the start or attached, by its number, as soon "
+        "as no driver in the guest uses it: in Linux 'echo 1 > /sys/bus/pci/devices/PLACE/remove' "
+        "makes the driver let go. The number is free again then. list shows numbers and "
+        "places.\n\n"
+        "SOCKET is the machine's control socket; without it, it is the only machine that runs.",
+    .examples = examples,
+    .example_count = ARRAY_SIZE(examples),
+    .run = run,
+};

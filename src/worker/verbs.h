@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Verbs whose functions are not in verbs.c.
+ */
+#ifndef TRAPEZE_WORKER_VERBS_H
+#define TRAPEZE_WORKER_VERBS_H
+
+#include "worker/control.h"
+
+json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
+
+#endif
