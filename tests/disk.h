@@ -210,6 +210,9 @@ static inline bool disk_load_submit(struct disk_load *load, uint64_t most)
     slot->count = count;
     slot->version = kind == BLOCK_WRITE ? ++load->next_version : 0;
     slot->used = slot->compare = true;
+    for (uint64_t i = 0; kind == BLOCK_READ && i < count; i++)
+        if (load->changing[first + i])
+            slot->compare = false; /* it may see what was there before, and complete after */
     slot->request = (struct block_request){.kind = kind,
                                            .offset = first * BLOCK_SECTOR,
                                            .length = count * BLOCK_SECTOR,

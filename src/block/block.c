@@ -185,10 +185,19 @@ static bool find_place(struct block *block, const struct block_request *request,
                                         host);
 }
 
+/* A write into the host's cache is copying, which file systems such as ext4 do not do without
+ * being able to wait: io_uring then hands it to a thread of its own, at two switches between
+ * threads per request. Ours take several in a row: 128 MiB in pieces of 4 KiB, 32 at a time, took
+ * 0.31 s of CPU time in the ring and 0.17 s in threads; 512 MiB in pieces of 128 KiB 0.13 s and 0.09 s. */
+static bool suits_ring(const struct block *block, const struct block_request *request)
+{
+    return request->kind != BLOCK_WRITE || block->image->file->cache == BLOCK_CACHE_NONE;
+}
+
 static bool to_ring(struct block *block, struct block_request *request, uint64_t host)
 {
     int fd = block->image->file->fd;
-    if (block->ring == NULL || fd < 0 || !block_ring_add(block->ring, request, fd, host))
+    if (block->ring == NULL || !suits_ring(block, request) || fd < 0 || !block_ring_add(block->ring, request, fd, host))
         return false;
     block->in_ring++;
     if (block->plugs == 0)

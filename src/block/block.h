@@ -15,8 +15,8 @@
  * Ordering: requests in flight at the same time may be carried out in any order. A flush
  * covers every write completed before the flush was submitted.
  *
- * A read or write whose place in the file the format knows at once goes to the kernel
- * (io_uring) from the submitting thread; whatever has to wait for something (metadata, a
+ * A read whose place in the file the format knows at once, and a write past the host's cache,
+ * goes to the kernel (io_uring) from the submitting thread; whatever has to wait for something (metadata, a
  * backing chain, decompression, a place for new data) is carried out by a few threads with
  * blocking calls, and so is everything where the host has no io_uring. Requests that change
  * where data lies (format's `granule`) exclude others on the same clusters meanwhile.

@@ -34,6 +34,9 @@ static const struct block_image_options options = {.format = "qcow2", .alone = t
 static const struct block_image_options to_check = {
     .format = "qcow2", .alone = true, .to_check = true};
 
+static const struct block_image_options names_only = {
+    .format = "qcow2", .alone = true, .names_only = true};
+
 static struct block_image *open_image(int fd, bool read_only, const struct block_image_options *how)
 {
     char path[64];
@@ -147,6 +150,19 @@ static bool is_sound(int fd, bool repair)
     return good;
 }
 
+/* Who opens the files of a chain finds the names that who opens the image finds. */
+static void compare_names(int fd, const struct block_image *image)
+{
+    struct block_image *names = open_image(fd, true, &names_only);
+    fuzz_check(image == NULL || names != NULL);
+    if (image != NULL && image->backing_name != NULL)
+        fuzz_check(names->backing_name != NULL &&
+                   strcmp(names->backing_name, image->backing_name) == 0);
+    else if (image != NULL)
+        fuzz_check(names->backing_name == NULL);
+    block_image_close(names);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
@@ -164,6 +180,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct stat before, after;
     fuzz_check(fstat(fd, &before) == 0);
     struct block_image *image = open_image(fd, (flags & READ_ONLY) != 0, &options);
+    compare_names(fd, image);
     if (image != NULL && (flags & RESIZE) != 0 && !image->read_only)
         (void)image->format->resize(image, 300 * KIB, NULL);
     if (image != NULL)
