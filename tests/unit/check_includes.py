@@ -51,7 +51,8 @@ def problems_of(source, table, path):
         owner = header.rpartition("/")[0]
         if not header.endswith(".inc") and not (source / header).is_file():
             yield f'{name}: "{header}" is not a path from src/'
-        elif not any(covers(prefix, header) for prefix in allowed):
+        elif (not any(covers(prefix, header) for prefix in allowed) or
+              any(prefix[0] == "-" and covers(prefix[1:], header) for prefix in allowed)):
             yield f'{name}: {folder}/ may not include "{header}"'
         elif header.endswith("_internal.h") and owner != folder:
             yield f'{name}: "{header}" is internal to {owner}/'
@@ -67,7 +68,8 @@ def check(root):
 def self_test():
     """The checker finds what it is for, in a tree made for it."""
     files = {
-        "docs/includes.txt": "base:\nmem: base\nisa/a: mem/ok.h\n.: base # main\n",
+        "docs/includes.txt": "base:\nmem: base\nisa/a: mem/ok.h\n.: base # main\n"
+                             "dev: base isa -isa/a\n",
         "src/base/base.h": "",
         "src/base/x_internal.h": "",
         "src/mem/ok.h": '#include "base/base.h"\n#include "mem/ok.h"\n#include <mem/none.h>\n',
@@ -76,11 +78,15 @@ def self_test():
         "src/isa/a/a.h": '#include "mem/ok.h"\n#include "mem/bad.h"\n#include "build.h"\n',
         "src/isa/a/deep/d.c": '#include "isa/a/a.h"\n#include "base/base.h"\n',
         "src/new/n.c": "",
+        "src/dev/d.c": '#include "base/base.h"\n#include "isa/b.h"\n#include "isa/a/a.h"\n',
+        "src/isa/b.h": "",
         "src/main.c": '#include "base/base.h"\n#include "mem/ok.h"\n',
     }
     expected = [
         'isa/a/a.h: isa/a/ may not include "mem/bad.h"',
         'isa/a/deep/d.c: isa/a/deep/ may not include "base/base.h"',
+        'dev/d.c: dev/ may not include "isa/a/a.h"',
+        'isa/b.h: docs/includes.txt has no line for isa/',
         'main.c: ./ may not include "mem/ok.h"',
         'mem/bad.h: mem/ may not include "isa/a/a.h"',
         'mem/bad.h: "base/none.h" is not a path from src/',
