@@ -51,6 +51,7 @@ openssh-client
 tshark
 qemu-utils
 nbdkit
+genisoimage
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

@@ -38,12 +38,15 @@ static const struct cli_option options[] = {
     {"backing-format", 0, "FORMAT", "create: FILE's format; needed with --backing.", NULL},
     {"cluster-size", 0, "SIZE",
      "create, convert: bytes of a qcow2 cluster, 512 to 2M; by default 64K.", NULL},
-    {"force", 0, NULL, "create, convert: replace a file that is there.", NULL},
+    {"force", 0, NULL,
+     "create, convert: replace a file that is there. detach, insert, eject: whether or not the guest "
+     "agrees.",
+     NULL},
     {"repair", 0, NULL,
      "check: make the stored reference counts right; frees what is leaked. Data is not touched.",
      NULL},
     {"shrink", 0, NULL, "resize: a smaller size is meant, and what lies behind it is lost.", NULL},
-    {"json", 0, NULL, "info, map, check: for programs to read.", NULL},
+    {"json", 0, NULL, "info, map, check, list: for programs to read.", NULL},
 };
 
 static const struct cli_example examples[] = {
@@ -55,6 +58,8 @@ static const struct cli_example examples[] = {
     {"trapeze disk check --repair mine.qcow2", "After the host crashed."},
     {"trapeze disk resize data.qcow2 +10G", "More room; the guest still has to use it."},
     {"trapeze disk convert appliance.vmdk disk.qcow2", "Bring a disk from elsewhere."},
+    {"trapeze disk attach data.qcow2", "Give the running machine another disk."},
+    {"trapeze disk detach 1", "Take it away again."},
     {"trapeze disk commit mine.qcow2", "Put the layer's content into the image below."},
 };
 
@@ -433,7 +438,8 @@ static const struct {
 } verbs[] = {
     {"create", disk_create}, {"info", disk_info},       {"check", disk_check},
     {"resize", disk_resize}, {"convert", disk_convert}, {"commit", disk_commit},
-    {"map", disk_map},
+    {"map", disk_map},       {"attach", disk_attach},   {"detach", disk_detach},
+    {"insert", disk_insert}, {"eject", disk_eject},     {"list", disk_list},
 };
 
 static int run(const struct cli_args *args, struct error **err)
@@ -442,7 +448,8 @@ static int run(const struct cli_args *args, struct error **err)
         if (strcmp(verbs[i].name, args->operands[0]) == 0)
             return verbs[i].run(args, args->operands + 1, args->operand_count - 1, err);
     error_set(err, ERROR_USAGE,
-              "'trapeze disk' takes create, info, check, resize, convert, commit or map");
+              "'trapeze disk' takes create, info, check, resize, convert, commit or map, or, for a "
+              "running machine, attach, detach, insert, eject or list");
     error_hint(err, "'trapeze disk --help' explains them.");
     return CLI_USAGE;
 }
@@ -450,8 +457,9 @@ static int run(const struct cli_args *args, struct error **err)
 const struct cli_command cli_command_disk = {
     .name = "disk",
     .operands = "create FILE SIZE | info FILE | check FILE | resize FILE [+]SIZE | convert FROM TO "
-                "| commit FILE | map FILE",
-    .summary = "Make, look at, check and convert disk images",
+                "| commit FILE | map FILE | attach FILE[,NAME=VALUE...] [SOCKET] | detach N [SOCKET] "
+                "| insert N FILE [SOCKET] | eject N [SOCKET] | list [SOCKET]",
+    .summary = "Make, look at, check and convert disk images; attach them to running machines",
     .description =
         "A disk image is a file that a machine sees as a disk ('trapeze run --disk FILE'). raw is "
         "the disk's bytes and nothing else; fixed is raw with all of its space taken at once, so "
@@ -459,6 +467,15 @@ const struct cli_command cli_command_disk = {
         "of a backing file that has whatever was not written to it.\n\n"
         "A size without a unit counts MiB. An image is locked while it is used: what a running "
         "machine writes to can be looked at (info, map) but not checked or changed.\n\n"
+        "The disks of a running machine: list tells their numbers. attach takes what 'trapeze run "
+        "--disk' takes; without bus= the disk goes to the machine's SCSI adapter, and the guest "
+        "sees it at once. If the machine has none yet (it has if it was started with a disk on "
+        "bus=scsi or an optical drive, which may be empty: --cdrom none), or with bus=virtio, the "
+        "guest has to look through its PCI bus again. detach tells the guest, and returns when it "
+        "has let go of the disk; unmount it first. On bus=ahci, and with --force, it is a pulled "
+        "plug. insert and eject change the disc in an optical drive, with --force even while the "
+        "guest keeps it locked. SOCKET is the machine's control socket; without it, it is the "
+        "only machine that runs.\n\n"
         "Exit status of check: 0 no errors; 2 errors that endanger data; 3 leaked space only.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

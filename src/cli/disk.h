@@ -21,6 +21,17 @@ int disk_convert(const struct cli_args *args, char *const *operands, size_t coun
 int disk_commit(const struct cli_args *args, char *const *operands, size_t count,
                 struct error **err);
 
+/* Of a running machine: disk_live.c */
+int disk_attach(const struct cli_args *args, char *const *operands, size_t count,
+                struct error **err);
+int disk_detach(const struct cli_args *args, char *const *operands, size_t count,
+                struct error **err);
+int disk_insert(const struct cli_args *args, char *const *operands, size_t count,
+                struct error **err);
+int disk_eject(const struct cli_args *args, char *const *operands, size_t count,
+               struct error **err);
+int disk_list(const struct cli_args *args, char *const *operands, size_t count, struct error **err);
+
 /* Prints what is wrong with an image in use. */
 void disk_warn(void *opaque, const char *image, const char *text);
 

@@ -58,6 +58,11 @@ static const struct cli_option options[] = {
      "format=raw|fixed|qcow2: say it, rather than have the first bytes looked at; see 'trapeze "
      "disk'.\n"
      "serial=TEXT: up to 20 bytes that the guest can read.\n"
+     "bus=virtio|scsi|ahci: a virtio disk of its own (the default; vda ...), or one (sda ...) on "
+     "the machine's virtio SCSI adapter, which takes and gives up disks while the guest runs, or on "
+     "its AHCI controller, for guests without virtio drivers.\n"
+     "address=TARGET[:LUN] (scsi) or PORT (ahci): where on it; by default the next free place.\n"
+     "media=cdrom: an optical drive, see --cdrom.\n"
      "cache=writeback|none|unsafe: with the host's cache, without it (O_DIRECT), or with flushes "
      "ignored.\n"
      "werror=, rerror=enospc|report|stop: when writing or reading fails, tell the guest (report) or "
@@ -68,6 +73,11 @@ static const struct cli_option options[] = {
      "reconnect=SECONDS: how long a lost NBD server is waited for before requests fail; 30.\n"
      "queues=N: queues for requests, 1 to 8; unless given one for each vCPU, or a single one if the "
      "interrupt controller has no messages (--interrupts plic).",
+     NULL},
+    {"cdrom", 0, "FILE[,NAME=VALUE...]",
+     "An optical drive with the disc in FILE (an ISO image), or empty if FILE is 'none'; on the "
+     "SCSI adapter, or with bus=ahci a SATA drive. The control verbs 'eject' and 'insert' change "
+     "the disc. The same as --disk FILE,media=cdrom.",
      NULL},
     {"engine", 0, "NAME",
      "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "
@@ -165,16 +175,23 @@ static const struct cli_example examples[] = {
 
 /* ---- option values ---- */
 
-static bool parse_disk(const char *text, struct machine_config *config, struct error **err)
+static bool parse_disk(const char *option, const char *text, struct machine_config *config,
+                       struct error **err)
 {
     const char *at = text;
+    bool optical = strcmp(option, "cdrom") == 0;
     if (config->disk_count == MACHINE_MAX_DISKS)
         return error_set(err, ERROR_USAGE, "a machine has at most %d disks", MACHINE_MAX_DISKS);
     struct machine_disk *disk = &config->disks[config->disk_count++];
     machine_disk_init(disk);
     disk->path = cli_next_part(&at);
-    if (disk->path[0] == '\0')
+    if (optical) {
+        disk->media = 1;
+        if (strcmp(disk->path, "none") == 0)
+            disk->path[0] = '\0';
+    } else if (disk->path[0] == '\0') {
         return error_set(err, ERROR_USAGE, "--disk needs a file name");
+    }
     bool good = true;
     for (char *part; good && (part = cli_next_part(&at)) != NULL; free(part)) {
         char *equals = strchr(part, '=');
@@ -185,7 +202,7 @@ static bool parse_disk(const char *text, struct machine_config *config, struct e
         if (equals != NULL)
             *equals = '\0';
         good = machine_disk_set(disk, part, equals != NULL ? equals + 1 : "", err);
-        error_prefix(err, "--disk");
+        error_prefix(err, "--%s", option);
     }
     return good;
 }
@@ -359,7 +376,7 @@ static bool check_files(const struct machine_config *config, const char *vmx, co
     for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
         good = check_file(inputs[i].option, inputs[i].path, err);
     for (size_t i = 0; good && i < config->disk_count; i++)
-        good = block_name_is_uri(config->disks[i].path) ||
+        good = block_name_is_uri(config->disks[i].path) || config->disks[i].path[0] == '\0' ||
                check_file("--disk", config->disks[i].path, err);
     for (size_t o = 0; o < ARRAY_SIZE(outputs); o++) {
         for (size_t i = 0; good && i < ARRAY_SIZE(inputs); i++)
@@ -541,10 +558,12 @@ static bool configure(const struct cli_args *args, struct client_options *client
         if (text != NULL)
             replace((char **)(void *)((char *)config + string_options[i].offset), text);
     }
-    for (size_t i = 0; i < args->value_count; i++)
-        if (strcmp(args->values[i].option->name, "disk") == 0 &&
-            !parse_disk(args->values[i].text, config, err))
+    for (size_t i = 0; i < args->value_count; i++) {
+        const char *option = args->values[i].option->name;
+        if ((strcmp(option, "disk") == 0 || strcmp(option, "cdrom") == 0) &&
+            !parse_disk(option, args->values[i].text, config, err))
             return false;
+    }
     return apply_seed(args, config, seed_fd, err) && cli_apply_nics(args, config, err) &&
            cli_apply_shares(args, config, err) && cli_apply_vsock(args, config, err) &&
            apply_append(args, config) &&

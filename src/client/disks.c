@@ -40,7 +40,11 @@ static int start_connector(const char *uri, struct error **err)
 bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
                       struct error **err)
 {
-    const struct block_open_options how = {.format = disk->format, .read_only = disk->read_only};
+    const struct block_open_options how = {.format = disk->format,
+                                           .read_only = disk->read_only || disk->media != 0};
+    *chain = (struct block_chain){.count = 0};
+    if (disk->path[0] == '\0') /* an empty drive */
+        return true;
     if (!block_open_chain(disk->path, &how, chain, err))
         return false;
     if (!block_name_is_uri(disk->path))

@@ -21,6 +21,8 @@ enum kind { KIND_TEXT, KIND_WORD, KIND_NUMBER };
 /* In the order of the enums of machine.h; the first word is the default. */
 static const char *const cache_words[WORDS_MAX] = {"writeback", "none", "unsafe"};
 static const char *const error_words[WORDS_MAX] = {"enospc", "report", "stop"};
+static const char *const bus_words[WORDS_MAX] = {"auto", "virtio", "scsi", "ahci"};
+static const char *const media_words[WORDS_MAX] = {"disk", "cdrom"};
 static const char *const discard_words[WORDS_MAX] = {"on", "off"};
 
 static const struct property {
@@ -32,6 +34,9 @@ static const struct property {
 } properties[] = {
     {"format", KIND_TEXT, offsetof(struct machine_disk, format), NULL, 0},
     {"serial", KIND_TEXT, offsetof(struct machine_disk, serial), NULL, 0},
+    {"bus", KIND_WORD, offsetof(struct machine_disk, bus), bus_words, 0},
+    {"media", KIND_WORD, offsetof(struct machine_disk, media), media_words, 0},
+    {"address", KIND_TEXT, offsetof(struct machine_disk, address), NULL, 0},
     {"cache", KIND_WORD, offsetof(struct machine_disk, cache), cache_words, 0},
     {"discard", KIND_WORD, offsetof(struct machine_disk, discard), discard_words, 0},
     {"werror", KIND_WORD, offsetof(struct machine_disk, werror), error_words, 0},
@@ -51,12 +56,31 @@ void machine_disk_init(struct machine_disk *disk)
             *(uint64_t *)(void *)((char *)disk + properties[i].offset) = properties[i].standard;
 }
 
+void machine_disk_copy(struct machine_disk *to, const struct machine_disk *from)
+{
+    *to = *from;
+    to->path = from->path != NULL ? strdup(from->path) : NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
+        char **member = (char **)(void *)((char *)to + properties[i].offset);
+        if (properties[i].kind == KIND_TEXT && *member != NULL)
+            *member = strdup(*member);
+    }
+}
+
 void machine_disk_clear(struct machine_disk *disk)
 {
     free(disk->path);
     free(disk->format);
     free(disk->serial);
+    free(disk->address);
     *disk = (struct machine_disk){.path = NULL};
+}
+
+enum machine_disk_bus machine_disk_bus(const struct machine_disk *disk)
+{
+    if (disk->bus != MACHINE_BUS_AUTO)
+        return (enum machine_disk_bus)disk->bus;
+    return disk->media != 0 ? MACHINE_BUS_SCSI : MACHINE_BUS_VIRTIO;
 }
 
 static bool parse_number(const char *text, uint64_t *number)
@@ -78,11 +102,16 @@ static bool parse_number(const char *text, uint64_t *number)
 static bool bad_value(const struct property *property, const char *value, struct error **err)
 {
     error_set(err, ERROR_USAGE, "a disk's %s cannot be '%s'", property->name, value);
-    if (property->kind == KIND_WORD)
-        error_hint(err, "It is %s, %s%s%s", property->words[0], property->words[1],
-                   property->words[2] != NULL ? " or " : "",
-                   property->words[2] != NULL ? property->words[2] : "");
-    else
+    if (property->kind == KIND_WORD) {
+        char text[80] = "";
+        for (unsigned i = 0; i < WORDS_MAX && property->words[i] != NULL; i++) {
+            bool last = i + 1 == WORDS_MAX || property->words[i + 1] == NULL;
+            size_t length = strlen(text);
+            snprintf(text + length, sizeof(text) - length, "%s%s",
+                     i == 0 ? "" : last ? " or " : ", ", property->words[i]);
+        }
+        error_hint(err, "It is %s", text);
+    } else
         error_hint(err, "It is a number, perhaps with K, M, G or T behind it");
     return false;
 }
@@ -108,6 +137,27 @@ static bool set(const struct property *property, void *member, const char *value
     return false;
 }
 
+bool machine_disk_check(const struct machine_disk *disk, struct error **err)
+{
+    bool optical = disk->media != 0, virtio = machine_disk_bus(disk) == MACHINE_BUS_VIRTIO;
+    if (disk->serial != NULL && strlen(disk->serial) > 20)
+        return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
+                         disk->serial);
+    if (disk->path[0] == '\0' && !optical)
+        return error_set(err, ERROR_USAGE, "a disk needs a file");
+    if (optical && virtio) {
+        error_set(err, ERROR_USAGE, "there are no optical drives on bus=virtio");
+        error_hint(err, "bus=scsi and bus=ahci have them.");
+        return false;
+    }
+    if (disk->address != NULL && virtio) {
+        error_set(err, ERROR_USAGE, "a disk on bus=virtio has no address=");
+        error_hint(err, "address= goes with bus=scsi (TARGET or TARGET:LUN) and bus=ahci (PORT).");
+        return false;
+    }
+    return true;
+}
+
 bool machine_disk_set(struct machine_disk *disk, const char *name, const char *value,
                       struct error **err)
 {
@@ -122,8 +172,9 @@ bool machine_disk_set(struct machine_disk *disk, const char *name, const char *v
     if (suggest.best != NULL)
         error_hint(err, "Did you mean %s=?", suggest.best);
     else
-        error_hint(err, "There are readonly, format=, serial=, cache=, discard=, werror=, rerror=, "
-                        "iops=, bps=, reconnect= and queues=; a comma in a file name is written twice");
+        error_hint(err, "There are readonly, format=, serial=, bus=, media=, address=, cache=, discard=, "
+                        "werror=, rerror=, iops=, bps=, reconnect= and queues=; a comma in a file "
+                        "name is written twice");
     return false;
 }
 

@@ -216,9 +216,8 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         return error_set(err, ERROR_USAGE, "the guest cannot keep more memory than its %llu MiB",
                          (unsigned long long)(config->memory / MIB));
     for (size_t i = 0; i < config->disk_count; i++)
-        if (config->disks[i].serial != NULL && strlen(config->disks[i].serial) > 20)
-            return error_set(err, ERROR_USAGE, "disk serial '%s' is longer than 20 bytes",
-                             config->disks[i].serial);
+        if (!machine_disk_check(&config->disks[i], err))
+            return false;
     if (config->serial != MACHINE_SERIAL_TERMINAL &&
         (config->serial_path == NULL || config->serial_path[0] == '\0'))
         return error_set(err, ERROR_USAGE, "the serial port goes to a %s that is not named",

@@ -32,6 +32,9 @@ struct machine_disk {
     bool read_only;
     char *format;  /* NULL: by what it begins with (block/image.h) */
     char *serial;  /* NULL: none */
+    unsigned bus;    /* enum machine_disk_bus */
+    unsigned media;  /* 0: a disk; 1: an optical drive; its path may then be "" (empty) */
+    char *address; /* on a bus of several drives; NULL: the next free one */
     unsigned cache;   /* enum machine_disk_cache */
     unsigned discard; /* 0: a guest's discards give space back; 1: they do nothing */
     unsigned werror, rerror; /* enum machine_disk_error */
@@ -40,6 +43,12 @@ struct machine_disk {
     uint64_t queues;         /* for requests; 0: the machine chooses */
 };
 
+enum machine_disk_bus {
+    MACHINE_BUS_AUTO, /* virtio, or scsi for an optical drive */
+    MACHINE_BUS_VIRTIO,
+    MACHINE_BUS_SCSI, /* virtio-scsi */
+    MACHINE_BUS_AHCI
+};
 enum machine_disk_cache {
     MACHINE_CACHE_WRITEBACK,
     MACHINE_CACHE_NONE,
@@ -50,7 +59,10 @@ enum machine_disk_error { MACHINE_ERROR_ENOSPC, MACHINE_ERROR_REPORT, MACHINE_ER
 #define MACHINE_DISK_RECONNECT 30 /* seconds, unless told otherwise */
 
 void machine_disk_init(struct machine_disk *disk); /* defaults, no path */
+void machine_disk_copy(struct machine_disk *to, const struct machine_disk *from);
 void machine_disk_clear(struct machine_disk *disk);
+bool machine_disk_check(const struct machine_disk *disk, struct error **err);
+enum machine_disk_bus machine_disk_bus(const struct machine_disk *disk); /* not AUTO */
 /* One property by its name ("cache") and as text. */
 bool machine_disk_set(struct machine_disk *disk, const char *name, const char *value,
                       struct error **err);

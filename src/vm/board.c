@@ -114,20 +114,6 @@ void vm_board_remove(struct vm *vm, struct device *device)
     device_free(device);
 }
 
-static bool add_disk(struct vm *vm, size_t index, struct error **err)
-{
-    char id[32];
-    if (!vm_disk_new(vm, index, err))
-        return false;
-    snprintf(id, sizeof(id), "disk%zu", index);
-    const struct device_params params = {
-        .id = id,
-        .disk = vm->disks[index],
-        .serial = vm->config.disks[index].serial,
-        .queues = vm_board_queues(vm, (unsigned)vm->config.disks[index].queues)};
-    return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
-}
-
 static bool add_balloon(struct vm *vm, struct error **err)
 {
     const struct device_params params = {.id = "balloon0", .balloon = &vm->balloon};
@@ -169,7 +155,7 @@ bool vm_board_new(struct vm *vm, struct error **err)
     if (console.chr != NULL && vm_board_add(vm, &device_virtio_console, &console, err) == NULL)
         return false;
     for (size_t i = 0; i < vm->config.disk_count; i++)
-        if (!add_disk(vm, i, err))
+        if (!vm_disk_new(vm, i, err))
             return false;
     if (vm->config.balloon && !add_balloon(vm, err))
         return false;

@@ -11,6 +11,8 @@
 #include "base/loop.h"
 #include "block/block.h"
 #include "block/chain.h"
+#include "dev/devices.h"
+#include "dev/drive_bus.h"
 #include "vm/machine.h"
 
 static enum block_error_policy policy_of(unsigned machine_error)
@@ -67,12 +69,12 @@ static void on_stopped(void *opaque, struct block *block, enum block_kind kind, 
     loop_post(vm->env.loop, pause_for_disk, vm);
 }
 
-bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
+struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
+                           struct block_chain *chain, struct error **err)
 {
-    const struct machine_disk *config = &vm->config.disks[index];
     const struct block_chain_options how = {
         .format = config->format,
-        .read_only = config->read_only,
+        .read_only = config->read_only || config->media != 0,
         .cache = cache_of(config->cache),
         .reconnect_s = (unsigned)config->reconnect,
         .warn = warn,
@@ -91,17 +93,83 @@ bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
         .stopped = on_stopped,
         .opaque = vm,
     };
-    struct block_chain none = {.count = 0};
-    struct block_image *image = block_chain_open(
-        vm->env.disks != NULL ? &vm->env.disks[index] : &none, config->path, &how, err);
+    struct block_image *image = block_chain_open(chain, config->path, &how, err);
     if (image == NULL)
-        return false;
-    vm->disks[index] = block_new(image, &options, &env, err);
-    if (vm->disks[index] == NULL) {
+        return NULL;
+    struct block *disk = block_new(image, &options, &env, err);
+    if (disk == NULL) {
         block_image_close(image);
         error_prefix(err, "disk '%s'", config->path);
     }
+    return disk;
+}
+
+/* Adapters for several drives; a machine has one of each kind that it has drives for. */
+static const struct adapter {
+    const char *id;
+    const struct device_ops *ops;
+    const struct drive_bus *drives;
+} adapters[] = {
+    [MACHINE_BUS_SCSI] = {"scsi0", &device_virtio_scsi, &virtio_scsi_drives},
+    [MACHINE_BUS_AHCI] = {"ahci0", &device_ahci, &ahci_drives},
+};
+
+struct device *vm_adapter(struct vm *vm, enum machine_disk_bus bus)
+{
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops == adapters[bus].ops)
+            return vm->devices[i];
+    return NULL;
+}
+
+struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, struct error **err)
+{
+    const struct device_params params = {.id = adapters[bus].id, .queues = vm_board_queues(vm, 0)};
+    return vm_board_add(vm, adapters[bus].ops, &params, err);
+}
+
+bool vm_disk_plug(struct vm *vm, size_t index, struct error **err)
+{
+    const struct machine_disk *config = &vm->config.disks[index];
+    enum machine_disk_bus bus = machine_disk_bus(config);
+    char id[32];
+    snprintf(id, sizeof(id), "disk%zu", index);
+    if (bus == MACHINE_BUS_VIRTIO) {
+        const struct device_params params = {.id = id,
+                                             .disk = vm->disks[index],
+                                             .serial = config->serial,
+                                             .queues =
+                                                 vm_board_queues(vm, (unsigned)config->queues)};
+        return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
+    }
+    struct device *adapter = vm_adapter(vm, bus);
+    if (adapter == NULL && (adapter = vm_adapter_new(vm, bus, err)) == NULL)
+        return false;
+    const struct drive_params params = {.id = id,
+                                        .disk = vm->disks[index],
+                                        .optical = config->media != 0,
+                                        .serial = config->serial,
+                                        .address = config->address};
+    if (!adapters[bus].drives->attach(adapter, &params, err))
+        return false;
+    vm->drives[index] = (struct vm_drive){adapter, adapters[bus].drives};
+    return true;
+}
+
+bool vm_disk_make(struct vm *vm, size_t index, struct block_chain *chain, struct error **err)
+{
+    const struct machine_disk *config = &vm->config.disks[index];
+    if (config->path[0] == '\0') /* an empty drive */
+        return true;
+    vm->disks[index] = vm_disk_open(vm, config, chain, err);
     return vm->disks[index] != NULL;
+}
+
+bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
+{
+    struct block_chain none = {.count = 0};
+    struct block_chain *chain = vm->env.disks != NULL ? &vm->env.disks[index] : &none;
+    return vm_disk_make(vm, index, chain, err) && vm_disk_plug(vm, index, err);
 }
 
 void vm_disks_retry(struct vm *vm)
@@ -122,7 +190,7 @@ void vm_disks_free(struct vm *vm)
 {
     for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
         block_free(vm->disks[i]);
-    for (size_t i = 0; vm->env.disks != NULL && i < vm->config.disk_count; i++)
+    for (size_t i = 0; vm->env.disks != NULL && i < vm->disks_given; i++)
         block_chain_close(&vm->env.disks[i]); /* of those that never came to be */
     loop_cancel(vm->env.loop, pause_for_disk, vm);
 }

@@ -64,6 +64,21 @@ struct vm_round {
     bool ran;      /* somebody did something in this round */
 };
 
+struct drive_bus;
+
+/* A disk or optical drive on an adapter; NULL: it is a device of its own. */
+struct vm_drive {
+    struct device *adapter;
+    const struct drive_bus *bus;
+};
+
+/* A disk that the guest was told to let go of; times of the VM's clock. */
+struct vm_leaving {
+    bool active;
+    uint64_t first, last; /* commands it had had then, and when we last looked */
+    int64_t begun, since; /* then, and since when there was no other command */
+};
+
 struct vm {
     struct vm_env env; /* deterministic mode: the consoles are the gates' insides */
     struct log *log;
@@ -87,7 +102,11 @@ struct vm {
     struct device_env device_env;
     struct device *devices[VM_MAX_DEVICES];
     size_t device_count;
-    struct block *disks[MACHINE_MAX_DISKS];
+    struct block *disks[MACHINE_MAX_DISKS]; /* NULL: none, or an empty drive */
+    size_t disks_given;                     /* of env.disks */
+    struct vm_drive drives[MACHINE_MAX_DISKS];
+    struct vm_leaving leaving[MACHINE_MAX_DISKS];
+    struct vtimer *leaving_timer; /* NULL: none has been needed */
     struct vm_nic {
         struct net_port *port; /* NULL: there is no such NIC */
         struct device *device;
@@ -176,12 +195,23 @@ bool vm_board_fdt(struct vm *vm, void *fdt, bool root);
 void vm_board_quiesce(struct vm *vm);
 void vm_board_unquiesce(struct vm *vm);
 
-/* disk.c: opens and makes vm->disks[index]; loop's thread. */
+/* disk.c: config.disks[index] from file to device; loop's thread, no vCPU running. */
+/* Takes the chain's descriptors over, whatever comes of it. */
+struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
+                           struct block_chain *chain, struct error **err);
+bool vm_disk_make(struct vm *vm, size_t index, struct block_chain *chain,
+                  struct error **err); /* vm->disks[index] */
+bool vm_disk_plug(struct vm *vm, size_t index, struct error **err); /* ... and its device */
+/* The machine's adapter for drives on that bus, NULL if it has none; a new one. */
+struct device *vm_adapter(struct vm *vm, enum machine_disk_bus bus);
+struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, struct error **err);
 bool vm_disk_new(struct vm *vm, size_t index, struct error **err);
 void vm_disks_free(struct vm *vm);
 /* What a failed request stopped is tried again, or given up. */
 void vm_disks_retry(struct vm *vm);
 void vm_disks_cancel(struct vm *vm);
+/* hotplug.c: before the board is freed. */
+void vm_hotplug_free(struct vm *vm);
 /* nics.c: the machine's NICs; free closes the frame sockets of those that never came to be too. */
 bool vm_nics_new(struct vm *vm, struct error **err);
 void vm_nics_free(struct vm *vm);

@@ -38,13 +38,8 @@ static void copy_config(struct machine_config *to, const struct machine_config *
     }
     for (size_t i = 0; i < to->nic_count; i++)
         machine_nic_copy(&to->nics[i], &from->nics[i]);
-    for (size_t i = 0; i < to->disk_count; i++) {
-        to->disks[i].path = alloc_string(to->disks[i].path);
-        if (to->disks[i].serial != NULL)
-            to->disks[i].serial = alloc_string(to->disks[i].serial);
-        if (to->disks[i].format != NULL)
-            to->disks[i].format = alloc_string(to->disks[i].format);
-    }
+    for (size_t i = 0; i < to->disk_count; i++)
+        machine_disk_copy(&to->disks[i], &from->disks[i]);
 }
 
 /* Which interrupt controller serves the guest best: messages, if its kernel has a driver for
@@ -152,6 +147,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     copy_config(&vm->config, config);
+    vm->disks_given = config->disk_count;
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
     bool good = boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
@@ -178,6 +174,7 @@ void vm_free(struct vm *vm)
     vm_cpu_threads_stop(vm);
     vm_power_cancel(vm);
     gdb_free(vm->gdb);
+    vm_hotplug_free(vm);
     vm_board_free(vm);
     for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
         input_gate_free(vm->gates[i]);

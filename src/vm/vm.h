@@ -27,6 +27,7 @@ struct error;
 struct log;
 struct loop;
 struct machine_config;
+struct machine_disk;
 struct machine_nic;
 struct state_buffer;
 struct vm;
@@ -108,6 +109,27 @@ bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits 
                         struct error **err);
 bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
                         struct error **err);
+
+/* Disks that come and go, by their number (config/machine.h's order; a detached one's is free).
+ * A new disk whose bus is "auto" goes to the SCSI adapter; its files are taken over, whatever
+ * comes of it. *rescan: the guest does not see it before it looks through its PCI bus again. */
+bool vm_disk_attach(struct vm *vm, const struct machine_disk *disk, struct block_chain *files,
+                    size_t *index, bool *rescan, struct error **err);
+/* Returns at once: until the guest has let go of it, vm_get_disk() tells that it is leaving.
+ * `force`: it is gone when this returns. */
+bool vm_disk_detach(struct vm *vm, size_t index, bool force, struct error **err);
+/* Discs of optical drives. Without `force` they fail while the guest keeps the tray locked. */
+bool vm_disk_eject(struct vm *vm, size_t index, bool force, struct error **err);
+bool vm_disk_insert(struct vm *vm, size_t index, const char *path, struct block_chain *files,
+                    bool force, struct error **err);
+struct vm_disk_status {
+    const char *path; /* "": an empty drive */
+    const char *bus;
+    bool optical, read_only, leaving;
+    uint64_t size; /* bytes */
+};
+size_t vm_disk_count(const struct vm *vm);
+bool vm_get_disk(const struct vm *vm, size_t index, struct vm_disk_status *status); /* false: none */
 
 enum vm_state vm_state(const struct vm *vm);
 const char *vm_state_name(enum vm_state state);

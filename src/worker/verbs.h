@@ -7,6 +7,13 @@
 
 #include "worker/control.h"
 
+json_t *verb_disks(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_disk_attach(struct control_target *target, const json_t *arguments,
+                         struct error **err);
+json_t *verb_disk_detach(struct control_target *target, const json_t *arguments,
+                         struct error **err);
+json_t *verb_eject(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_insert(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
 

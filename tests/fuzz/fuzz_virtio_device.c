@@ -12,14 +12,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "base/state.h"
+#include "block/block.h"
+#include "dev/drive_bus.h"
 #include "disk.h"
 #include "virtio_guest.h"
 
 #define DISK_SECTORS 64u
 
-enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, BALLOON, KIND_COUNT };
+enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, BALLOON, SCSI, SCSI_CD, KIND_COUNT };
 
 enum record {
     START,    /* negotiates and sets up every queue; c: features */
@@ -29,7 +29,7 @@ enum record {
     CONFIG_READ,
     PUT_DESC,   /* a: queue and index, b: flags/next, c: address, d: length */
     PUT_MEMORY, /* RAM + (b * 4): c, d */
-    BLK_HEADER, /* a: slot, b: type, c: sector */
+    BLK_HEADER, /* a: slot, b: type, c: sector; SCSI: b: how, c, d: of the CDB */
     OFFER,      /* a: queue, b: head */
     NOTIFY,
     RUN,     /* the event loop, or virtual time goes on */
@@ -49,6 +49,7 @@ struct target {
     struct char_backend chr;
     struct power_button button;
     struct balloon balloon;
+    bool attached; /* the SCSI drive */
 };
 
 static void swallow(struct char_backend *backend, const uint8_t *data, size_t size)
@@ -82,7 +83,7 @@ static void on_stopped(void *opaque, struct block *block, enum block_kind kind, 
 static void make_disk(struct target *t, struct device_params *params)
 {
     uint8_t pattern[512];
-    bool read_only = t->kind == BLK_READ_ONLY;
+    bool read_only = t->kind == BLK_READ_ONLY || t->kind == SCSI_CD;
     memset(pattern, 0x5a, sizeof(pattern));
     t->disk_fd = memfd_create("fuzz", MFD_CLOEXEC);
     for (unsigned i = 0; i < DISK_SECTORS; i++)
@@ -105,17 +106,28 @@ static void make_disk(struct target *t, struct device_params *params)
     params->queues = t->stops ? 4 : 1;
 }
 
+static void attach(struct target *t)
+{
+    const struct drive_params params = {.id = "drive",
+                                        .disk = t->disk,
+                                        .optical = t->kind == SCSI_CD,
+                                        .serial = "0123456789012345678901234567890"};
+    fuzz_check(virtio_scsi_drives.attach(t->g.device, &params, NULL));
+    t->attached = true;
+}
+
 static void target_make(struct target *t, uint8_t choice)
 {
     static const struct device_ops *const devices[KIND_COUNT] = {
-        &device_virtio_blk, &device_virtio_blk,   &device_virtio_console,
-        &device_virtio_rng, &device_virtio_input, &device_virtio_balloon};
+        &device_virtio_blk,   &device_virtio_blk,     &device_virtio_console, &device_virtio_rng,
+        &device_virtio_input, &device_virtio_balloon, &device_virtio_scsi,    &device_virtio_scsi};
     memset(t, 0, sizeof(*t));
     t->kind = choice % KIND_COUNT;
     t->disk_fd = -1;
     t->chr.write = swallow;
     t->chr.resume_input = resume_input;
-    bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY;
+    bool scsi = t->kind == SCSI || t->kind == SCSI_CD;
+    bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY || scsi;
     t->stops = (choice & 0x20) != 0;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
     if ((choice & 0x40) != 0)
@@ -125,11 +137,13 @@ static void target_make(struct target *t, uint8_t choice)
     if (disk)
         make_disk(t, &params);
     guest_plug(&t->g, devices[t->kind], &params);
+    if (scsi)
+        attach(t);
 }
 
 static void target_free(struct target *t)
 {
-    if (t->kind == BLK_READ_ONLY) {
+    if (t->kind == BLK_READ_ONLY || t->kind == SCSI_CD) {
         uint8_t sector[512];
         for (unsigned i = 0; i < DISK_SECTORS; i++) {
             fuzz_check(pread(t->disk_fd, sector, 512, i * 512) == 512);
@@ -160,6 +174,34 @@ static void run(struct target *t)
         vclock_advance(t->g.env.clock, 60000);
 }
 
+/* Drives come and go, and so do discs. */
+static void drive_event(struct target *t, uint8_t a)
+{
+    struct drive_activity activity;
+    if (!t->attached) {
+        attach(t);
+        return;
+    }
+    virtio_scsi_drives.activity(t->g.device, "drive", &activity);
+    switch (a & 3) {
+    case 0:
+        virtio_scsi_drives.leave(t->g.device, "drive");
+        break;
+    case 1:
+        virtio_scsi_drives.detach(t->g.device, "drive");
+        t->attached = false;
+        break;
+    case 2:
+        if (t->kind == SCSI_CD)
+            (void)virtio_scsi_drives.eject(t->g.device, "drive");
+        break;
+    case 3:
+        if (t->kind == SCSI_CD)
+            virtio_scsi_drives.insert(t->g.device, "drive", (a & 4) != 0 ? t->disk : NULL);
+        break;
+    }
+}
+
 static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
 {
     uint8_t text[256];
@@ -175,6 +217,8 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
     }
     if (t->kind == BLK) /* reads behind its end fail */
         fuzz_check(ftruncate(t->disk_fd, b % (DISK_SECTORS + 1) * 512) == 0);
+    if (t->kind == SCSI || t->kind == SCSI_CD)
+        drive_event(t, a);
     if (t->kind != CONSOLE)
         return;
     if ((a & 1) != 0)
@@ -215,6 +259,47 @@ static void blk_request(struct target *t, uint8_t a, uint16_t b, uint32_t c, uin
     ring_put_desc(t->g.mem, table, first + 2, GUEST_DATA + 0x800 + slot, 1, RING_WRITE, 0);
 }
 
+/* A command or (b bit 15) a control request in three descriptors: header, response, data. */
+static void scsi_request(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint32_t d)
+{
+    unsigned slot = a & 7, first = 3 * slot;
+    bool control = (b & 0x8000) != 0, out = (b & 0x4000) != 0;
+    uint8_t header[51] = {0};
+    if (control) {
+        store_le32(header, b & 3);
+        store_le32(header + 4, c & 15);
+        header[8] = 1;
+        store_le64(header + 16, d & 7);
+    } else {
+        header[0] = 1;
+        header[1] = b >> 8 & 1; /* mostly the target that is there */
+        header[8] = (uint8_t)slot;
+        header[19] = (uint8_t)b;
+        for (unsigned i = 0; i < 15; i++)
+            header[20 + i] = (uint8_t)((i < 8 ? (uint64_t)d << 32 | c : c) >> (8 * (i & 7)));
+        if ((b & 0x2000) != 0)
+            memset(header + 20, 0, 8);
+    }
+    uint64_t at = GUEST_DATA + 64 * slot, data = GUEST_DATA + 0x2000;
+    uint64_t table = GUEST_RING(control ? 0 : 2);
+    (void)mem_write(t->g.mem, at, header, sizeof(header));
+    uint32_t bytes = (a >> 3) * 512u;
+    if (control) {
+        ring_put_desc(t->g.mem, table, first, at, 24, RING_NEXT, first + 1);
+        ring_put_desc(t->g.mem, table, first + 1, data, 5, RING_WRITE, 0);
+    } else if (out) {
+        ring_put_desc(t->g.mem, table, first, at, 51, RING_NEXT, first + 2);
+        ring_put_desc(t->g.mem, table, first + 2, data, bytes, RING_NEXT, first + 1);
+        ring_put_desc(t->g.mem, table, first + 1, GUEST_DATA + 0x1000 + 128 * slot, 108, RING_WRITE,
+                      0);
+    } else {
+        ring_put_desc(t->g.mem, table, first, at, 51, RING_NEXT, first + 1);
+        ring_put_desc(t->g.mem, table, first + 1, GUEST_DATA + 0x1000 + 128 * slot, 108,
+                      RING_WRITE | (bytes > 0 ? RING_NEXT : 0), first + 2);
+        ring_put_desc(t->g.mem, table, first + 2, data, bytes, RING_WRITE, 0);
+    }
+}
+
 static void access_io(struct target *t, uint64_t gpa, uint8_t a, uint64_t value, bool write)
 {
     unsigned size = 1u << (a & 3);
@@ -233,7 +318,8 @@ static void step(struct target *t, struct fuzz_input *input)
     uint16_t b = (uint16_t)fuzz_take(input, 2);
     uint32_t c = (uint32_t)fuzz_take(input, 4), d = (uint32_t)fuzz_take(input, 4);
     uint64_t wide = (uint64_t)d << 32 | c;
-    unsigned queue = a & (t->stops ? 3 : 1);
+    unsigned queue =
+        t->kind == SCSI || t->kind == SCSI_CD ? (a & 3u) % 3 : a & (t->stops ? 3u : 1u);
     switch (kind % RECORD_COUNT) {
     case START:
         start(t, c);
@@ -254,7 +340,10 @@ static void step(struct target *t, struct fuzz_input *input)
         (void)mem_write(g->mem, GUEST_RAM + 4 * b, &wide, sizeof(wide));
         break;
     case BLK_HEADER:
-        blk_request(t, a, b, c, d);
+        if (t->kind == SCSI || t->kind == SCSI_CD)
+            scsi_request(t, a, b, c, d);
+        else
+            blk_request(t, a, b, c, d);
         break;
     case OFFER:
         if (g->rings[queue].size != 0)
@@ -296,18 +385,42 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* Commands that mostly exist, and some task management. */
+static void generate_scsi(uint64_t *seed, uint8_t **at)
+{
+    static const uint8_t operations[] = {
+        0x00, 0x03, 0x12, 0x1a, 0x15, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x35, 0x41, 0x42, 0x43, 0x46,
+        0x4a, 0x51, 0x55, 0x5a, 0x88, 0x8a, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xbe, 0xad, 0x2e, 0x2f};
+    uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
+    uint8_t slot = r & 7;
+    uint16_t how = (uint16_t)(r >> 16 & 0x7100);
+    bool control = (r >> 36) % 8 == 0;
+    if ((r >> 40) % 8 != 0)
+        s &= 0x0f07000103000009;
+    how |= control ? 0x8000 : operations[(r >> 8) % sizeof(operations)];
+    fuzz_add(at, BLK_HEADER, (uint8_t)(slot | (s >> 20 & 0x78)), how, (uint32_t)s,
+             (uint32_t)(s >> 32));
+    fuzz_add(at, OFFER, control ? 0 : 2, (uint16_t)(3 * slot), 0, 0);
+    fuzz_add(at, NOTIFY, control ? 0 : 2, 0, 0, 0);
+    if ((r >> 44) % 8 == 0)
+        fuzz_add(at, BACKEND, (uint8_t)(r >> 52), 0, 0, 0);
+}
+
 /* A driver that mostly works: starts the device, offers requests, serves; with noise. */
 size_t fuzz_generate(uint64_t *seed, uint8_t *data)
 {
     uint8_t *at = data;
-    *at++ = (uint8_t)fuzz_random(seed);
+    uint8_t kind = *at++ = (uint8_t)fuzz_random(seed);
+    bool scsi = kind % KIND_COUNT == SCSI || kind % KIND_COUNT == SCSI_CD;
     unsigned noise = (unsigned)(fuzz_random(seed) % 25);
     if (fuzz_random(seed) % 8 != 0)
         fuzz_add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), 0);
     for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         uint8_t slot = r & 7, queue = r >> 3 & 1;
-        if (r >> 32 & 1) {
+        if (scsi && (r >> 34 & 7) != 0) {
+            generate_scsi(seed, &at);
+        } else if (r >> 32 & 1) {
             queue = r >> 3 & 3;
             fuzz_add(&at, BLK_HEADER, (uint8_t)(queue << 3 | slot), (uint16_t)((r >> 8) & 15),
                      (uint32_t)(s % 70), (uint32_t)(s >> 32));
