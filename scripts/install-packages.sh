@@ -52,6 +52,7 @@ tshark
 qemu-utils
 nbdkit
 genisoimage
+openssl
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

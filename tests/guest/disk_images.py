@@ -4,6 +4,7 @@
 
     disk_images.py TRAPEZE
 """
+import contextlib
 import json
 import os
 import random
@@ -210,6 +211,65 @@ def test_servers_with_and_without_tls():
     nbd(*tls, "file", raw, uri=f"{secure}&tls-psk-file={keys}", check=copies)
     nbd(*tls, "file", raw, uri=plain, check=refused)
     nbd("file", raw, uri=f"{secure}&tls-psk-file={keys}", check=refused)
+
+
+def listening_port(process):
+    """Of a server that chose one by itself."""
+    while process.poll() is None:
+        inodes = set()
+        for name in os.listdir(f"/proc/{process.pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{process.pid}/fd/{name}")
+                inodes.add(target.removeprefix("socket:[").rstrip("]"))
+        with open("/proc/net/tcp", encoding="ascii") as table:
+            for line in table.readlines()[1:]:
+                words = line.split()
+                if words[3] == "0A" and words[9] in inodes:
+                    return int(words[1].split(":")[1], 16)
+        time.sleep(0.01)
+    raise AssertionError("the server has ended")
+
+
+def make_certificates(folder):
+    """An authority, and a server called localhost that it vouches for."""
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    os.mkdir(folder)
+    new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    openssl(*new, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", "/CN=authority")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "server-key.pem", "-out", "server.csr",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem",
+            "-days", "2", "-copy_extensions", "copy", "-out", "server-cert.pem")
+    return folder
+
+
+def test_a_server_has_to_prove_who_it_is():
+    for program in ("nbdkit", "openssl"):
+        if shutil.which(program) is None:
+            raise tap.Skip(f"{program} is not installed")
+    raw, back = make_raw("x.raw", 3 * MIB, 9), scratch("x.back")
+    ours, theirs = make_certificates(scratch("pki")), make_certificates(scratch("other"))
+    server = subprocess.Popen(
+        ["nbdkit", "--foreground", "--port", "0", "--ipaddr", "127.0.0.1", "--tls=require",
+         f"--tls-certificates={ours}", "--log=null", "file", raw], stderr=subprocess.DEVNULL)
+    try:
+        port = listening_port(server)
+        for host, more, good in (("localhost", "", True), ("127.0.0.1", "", False),
+                                 ("127.0.0.1", "&tls-hostname=localhost", True),
+                                 ("127.0.0.1", "&tls-verify-peer=false", True)):
+            uri = f"nbds://{host}:{port}/?tls-certificates={ours}{more}"
+            if good:
+                disk("convert", "--force", "--from", "raw", "--format", "raw", uri, back)
+                assert same(raw, back), uri
+            else:
+                assert "TLS: " in disk("info", "--format", "raw", uri, status=121), uri
+        stranger = f"nbds://localhost:{port}/?tls-certificates={theirs}"
+        assert "TLS: " in disk("info", "--format", "raw", stranger, status=121)
+        assert "ca-cert.pem" in disk("info", "--format", "raw", stranger + "/none", status=120)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_mistakes_get_a_sentence():
