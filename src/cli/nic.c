@@ -84,7 +84,8 @@ static bool set_property(struct machine_nic *nic, const char *name, const char *
     if (strcmp(name, "host-loopback") == 0) {
         nic->host_loopback = strcmp(value, "on") == 0;
         return nic->host_loopback || strcmp(value, "off") == 0 ||
-               error_set(err, ERROR_USAGE, "--net: host-loopback is 'on' or 'off', not '%s'", value);
+               error_set(err, ERROR_USAGE, "--net: host-loopback is 'on' or 'off', not '%s'",
+                         value);
     }
     if (strcmp(name, "forward") == 0)
         return add_forward(nic, value, err);
@@ -118,6 +119,9 @@ static bool set_kind(struct machine_nic *nic, const char *kind, struct error **e
         nic->net = MACHINE_NET_NAT;
     } else if (strcmp(kind, "hostonly") == 0) {
         nic->net = MACHINE_NET_HOSTONLY;
+    } else if (strncmp(kind, "hostonly:", 9) == 0) {
+        nic->net = MACHINE_NET_HOSTONLY;
+        nic->vnet = strdup(kind + 9);
     } else if (strncmp(kind, "bridge:", 7) == 0 && kind[7] != '\0') {
         nic->net = MACHINE_NET_BRIDGED;
         nic->vnet = strdup(kind + 7);
@@ -125,8 +129,9 @@ static bool set_kind(struct machine_nic *nic, const char *kind, struct error **e
         nic->vnet = strdup(kind);
     } else {
         error_set(err, ERROR_USAGE, "--net: there is no network of kind '%s'", kind);
-        error_hint(err, "There are nat, hostonly, internal:NAME, tap:INTERFACE, bridge:BRIDGE and "
-                        "none.");
+        error_hint(err,
+                   "There are nat, hostonly, hostonly:ADDRESS/BITS, internal:NAME, tap:INTERFACE, "
+                   "bridge:BRIDGE and none.");
         return false;
     }
     return true;
@@ -154,7 +159,8 @@ static bool parse_net(const char *text, struct machine_config *config, struct er
 static struct machine_nic *first_nat(struct machine_config *config)
 {
     for (size_t i = 0; i < config->nic_count; i++)
-        if (config->nics[i].net == MACHINE_NET_NAT || config->nics[i].net == MACHINE_NET_HOSTONLY)
+        if (config->nics[i].net == MACHINE_NET_NAT ||
+            (config->nics[i].net == MACHINE_NET_HOSTONLY && config->nics[i].vnet == NULL))
             return &config->nics[i];
     return NULL;
 }

@@ -18,8 +18,9 @@ struct machine_config;
     {"net", 0, "KIND[,property=value...]",                                                      \
      "Connect a NIC; may be given several times. KIND: 'nat' (the host's networks, by address "   \
      "translation and without rights; the default with --image), 'hostonly' (the same without "   \
-     "a way out), 'internal:NAME' (other machines of yours that name it), 'tap:INTERFACE' or "    \
-     "'bridge:BRIDGE' (the host's; needs rights), 'none'. Properties: model=virtio|e1000, mac=, " \
+     "a way out), 'hostonly:ADDRESS/BITS' (this host gets an interface with that address and "    \
+     "gives the guest one; needs rights), 'internal:NAME' (other machines of yours that name "    \
+     "it), 'tap:INTERFACE' or 'bridge:BRIDGE' (the host's; needs rights), 'none'. Properties: model=virtio|e1000, mac=, " \
      "mtu=, vlan= (of an internal network), queues= (pairs; unless given one for each vCPU), "    \
      "rate= (bits per second of each direction, e.g. 10M), capture=FILE, forward=, "              \
      "host-loopback=on (of 'nat': 10.0.2.2 leads the guest to what listens on this host's "       \

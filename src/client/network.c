@@ -4,6 +4,7 @@
  */
 #include "client/network.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -135,9 +136,66 @@ static bool join_bridge(const char *bridge, const char *tap, struct error **err)
     return good;
 }
 
+/* Gives an interface that nobody else has yet its address, and sets it up. */
+static bool set_address(const char *tap, const char *host, unsigned length, unsigned mtu,
+                        struct error **err)
+{
+    struct ifreq request = {.ifr_mtu = (int)mtu};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", tap);
+    bool good = fd >= 0 && ioctl(fd, SIOCSIFMTU, &request) == 0;
+    inet_pton(AF_INET, host, &address.sin_addr);
+    memcpy(&request.ifr_addr, &address, sizeof(address));
+    good = good && ioctl(fd, SIOCSIFADDR, &request) == 0;
+    address.sin_addr.s_addr = htonl(~0u << (32 - length));
+    memcpy(&request.ifr_netmask, &address, sizeof(address));
+    good =
+        good && ioctl(fd, SIOCSIFNETMASK, &request) == 0 && ioctl(fd, SIOCGIFFLAGS, &request) == 0;
+    request.ifr_flags |= IFF_UP;
+    good = good && ioctl(fd, SIOCSIFFLAGS, &request) == 0;
+    if (!good)
+        tap_failed("cannot give this host the address", host, err);
+    if (fd >= 0)
+        close(fd);
+    return good;
+}
+
+struct tap_arguments {
+    int fd;
+    char address[16], length[16]; /* of a host-only network, or empty */
+};
+
 static void prepare_tap(struct backend *backend, void *opaque)
 {
-    backend_add_fd(backend, *(const int *)opaque);
+    const struct tap_arguments *tap = opaque;
+    backend_add_fd(backend, tap->fd);
+    if (tap->address[0] == '\0')
+        return;
+    backend_add(backend, tap->address);
+    backend_add(backend, tap->length);
+}
+
+/* The guest's network with an interface of this host, which goes when the guest does. */
+static bool start_hostonly(struct client_network *network, size_t index,
+                           const struct machine_nic *nic, struct error **err)
+{
+    char name[IFNAMSIZ] = "trapeze%d";
+    struct tap_arguments tap = {.fd = -1};
+    unsigned length;
+    if (!machine_parse_network(nic->vnet, tap.address, &length))
+        return error_set(err, ERROR_USAGE, "'%s' is no address in a network", nic->vnet);
+    snprintf(tap.length, sizeof(tap.length), "%u", length);
+    tap.fd = open_tap(name, err);
+    bool good =
+        tap.fd >= 0 &&
+        set_address(name, tap.address, length, nic->mtu != 0 ? nic->mtu : MTU_DEFAULT, err) &&
+        start_own(network, index, "net-tap", prepare_tap, &tap, err);
+    if (tap.fd >= 0)
+        close(tap.fd);
+    if (!good)
+        error_hint(err, "Without rights there is --net hostonly, with --forward for the ways in.");
+    return good;
 }
 
 static bool start_tap(struct client_network *network, size_t index, const char *interface,
@@ -148,11 +206,11 @@ static bool start_tap(struct client_network *network, size_t index, const char *
     if (strlen(wanted) >= sizeof(name))
         return error_set(err, ERROR_USAGE, "'%s' is too long for the name of an interface", wanted);
     snprintf(name, sizeof(name), "%s", bridge != NULL ? "trapeze%d" : interface);
-    int fd = open_tap(name, err);
-    bool good = fd >= 0 && (bridge == NULL || join_bridge(bridge, name, err)) &&
-                start_own(network, index, "net-tap", prepare_tap, &fd, err);
-    if (fd >= 0)
-        close(fd);
+    struct tap_arguments tap = {.fd = open_tap(name, err)};
+    bool good = tap.fd >= 0 && (bridge == NULL || join_bridge(bridge, name, err)) &&
+                start_own(network, index, "net-tap", prepare_tap, &tap, err);
+    if (tap.fd >= 0)
+        close(tap.fd);
     return good;
 }
 
@@ -249,8 +307,10 @@ static bool start_one(struct client_network *network, size_t index, const struct
 {
     switch (nic->net) {
     case MACHINE_NET_NAT:
-    case MACHINE_NET_HOSTONLY:
         return start_nat(network, index, nic, err);
+    case MACHINE_NET_HOSTONLY:
+        return nic->vnet != NULL ? start_hostonly(network, index, nic, err)
+                                 : start_nat(network, index, nic, err);
     case MACHINE_NET_BRIDGED:
         return start_tap(network, index, NULL, nic->vnet, err);
     case MACHINE_NET_CUSTOM:

@@ -5,6 +5,7 @@
  */
 #include "config/machine.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,37 @@ bool machine_parse_mac(const char *text, uint8_t mac[6])
            text[end] == '\0' && (mac[0] & 1) == 0;
 }
 
+bool machine_parse_network(const char *text, char address[16], unsigned *length)
+{
+    struct in_addr ignored;
+    const char *slash = strchr(text, '/');
+    size_t digits = slash != NULL ? strspn(slash + 1, "0123456789") : 0;
+    if (digits == 0 || digits > 2 || slash[1 + digits] != '\0' || slash - text >= 16)
+        return false;
+    memcpy(address, text, (size_t)(slash - text));
+    address[slash - text] = '\0';
+    *length = (unsigned)atoi(slash + 1);
+    return inet_pton(AF_INET, address, &ignored) == 1 && *length >= 8 && *length <= 26;
+}
+
+static bool check_hostonly(const struct machine_nic *nic, size_t number, struct error **err)
+{
+    char address[16];
+    unsigned length;
+    if (nic->net != MACHINE_NET_HOSTONLY || nic->vnet == NULL)
+        return true;
+    if (nic->forward != NULL)
+        return error_set(err, ERROR_USAGE,
+                         "network %zu: this host has an interface there and forwards no ports",
+                         number);
+    if (machine_parse_network(nic->vnet, address, &length))
+        return true;
+    error_set(err, ERROR_USAGE, "network %zu: '%s' is no address of this host in a network", number,
+              nic->vnet);
+    error_hint(err, "Write hostonly:192.168.77.1/24; the mask has 8 to 26 bits.");
+    return false;
+}
+
 bool machine_nic_check(const struct machine_nic *nic, size_t number, struct error **err)
 {
     uint8_t mac[6];
@@ -127,6 +159,8 @@ bool machine_nic_check(const struct machine_nic *nic, size_t number, struct erro
         return error_set(err, ERROR_USAGE,
                          "network %zu: ports are forwarded by 'nat' and 'hostonly' networks only",
                          number);
+    if (!check_hostonly(nic, number, err))
+        return false;
     if (nic->host_loopback && nic->net != MACHINE_NET_NAT)
         return error_set(err, ERROR_USAGE, "network %zu: 'host-loopback' goes with 'nat'", number);
     if (nic->net == MACHINE_NET_BRIDGED && nic->vnet == NULL)

@@ -75,7 +75,9 @@ size_t machine_disk_property_count(void);
 /* What a NIC is connected to; VMware's names, for what they mean there. */
 enum machine_net {
     MACHINE_NET_NAT,      /* the host's networks, through NAT */
-    MACHINE_NET_HOSTONLY, /* the same without a way out: this host reaches it by forwarded ports */
+    /* No way out. This host reaches the guest by forwarded ports or, if `vnet` is "ADDRESS/LENGTH",
+     * by an interface that has that address. */
+    MACHINE_NET_HOSTONLY,
     MACHINE_NET_BRIDGED,  /* the host's bridge `vnet` */
     MACHINE_NET_CUSTOM    /* `vnet` is "internal:NAME" or "tap:INTERFACE" */
 };
@@ -163,6 +165,9 @@ bool machine_nic_check(const struct machine_nic *nic, size_t number, struct erro
 
 /* Six bytes of "02:00:5e:10:00:01", a single station's. */
 bool machine_parse_mac(const char *text, uint8_t mac[6]);
+
+/* "192.168.77.1/24": a host's address and its network's mask of 8 to 26 bits. */
+bool machine_parse_network(const char *text, char address[16], unsigned *length);
 
 /* Checks what can be checked without opening a file: ranges, contradictions. */
 bool machine_config_check(const struct machine_config *config, struct error **err);

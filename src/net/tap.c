@@ -18,17 +18,19 @@
 #include "base/alloc.h"
 #include "net/backends.h"
 #include "net/confine.h"
+#include "net/dhcp.h"
 #include "net/link.h"
 
 #define QUEUE_LIMIT (8u << 20)
 #define TURN_FRAMES 64
 
-enum { STATUS_FD = 1, LINK_FD, TAP_FD, ARGUMENT_COUNT };
+enum { STATUS_FD = 1, LINK_FD, TAP_FD, LEAST, ADDRESS = LEAST, LENGTH, MOST };
 
 struct tap {
     struct net_link link;
     int fd;
-    unsigned accepts; /* what the kernel was told that the guest takes */
+    unsigned accepts;      /* what the kernel was told that the guest takes */
+    struct net_dhcp *dhcp; /* NULL: others see to addresses */
     uint8_t frame[NET_FRAME_MAX];
 };
 
@@ -44,6 +46,13 @@ static void tell_kernel(struct tap *tap)
     ioctl(tap->fd, TUNSETOFFLOAD, offload);
 }
 
+static void answer(void *opaque, const struct net_frame *frame)
+{
+    struct tap *tap = opaque;
+    struct net_frame own = *frame;
+    net_link_put(&tap->link, &own);
+}
+
 /* False: that end is gone. */
 static bool to_tap(struct tap *tap)
 {
@@ -53,6 +62,8 @@ static bool to_tap(struct tap *tap)
         tell_kernel(tap);
         if (status != NET_DONE)
             return status == NET_AGAIN;
+        if (tap->dhcp != NULL && net_dhcp_take(tap->dhcp, &frame))
+            continue;
         struct iovec iov[] = {{&frame.offload, sizeof(frame.offload)}, {frame.data, frame.size}};
         if (writev(tap->fd, iov, 2) < 0 && errno != EAGAIN && errno != EINVAL && errno != EIO &&
             errno != ENOBUFS)
@@ -102,7 +113,7 @@ static void serve(struct tap *tap)
 
 int net_tap_main(int argc, char **argv)
 {
-    if (argc != ARGUMENT_COUNT) {
+    if (argc != LEAST && argc != MOST) {
         fputs("trapeze: 'net-tap' is started by 'trapeze run', not by hand\n", stderr);
         return 1;
     }
@@ -113,9 +124,12 @@ int net_tap_main(int argc, char **argv)
     tap->accepts = ~0u;
     tell_kernel(tap);
     net_link_announce(&tap->link, NET_ACCEPT_CHECKSUM | NET_ACCEPT_TCP4 | NET_ACCEPT_TCP6);
+    if (argc == MOST)
+        tap->dhcp = net_dhcp_new(argv[ADDRESS], (unsigned)atoi(argv[LENGTH]), answer, tap);
     net_confine(NULL);
     int status = net_backend_ready(atoi(argv[STATUS_FD]), NULL);
     serve(tap);
+    net_dhcp_free(tap->dhcp);
     net_link_clear(&tap->link);
     free(tap);
     return status;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What stands between a guest and the NAT's stack (net/nat_filter.c, net/nat_frames.c).
+ * What stands between a guest and the NAT's stack (net/nat_filter.c, net/nat_frames.c), and what
+ * answers DHCP beside a tap device (net/dhcp.c).
  *
  * Input: records of 1 byte kind, 1 byte length, and so many bytes of a frame. The checks are those
  * of asserts and sanitizers, and: what passes the filter is ARP or a packet to where the guest may
@@ -11,6 +12,7 @@
 
 #include <string.h>
 
+#include "net/dhcp.h"
 #include "net/nat_filter.h"
 #include "net/nat_frames.h"
 
@@ -20,6 +22,7 @@ enum { HEADER = 2, FRAME_AT = 12 };
 struct target {
     struct net_nat_filter filter;
     struct net_nat_frames frames;
+    struct net_dhcp *dhcp;
     size_t in, out; /* bytes of what is larger than its headers */
 };
 
@@ -42,6 +45,10 @@ static void from_guest(struct target *t, struct net_frame *frame)
     struct net_frame answer;
     if (!net_offload_check(&frame->offload, frame->size))
         return; /* the link lets no such frame pass */
+    if (t->dhcp != NULL) {
+        (void)net_dhcp_take(t->dhcp, frame);
+        return;
+    }
     enum net_nat_verdict verdict = net_nat_filter_judge(&t->filter, frame);
     if (verdict == NET_NAT_REFUSE) {
         net_nat_refuse(frame, refusal, &answer);
@@ -73,7 +80,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct target t;
     struct fuzz_input input = {data, size};
     t.in = t.out = 0;
-    net_nat_filter_init(&t.filter, fuzz_take(&input, 1) % 2 != 0);
+    unsigned how = (unsigned)fuzz_take(&input, 1);
+    net_nat_filter_init(&t.filter, how % 2 != 0);
+    t.dhcp = how % 8 == 7 ? net_dhcp_new("10.0.2.2", 24, emitted, &t) : NULL;
     net_nat_frames_init(&t.frames, 576);
     while (input.left > HEADER) {
         enum record record = fuzz_take(&input, 1) % RECORD_COUNT;
@@ -101,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     net_nat_flush(&t.frames, emitted, &t);
     fuzz_check(t.in == t.out);
+    net_dhcp_free(t.dhcp);
     return 0;
 }
 
@@ -128,10 +138,19 @@ static void make_packet(uint64_t *seed, uint8_t *out, size_t size, bool v6, uint
     memcpy(ip + (v6 ? 24 : 16), to, v6 ? 16 : 4);
     memcpy(ip + (v6 ? 8 : 12), to, v6 ? 16 : 4);
     net_store16(transport, (unsigned)(r >> 16 & 3) + 52);
-    net_store16(transport + 2, (unsigned)(r >> 18 & 3) + 52);
+    net_store16(transport + 2, (r >> 40 & 3) == 0 ? 67 : (unsigned)(r >> 18 & 3) + 52);
     net_store32(transport + 4, *sequence);
     transport[12] = 5 << 4;
     transport[13] = (r >> 20 & 7) == 0 ? (uint8_t)(r >> 24) : (r >> 20 & 7) == 1 ? 2 : 0x10;
+    if (!v6 && ip[9] == 17 && size >= NET_HEADER_BYTES + 28 + 244) { /* DISCOVER, of BOOTP's size */
+        uint8_t *bootp = transport + 8;
+        net_store16(transport + 4, (unsigned)(size - NET_HEADER_BYTES - 20));
+        net_store16(transport + 6, 0);
+        memcpy(bootp, "\x01\x01\x06\0", 4);
+        memcpy(bootp + 236, "\x63\x82\x53\x63\x35\x01", 6);
+        bootp[242] = r >> 48 & 7;
+        bootp[243] = r >> 51 & 1 ? 0xff : (uint8_t)(r >> 52);
+    }
     *sequence += (uint32_t)(size - NET_HEADER_BYTES - header - 20);
 }
 

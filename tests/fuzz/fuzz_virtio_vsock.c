@@ -286,12 +286,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* Many at a time, with no turn of the loop in between: what has limits reaches them. */
+static void add_burst(uint8_t **at, uint64_t r, uint64_t s)
+{
+    static const uint8_t ops[] = {VSOCK_RST,      VSOCK_REQUEST,        VSOCK_RW,
+                                  VSOCK_RESPONSE, VSOCK_CREDIT_REQUEST, VSOCK_SHUTDOWN};
+    unsigned kind = (unsigned)(r >> 36) % (ARRAY_SIZE(ops) + 2);
+    for (unsigned i = 0; i < 4 + (r >> 40) % 28; i++, s = s >> 3 | s << 61) {
+        uint32_t ports = (s & 0x40) != 0 ? (uint32_t)(s & 0x3f) : 0x80u | (uint32_t)(s & 0x7f);
+        if (kind < ARRAY_SIZE(ops))
+            fuzz_add(at, PACKET, ops[kind], (uint16_t)(kind == 2 ? s & 0x3ff : s & 0xc000), ports,
+                     UINT32_MAX & ~0xffu);
+        else if (kind == ARRAY_SIZE(ops))
+            fuzz_add(at, CLIENT, (uint8_t)i, 1, (uint32_t)(s & 0xf), 0);
+        else
+            fuzz_add(at, i % 2 == 0 ? WRITE : CLOSE, (uint8_t)(s & 7), (uint16_t)(s >> 8), 0, 0);
+    }
+}
+
 /* A driver and programs that mostly mean it. */
 static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
 {
     uint8_t peer = r & 7;
     uint32_t ports = (r >> 8 & 1) != 0 ? 0x80u | (uint32_t)(s & 0x7f) : (uint32_t)(s & 0xf);
-    switch (r >> 32 & 7) {
+    switch ((r >> 32) % 10) {
     case 0:
         fuzz_add(at, CLIENT, peer, 1, (uint32_t)(s & 0xf), 0);
         break;
@@ -317,6 +335,12 @@ static void add_sensible(uint8_t **at, uint64_t r, uint64_t s)
         fuzz_add(at, (uint8_t)((s >> 20 & 1) != 0 ? SHUT : CLOSE), peer, (uint16_t)(s >> 30), 0, 0);
         fuzz_add(at, PACKET, VSOCK_SHUTDOWN, (uint16_t)(s >> 8 & 0xc000), ports, UINT32_MAX);
         break;
+    case 7:
+        fuzz_add(at, PACKET, VSOCK_RST, 0, ports, 0);
+        break;
+    case 8:
+        add_burst(at, r, s);
+        break;
     default:
         fuzz_add(at, PACKET, VSOCK_RW, (uint16_t)(s >> 8 & 0x3fff), ports, UINT32_MAX & ~0xffu);
     }
@@ -328,7 +352,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     *at++ = (uint8_t)fuzz_random(seed);
     unsigned noise = (unsigned)(fuzz_random(seed) % 30);
     fuzz_add(&at, BUFFERS, 0, 0, 0, 0);
-    for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
+    const uint8_t *end = data + FUZZ_INPUT_MAX - 40 * 12; /* room for a burst and more */
+    for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0 && at < end; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         add_sensible(&at, r, s);
         if ((r >> 50 & 3) != 0)

@@ -455,6 +455,42 @@ def test_nics_come_and_go():
         machine.poweroff()
 
 
+def test_the_host_has_an_end_of_a_host_only_network():
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        raise tap.Skip("interfaces of this host need root and /dev/net/tun")
+    space = f"tzh{os.getpid()}"
+    if ip("netns", "add", space, check=False).returncode != 0:
+        raise tap.Skip("this machine allows no network namespaces")
+    try:
+        wrapper = scratch("in-namespace")
+        with open(wrapper, "w") as file:
+            file.write(f"#!/bin/sh\nexec ip netns exec {space} $WRAP {TRAPEZE} \"$@\"\n")
+        os.chmod(wrapper, 0o755)
+        options = [*LINUX, "--net", "hostonly:192.168.77.1/24"]
+        with Machine(wrapper, *options) as machine:
+            machine.shell()
+            machine.run("ip link set eth0 up")
+            lease = machine.run("udhcpc -i eth0 -n -q -s /bin/true 2>&1")
+            assert "lease of 192.168.77.16 obtained from 192.168.77.1" in lease, lease
+            machine.run("ip addr add 192.168.77.16/24 dev eth0")
+            assert "2 packets received" in machine.run("ping -c 2 192.168.77.1")
+            machine.run("(echo inside | nc -l -p 9 > /tmp/got) & sleep 1")
+            asked = ip("netns", "exec", space, sys.executable, "-c",
+                       "import socket; print(socket.create_connection(('192.168.77.16', 9))"
+                       ".recv(9))").stdout
+            assert "inside" in asked, asked
+            assert "trapeze0" in ip("-n", space, "link").stdout
+            machine.poweroff()
+        until(lambda: "trapeze0" not in ip("-n", space, "link").stdout)
+        if shutil.which("setpriv"):
+            done = subprocess.run([wrapper, "run", *options], stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, check=False,
+                                  env={**os.environ, "WRAP": "setpriv --bounding-set=-net_admin"})
+            assert done.returncode == 121 and "--forward" in done.stderr, done
+    finally:
+        ip("netns", "del", space, check=False)
+
+
 def test_bad_options_get_a_sentence():
     for options, part in (
             (["--net", "nats"], "nats"), (["--net", "nat,mac=01:00:00:00:00:00"], "01:00"),
@@ -464,6 +500,10 @@ def test_bad_options_get_a_sentence():
             (["--net", "nat", "--deterministic"], "--net none"),
             (["--net", "none", "--net", "nat"], "none"), (["--net", "nat,rate=5"], "10M"),
             (["--net", "nat,host-loopback=yes"], "'yes'"),
+            (["--net", "hostonly:192.168.77.1"], "192.168.77.1/24"),
+            (["--net", "hostonly:192.168.77.1/27"], "8 to 26"),
+            (["--net", "hostonly:10.0.0.300/8"], "10.0.0.300"),
+            (["--net", "hostonly:10.0.0.3/8,forward=tcp:1:1"], "no ports"),
             (["--net", "hostonly,host-loopback=on"], "goes with 'nat'"),
             (["--net", "nat,speed=5"], "speed"), (["--capture", "x"], "--net nat"),
             (["--net", "tap:"], "tap:INTERFACE")):
