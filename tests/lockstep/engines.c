@@ -388,10 +388,17 @@ static unsigned loop_of_computations(uint64_t *seed, uint32_t bits[COMPUTED])
     return count + 1;
 }
 
-static void note_selections(void *opaque, const char *name, uint64_t value)
+struct made {
+    uint64_t selections, rotations;
+};
+
+static void note_made(void *opaque, const char *name, uint64_t value)
 {
+    struct made *made = opaque;
     if (strcmp(name, "branches-without-jump") == 0)
-        *(uint64_t *)opaque += value;
+        made->selections += value;
+    if (strcmp(name, "rotations") == 0)
+        made->rotations += value;
 }
 
 static void fill_code(struct pair *pair, const struct kind *kind, uint64_t *seed)
@@ -616,7 +623,8 @@ int main(int count, char **arguments)
     struct pair pair;
     for (unsigned i = 0; i < SIDES; i++)
         test_hart_init_engine(&pair.sides[i], RAM, RAM_SIZE, engines[i]);
-    uint64_t evictions = 0, regions = 0, selections = 0;
+    uint64_t evictions = 0, regions = 0;
+    struct made made = {.rotations = 0};
     unsigned long failed = 0;
     printf("1..%lu\n", programs + 3);
     for (unsigned long i = 0; i < programs && failed < 3; i++) {
@@ -624,7 +632,7 @@ int main(int count, char **arguments)
         failed += !good;
         evictions += dbt_eviction_count(&pair.sides[1].hart->vcpu);
         regions += dbt_region_count(&pair.sides[1].hart->vcpu);
-        engine_dbt.count(&pair.sides[1].hart->vcpu, note_selections, &selections);
+        engine_dbt.count(&pair.sides[1].hart->vcpu, note_made, &made);
         printf("%s %lu - seed %" PRIu64 "\n", good ? "ok" : "not ok", i + 1, seed + i);
     }
     bool was_full = evictions >= 2 * programs;
@@ -635,10 +643,10 @@ int main(int count, char **arguments)
     failed += !had_regions;
     printf("%s %lu - loops became regions, %" PRIu64 " times\n", had_regions ? "ok" : "not ok",
            programs + 2, regions);
-    bool had_selections = selections >= programs;
-    failed += !had_selections;
-    printf("%s %lu - branches were done without, %" PRIu64 " times\n",
-           had_selections ? "ok" : "not ok", programs + 3, selections);
+    bool had_all = made.selections >= programs && made.rotations >= programs;
+    failed += !had_all;
+    printf("%s %lu - branches without a jump, %" PRIu64 " times, rotations, %" PRIu64 " times\n",
+           had_all ? "ok" : "not ok", programs + 3, made.selections, made.rotations);
     if (failed >= 3)
         printf("Bail out! too many differences\n");
     for (unsigned i = 0; i < SIDES; i++)

@@ -262,6 +262,29 @@ static void test_trap_in_the_middle(void **state)
     assert_true(regions(pair) > 0);
 }
 
+/* The first load traps where shifts of the turn before are still to be seen, the second where half
+ * of a rotation is, of what is overwritten behind it. */
+static void test_trap_amid_rotations(void **state)
+{
+    struct pair *pair = *state;
+    PUT(pair, CODE, LD(A5, A4, 0), SLLIW(T0, A0, 7), SRLI(S2, A1, 11), LD(A5, S3, 0), /* */
+        SRLIW(A3, A0, 25), SLLI(A2, A1, 53), OR(A0, A3, T0), OR(A2, A2, S2),          /* */
+        ADD(A1, A1, A2), SLLIW(A3, A0, 13), SRLIW(A0, A0, 19), ADDIW(A0, A0, 0),      /* */
+        OR(A0, A0, A3), ADDI(A4, A4, 512), ADDI(S3, S3, 512), BNE(A4, 0, -60));
+    for (int64_t ahead = -512; ahead <= 512; ahead += 512) {
+        set_pc(pair, CODE);
+        set_x(pair, A0, 0x89abcdef);
+        set_x(pair, A1, UINT64_C(0x0123456789abcdef));
+        set_x(pair, A4, RAM + RAM_SIZE - 100 * 512);
+        set_x(pair, S3, RAM + RAM_SIZE - 100 * 512 + (uint64_t)ahead);
+        assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+        assert_int_equal(translated(pair)->mcause, RV_CAUSE_LOAD_ACCESS);
+        assert_int_equal(translated(pair)->mepc, CODE + (ahead > 0 ? 12 : 0));
+    }
+    assert_true(regions(pair) > 0);
+    assert_true(counter(pair, "rotations") >= 2);
+}
+
 /* ---- code that changes ---- */
 
 /* A loop of two pages: its branch back is the first instruction of the second. */
@@ -506,6 +529,7 @@ int main(void)
         TEST(test_upper_halves),
         TEST(test_branches_without_jump),
         TEST(test_trap_in_the_middle),
+        TEST(test_trap_amid_rotations),
         TEST(test_second_page_changes),
         TEST(test_straddling_changes),
         TEST(test_page_that_keeps_changing_is_interpreted),

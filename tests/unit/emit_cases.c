@@ -82,6 +82,10 @@ static void registers(void)
             expect("sarx %s,ecx,%s", narrow[a], narrow[b]);
             x86_vrr(fresh(), X86_SHRX | X86_W, 10, a, b);
             expect("shrx r10,%s,%s", wide[b], wide[a]);
+            x86_rorx(fresh(), X86_W, a, b, 63);
+            expect("rorx %s,%s,0x3f", wide[a], wide[b]);
+            x86_rorx(fresh(), 0, a, b, 7);
+            expect("rorx %s,%s,0x7", narrow[a], narrow[b]);
         }
 }
 

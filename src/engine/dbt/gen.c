@@ -162,7 +162,9 @@ struct gen_cold *gen_add_cold(struct gen *gen, uint8_t *from)
         .from = from,
         .unit_pc = gen->pc,
         .unit_count = gen->count,
+        .unit_insns = gen->insns,
         .low = gen->low,
+        .later = gen->later,
     };
     return cold;
 }
@@ -174,6 +176,8 @@ void gen_cold_code(struct gen *gen)
         const struct gen_cold *cold = &gen->cold[i];
         gen->pc = cold->unit_pc;
         gen->count = cold->unit_count;
+        gen->insns = cold->unit_insns;
+        gen->later = cold->later;
         gen->low = gen->narrow = cold->low;
         cold->emit(gen, cold);
     }
@@ -466,12 +470,9 @@ static void gen_start(struct gen *gen)
     check_fp_of_block(gen);
 }
 
-unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
+static unsigned emit_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
 {
     const struct gen_op *op = gen_op_of(gen->dbt, insns);
-    unsigned grouped = gen_group_at(gen, insns, left);
-    if (grouped)
-        return grouped;
     if (left >= 3 && gen_quiet_compare(gen, insns))
         return 3;
     if (left >= 2 && gen_pair(gen, insns))
@@ -483,6 +484,22 @@ unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
     else
         gen_call(gen, insns);
     return 1;
+}
+
+unsigned gen_insns(struct gen *gen, const struct rv_insn *insns, unsigned left)
+{
+    unsigned grouped = gen_group_at(gen, insns, left);
+    if (grouped)
+        return grouped;
+    if (gen->puts_off) {
+        if (gen_put_off(gen, insns) || gen_rotation(gen, insns))
+            return 1;
+        gen_before(gen, insns);
+    }
+    unsigned done = emit_insns(gen, insns, left);
+    if (gen->puts_off)
+        gen_behind_insn(gen, insns);
+    return done;
 }
 
 static void gen_block(struct gen *gen, unsigned size)

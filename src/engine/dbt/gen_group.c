@@ -219,11 +219,14 @@ static void cold_group(struct gen *gen, const struct gen_cold *cold)
     gen->narrow = group->narrow;
     gen->low = group->low;
     gen->frm_unknown = group->frm_unknown;
+    gen->later = group->later;
+    gen->puts_off = group->puts_off;
     gen->ungrouped = true;
     for (unsigned i = 0; i < group->count;)
         i += gen_insns(gen, &group->insns[i], group->count - i);
-    gen->ungrouped = false;
-    assert(gen->no_memory || (gen->narrow == group->end_narrow && gen->low == group->end_low));
+    gen->ungrouped = gen->puts_off = false;
+    assert(gen->no_memory || (gen->narrow == group->end_narrow && gen->low == group->end_low &&
+                              memcmp(&gen->later, &group->end_later, sizeof(gen->later)) == 0));
     x86_jmp(gen->code, group->end);
 }
 
@@ -267,7 +270,10 @@ unsigned gen_group_at(struct gen *gen, const struct rv_insn *insns, unsigned lef
         group->classes[i].memo = choose_memo(gen, &group->classes[i]);
         bases |= bit(group->classes[i].base);
     }
+    gen_settle(gen, bases);
     gen_make_full(gen, bases);
+    group->later = gen->later;
+    group->puts_off = gen->puts_off;
     group->narrow = gen->narrow;
     group->low = gen->low;
     group->frm_unknown = gen->frm_unknown;
@@ -289,6 +295,7 @@ unsigned gen_group_at(struct gen *gen, const struct rv_insn *insns, unsigned lef
     group->end = x86_here(gen->code);
     group->end_narrow = gen->narrow;
     group->end_low = gen->low;
+    group->end_later = gen->later;
     return group->count;
 }
 

@@ -47,6 +47,8 @@ static int source(struct gen *gen, unsigned reg, int scratch, uint32_t arg)
 
 static void copy(struct gen *gen, unsigned rd, unsigned from)
 {
+    if (rd == from)
+        return;
     int reg = gen_target(gen, rd, X86_RAX);
     if (gen_words_do(gen, from, from)) {
         gen_load_low(gen, reg, from);
@@ -198,7 +200,13 @@ static void gen_shift_ri(struct gen *gen, const struct rv_insn *insn, uint32_t a
         arg |= WORD;
         count = count < 31 ? count : 31;
     }
-    int reg = gen_target(gen, insn->rd, X86_RAX);
+    int reg = gen_target(gen, insn->rd, X86_RAX), from = gen->host_of[insn->rs1];
+    if (kind == X86_ROR && gen->dbt->bmi2 && from != X86_NONE && from != reg && count != 0) {
+        from = source(gen, insn->rs1, X86_RAX, arg);
+        x86_rorx(gen->code, width_of(arg), reg, from, count);
+        finish(gen, insn, reg, arg);
+        return;
+    }
     load(gen, reg, insn->rs1, arg);
     if (count != 0)
         x86_shift(gen->code, kind, width_of(arg), reg, count);
@@ -543,6 +551,38 @@ bool gen_moves(const struct dbt *dbt, const struct rv_insn *insn, struct gen_mov
     if (insn->rs1 == 0)
         move->from = insn->rs2;
     return insn->rs1 == 0 || insn->rs2 == 0;
+}
+
+bool gen_shifts(const struct dbt *dbt, const struct rv_insn *insn, struct gen_shift *shift)
+{
+    const struct gen_op *op = gen_op_of(dbt, insn);
+    if (!op || op->emit != gen_shift_ri || insn->rd == RV_RD_NONE || insn->imm == 0 ||
+        insn->rs1 == 0 || (OPCODE(op->arg) != X86_SHL && OPCODE(op->arg) != X86_SHR))
+        return false;
+    *shift = (struct gen_shift){
+        .to = insn->rd,
+        .from = insn->rs1,
+        .by = (unsigned)insn->imm,
+        .left = OPCODE(op->arg) == X86_SHL,
+        .word = op->arg & WORD,
+    };
+    return true;
+}
+
+/* A word's halves are sign-extended together as the left one is alone. */
+bool gen_joins(const struct dbt *dbt, const struct rv_insn *insn)
+{
+    const struct gen_op *op = gen_op_of(dbt, insn);
+    if (!op || op->emit != gen_rr || (op->arg & WORD))
+        return false;
+    unsigned opcode = OPCODE(op->arg);
+    return opcode == X86_OR || opcode == X86_XOR || opcode == X86_ADD;
+}
+
+void gen_rotate(struct gen *gen, unsigned to, unsigned from, unsigned by, bool word)
+{
+    const struct rv_insn insn = {.rd = (uint8_t)to, .rs1 = (uint8_t)from, .imm = by};
+    gen_shift_ri(gen, &insn, X86_ROR | (word ? WORD : 0));
 }
 
 bool gen_only_computes(const struct dbt *dbt, const struct rv_insn *insn)

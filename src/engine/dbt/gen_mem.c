@@ -60,6 +60,7 @@ static void call_load(struct gen *gen, const struct gen_cold *cold)
 {
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
+    gen_settle(gen, UINT32_MAX);
     address_to_rax(gen, cold->insn);
     gen_to_static(gen);
     x86_call(code, gen->dbt->thunks.load[cold->arg & SIZE]);
@@ -151,6 +152,7 @@ static void cold_store(struct gen *gen, const struct gen_cold *cold)
 {
     struct x86_code *code = gen->code;
     x86_land(code, cold->from);
+    gen_settle(gen, UINT32_MAX);
     address_to_rax(gen, cold->insn);
     gen_load_x(gen, X86_RDX, cold->insn->rs2);
     call_store(gen, cold);

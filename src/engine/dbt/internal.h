@@ -170,7 +170,7 @@ struct dbt_state {
 };
 
 struct dbt_stats {
-    uint64_t regions, region_instructions, selects;
+    uint64_t regions, region_instructions, selects, rotations;
     uint64_t entered; /* translated code, from C */
     uint64_t translated, instructions, flushes, fences, pages_dropped;
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
@@ -373,6 +373,12 @@ struct gen_op {
     uint32_t arg;
 };
 
+/* Shifts that have not been emitted yet (gen_later.c): indices into struct gen's insns. */
+#define GEN_LATER 7
+struct gen_later {
+    uint8_t count, index[GEN_LATER];
+};
+
 /* Code off the main path, emitted behind the block. */
 struct gen_cold {
     void (*emit)(struct gen *gen, const struct gen_cold *cold);
@@ -384,7 +390,9 @@ struct gen_cold {
     int reg;
     uint64_t unit_pc; /* gen->pc, count and low where it jumps away */
     unsigned unit_count;
+    const struct rv_insn *unit_insns;
     uint32_t low;
+    struct gen_later later;
     struct gen_group *group;
 };
 
@@ -404,6 +412,8 @@ struct gen_group {
     uint32_t narrow, low; /* as struct gen's at its start, */
     bool frm_unknown;
     uint32_t end_narrow, end_low;    /* and behind it */
+    struct gen_later later, end_later;
+    bool puts_off;
     const uint8_t *one_by_one, *end; /* where that starts, and what is behind the group */
 };
 
@@ -435,6 +445,9 @@ struct gen {
     unsigned group_count, group_max;
     struct gen_group *groups;
     uint32_t steady; /* registers that mostly stay on one page; a region's loop knows */
+    bool puts_off;
+    struct gen_later later;
+    unsigned rotations;
 };
 
 static inline uint64_t gen_pc(const struct gen *gen, const struct rv_insn *insn)
@@ -524,6 +537,29 @@ struct gen_move {
     uint64_t value;
 };
 bool gen_moves(const struct dbt *dbt, const struct rv_insn *insn, struct gen_move *move);
+
+/* x[to] = x[from] shifted by a constant that is neither 0 nor the width */
+struct gen_shift {
+    unsigned to, from, by;
+    bool left, word;
+};
+bool gen_shifts(const struct dbt *dbt, const struct rv_insn *insn, struct gen_shift *shift);
+/* Whether it puts two values without common bits together. */
+bool gen_joins(const struct dbt *dbt, const struct rv_insn *insn);
+/* x[to] = x[from] rotated right */
+void gen_rotate(struct gen *gen, unsigned to, unsigned from, unsigned by, bool word);
+
+/* ---- gen_later.c, for regions ---- */
+
+/* Whether the shift waits now. */
+bool gen_put_off(struct gen *gen, const struct rv_insn *insn);
+/* Emits what joins two that wait; false: it does not. */
+bool gen_rotation(struct gen *gen, const struct rv_insn *insn);
+/* Around every other instruction. */
+void gen_before(struct gen *gen, const struct rv_insn *insn);
+void gen_behind_insn(struct gen *gen, const struct rv_insn *insn);
+/* Emits those whose results are in the set. Uses rax. */
+void gen_settle(struct gen *gen, uint32_t set);
 
 /* ---- gen_select.c, for regions ---- */
 

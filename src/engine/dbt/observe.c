@@ -84,6 +84,7 @@ void dbt_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque)
         COUNTER("instructions-translated", stats.instructions),
         COUNTER("regions-translated", stats.regions),
         COUNTER("branches-without-jump", stats.selects),
+        COUNTER("rotations", stats.rotations),
         COUNTER("code-bytes", stats.code_bytes),
         COUNTER("jumps-linked", stats.linked),
         COUNTER("blocks-interpreted", stats.interpreted),

@@ -267,10 +267,13 @@ static void gen_node(struct pass *pass, int number, int following)
     unsigned count = node->count;
     if (node->branches || is_jump(gen, last)) /* a jump goes without saying */
         count--;
+    gen->puts_off = true;
     for (unsigned i = 0; i < count;) {
         i += gen_insns(gen, &gen->insns[i], count - i);
         gen->frm_unknown = false; /* what writes it is not in a region */
     }
+    gen_settle(gen, UINT32_MAX);
+    gen->puts_off = false;
     gen_end(pass, node, following);
 }
 
@@ -361,12 +364,14 @@ static bool translate(struct region *region, struct dbt_block *block, struct scr
         if (pass.gen.no_memory || dbt->code.full)
             return false;
         if (i == REGION_PASSES)
-            return true;
+            break;
         if (!assume_again(region, i))
-            return true;
+            break;
         if (i == REGION_PASSES - 1)
             assume_nothing(region);
     }
+    dbt->stats.rotations += pass.gen.rotations;
+    return true;
 }
 
 /* ---- a region ---- */

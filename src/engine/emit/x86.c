@@ -140,15 +140,28 @@ void x86_rm(struct x86_code *code, uint32_t op, int reg, struct x86_mem mem)
     append(code, &piece);
 }
 
+static void put_vrr(struct piece *piece, uint32_t op, int reg, int vvvv, int rm)
+{
+    static const uint8_t pp[] = {0, 1, 2, 3};
+    put(piece, 0xc4);
+    put(piece, (reg < 8 ? 0x80u : 0) | 0x40u | (rm < 8 ? 0x20u : 0) | (op >> 8 & 3));
+    put(piece, (op & X86_W ? 0x80u : 0) | (~(unsigned)vvvv & 15) << 3 | pp[op >> 12 & 3]);
+    put(piece, op & 0xff);
+    put_modrm_rr(piece, reg, rm);
+}
+
 void x86_vrr(struct x86_code *code, uint32_t op, int reg, int vvvv, int rm)
 {
     struct piece piece = {.count = 0};
-    static const uint8_t pp[] = {0, 1, 2, 3};
-    put(&piece, 0xc4);
-    put(&piece, (reg < 8 ? 0x80u : 0) | 0x40u | (rm < 8 ? 0x20u : 0) | (op >> 8 & 3));
-    put(&piece, (op & X86_W ? 0x80u : 0) | (~(unsigned)vvvv & 15) << 3 | pp[op >> 12 & 3]);
-    put(&piece, op & 0xff);
-    put_modrm_rr(&piece, reg, rm);
+    put_vrr(&piece, op, reg, vvvv, rm);
+    append(code, &piece);
+}
+
+void x86_rorx(struct x86_code *code, uint32_t width, int reg, int rm, unsigned count)
+{
+    struct piece piece = {.count = 0};
+    put_vrr(&piece, 0xf0u | X86_0F3A | X86_F2 | width, reg, 0, rm);
+    put(&piece, count);
     append(code, &piece);
 }
 

@@ -194,7 +194,8 @@ void x86_vrr(struct x86_code *code, uint32_t op, int reg, int vvvv, int rm);
 void x86_ri(struct x86_code *code, unsigned g1, uint32_t width, int rm, int32_t imm);
 void x86_mi(struct x86_code *code, unsigned g1, uint32_t width, struct x86_mem mem, int32_t imm);
 void x86_shift(struct x86_code *code, unsigned kind, uint32_t width, int rm, unsigned count);
-/* imul reg, rm, imm32 */
+/* rorx reg, rm, count */
+void x86_rorx(struct x86_code *code, uint32_t width, int reg, int rm, unsigned count);
 void x86_test_ri(struct x86_code *code, uint32_t width, int rm, int32_t imm);
 
 /* reg = imm, all 64 bits, in the shortest form that leaves the flags alone. */
