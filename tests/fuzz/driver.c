@@ -143,8 +143,10 @@ int main(int argc, char **argv)
             run_file(argv[i], NULL);
         return 0;
     }
+    /* Without sanitizers the full count would be the same inputs once more, seeing less. */
     const char *tier = getenv("TRAPEZE_TIER");
-    unsigned long count = tier != NULL && strcmp(tier, "full") == 0 ? 300000 : 3000;
+    bool full = tier != NULL && strcmp(tier, "full") == 0 && __sanitizer_set_death_callback != NULL;
+    unsigned long count = full ? 300000 : 3000;
     printf("1..2\n");
     bool good = run_directory(argv[1], &inputs);
     printf("%s 1 - %u committed inputs\n", good ? "ok" : "not ok", inputs.count);

@@ -4,7 +4,8 @@
  * LLVMFuzzerTestOneInput(), as libFuzzer wants it, and fuzz_generate(), which knows enough
  * of the input's structure to reach behind the first checks without coverage feedback.
  *
- *     fuzz_NAME SEED_DIRECTORY       each file, then random inputs (count by TRAPEZE_TIER)
+ *     fuzz_NAME SEED_DIRECTORY       each file, then random inputs (many with sanitizers and
+ *                                  TRAPEZE_TIER=full)
  *     fuzz_NAME FILE...              these inputs
  *     fuzz_NAME --random SEED COUNT  what a failure message says
  *

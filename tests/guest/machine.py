@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 
+import tap
+
 SOURCE = os.environ["TRAPEZE_SOURCE"]
 FULL = os.environ.get("TRAPEZE_TIER") == "full"
 # What the kernel says when the host is slow ("hrtimer: interrupt took ...") comes at any moment.
@@ -30,6 +32,18 @@ def image(name, trapeze):
     done = subprocess.run([builder, name, "--trapeze", os.path.abspath(trapeze)],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
+
+
+def full_tier_image(name, trapeze):
+    """The same, for a test of the full tier only: the image costs a download and some minutes once."""
+    if not FULL:
+        raise tap.Skip("full tier only")
+    try:
+        return image(name, trapeze)
+    except subprocess.CalledProcessError as failure:
+        if failure.returncode != 1:
+            raise
+        raise tap.Skip(f"the {name} image cannot be made: no archive of Debian?") from failure
 
 
 class Machine:

@@ -13,31 +13,17 @@ import sys
 
 os.environ.setdefault("TRAPEZE_TEST_LIMIT_S", "3000")  # one command is minutes of work
 import tap  # noqa: E402
-from machine import FULL, Debian, image, scratch  # noqa: E402
+from machine import Debian, Shared, full_tier_image, scratch  # noqa: E402
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 ENGINE = sys.argv[2] if len(sys.argv) > 2 else "auto"
 SECONDS = int(os.environ.get("TRAPEZE_STRESS_S", "10"))  # of each stressor
 
 
-def boot(cpus, *options):
-    """A machine, logged in."""
-    if not FULL:
-        raise tap.Skip("full tier only")
-    try:
-        image("debian-dev", TRAPEZE)
-    except subprocess.CalledProcessError as failure:
-        if failure.returncode != 1:
-            raise
-        raise tap.Skip("the debian-dev image cannot be made: no archive of Debian?") from failure
-    return Debian(TRAPEZE, "--engine", ENGINE, "--image", "debian-dev", "--cpus", str(cpus),
-                  *options)
-
-
 def put_files(name, files):
     """A disk of files, which a guest reads as /dev/vdb with tar."""
     folder = scratch(name)
-    os.makedirs(folder)
+    os.makedirs(folder, exist_ok=True)
     for file, text in files.items():
         with open(os.path.join(folder, file), "w", encoding="ascii") as out:
             out.write(text)
@@ -139,33 +125,43 @@ def large_program(functions=80):
     return "\n".join(lines), str(value)
 
 
-def compile_and_run(cpus):
-    large, printed = large_program()
-    disk = put_files(f"sources{cpus}", {"compute.c": COMPUTE, "large.c": large})
-    host = scratch(f"compute{cpus}")
-    subprocess.run(["gcc", "-O2", "-ffp-contract=off", "-pthread", "-x", "c", "-", "-o", host, "-lm"],
-                   input=COMPUTE, text=True, check=True)
-    expected = subprocess.run([host], capture_output=True, text=True, check=True).stdout
-    with boot(cpus, "--disk", disk + ",readonly") as debian:
-        debian.login()
+LARGE, PRINTED = large_program()
+
+
+def start(cpus):
+    """Debian with the sources on its second disk."""
+    full_tier_image("debian-dev", TRAPEZE)
+    disk = put_files(f"sources{cpus}", {"compute.c": COMPUTE, "large.c": LARGE})
+    return Debian(TRAPEZE, "--engine", ENGINE, "--image", "debian-dev", "--cpus", str(cpus),
+                  "--memory", "1536M", "--disk", disk + ",readonly")
+
+
+TWO, FOUR = Shared(lambda: start(2)), Shared(lambda: start(4))
+
+
+def compile_and_run(shared):
+    with shared.use() as debian:
+        host = scratch("compute")
+        subprocess.run(["gcc", "-O2", "-ffp-contract=off", "-pthread", "-x", "c", "-", "-o", host,
+                        "-lm"], input=COMPUTE, text=True, check=True)
+        expected = subprocess.run([host], capture_output=True, text=True, check=True).stdout
         debian.run("cd /root && tar xf /dev/vdb")
         for level in ("-O0", "-O2", "-O3"):
             debian.run(f"gcc {level} -ffp-contract=off -pthread compute.c -o compute -lm")
             assert debian.run("./compute") == expected, level
             debian.run(f"gcc {level} large.c -o large")
-            assert debian.run("./large").strip() == printed, level
+            assert debian.run("./large").strip() == PRINTED, level
         # Compilers at the same time make the same bytes.
         debian.run("for i in 1 2 3 4; do gcc -O2 -c large.c -o $i.o & done; wait")
         debian.run("for i in 2 3 4; do cmp 1.o $i.o || exit 1; done")
-        debian.poweroff()
 
 
-def test_gcc_compiles_and_runs_programs():
-    compile_and_run(2)
+def test_gcc_on_two_harts():
+    compile_and_run(TWO)
 
 
 def test_gcc_on_four_harts():
-    compile_and_run(4)
+    compile_and_run(FOUR)
 
 
 # Stressors with --verify, in groups that run at the same time.
@@ -183,9 +179,8 @@ STRESS = (
 )
 
 
-def stress(cpus):
-    with boot(cpus, "--memory", "1536M") as debian:
-        debian.login()
+def stress(shared, last=False):
+    with shared.use(last) as debian:
         known = debian.run("stress-ng --stressors").split()
         for group in STRESS:
             words = [word.format(n=2) for word in group.split()]
@@ -200,20 +195,20 @@ def stress(cpus):
             print("#", re.search(r"passed: .*", log).group(), flush=True)
         trouble = debian.run("dmesg | grep -E 'BUG|Oops|WARNING|stall|rcu:.*detected' || true")
         assert trouble == "", trouble
-        debian.poweroff()
+        if last:
+            debian.poweroff()
 
 
 def test_stress_on_two_harts():
-    stress(2)
+    stress(TWO, last=True)
 
 
 def test_stress_on_four_harts():
-    stress(4)
+    stress(FOUR)
 
 
 def test_openssl_agrees_with_itself_and_the_host():
-    with boot(4) as debian:
-        debian.login()
+    with FOUR.use(last=True) as debian:
         data = b"".join(b"%d\n" % n for n in range(1, 1000001))
         debian.run("seq 1 1000000 > data")
         for name in ("md5", "sha1", "sha256", "sha512", "sha3-256", "blake2b512"):
