@@ -10,12 +10,10 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -24,6 +22,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "build.h"
+#include "client/copy.h"
 #include "client/signals.h"
 
 enum { MANIFEST_FORMAT = 1 };
@@ -228,44 +227,30 @@ void image_clear(struct image *image)
 
 /* ---- private copies ---- */
 
-static bool copy_extent(int from, int to, off_t start, off_t end, struct error **err)
+struct progress {
+    time_t begin;
+    bool shown;
+};
+
+/* Progress on a terminal after two seconds. */
+static bool show_progress(void *opaque, off_t done, off_t size)
 {
-    while (start < end) {
-        off_t out = start;
-        ssize_t count = copy_file_range(from, &start, to, &out, (size_t)(end - start), 0);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return error_set_errno(err, count < 0 ? errno : EIO, "cannot copy the disk");
+    enum { SHOW_AFTER_S = 2 };
+    struct progress *progress = opaque;
+    if (isatty(STDERR_FILENO) &&
+        (progress->shown || time(NULL) - progress->begin >= SHOW_AFTER_S)) {
+        fprintf(stderr, "\rtrapeze: copying the disk: %3d %%",
+                (int)(100 * done / (size > 0 ? size : 1)));
+        progress->shown = true;
     }
-    return true;
+    return !signals_waiting();
 }
 
-/* Data only; holes stay holes. Progress on a terminal after two seconds. */
-static bool copy_sparse(int from, int to, off_t size, struct error **err)
+static bool copy_disk(int from, int to, struct error **err)
 {
-    enum { STEP = 64 << 20, SHOW_AFTER_S = 2 };
-    time_t begin = time(NULL);
-    bool shown = false, good = ftruncate(to, size) == 0;
-    if (!good)
-        error_set_errno(err, errno, "cannot copy the disk");
-    for (off_t at = 0; good && at < size;) {
-        off_t data = lseek(from, at, SEEK_DATA);
-        if (data < 0)
-            break; /* ENXIO: nothing but a hole is left */
-        off_t end = lseek(from, data, SEEK_HOLE);
-        for (at = data; good && at < end;) {
-            off_t stop = end - at > STEP ? at + STEP : end;
-            good = !signals_waiting() && copy_extent(from, to, at, stop, err);
-            at = stop;
-            if (isatty(STDERR_FILENO) && (shown || time(NULL) - begin >= SHOW_AFTER_S)) {
-                fprintf(stderr, "\rtrapeze: copying the disk: %3d %%",
-                        (int)(100 * at / (size > 0 ? size : 1)));
-                shown = true;
-            }
-        }
-    }
-    if (shown)
+    struct progress progress = {.begin = time(NULL)};
+    bool good = copy_file(from, to, show_progress, &progress, err);
+    if (progress.shown)
         fputs("\r\033[K", stderr);
     return good;
 }
@@ -324,10 +309,7 @@ bool image_copy_make(const char *original, struct image_copy *copy, struct error
         error_set_errno(err, errno, "cannot open the image's disk '%s'", original);
     copy->hold = from < 0 ? -1 : make_copy_file(folder, &copy->path, err);
     free(folder);
-    struct stat status;
-    bool good = copy->hold >= 0 &&
-                (ioctl(copy->hold, FICLONE, from) == 0 ||
-                 (fstat(from, &status) == 0 && copy_sparse(from, copy->hold, status.st_size, err)));
+    bool good = copy->hold >= 0 && copy_disk(from, copy->hold, err);
     if (from >= 0)
         close(from);
     if (good)

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See copy.h.
+ */
+#include "client/copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+static bool copy_extent(int from, int to, off_t start, off_t end, struct error **err)
+{
+    while (start < end) {
+        off_t out = start;
+        ssize_t count = copy_file_range(from, &start, to, &out, (size_t)(end - start), 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return error_set_errno(err, count < 0 ? errno : EIO, "cannot copy the file");
+    }
+    return true;
+}
+
+bool copy_file(int from, int to, bool (*go_on)(void *opaque, off_t done, off_t size), void *opaque,
+               struct error **err)
+{
+    enum { STEP = 64 << 20 };
+    struct stat status;
+    if (ioctl(to, FICLONE, from) == 0)
+        return true;
+    if (fstat(from, &status) != 0 || ftruncate(to, status.st_size) != 0)
+        return error_set_errno(err, errno, "cannot copy the file");
+    off_t size = status.st_size;
+    for (off_t at = 0; at < size;) {
+        off_t data = lseek(from, at, SEEK_DATA);
+        if (data < 0)
+            break; /* ENXIO: nothing but a hole is left */
+        off_t end = lseek(from, data, SEEK_HOLE);
+        for (at = data; at < end;) {
+            off_t stop = end - at > STEP ? at + STEP : end;
+            if ((go_on != NULL && !go_on(opaque, at, size)) ||
+                !copy_extent(from, to, at, stop, err))
+                return false;
+            at = stop;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An instance is a folder of files, and its name is the folder's:
+ *
+ *     NAME/NAME.vmx      what the machine is (config/vmx.h); NAME.vmtx: a template, which does not
+ *                        run but is cloned
+ *     NAME/disk.img …    whatever the .vmx names; nothing else is needed, so the folder can be
+ *                        copied to another host and started there
+ *     NAME/lock          an OFD lock that whoever runs or changes the instance holds. A worker
+ *                        inherits it, so it is held for exactly as long as the machine runs
+ *     NAME/end           how the machine ended last, one line of JSON; empty while it runs, and
+ *                        for ever if its worker was killed
+ *     NAME/control.sock, NAME/console.sock   of the worker, while it runs
+ *     NAME/console.log, NAME/worker.log      what guest and worker said
+ *
+ * A folder is made and removed as store.h says; a file in it is replaced by rename, after fsync.
+ * A folder that was renamed or copied by hand is taken as it is: its .vmx follows the name.
+ *
+ * Threads: one at a time for each instance.
+ */
+#ifndef TRAPEZE_DAEMON_INSTANCE_H
+#define TRAPEZE_DAEMON_INSTANCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/vmx.h"
+#include "daemon/store.h"
+
+#define INSTANCE_MAX_NAME 63 /* bytes: letters, digits, '.', '_' and '-', none of these in front   \
+                              */
+
+struct instance {
+    const struct store *store; /* borrowed */
+    char name[INSTANCE_MAX_NAME + 1];
+    char *path; /* of the folder, absolute */
+    int fd;     /* of the folder */
+    int lock;   /* -1: not ours */
+    bool is_template;
+};
+
+/* A file that goes into a new instance. */
+struct instance_file {
+    const char *source; /* a path of the host */
+    const char *name;   /* in the folder */
+};
+
+bool instance_name_check(const char *name, struct error **err);
+
+/* Makes a new instance: `text` is its .vmx, the files are copied. */
+bool instance_create(const struct store *store, const char *name, const struct text *text,
+                     const struct instance_file *files, size_t file_count, struct error **err);
+
+/* Finds it. False: err, also when it is no instance after all. */
+bool instance_open(struct instance *instance, const struct store *store, const char *name,
+                   struct error **err);
+void instance_close(struct instance *instance);
+
+/* Takes the lock; false: somebody has it (the machine runs), err. */
+bool instance_lock(struct instance *instance, struct error **err);
+/* Whether somebody has it; never true for who has it by instance_lock() himself. */
+bool instance_is_locked(const struct instance *instance);
+
+/* NULL: err. */
+struct text *instance_read(const struct instance *instance, struct error **err);
+/* Replaces the .vmx, all at once and for good. */
+bool instance_write(const struct instance *instance, const struct text *text, struct error **err);
+/* The machine's description, file names ready to open. `config` was initialised by the caller. */
+bool instance_config(const struct instance *instance, struct machine_config *config,
+                     struct vmx_notes *notes, struct error **err);
+
+/* These want the lock. After a rename the instance has its new name; after a deletion it is
+ * there no more, and is still to be closed. */
+bool instance_rename(struct instance *instance, const char *name, struct error **err);
+bool instance_delete(struct instance *instance, struct error **err);
+bool instance_make_template(struct instance *instance, bool is_template, struct error **err);
+
+/* A copy with NIC addresses of its own, under another name. */
+bool instance_clone(const struct instance *instance, const char *name, struct error **err);
+
+#endif

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Instances as folders: made, found, changed and removed; and whole, the old or the new way,
+ * wherever whoever is at work on one is killed.
+ */
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/instance.h"
+
+static char root[] = "/tmp/trapeze-instance-XXXXXX";
+static char source[sizeof(root) + 16];
+
+static const char description[] = "# by hand\nmemsize = \"64\"\ntrapeze.kernel = \"kernel\"\n"
+                                  "displayName = \"a\"\nethernet0.connectionType = \"nat\"\n";
+
+static void make_source(void)
+{
+    snprintf(source, sizeof(source), "%s/source", root);
+    FILE *file = fopen(source, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 5000; i++)
+        fprintf(file, "%d\n", i);
+    fclose(file);
+}
+
+/* A store of its own for each test. */
+static struct store fresh_store(void)
+{
+    static unsigned number;
+    struct store store;
+    struct error *err = NULL;
+    char path[sizeof(root) + 32];
+    snprintf(path, sizeof(path), "%s/store%u/deep", root, number++);
+    assert_true(store_open(&store, path, &err));
+    return store;
+}
+
+static bool create(const struct store *store, const char *name, struct error **err)
+{
+    const struct instance_file files[] = {{source, "kernel"}};
+    struct text *text = text_parse(description, sizeof(description) - 1, "t", NULL);
+    bool good = instance_create(store, name, text, files, 1, err);
+    text_free(text);
+    return good;
+}
+
+static void open_instance(struct instance *instance, const struct store *store, const char *name)
+{
+    struct error *err = NULL;
+    instance_open(instance, store, name, &err);
+    assert_no_error(err);
+}
+
+static bool same_files(const char *a, const char *b)
+{
+    char command[1000];
+    snprintf(command, sizeof(command), "cmp -s '%s' '%s'", a, b);
+    return system(command) == 0;
+}
+
+/* The names in the store as one text, "a b "; asserts that each is whole. */
+static const char *names_of(const struct store *store, char text[200])
+{
+    struct error *err = NULL;
+    char **names = store_list(store, &err);
+    assert_no_error(err);
+    text[0] = '\0';
+    for (size_t i = 0; names[i] != NULL; i++) {
+        struct instance instance;
+        struct machine_config config;
+        open_instance(&instance, store, names[i]);
+        machine_config_init(&config);
+        instance_config(&instance, &config, NULL, &err);
+        assert_no_error(err);
+        assert_int_equal(config.memory % (UINT64_C(32) << 20), 0);
+        assert_true(same_files(config.kernel, source));
+        machine_config_clear(&config);
+        instance_close(&instance);
+        snprintf(text + strlen(text), 200 - strlen(text), "%s ", names[i]);
+    }
+    store_list_free(names);
+    return text;
+}
+
+static unsigned count_entries(const struct store *store)
+{
+    char command[200];
+    unsigned count = 0;
+    snprintf(command, sizeof(command), "ls -A '%s/instances' | wc -l", store->path);
+    FILE *pipe = popen(command, "r");
+    assert_int_equal(fscanf(pipe, "%u", &count), 1);
+    pclose(pipe);
+    return count;
+}
+
+static void test_life(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    char names[200];
+    create(&store, "a", &err);
+    assert_no_error(err);
+    assert_false(create(&store, "a", &err));
+    assert_error(&err, ERROR_USAGE, "already");
+    assert_int_equal(count_entries(&store), 1);
+    create(&store, "b", &err);
+    assert_no_error(err);
+    assert_string_equal(names_of(&store, names), "a b ");
+
+    open_instance(&instance, &store, "a");
+    assert_true(instance_lock(&instance, &err));
+    assert_false(instance_rename(&instance, "b", &err));
+    assert_error(&err, ERROR_USAGE, "already");
+    assert_true(instance_rename(&instance, "c", &err));
+    assert_string_equal(names_of(&store, names), "b c ");
+    struct text *text = instance_read(&instance, &err);
+    assert_string_equal(text_get(text, "displayName"), "c");
+    text_set(text, "memsize", "96");
+    assert_true(instance_write(&instance, text, &err));
+    text_free(text);
+    assert_true(instance_make_template(&instance, true, &err));
+    assert_true(instance.is_template);
+    instance_close(&instance);
+
+    open_instance(&instance, &store, "c");
+    assert_true(instance.is_template);
+    assert_true(instance_clone(&instance, "d", &err));
+    assert_true(instance_lock(&instance, &err));
+    assert_true(instance_delete(&instance, &err));
+    instance_close(&instance);
+    assert_string_equal(names_of(&store, names), "b d ");
+    assert_int_equal(count_entries(&store), 2);
+    assert_false(instance_open(&instance, &store, "c", &err));
+    assert_error(&err, ERROR_USAGE, "no instance 'c'");
+
+    open_instance(&instance, &store, "d");
+    assert_false(instance.is_template);
+    text = instance_read(&instance, &err);
+    assert_string_equal(text_get(text, "memsize"), "96");
+    assert_string_equal(text_get(text, "displayName"), "d");
+    assert_non_null(text_get(text, "ethernet0.address"));
+    size_t size;
+    char *bytes = text_write(text, &size);
+    assert_non_null(strstr(bytes, "# by hand\n"));
+    free(bytes);
+    text_free(text);
+    instance_close(&instance);
+    store_close(&store);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", ".", "..", ".a", "-a", "a/b", "../a", "a b", "\xc3\xbc",
+                                      "a\n", "0123456789012345678901234567890123456789012345678901"
+                                             "234567890123"};
+    struct store store = fresh_store();
+    struct error *err = NULL;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct instance instance;
+        assert_false(create(&store, bad[i], &err));
+        assert_error(&err, ERROR_USAGE, "no name");
+        assert_false(instance_open(&instance, &store, bad[i], &err));
+        assert_error(&err, ERROR_USAGE, "no name");
+    }
+    assert_true(instance_name_check("Debian_13.1-x", NULL));
+    assert_int_equal(count_entries(&store), 0);
+    store_close(&store);
+}
+
+static void test_files_that_cannot_be_copied(void **state)
+{
+    (void)state;
+    static const struct instance_file bad[] = {
+        {"/nowhere", "k"}, {"/tmp", "k"},        {"/dev/null", "k"},  {source, "../k"},
+        {source, ".k"},    {source, "x/y"},      {source, "b.vmx"},   {source, ""},
+    };
+    struct store store = fresh_store();
+    struct text *text = text_new("t");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct error *err = NULL;
+        assert_false(instance_create(&store, "a", text, &bad[i], 1, &err));
+        assert_non_null(err);
+        error_free(err);
+        assert_int_equal(count_entries(&store), 0);
+    }
+    text_free(text);
+    store_close(&store);
+}
+
+static void test_locks(void **state)
+{
+    (void)state;
+    struct store store = fresh_store(), second;
+    struct instance one, two;
+    struct error *err = NULL;
+    assert_false(store_open(&second, store.path, &err));
+    assert_error(&err, ERROR_HOST, "another daemon");
+    create(&store, "a", &err);
+    open_instance(&one, &store, "a");
+    open_instance(&two, &store, "a");
+    assert_false(instance_is_locked(&one));
+    assert_true(instance_lock(&one, &err));
+    assert_true(instance_is_locked(&two));
+    assert_false(instance_lock(&two, &err));
+    assert_error(&err, ERROR_USAGE, "running");
+    int inherited = dup(one.lock); /* as a worker does */
+    instance_close(&one);
+    assert_true(instance_is_locked(&two));
+    close(inherited);
+    assert_false(instance_is_locked(&two));
+    instance_close(&two);
+    store_close(&store);
+}
+
+/* A folder that came from elsewhere under another name, or that has what no instance has. */
+static void test_folders_by_hand(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    char names[200], command[600];
+    create(&store, "a", &err);
+    snprintf(command, sizeof(command), "cd '%s/instances' && cp -r a moved && mkdir empty",
+             store.path);
+    assert_int_equal(system(command), 0);
+    open_instance(&instance, &store, "moved");
+    instance_close(&instance);
+    assert_false(instance_open(&instance, &store, "empty", &err));
+    assert_error(&err, ERROR_HOST, "no .vmx");
+    snprintf(command, sizeof(command),
+             "cd '%s/instances' && test -e moved/moved.vmx && ! test -e moved/a.vmx && rmdir empty "
+             "&& cp moved/moved.vmx moved/x.vmx",
+             store.path);
+    assert_int_equal(system(command), 0);
+    assert_false(instance_open(&instance, &store, "moved", &err));
+    assert_error(&err, ERROR_HOST, "several");
+    snprintf(command, sizeof(command), "rm '%s/instances/moved/x.vmx'", store.path);
+    assert_int_equal(system(command), 0);
+    assert_string_equal(names_of(&store, names), "a moved ");
+    store_close(&store);
+}
+
+/* ---- killed at every system call ---- */
+
+/* Runs it in a process that is killed at its n-th stop at a system call, before or behind it.
+ * 1: it was killed; 0: it came to its end first; -1: the host does not let us trace. */
+static int run_and_kill(void (*operation)(const char *path), const char *path, unsigned long n)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(77);
+        raise(SIGSTOP);
+        operation(path);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    for (unsigned long i = 0; i < n && WIFSTOPPED(status); i++) {
+        if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) != 0)
+            break;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+    }
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status) == 77 ? -1 : WEXITSTATUS(status) == 0 ? 0 : -2;
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return 1;
+}
+
+static void require(bool good)
+{
+    if (!good)
+        _exit(1);
+}
+
+static void do_create(const char *path)
+{
+    struct store store;
+    require(store_open(&store, path, NULL) && create(&store, "new", NULL));
+}
+
+static void open_locked(const char *path, struct store *store, struct instance *instance)
+{
+    require(store_open(store, path, NULL) && instance_open(instance, store, "old", NULL) &&
+            instance_lock(instance, NULL));
+}
+
+static void do_delete(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    require(instance_delete(&instance, NULL));
+}
+
+static void do_rename(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    require(instance_rename(&instance, "new", NULL));
+}
+
+static void do_clone(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    require(instance_clone(&instance, "new", NULL));
+}
+
+static void do_write(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    struct text *text = instance_read(&instance, NULL);
+    text_set(text, "memsize", "96");
+    require(instance_write(&instance, text, NULL));
+}
+
+static void do_template(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    require(instance_make_template(&instance, true, NULL));
+}
+
+static void test_killed_anywhere(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        void (*operation)(const char *path);
+        const char *before, *after; /* names */
+    } cases[] = {{"create", do_create, "old ", "new old "},
+                 {"delete", do_delete, "old ", ""},
+                 {"rename", do_rename, "old ", "new "},
+                 {"clone", do_clone, "old ", "new old "},
+                 {"write", do_write, "old ", "old "},
+                 {"template", do_template, "old ", "old "}};
+    unsigned long points = 0, stride = tier_count(2, 1);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int killed = 1;
+        for (unsigned long n = 1; killed == 1; n += stride, points++) {
+            struct store store = fresh_store();
+            char *path = strdup(store.path), names[200], command[300];
+            assert_true(create(&store, "old", NULL));
+            store_close(&store);
+            killed = run_and_kill(cases[i].operation, path, n);
+            if (killed == -1)
+                skip();
+            if (killed == -2)
+                fail_msg("%s failed by itself", cases[i].name);
+            struct error *err = NULL;
+            assert_true(store_open(&store, path, &err));
+            names_of(&store, names);
+            bool new_way = strcmp(names, cases[i].after) == 0;
+            if (!new_way && (killed == 0 || strcmp(names, cases[i].before) != 0))
+                fail_msg("%s killed at %lu: '%s'", cases[i].name, n, names);
+            unsigned words = 0;
+            for (const char *at = names; *at != '\0'; at++)
+                words += *at == ' ';
+            assert_int_equal(count_entries(&store), words); /* nothing half-made */
+            store_close(&store);
+            snprintf(command, sizeof(command), "rm -rf '%s'", path);
+            assert_int_equal(system(command), 0);
+            free(path);
+        }
+    }
+    print_message("# killed at %lu points\n", points);
+    assert_true(points >= tier_count(200, 500));
+}
+
+static int make_root(void **state)
+{
+    (void)state;
+    if (mkdtemp(root) == NULL)
+        return 1;
+    make_source();
+    return 0;
+}
+
+static int remove_root(void **state)
+{
+    (void)state;
+    char command[100];
+    snprintf(command, sizeof(command), "rm -rf '%s'", root);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_files_that_cannot_be_copied),
+        cmocka_unit_test(test_locks),
+        cmocka_unit_test(test_folders_by_hand),
+        cmocka_unit_test(test_killed_anywhere),
+    };
+    return cmocka_run_group_tests(tests, make_root, remove_root);
+}
