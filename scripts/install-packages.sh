@@ -25,6 +25,8 @@ libnbd-dev
 libzstd-dev
 zlib1g-dev
 libslirp-dev
+libmicrohttpd-dev
+libsqlite3-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="

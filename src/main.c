@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * One executable, several lives: the command people type, the worker process that it starts for
- * each machine, and the processes behind its NICs
- * and network disks.
+ * each machine, the processes behind its NICs and network disks, and the daemon.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 
 #include "block/open/connector.h"
 #include "cli/cli.h"
+#include "daemon/daemon.h"
 #include "net/backends.h"
 #include "worker/worker.h"
 
@@ -33,5 +33,7 @@ int main(int argc, char **argv)
         return block_connector_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
         return worker_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "daemon-server") == 0)
+        return daemon_main(argc - 1, argv + 1);
     return cli_main(argc, argv);
 }

@@ -9,7 +9,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -166,18 +165,14 @@ static struct machine_nic *first_nat(struct machine_config *config)
 }
 
 /* A named machine keeps its addresses from run to run, others get new ones: two of them may meet
- * on one network. The second bit of 02 says that nobody assigned it. */
+ * on one network. */
 static bool make_mac(const char *name, size_t index, char **mac, struct error **err)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-    for (const char *at = name; at != NULL && *at != '\0'; at++)
-        hash = (hash ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
-    hash = (hash ^ index) * UINT64_C(0x100000001b3);
-    if (name == NULL && getrandom(&hash, sizeof(hash), 0) != sizeof(hash))
-        return error_set_errno(err, errno, "no random numbers");
-    return asprintf(mac, "02:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 56) & 0xff,
-                    (unsigned)(hash >> 48) & 0xff, (unsigned)(hash >> 40) & 0xff,
-                    (unsigned)(hash >> 32) & 0xff, (unsigned)(hash >> 24) & 0xff) > 0;
+    char text[18];
+    if (!machine_make_mac(name, index, text, err))
+        return false;
+    *mac = strdup(text);
+    return true;
 }
 
 bool cli_add_nic(const char *text, struct machine_config *config, struct error **err)

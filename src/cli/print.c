@@ -167,6 +167,8 @@ static void man_command(FILE *out, const struct cli_command *command)
 /* Sections in mdoc's conventional order. */
 static const char man_surroundings[] =
     ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
+    ".It Ev TRAPEZE_HOME\nWhere instances are kept, instead of\n"
+    ".Pa trapeze\nin\n.Ev XDG_DATA_HOME\nor\n.Pa ~/.local/share .\n"
     ".It Ev TRAPEZE_CACHE\nWhere guest images are kept, instead of\n"
     ".Pa trapeze\nin\n.Ev XDG_CACHE_HOME\nor\n.Pa ~/.cache .\n"
     ".It Ev TRAPEZE_MIRROR\nDebian archive that guest images are made from, instead of the one in "
@@ -175,6 +177,9 @@ static const char man_surroundings[] =
     ".It Ev TRAPEZE_BUILDER\nThe image builder, instead of the one that came with\n.Nm .\n"
     ".El\n"
     ".Sh FILES\n.Bl -tag -width Ds\n"
+    ".It Pa ~/.local/share/trapeze/instances/NAME\nAn instance: its description NAME.vmx, disks, "
+    "logs.\n"
+    ".It Pa ~/.local/share/trapeze/daemon.sock\nThe daemon's API, HTTP; daemon.log beside it.\n"
     ".It Pa ~/.cache/trapeze/images\nGuest images.\n"
     ".It Pa ~/.cache/trapeze/runs\nThe running machines' private copies of their disks.\n"
     ".It Pa $XDG_RUNTIME_DIR/trapeze\nControl sockets of running machines.\n.El\n";

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -32,8 +31,8 @@
 #include "client/disks.h"
 #include "client/network.h"
 #include "client/signals.h"
+#include "client/spawn.h"
 #include "client/terminal.h"
-#include "config/vmx.h"
 
 enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096, LAST_WORDS_MS = 1000 };
 
@@ -58,88 +57,6 @@ struct session {
 };
 
 /* ---- starting ---- */
-
-struct inherited {
-    int config, console, control, listen, gdb;
-    const struct client_network *network;
-    const struct client_disks *disks;
-};
-
-static int config_memfd(const struct machine_config *config, struct error **err)
-{
-    size_t size;
-    char *text = vmx_write(config, &size);
-    int fd = memfd_create("trapeze-config", MFD_CLOEXEC);
-    if (text == NULL || fd < 0 || write(fd, text, size) != (ssize_t)size) {
-        error_set_errno(err, errno, "cannot hand the configuration to the worker");
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    free(text);
-    return fd;
-}
-
-/* One more descriptor that the worker keeps, behind `separator` in a list of them. */
-static void keep(char *list, size_t room, const char *separator, int fd)
-{
-    size_t at = strlen(list);
-    snprintf(list + at, room - at, "%s%d", separator, fd);
-    fcntl(fd, F_SETFD, 0);
-}
-
-/* "3:4,5": disks apart by commas, the files of each by colons. */
-static void keep_disks(char *list, size_t room, const struct client_disks *disks)
-{
-    for (size_t i = 0; i < disks->count; i++) {
-        const struct block_chain *chain = &disks->chains[i];
-        for (size_t k = 0; k < chain->count; k++)
-            keep(list, room, k == 0 ? "" : ":", chain->fds[k]);
-        if (i + 1 < disks->count)
-            strcat(list, ",");
-    }
-}
-
-/* In the child: the worker gets the descriptors it is told of, standard error for its log, and
- * nothing else that is open here, be it ours or inherited from whoever started us. */
-static _Noreturn void exec_worker(const struct inherited *fds, const char *console_kind,
-                                  const struct client_options *options, const sigset_t *ours)
-{
-    char numbers[6][16], nics[MACHINE_MAX_NICS * 12] = "";
-    char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
-    const int kept[] = {fds->config, fds->console, fds->control, fds->listen, fds->gdb};
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(null, STDIN_FILENO);
-    dup2(null, STDOUT_FILENO);
-    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
-        snprintf(numbers[i], sizeof(numbers[i]), "%d", kept[i]);
-        if (kept[i] >= 0)
-            fcntl(kept[i], F_SETFD, 0);
-    }
-    for (size_t i = 0; i < fds->network->count; i++)
-        keep(nics, sizeof(nics), i > 0 ? "," : "", fds->network->links[i]);
-    keep_disks(disks, sizeof(disks), fds->disks);
-    snprintf(numbers[5], sizeof(numbers[5]), "%d", options->log_level);
-    /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
-    setpgid(0, 0);
-    sigprocmask(SIG_UNBLOCK, ours, NULL);
-    char *const argv[] = {"trapeze",
-                          "worker",
-                          numbers[0],
-                          numbers[1],
-                          numbers[2],
-                          numbers[3],
-                          numbers[4],
-                          (char *)(uintptr_t)console_kind,
-                          numbers[5],
-                          options->gdb_wait ? "wait" : "run",
-                          nics,
-                          disks,
-                          NULL};
-    execv("/proc/self/exe", argv);
-    _exit(127);
-}
 
 /* A FIFO or a terminal never makes the guest wait. Emptied only once it is open. */
 static int open_console_file(const char *path, struct error **err)
@@ -200,38 +117,33 @@ static bool start(struct session *session, const struct machine_config *config,
                   const struct client_network *network, const struct client_disks *disks,
                   const sigset_t *ours, struct error **err)
 {
-    struct inherited fds = {.config = -1,
-                            .console = -1,
-                            .control = -1,
-                            .listen = listen_fd,
-                            .gdb = gdb_fd,
-                            .network = network,
-                            .disks = disks};
-    const char *kind = "none";
+    struct client_spawn spawn = {.console_kind = "none",
+                                 .control = -1,
+                                 .listen = listen_fd,
+                                 .gdb = gdb_fd,
+                                 .report = -1,
+                                 .transcript = -1,
+                                 .hold = -1,
+                                 .gdb_wait = options->gdb_wait,
+                                 .log_level = options->log_level,
+                                 .network = network,
+                                 .disks = disks,
+                                 .unblock = ours};
     int pair[2];
-    fds.config = config_memfd(config, err);
-    if (fds.config < 0)
+    spawn.console = open_console(options, session, &spawn.console_kind, err);
+    if (spawn.console < 0)
         return false;
-    fds.console = open_console(options, session, &kind, err);
-    if (fds.console < 0) {
-        close(fds.config);
-        return false;
-    }
     bool good = true;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
         good = error_set_errno(err, errno, "cannot make a socket pair");
     if (good) {
         session->control = pair[0];
-        fds.control = pair[1];
-        session->pid = fork();
-        if (session->pid == 0)
-            exec_worker(&fds, kind, options, ours);
-        if (session->pid < 0)
-            good = error_set_errno(err, errno, "cannot start the worker process");
+        spawn.control = pair[1];
+        session->pid = client_spawn(config, &spawn, err);
+        good = session->pid > 0;
     }
-    close(fds.config);
-    close(fds.console);
-    close_if_open(fds.control);
+    close(spawn.console);
+    close_if_open(spawn.control);
     return good;
 }
 

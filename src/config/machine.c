@@ -6,9 +6,11 @@
 #include "config/machine.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -130,6 +132,21 @@ static bool check_hostonly(const struct machine_nic *nic, size_t number, struct 
               nic->vnet);
     error_hint(err, "Write hostonly:192.168.77.1/24; the mask has 8 to 26 bits.");
     return false;
+}
+
+/* The second bit of 02 says that nobody assigned it. */
+bool machine_make_mac(const char *name, size_t index, char text[18], struct error **err)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (const char *at = name; at != NULL && *at != '\0'; at++)
+        hash = (hash ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    hash = (hash ^ index) * UINT64_C(0x100000001b3);
+    if (name == NULL && getrandom(&hash, sizeof(hash), 0) != sizeof(hash))
+        return error_set_errno(err, errno, "no random numbers");
+    snprintf(text, 18, "02:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 56) & 0xff,
+             (unsigned)(hash >> 48) & 0xff, (unsigned)(hash >> 40) & 0xff,
+             (unsigned)(hash >> 32) & 0xff, (unsigned)(hash >> 24) & 0xff);
+    return true;
 }
 
 bool machine_nic_check(const struct machine_nic *nic, size_t number, struct error **err)

@@ -169,6 +169,10 @@ bool machine_parse_mac(const char *text, uint8_t mac[6]);
 /* "192.168.77.1/24": a host's address and its network's mask of 8 to 26 bits. */
 bool machine_parse_network(const char *text, char address[16], unsigned *length);
 
+/* An address of our own making, "02:...": always the same for a name and an index, or a random one
+ * for no name. False: err. */
+bool machine_make_mac(const char *name, size_t index, char text[18], struct error **err);
+
 /* Checks what can be checked without opening a file: ranges, contradictions. */
 bool machine_config_check(const struct machine_config *config, struct error **err);
 

@@ -498,7 +498,7 @@ static bool finish_disks(const struct reader *reader, struct error **err)
                              text_name(reader->text), prefix);
         }
         if (says(reader->text, prefix, "deviceType", "cdrom-image"))
-            disk->read_only = true;
+            disk->media = 1;
     }
     return true;
 }

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -274,15 +273,6 @@ static bool is_private(const char *name)
     return name[0] == '.';
 }
 
-static void make_mac(char text[18])
-{
-    unsigned char random[5];
-    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        memset(random, 1, sizeof(random));
-    snprintf(text, 18, "02:%02x:%02x:%02x:%02x:%02x", random[0], random[1], random[2], random[3],
-             random[4]);
-}
-
 /* The description for a copy: what must differ does. */
 static struct text *text_for_clone(const struct instance *instance, const char *name,
                                    struct error **err)
@@ -298,7 +288,7 @@ static struct text *text_for_clone(const struct instance *instance, const char *
         for (size_t i = 0; i < config.nic_count; i++) {
             free(config.nics[i].mac);
             config.nics[i].mac = alloc_zeroed(1, 18);
-            make_mac(config.nics[i].mac);
+            machine_make_mac(NULL, i, config.nics[i].mac, NULL);
         }
         free(config.name);
         config.name = alloc_string(name);

@@ -27,8 +27,9 @@
 #include "config/vmx.h"
 #include "daemon/store.h"
 
-#define INSTANCE_MAX_NAME 63 /* bytes: letters, digits, '.', '_' and '-', none of these in front   \
-                              */
+#define INSTANCE_MAX_NAME                                                                          \
+    63 /* bytes: letters, digits, '.', '_' and '-', none of these in front                         \
+        */
 
 struct instance {
     const struct store *store; /* borrowed */

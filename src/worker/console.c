@@ -38,13 +38,16 @@ struct console {
     uint8_t input[INPUT_SIZE]; /* read but not yet taken by the device */
     size_t input_size;
     bool input_ended;
+    int transcript; /* -1: none */
+    off_t transcript_size;
+    uint64_t transcribed; /* of ring_written */
 
     pthread_mutex_t lock;
     int fd; /* -1: nobody there */
     struct panic_watcher panic;
     uint8_t *queue;
     size_t queue_start, queue_size; /* circular, QUEUE_LIMIT bytes */
-    bool flush_posted;
+    bool flush_posted, transcript_posted;
     uint8_t *ring;
     uint64_t ring_written; /* bytes ever */
     uint64_t lost;
@@ -117,6 +120,37 @@ static void posted_flush(void *opaque)
     update_watch(console);
 }
 
+/* The last `size` bytes of the ring up to `end`. */
+static void ring_copy(const struct console *console, uint64_t end, uint8_t *out, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        out[i] = console->ring[(end - size + i) % CONSOLE_RING_SIZE];
+}
+
+static void transcribe(struct console *console)
+{
+    pthread_mutex_lock(&console->lock);
+    console->transcript_posted = false;
+    uint64_t end = console->ring_written, fresh = end - console->transcribed;
+    bool anew = fresh > CONSOLE_RING_SIZE ||
+                (uint64_t)console->transcript_size + fresh > 2 * CONSOLE_RING_SIZE;
+    size_t size = !anew ? (size_t)fresh : end < CONSOLE_RING_SIZE ? (size_t)end : CONSOLE_RING_SIZE;
+    uint8_t *bytes = alloc_zeroed(1, size);
+    ring_copy(console, end, bytes, size);
+    pthread_mutex_unlock(&console->lock);
+    if (anew && ftruncate(console->transcript, 0) == 0)
+        console->transcript_size = 0;
+    ssize_t count = pwrite(console->transcript, bytes, size, console->transcript_size);
+    console->transcript_size += count > 0 ? count : 0;
+    console->transcribed = end;
+    free(bytes);
+}
+
+static void posted_transcript(void *opaque)
+{
+    transcribe(opaque);
+}
+
 static void posted_panic(void *opaque)
 {
     struct console *console = opaque;
@@ -137,7 +171,11 @@ static void console_write(struct char_backend *backend, const uint8_t *data, siz
     }
     bool post = console->queue_size > 0 && !console->flush_posted;
     console->flush_posted = console->flush_posted || post;
+    bool write_down = console->transcript >= 0 && !console->transcript_posted;
+    console->transcript_posted = console->transcript_posted || write_down;
     pthread_mutex_unlock(&console->lock);
+    if (write_down)
+        loop_post(console->loop, posted_transcript, console);
     if (post)
         loop_post(console->loop, posted_flush, console);
     if (panicked)
@@ -265,6 +303,7 @@ struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
     console->opaque = opaque;
     console->fd = -1;
     console->listen_fd = -1;
+    console->transcript = -1;
     console->queue = alloc_zeroed(1, QUEUE_LIMIT);
     console->ring = alloc_zeroed(1, CONSOLE_RING_SIZE);
     pthread_mutex_init(&console->lock, NULL);
@@ -285,8 +324,15 @@ struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
     return NULL;
 }
 
+void console_transcribe(struct console *console, int fd)
+{
+    console->transcript = fd;
+}
+
 void console_flush(struct console *console)
 {
+    if (console->transcript >= 0)
+        transcribe(console);
     pthread_mutex_lock(&console->lock);
     for (int tries = 0; tries < 10 && console->queue_size > 0 && console->fd >= 0; tries++) {
         struct pollfd wait = {.fd = console->fd, .events = POLLOUT};
@@ -308,6 +354,8 @@ void console_free(struct console *console)
         close(console->fd);
     if (console->listen_fd >= 0)
         close(console->listen_fd);
+    if (console->transcript >= 0)
+        close(console->transcript);
     pthread_mutex_destroy(&console->lock);
     free(console->queue);
     free(console->ring);
@@ -324,8 +372,7 @@ size_t console_ring(struct console *console, uint8_t *out)
     pthread_mutex_lock(&console->lock);
     uint64_t written = console->ring_written;
     size_t size = written < CONSOLE_RING_SIZE ? (size_t)written : CONSOLE_RING_SIZE;
-    for (size_t i = 0; i < size; i++)
-        out[i] = console->ring[(written - size + i) % CONSOLE_RING_SIZE];
+    ring_copy(console, written, out, size);
     pthread_mutex_unlock(&console->lock);
     return size;
 }

@@ -40,6 +40,9 @@ enum console_kind {
 struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
                             void (*on_panic)(void *opaque, const char *line), void *opaque,
                             struct error **err);
+/* Also writes the output to a file, taken over: up to two rings of it, then the file begins anew
+ * with the last ring's. What the host has no room for is left out. */
+void console_transcribe(struct console *console, int fd);
 /* Tries for up to a second to hand out what is still queued; what is left then is lost. */
 void console_flush(struct console *console);
 void console_free(struct console *console);

@@ -217,7 +217,7 @@ struct control *control_new(struct loop *loop, int link_fd, int listen_fd,
     control->on_link_lost = on_link_lost;
     control->opaque = opaque;
     control->listen_fd = listen_fd;
-    bool good = client_add(control, link_fd, true, err);
+    bool good = link_fd < 0 || client_add(control, link_fd, true, err);
     if (good && listen_fd >= 0) {
         control->listen_watch =
             loop_watch_add(loop, listen_fd, LOOP_READABLE, on_connection, control, err);

@@ -45,7 +45,7 @@ extern const struct control_verb control_verbs[];
 extern const size_t control_verb_count;
 
 /* Takes both descriptors over: link_fd is a connected client whose hang-up means that our
- * starter is gone (on_link_lost), listen_fd accepts further ones. */
+ * starter is gone (on_link_lost), -1 if nobody's end is ours; listen_fd accepts further ones. */
 struct control *control_new(struct loop *loop, int link_fd, int listen_fd,
                             struct control_target *target, void (*on_link_lost)(void *opaque),
                             void *opaque, struct error **err);

@@ -42,6 +42,7 @@ struct worker {
     struct loop_watch *panic_watch;
     char panic_line[200];
     bool ended;
+    int report; /* a file that learns how the machine ended, or -1 */
 };
 
 static void report(struct worker *worker, const char *end, uint32_t code, const char *message,
@@ -50,11 +51,17 @@ static void report(struct worker *worker, const char *end, uint32_t code, const 
     if (worker->ended)
         return;
     worker->ended = true;
+    json_t *event =
+        json_pack("{s:s, s:s, s:I, s:o, s:b}", "event", "end", "end", end, "code",
+                  (json_int_t)code, "message", control_text(message), "usage", (int)usage);
+    if (worker->report >= 0) {
+        json_dumpfd(event, worker->report, JSON_COMPACT);
+        fdatasync(worker->report);
+    }
     if (worker->control != NULL)
-        control_event(worker->control,
-                      json_pack("{s:s, s:s, s:I, s:o, s:b}", "event", "end", "end", end, "code",
-                                (json_int_t)code, "message", control_text(message), "usage",
-                                (int)usage));
+        control_event(worker->control, event);
+    else
+        json_decref(event);
 }
 
 static void on_end(void *opaque, enum vm_end end, uint32_t code)
@@ -231,7 +238,22 @@ static void finish(struct worker *worker)
 
 int worker_main(int argc, char **argv)
 {
-    enum { CONFIG = 1, CONSOLE, LINK, LISTEN, GDB, KIND, LEVEL, WAIT, NICS, DISKS, COUNT };
+    enum {
+        CONFIG = 1,
+        CONSOLE,
+        LINK,
+        LISTEN,
+        GDB,
+        REPORT,
+        TRANSCRIPT,
+        HOLD, /* nothing but open, for as long as we live */
+        KIND,
+        LEVEL,
+        WAIT,
+        NICS,
+        DISKS,
+        COUNT
+    };
     struct worker worker = {.panic_timer = -1};
     struct error *error = NULL;
     enum console_kind kind;
@@ -245,6 +267,7 @@ int worker_main(int argc, char **argv)
         if (fds[i] >= 0)
             fcntl(fds[i], F_SETFD, FD_CLOEXEC);
     }
+    worker.report = fds[REPORT];
     take_nics(&worker, argv[NICS]);
     take_disks(&worker, argv[DISKS]);
     signal(SIGPIPE, SIG_IGN);
@@ -262,6 +285,8 @@ int worker_main(int argc, char **argv)
     if (good) {
         worker.console = console_new(worker.loop, kind, fds[CONSOLE], on_panic, &worker, &error);
         worker.target.console = worker.console;
+        if (worker.console != NULL && fds[TRANSCRIPT] >= 0)
+            console_transcribe(worker.console, fds[TRANSCRIPT]);
         worker.panic_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         good = worker.console != NULL;
     }

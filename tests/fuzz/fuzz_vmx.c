@@ -112,7 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(read == (error == NULL));
     free(vmx_notes_sentence(&notes, "fuzz"));
     vmx_notes_clear(&notes);
-    machine_config_check(&config, NULL);
+    if (read)
+        machine_config_check(&config, NULL);
     if (read)
         check_config(text, &config, bytes, size);
     machine_config_clear(&config);

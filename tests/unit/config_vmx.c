@@ -226,7 +226,8 @@ static void test_reads_what_vmware_writes(void **state)
     assert_string_equal(config.disks[1].path, "second.raw");
     assert_string_equal(config.disks[2].path, "third.raw");
     assert_string_equal(config.disks[3].path, "/iso/debian.iso");
-    assert_true(config.disks[3].read_only);
+    assert_int_equal(config.disks[3].media, 1);
+    assert_int_equal(config.disks[2].media, 0);
     assert_false(config.disks[2].read_only);
     assert_int_equal(config.nic_count, 3);
     assert_string_equal(config.nics[0].mac, "00:0c:29:aa:bb:cc");

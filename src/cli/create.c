@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trapeze create: the machine that the options describe, as an instance that lasts.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "cli/cli.h"
+#include "cli/instance.h"
+#include "cli/machine.h"
+#include "cli/nic.h"
+#include "cli/share.h"
+#include "config/vmx.h"
+
+static const struct cli_option options[] = {
+    CLI_WHAT_OPTIONS,
+    {"vmx", 0, "FILE", "Start from the machine description in FILE; other options override it.",
+     NULL},
+    CLI_SIZE_OPTIONS,
+    CLI_SHARE_OPTION,
+    CLI_NIC_OPTIONS,
+    CLI_SEED_OPTIONS,
+    {"start", 0, NULL, "Start it, too.", "And then"},
+    CLI_JSON_OPTION,
+};
+
+static const struct cli_example examples[] = {
+    {"trapeze create web --image debian --memory 1G --start", "A Debian machine that stays."},
+    {"trapeze create lab --vmx lab.vmx", "From a description, perhaps one of VMware's."},
+};
+
+/* The files that go into the instance's folder. */
+struct files {
+    json_t *list;
+    struct error **err;
+    bool good;
+};
+
+static void replace(char **path, const char *name)
+{
+    free(*path);
+    *path = strdup(name);
+}
+
+/* A file of the machine's becomes one of its folder; NULL: there is none. */
+static void bring(struct files *files, char **path, const char *name)
+{
+    char full[PATH_MAX];
+    if (*path == NULL || !files->good)
+        return;
+    if (strncmp(*path, "/proc/", 6) == 0) { /* this process's, without a name */
+        snprintf(full, sizeof(full), "%s", *path);
+    } else if (realpath(*path, full) == NULL) {
+        files->good = error_set_errno(files->err, errno, "cannot find '%s'", *path);
+        return;
+    }
+    json_array_append_new(files->list, json_pack("{s:s, s:s}", "source", full, "name", name));
+    replace(path, name);
+}
+
+/* A file that stays where it is. */
+static void point_at(struct files *files, char **path)
+{
+    char full[PATH_MAX];
+    if (*path == NULL || (*path)[0] == '\0' || !files->good || strstr(*path, "://") != NULL)
+        return;
+    if (realpath(*path, full) == NULL)
+        files->good = error_set_errno(files->err, errno, "cannot find '%s'", *path);
+    else
+        replace(path, full);
+}
+
+static bool bring_all(struct cli_machine *machine, struct files *files)
+{
+    struct machine_config *config = &machine->config;
+    bring(files, &config->kernel, "kernel");
+    bring(files, &config->initrd, "initrd");
+    bring(files, &config->firmware, "firmware");
+    for (size_t i = 0; i < config->disk_count; i++) {
+        char **path = &config->disks[i].path;
+        if (machine->image_disk != NULL && strcmp(*path, machine->image_disk) == 0)
+            bring(files, path, "disk.img");
+        else if (strncmp(*path, "/proc/", 6) == 0)
+            bring(files, path, "seed.iso");
+        else
+            point_at(files, path);
+    }
+    for (size_t i = 0; i < config->share_count; i++)
+        point_at(files, &config->shares[i].path);
+    return files->good;
+}
+
+/* Of a file that --vmx names its own text, so that comments stay. */
+static char *describe(const struct cli_args *args, struct machine_config *config, const char *name,
+                      struct error **err)
+{
+    const char *vmx = cli_last(args, "vmx");
+    struct text *text = vmx != NULL ? text_load(vmx, err) : text_new(name);
+    size_t size;
+    if (text == NULL)
+        return NULL;
+    if (vmx == NULL) { /* what people look for first stands first, also where it is the default */
+        text_set(text, "displayName", name);
+        text_set(text, "memsize", "512");
+        text_set(text, "numvcpus", "1");
+    }
+    replace(&config->name, name);
+    vmx_update(text, config);
+    char *bytes = text_write(text, &size);
+    text_free(text);
+    return bytes;
+}
+
+static json_t *create(const struct cli_args *args, const char *name, struct error **err)
+{
+    struct cli_machine machine = {.keep = true};
+    struct files files = {json_array(), err, true};
+    json_t *answer = NULL;
+    char *vmx = NULL;
+    if (cli_machine_configure(args, NULL, &machine, err) && bring_all(&machine, &files) &&
+        (vmx = describe(args, &machine.config, name, err)) != NULL)
+        answer = cli_api(
+            "POST", json_pack("{s:s, s:s, s:O}", "name", name, "vmx", vmx, "files", files.list),
+            err, "/v1/instances");
+    free(vmx);
+    json_decref(files.list);
+    cli_machine_clear(&machine);
+    return answer;
+}
+
+static int run(const struct cli_args *args, struct error **err)
+{
+    const char *name = cli_instance(args, 0, 1, err);
+    json_t *answer = name != NULL ? create(args, name, err) : NULL;
+    if (answer != NULL && cli_given(args, "start")) {
+        json_decref(answer);
+        answer = cli_api("POST", NULL, err, "/v1/instances/%s/start", name);
+    }
+    if (answer == NULL)
+        return CLI_HOST_FAILURE;
+    if (cli_given(args, "json"))
+        cli_print_json(answer);
+    json_decref(answer);
+    return CLI_OK;
+}
+
+const struct cli_command cli_command_create = {
+    .name = "create",
+    .operands = "NAME",
+    .summary = "Make an instance: a machine that lasts",
+    .description =
+        "Makes an instance NAME: a folder with a description, NAME.vmx, and what it needs. Kernel, "
+        "initrd, firmware, the image's disk and the seed are copied there; other disks and shared "
+        "folders stay where they are. The .vmx can be edited while the machine does not run. The "
+        "folder (see 'trapeze info') can be copied to another host's store and started there.",
+    .options = options,
+    .option_count = ARRAY_SIZE(options),
+    .examples = examples,
+    .example_count = ARRAY_SIZE(examples),
+    .run = run,
+};

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the commands about instances share: a call of the daemon's API as JSON.
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLI_INSTANCE_H
+#define TRAPEZE_CLI_INSTANCE_H
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+#define CLI_JSON_OPTION                                                                            \
+    {                                                                                              \
+        "json", 0, NULL, "Print the daemon's answer as it is.", NULL                               \
+    }
+
+/* `path` is a format for what follows, names of instances. `body` is stolen and may be NULL. A
+ * new reference, or NULL with err: the daemon's own sentence, if it refused. */
+json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* The only operand, a name that can stand in a path. NULL: err. */
+const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
+                         struct error **err);
+
+/* POST /v1/instances/NAME/VERB; prints "NAME: STATE", or JSON with --json. */
+int cli_instance_verb(const struct cli_args *args, const char *verb, json_t *body,
+                      struct error **err);
+
+/* Of --force and --timeout. NULL: err. */
+json_t *cli_stop_body(const struct cli_args *args, struct error **err);
+
+void cli_print_json(const json_t *value);
+
+#endif

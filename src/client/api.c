@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See api.h.
+ */
+#include "client/api.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+
+enum { ANSWER_MAX = 64 << 20, START_TRIES = 200, START_PAUSE_MS = 50 };
+
+char *api_store_path(struct error **err)
+{
+    const char *own = getenv("TRAPEZE_HOME"), *xdg = getenv("XDG_DATA_HOME");
+    const char *home = getenv("HOME");
+    char *path = NULL;
+    int length = -1;
+    if (own != NULL && own[0] == '/')
+        length = asprintf(&path, "%s", own);
+    else if (own != NULL && own[0] != '\0')
+        error_set(err, ERROR_USAGE, "TRAPEZE_HOME is an absolute path, not '%s'", own);
+    else if (xdg != NULL && xdg[0] == '/')
+        length = asprintf(&path, "%s/trapeze", xdg);
+    else if (home != NULL && home[0] == '/')
+        length = asprintf(&path, "%s/.local/share/trapeze", home);
+    else
+        error_set(err, ERROR_HOST, "there is no place for instances: set TRAPEZE_HOME to a folder");
+    return length > 0 ? path : NULL;
+}
+
+static int connect_in(const char *folder, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int at = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = at >= 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", at, name);
+    bool good = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    int number = errno;
+    if (at >= 0)
+        close(at);
+    if (good)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    errno = number;
+    return -1;
+}
+
+int api_connect_in(const char *folder, const char *name, struct error **err)
+{
+    int fd = connect_in(folder, name);
+    if (fd < 0)
+        error_set_errno(err, errno, "cannot connect to '%s/%s'", folder, name);
+    return fd;
+}
+
+bool api_is_served(const char *store)
+{
+    int fd = connect_in(store, "daemon.sock");
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* ---- a daemon of our own ---- */
+
+/* Nobody's child, in a session of its own; what it has to say goes to STORE/daemon.log. */
+static void start_daemon(const char *store)
+{
+    pid_t pid = fork();
+    if (pid != 0) {
+        if (pid > 0)
+            waitpid(pid, NULL, 0);
+        return;
+    }
+    if (fork() != 0)
+        _exit(0);
+    char *log = NULL;
+    setsid();
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    int out = asprintf(&log, "%s/daemon.log", store) > 0
+                  ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)
+                  : -1;
+    dup2(out >= 0 ? out : null, STDERR_FILENO);
+    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+    if (chdir("/") != 0)
+        _exit(127);
+    char *const argv[] = {"trapeze", "daemon", "--store", (char *)(uintptr_t)store, NULL};
+    execv("/proc/self/exe", argv);
+    _exit(127);
+}
+
+/* Several commands may do this at once: the store's lock lets one daemon live, and it serves all.
+ */
+static int reach(const char *store, struct error **err)
+{
+    int fd = connect_in(store, "daemon.sock");
+    if (fd >= 0)
+        return fd;
+    if (mkdir(store, 0700) != 0 && errno == ENOENT) { /* the daemon makes those above */
+        char *copy = alloc_string(store);
+        for (char *slash = strchr(copy + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+            *slash = '\0';
+            mkdir(copy, 0700);
+            *slash = '/';
+        }
+        mkdir(copy, 0700);
+        free(copy);
+    }
+    start_daemon(store);
+    for (int i = 0; i < START_TRIES && fd < 0; i++) {
+        struct timespec pause = {0, START_PAUSE_MS * 1000000L};
+        nanosleep(&pause, NULL);
+        fd = connect_in(store, "daemon.sock");
+    }
+    if (fd < 0) {
+        error_set_errno(err, errno, "the daemon does not start");
+        error_hint(err, "'%s/daemon.log' says why.", store);
+    }
+    return fd;
+}
+
+/* ---- one request ---- */
+
+static bool send_all(int fd, const char *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t count = send(fd, bytes, size, MSG_NOSIGNAL);
+        if (count < 0 && errno != EINTR)
+            return false;
+        bytes += count > 0 ? count : 0;
+        size -= count > 0 ? (size_t)count : 0;
+    }
+    return true;
+}
+
+/* Until the end of the stream ("Connection: close"); a 0 byte behind. NULL: it broke. */
+static char *receive_all(int fd, size_t *size)
+{
+    enum { CHUNK = 65536 };
+    char *bytes = NULL;
+    ssize_t count = 1;
+    for (*size = 0; count > 0 && *size<ANSWER_MAX; *size += count> 0 ? (size_t)count : 0) {
+        bytes = alloc_resize(bytes, *size + CHUNK + 1, 1);
+        do
+            count = recv(fd, bytes + *size, CHUNK, 0);
+        while (count < 0 && errno == EINTR);
+    }
+    if (count == 0) {
+        bytes[*size] = '\0';
+        return bytes;
+    }
+    free(bytes);
+    return NULL;
+}
+
+/* "HTTP/1.1 200 OK", headers, an empty line, the body of Content-Length bytes. */
+static char *body_of(const char *answer, size_t size, int *status)
+{
+    int end = 0;
+    const char *blank = strstr(answer, "\r\n\r\n");
+    if (blank == NULL || sscanf(answer, "HTTP/1.%*1[01] %3d%n", status, &end) != 1 || end == 0)
+        return NULL;
+    const char *length = strcasestr(answer, "\r\nContent-Length:");
+    size_t have = size - (size_t)(blank + 4 - answer);
+    if (length == NULL || length > blank ||
+        strtoull(length + strlen("\r\nContent-Length:"), NULL, 10) != have)
+        return NULL; /* it was cut off */
+    return alloc_string(blank + 4);
+}
+
+char *api_call(const char *method, const char *path, const char *body, int *status,
+               struct error **err)
+{
+    char *store = api_store_path(err), *head = NULL, *answer = NULL, *text = NULL;
+    size_t size, length = body != NULL ? strlen(body) : 0;
+    int fd = store != NULL ? reach(store, err) : -1;
+    free(store);
+    if (fd < 0)
+        return NULL;
+    if (asprintf(&head,
+                 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                 method, path, length) > 0 &&
+        send_all(fd, head, strlen(head)) && send_all(fd, body != NULL ? body : "", length))
+        answer = receive_all(fd, &size);
+    if (answer != NULL)
+        text = body_of(answer, size, status);
+    if (text == NULL)
+        error_set(err, ERROR_HOST, "the daemon ended in the middle of its answer");
+    free(answer);
+    free(head);
+    close(fd);
+    return text;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The other side of the daemon's API, for the command line: one request on the store's unix
+ * socket, and a daemon to answer it.
+ *
+ * HTTP by hand, against our own server and on a unix socket: libcurl would cost every command and
+ * every worker, which is the same executable, 4.5 ms of CPU at its start (6 without; measured
+ * 2026-11-21 by preloading it).
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLIENT_API_H
+#define TRAPEZE_CLIENT_API_H
+
+#include <stdbool.h>
+
+struct error;
+
+/* $TRAPEZE_HOME, $XDG_DATA_HOME/trapeze or ~/.local/share/trapeze, absolute. Caller frees. NULL:
+ * err. */
+char *api_store_path(struct error **err);
+
+/* The answer's body (caller frees), also of a call that was refused: *status tells. A daemon is
+ * started if none serves the store. `body` may be NULL. NULL: err. */
+char *api_call(const char *method, const char *path, const char *body, int *status,
+               struct error **err);
+
+/* Whether one serves the store. */
+bool api_is_served(const char *store);
+
+/* Connects to a socket in a folder, however long the folder's path is. -1: err. */
+int api_connect_in(const char *folder, const char *name, struct error **err);
+
+#endif

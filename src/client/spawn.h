@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Starting a worker process: this same executable again, with inherited descriptors. The only way
+ * a machine is ever started, by a person's terminal (worker.h) or by the daemon.
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLIENT_SPAWN_H
+#define TRAPEZE_CLIENT_SPAWN_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct client_disks;
+struct client_network;
+struct error;
+struct machine_config;
+
+/* The worker gets copies of the descriptors; -1: it has none. */
+struct client_spawn {
+    int console;
+    const char *console_kind; /* "stream", "file", "listen", "none" */
+    int control; /* connected; when we hang up the machine ends. -1: it lives by itself */
+    int listen;  /* accepts further control clients */
+    int gdb;
+    int report;     /* a file: one line of JSON in the end, how the machine ended */
+    int transcript; /* a file for what the guest printed last, 512 KiB at most */
+    int hold;       /* kept open while it lives, for the lock on it */
+    bool gdb_wait;
+    bool detach; /* a session of its own */
+    int log_level;
+    const struct client_network *network;
+    const struct client_disks *disks;
+    const sigset_t *unblock; /* signals that only we block */
+};
+
+/* The worker's process, a child of ours. -1: err. */
+pid_t client_spawn(const struct machine_config *config, const struct client_spawn *spawn,
+                   struct error **err);
+
+#endif

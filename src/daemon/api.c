@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See api.h.
+ */
+#include "daemon/api.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "build.h"
+#include "daemon/catalogue.h"
+#include "daemon/http.h"
+#include "daemon/job.h"
+#include "daemon/machine.h"
+
+#define X(name) extern const struct api_verb name;
+#include "daemon/verbs.inc"
+#undef X
+
+enum { END_S = 30 };
+
+static const struct api_verb *const verbs[] = {
+#define X(name) &name,
+#include "daemon/verbs.inc"
+#undef X
+};
+
+/* ---- answers ---- */
+
+void api_reply(struct api_call *call, json_t *answer)
+{
+    http_answer(call, call->verb->status, answer);
+}
+
+void api_refuse(struct api_call *call, int status, const char *sentence)
+{
+    json_t *text = json_string(sentence);
+    if (text == NULL)
+        text = json_string("it failed on something whose name is not UTF-8");
+    http_answer(call, status, json_pack("{s:o}", "error", text));
+}
+
+void api_fail(struct api_call *call, int status, struct error *error)
+{
+    if (status == 0)
+        status = error_kind(error) == ERROR_USAGE ? 400 : 500;
+    api_refuse(call, status, error_message(error));
+    error_free(error);
+}
+
+const char *api_query(const struct api_call *call, const char *name)
+{
+    return http_query(call, name);
+}
+
+long long api_query_number(const struct api_call *call, const char *name, long long standard)
+{
+    const char *text = api_query(call, name);
+    char *end;
+    long long number = text != NULL ? strtoll(text, &end, 10) : 0;
+    return text != NULL && *text != '\0' && *end == '\0' ? number : standard;
+}
+
+/* ---- what verbs have in common ---- */
+
+bool api_open(struct api_call *call, struct instance *instance)
+{
+    struct error *error = NULL;
+    if (instance_open(instance, &call->daemon->store, call->name, &error))
+        return true;
+    api_fail(call, error_kind(error) == ERROR_USAGE ? 404 : 500, error);
+    return false;
+}
+
+bool api_take(struct api_call *call)
+{
+    struct error *error = NULL;
+    if (machine_take(call->daemon, call->name, false, &error))
+        return true;
+    api_fail(call, 409, error);
+    return false;
+}
+
+static void job_done(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    machine_give_back(call->daemon, call->name, false);
+    catalogue_sync(call->daemon->catalogue, &call->daemon->store);
+    if (result == NULL) {
+        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
+        return;
+    }
+    daemon_event(call->daemon, call->name, call->verb->id, json_deep_copy(result));
+    api_reply(call, json_deep_copy(result));
+}
+
+static void on_ended(void *opaque, const json_t *end)
+{
+    struct api_call *call = opaque;
+    (void)end;
+    job_start(call->daemon, call->name, call->body, call->job, job_done, call);
+}
+
+void api_job(struct api_call *call, job_fn *fn)
+{
+    call->job = fn;
+    if (machine_is_ending(call->daemon, call->name)) /* a matter of milliseconds */
+        machine_await_end(call->daemon, call->name, END_S, on_ended, call);
+    else
+        job_start(call->daemon, call->name, call->body, fn, job_done, call);
+}
+
+json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
+{
+    struct instance instance;
+    struct machine_config config;
+    struct vmx_notes notes = {0};
+    json_t *answer = NULL;
+    if (!instance_open(&instance, &daemon->store, name, err))
+        return NULL;
+    machine_config_init(&config);
+    if (instance_config(&instance, &config, &notes, err)) {
+        json_t *disks = json_array(), *noted = json_array();
+        for (size_t i = 0; i < config.disk_count; i++)
+            json_array_append_new(disks, json_string(config.disks[i].path));
+        for (size_t i = 0; i < notes.count; i++)
+            json_array_append_new(noted, json_string(notes.list[i].key));
+        answer = json_pack("{s:s, s:s, s:s, s:b, s:I, s:i, s:i, s:o, s:o}", "name", name, "state",
+                           machine_state(daemon, name), "path", instance.path, "template",
+                           (int)instance.is_template, "memory", (json_int_t)config.memory, "cpus",
+                           (int)config.cpus, "nics", (int)config.nic_count, "disks", disks,
+                           "not-honoured", noted);
+        catalogue_describe(daemon->catalogue, name, answer);
+    }
+    vmx_notes_clear(&notes);
+    machine_config_clear(&config);
+    instance_close(&instance);
+    return answer;
+}
+
+/* ---- finding the row ---- */
+
+/* "/v1/instances/{name}/start": {name} stands for one part. */
+static bool path_fits(const char *pattern, const char *path, char name[64])
+{
+    for (; *pattern != '\0' && *pattern != '{'; pattern++, path++)
+        if (*pattern != *path)
+            return false;
+    name[0] = '\0';
+    if (*pattern == '\0')
+        return *path == '\0';
+    size_t length = strcspn(path, "/");
+    if (length == 0 || length >= 64)
+        return false;
+    memcpy(name, path, length);
+    name[length] = '\0';
+    return strcmp(strchr(pattern, '}') + 1, path + length) == 0;
+}
+
+const struct api_verb *api_find(const char *method, const char *path, char name[64], bool *known)
+{
+    *known = false;
+    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+        if (path_fits(verbs[i]->path, path, name)) {
+            *known = true;
+            if (strcmp(verbs[i]->method, method) == 0)
+                return verbs[i];
+        }
+    return NULL;
+}
+
+/* ---- the document ---- */
+
+static const char schemas[] =
+    "{\"Error\": {\"type\": \"object\", \"required\": [\"error\"], \"properties\": {\"error\": "
+    "{\"type\": \"string\", \"description\": \"a sentence with cause and remedy\"}}},"
+    "\"Instance\": {\"type\": \"object\", \"required\": [\"name\", \"state\", \"path\", "
+    "\"template\", \"memory\", \"cpus\", \"nics\", \"disks\", \"not-honoured\", \"owner\", "
+    "\"created\"], \"properties\": {"
+    "\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"},"
+    "\"path\": {\"type\": \"string\", \"description\": \"its folder\"},"
+    "\"template\": {\"type\": \"boolean\"},"
+    "\"memory\": {\"type\": \"integer\", \"description\": \"bytes\"},"
+    "\"cpus\": {\"type\": \"integer\"}, \"nics\": {\"type\": \"integer\"},"
+    "\"disks\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}},"
+    "\"not-honoured\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"description\": "
+    "\"keys of its .vmx\"},"
+    "\"owner\": {\"type\": \"integer\", \"description\": \"user id\"},"
+    "\"created\": {\"type\": \"integer\", \"description\": \"seconds since 1970\"},"
+    "\"started\": {\"type\": \"integer\"}, \"ended\": {\"type\": \"integer\"},"
+    "\"last-end\": {\"$ref\": \"#/components/schemas/End\"}}},"
+    "\"End\": {\"type\": \"object\", \"required\": [\"end\"], \"properties\": {"
+    "\"end\": {\"type\": \"string\", \"enum\": [\"poweroff\", \"reset\", \"exit-code\", \"crash\", "
+    "\"quit\", \"refused\", \"died\"]}, \"code\": {\"type\": \"integer\"}, \"message\": "
+    "{\"type\": \"string\"}}},"
+    "\"Event\": {\"type\": \"object\", \"required\": [\"number\", \"time\", \"instance\", "
+    "\"type\"], \"properties\": {\"number\": {\"type\": \"integer\"}, \"time\": {\"type\": "
+    "\"integer\"}, \"instance\": {\"type\": \"string\"}, \"type\": {\"type\": \"string\"}, "
+    "\"detail\": {\"type\": \"object\"}}}}";
+
+static json_t *parse(const char *text)
+{
+    json_t *value = json_loads(text, 0, NULL);
+    if (value == NULL)
+        abort(); /* a row of ours is no JSON: every start of the daemon would find it */
+    return value;
+}
+
+static json_t *describe_verb(const struct api_verb *verb)
+{
+    json_t *parameters = verb->query != NULL ? parse(verb->query) : json_array();
+    if (strstr(verb->path, "{name}") != NULL)
+        json_array_insert_new(parameters, 0,
+                              parse("{\"name\": \"name\", \"in\": \"path\", \"required\": true, "
+                                    "\"schema\": {\"type\": \"string\"}}"));
+    char status[8];
+    snprintf(status, sizeof(status), "%d", verb->status);
+    json_t *row = json_pack("{s:s, s:s, s:o, s:{s:{s:s, s:{s:{s:o}}}, s:{s:s, s:{s:{s:o}}}}}",
+                            "operationId", verb->id, "summary", verb->summary, "parameters",
+                            parameters, "responses", status, "description", "done", "content",
+                            "application/json", "schema", parse(verb->answer), "default",
+                            "description", "not done", "content", "application/json", "schema",
+                            parse("{\"$ref\": \"#/components/schemas/Error\"}"));
+    if (verb->body != NULL)
+        json_object_set_new(
+            row, "requestBody",
+            json_pack("{s:{s:{s:o}}}", "content", "application/json", "schema", parse(verb->body)));
+    return row;
+}
+
+json_t *api_openapi(void)
+{
+    json_t *paths = json_object();
+    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+        json_t *path = json_object_get(paths, verbs[i]->path);
+        char method[8] = "";
+        for (size_t k = 0; verbs[i]->method[k] != '\0'; k++)
+            method[k] = (char)(verbs[i]->method[k] | 0x20);
+        if (path == NULL) {
+            json_object_set_new(paths, verbs[i]->path, json_object());
+            path = json_object_get(paths, verbs[i]->path);
+        }
+        json_object_set_new(path, method, describe_verb(verbs[i]));
+    }
+    return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.0.3", "info", "title",
+                     "Trapeze", "version", TRAPEZE_VERSION, "paths", paths, "components", "schemas",
+                     parse(schemas));
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * DELETE /v1/instances/{name}.
+ */
+#include "base/error.h"
+#include "daemon/api.h"
+
+static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
+                    struct error **err)
+{
+    struct instance instance;
+    (void)arguments;
+    bool good = instance_open(&instance, &daemon->store, name, err);
+    if (good) {
+        good = instance_lock(&instance, err) && instance_delete(&instance, err);
+        instance_close(&instance);
+    }
+    return good ? json_pack("{s:s}", "name", name) : NULL;
+}
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    if (api_take(call))
+        api_job(call, work);
+}
+
+const struct api_verb api_delete = {
+    .id = "delete",
+    .method = "DELETE",
+    .path = "/v1/instances/{name}",
+    .summary = "Remove an instance that does not run, with all its files",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
+              "{\"type\": \"string\"}}}",
+    .status = 200,
+    .run = run,
+};

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/instances/{name}/rename.
+ */
+#include "base/error.h"
+#include "daemon/api.h"
+
+static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
+                    struct error **err)
+{
+    const char *to = json_string_value(json_object_get(arguments, "to"));
+    struct instance instance;
+    bool good = instance_open(&instance, &daemon->store, name, err);
+    if (good) {
+        good = instance_lock(&instance, err) && instance_rename(&instance, to, err);
+        instance_close(&instance);
+    }
+    return good ? json_pack("{s:s}", "name", to) : NULL;
+}
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    const char *to;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s}", "to", &to) != 0) {
+        api_refuse(call, 400, "'to' is missing: the new name");
+        return;
+    }
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    if (api_take(call))
+        api_job(call, work);
+}
+
+const struct api_verb api_rename = {
+    .id = "rename",
+    .method = "POST",
+    .path = "/v1/instances/{name}/rename",
+    .summary = "Give an instance that does not run another name",
+    .body = "{\"type\": \"object\", \"required\": [\"to\"], \"additionalProperties\": false, "
+            "\"properties\": {\"to\": {\"type\": \"string\"}}}",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
+              "{\"type\": \"string\"}}}",
+    .status = 200,
+    .run = run,
+};

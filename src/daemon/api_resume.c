@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/instances/{name}/resume.
+ */
+#include "daemon/api.h"
+#include "daemon/flow.h"
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    if (api_take(call))
+        flow_ask(call, "resume");
+}
+
+const struct api_verb api_resume = {
+    .id = "resume",
+    .method = "POST",
+    .path = "/v1/instances/{name}/resume",
+    .summary = "Go on after a pause",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
+              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .status = 200,
+    .run = run,
+};

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/instances/{name}/start. Done when the machine runs: a worker that refuses its
+ * configuration says so.
+ */
+#include "base/error.h"
+#include "daemon/api.h"
+#include "daemon/flow.h"
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    if (api_take(call))
+        flow_start(call);
+}
+
+const struct api_verb api_start = {
+    .id = "start",
+    .method = "POST",
+    .path = "/v1/instances/{name}/start",
+    .summary = "Start an instance",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
+              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .status = 200,
+    .run = run,
+};

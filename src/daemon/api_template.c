@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/instances/{name}/template.
+ */
+#include "base/error.h"
+#include "daemon/api.h"
+
+static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
+                    struct error **err)
+{
+    struct instance instance;
+    bool good = instance_open(&instance, &daemon->store, name, err);
+    if (good) {
+        bool undo = json_is_true(json_object_get(arguments, "undo"));
+        good = instance_lock(&instance, err) && instance_make_template(&instance, !undo, err);
+        instance_close(&instance);
+    }
+    return good ? json_pack("{s:s}", "name", name) : NULL;
+}
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    if (api_take(call))
+        api_job(call, work);
+}
+
+const struct api_verb api_template = {
+    .id = "template",
+    .method = "POST",
+    .path = "/v1/instances/{name}/template",
+    .summary = "Make a template of an instance, or an instance of a template",
+    .body = "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {\"undo\": "
+            "{\"type\": \"boolean\"}}}",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
+              "{\"type\": \"string\"}}}",
+    .status = 200,
+    .run = run,
+};

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The daemon: names, persistence and policy for machines that run in workers of their own. One
+ * thread and one event loop own everything below. What may take long or block is a job: a child
+ * process (job.h). A worker is nobody's child and lives on when the daemon ends; the next daemon
+ * finds it by its lock and talks to it through its control socket (machine.h).
+ *
+ *     HTTP request ─► http.c ─► api.c: the verb's row ─► api_VERB.c ─► job, or worker ─► reply
+ */
+#ifndef TRAPEZE_DAEMON_DAEMON_H
+#define TRAPEZE_DAEMON_DAEMON_H
+
+#include <jansson.h>
+
+#include "base/log.h"
+#include "daemon/store.h"
+
+struct catalogue;
+struct error;
+struct http;
+struct loop;
+struct machine;
+
+struct daemon {
+    struct loop *loop;
+    struct log log;
+    struct store store;
+    struct catalogue *catalogue;
+    struct http *http;
+    struct machine *machines;     /* those that run or are worked on */
+    struct api_call *event_waits; /* calls that wait for an event */
+};
+
+/* Serves the store until a signal of the end; the machines go on. False: err. */
+bool daemon_run(const char *store_path, int log_level, struct error **err);
+/* `trapeze daemon` as a process: argv is "daemon-server", the store, "normal" or "verbose". */
+int daemon_main(int argc, char **argv);
+
+/* Something happened: into the catalogue, and to those who wait for it. `detail` is stolen and
+ * may be NULL. */
+void daemon_event(struct daemon *daemon, const char *instance, const char *type, json_t *detail);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What would keep the loop waiting (copies, starting processes, anything that syncs a disk) runs
+ * in a child process and reports through a pipe. A job ends with the daemon, wherever it is then:
+ * what it does to the store is whole or not there (store.h).
+ *
+ * Threads: the loop's.
+ */
+#ifndef TRAPEZE_DAEMON_JOB_H
+#define TRAPEZE_DAEMON_JOB_H
+
+#include <jansson.h>
+
+struct daemon;
+struct error;
+
+/* In the child: a new reference, or NULL with err. */
+typedef json_t *job_fn(struct daemon *daemon, const char *instance, const json_t *arguments,
+                       struct error **err);
+/* In the daemon. `result` is borrowed; NULL: `error` says why (borrowed). */
+typedef void job_done_fn(void *opaque, const json_t *result, const struct error *error);
+
+void job_start(struct daemon *daemon, const char *instance, const json_t *arguments, job_fn *fn,
+               job_done_fn *done, void *opaque);
+
+#endif

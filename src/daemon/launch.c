@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From an instance's folder to a running worker. In a job's process: the worker and its network
+ * processes become nobody's children when the job is done.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "client/disks.h"
+#include "client/network.h"
+#include "client/spawn.h"
+#include "client/worker.h"
+#include "daemon/machine.h"
+
+enum { LOG_LIMIT = 1 << 20 };
+
+/* A socket's path has little room, so it is named from the folder, wherever that lies. */
+static int listen_in(const struct instance *instance, const char *name, struct error **err)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", instance->fd, name);
+    return client_listen(path, err);
+}
+
+static int open_in(const struct instance *instance, const char *name, int flags, struct error **err)
+{
+    int fd = openat(instance->fd, name, O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+    if (fd < 0)
+        error_set_errno(err, errno, "cannot open '%s/%s'", instance->path, name);
+    return fd;
+}
+
+/* Standard error of the worker and of its network processes. */
+static bool log_to_file(const struct instance *instance, struct error **err)
+{
+    struct stat status;
+    int fd = open_in(instance, "worker.log", O_WRONLY | O_APPEND, err);
+    if (fd < 0)
+        return false;
+    if (fstat(fd, &status) == 0 && status.st_size > LOG_LIMIT && ftruncate(fd, 0) != 0)
+        status.st_size = 0; /* then it is longer than we like */
+    dup2(fd, STDERR_FILENO);
+    close(fd);
+    return true;
+}
+
+static bool open_all(const struct instance *instance, const struct machine_config *config,
+                     struct client_spawn *spawn, struct error **err)
+{
+    bool to_file = config->serial == MACHINE_SERIAL_FILE;
+    spawn->console_kind = to_file ? "file" : "listen";
+    spawn->report = open_in(instance, "end", O_WRONLY | O_TRUNC, err);
+    if (spawn->report < 0)
+        return false;
+    spawn->transcript = open_in(instance, "console.log", O_WRONLY | O_TRUNC, err);
+    if (spawn->transcript < 0)
+        return false;
+    if (to_file) {
+        spawn->console =
+            open(config->serial_path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+        if (spawn->console < 0)
+            return error_set_errno(err, errno, "cannot write the console to '%s'",
+                                   config->serial_path);
+    } else {
+        spawn->console = listen_in(instance, "console.sock", err);
+    }
+    if (spawn->console >= 0)
+        spawn->listen = listen_in(instance, "control.sock", err);
+    return spawn->console >= 0 && spawn->listen >= 0 && log_to_file(instance, err);
+}
+
+static json_t *launch(struct instance *instance, const struct machine_config *config,
+                      struct error **err)
+{
+    struct client_network network = {0};
+    struct client_disks disks = {.count = 0};
+    struct client_spawn spawn = {.console = -1,
+                                 .control = -1,
+                                 .listen = -1,
+                                 .gdb = -1,
+                                 .report = -1,
+                                 .transcript = -1,
+                                 .hold = instance->lock,
+                                 .detach = true,
+                                 .log_level = LOG_LEVEL_WARNING,
+                                 .network = &network,
+                                 .disks = &disks};
+    bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
+                client_network_start(config, &network, err);
+    pid_t pid = good ? client_spawn(config, &spawn, err) : -1;
+    if (pid > 0)
+        client_network_close_links(&network);
+    else if (good)
+        client_network_stop(&network);
+    client_disks_close(&disks);
+    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    return pid > 0 ? json_pack("{s:i}", "pid", (int)pid) : NULL;
+}
+
+/* NICs of a description by hand may have no address. */
+static bool address_nics(struct machine_config *config, const char *name, struct error **err)
+{
+    for (size_t i = 0; i < config->nic_count; i++) {
+        char mac[18];
+        if (config->nics[i].mac != NULL)
+            continue;
+        if (!machine_make_mac(name, i, mac, err))
+            return false;
+        config->nics[i].mac = strdup(mac);
+    }
+    return true;
+}
+
+json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,
+                       struct error **err)
+{
+    struct instance instance;
+    struct machine_config config;
+    json_t *result = NULL;
+    (void)arguments;
+    if (!instance_open(&instance, &daemon->store, name, err))
+        return NULL;
+    machine_config_init(&config);
+    if (instance.is_template) {
+        error_set(err, ERROR_USAGE, "'%s' is a template, which does not run", name);
+        error_hint(err, "Make an instance of it: trapeze clone %s NAME", name);
+    } else if (instance_lock(&instance, err) && instance_config(&instance, &config, NULL, err) &&
+               address_nics(&config, name, err) && machine_config_check(&config, err)) {
+        result = launch(&instance, &config, err);
+    }
+    machine_config_clear(&config);
+    instance_close(&instance);
+    return result;
+}

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See machine.h.
+ */
+#include "daemon/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/frame.h"
+#include "base/loop.h"
+#include "daemon/job.h"
+
+/* A question that the worker has not answered yet. */
+struct ask {
+    struct ask *next;
+    json_int_t id;
+    machine_answer_fn *fn;
+    void *opaque;
+};
+
+struct wait {
+    struct wait *next;
+    struct machine *machine;
+    int timer;
+    struct loop_watch *watch;
+    machine_end_fn *fn;
+    void *opaque;
+};
+
+struct machine {
+    struct machine *next;
+    struct daemon *daemon;
+    char name[INSTANCE_MAX_NAME + 1];
+    bool taken;      /* somebody changes it */
+    unsigned shared; /* so many read it */
+    int fd;          /* of the link; -1: none */
+    bool ending;     /* the link is gone, the worker's process may still be */
+    struct loop_watch *watch;
+    struct frame_reader reader;
+    struct frame_writer writer;
+    char state[24];
+    json_int_t last_id;
+    struct ask *asks;
+    struct wait *waits;
+};
+
+struct machine *machine_find(struct daemon *daemon, const char *name)
+{
+    for (struct machine *machine = daemon->machines; machine != NULL; machine = machine->next)
+        if (strcmp(machine->name, name) == 0)
+            return machine;
+    return NULL;
+}
+
+static struct machine *find_or_make(struct daemon *daemon, const char *name)
+{
+    struct machine *machine = machine_find(daemon, name);
+    if (machine != NULL)
+        return machine;
+    machine = alloc_zeroed(1, sizeof(*machine));
+    machine->daemon = daemon;
+    machine->fd = -1;
+    snprintf(machine->name, sizeof(machine->name), "%s", name);
+    machine->next = daemon->machines;
+    daemon->machines = machine;
+    return machine;
+}
+
+static void drop_if_idle(struct machine *machine)
+{
+    if (machine->taken || machine->shared > 0 || machine->fd >= 0 || machine->ending)
+        return;
+    for (struct machine **at = &machine->daemon->machines; *at != NULL; at = &(*at)->next)
+        if (*at == machine) {
+            *at = machine->next;
+            break;
+        }
+    free(machine);
+}
+
+bool machine_take(struct daemon *daemon, const char *name, bool shared, struct error **err)
+{
+    struct machine *machine = find_or_make(daemon, name);
+    if (machine->taken || (!shared && machine->shared > 0)) {
+        error_set(err, ERROR_USAGE, "somebody else is at work on '%s'", name);
+        error_hint(err, "Try again when that is done.");
+        return false;
+    }
+    machine->taken = !shared;
+    machine->shared += shared;
+    return true;
+}
+
+void machine_give_back(struct daemon *daemon, const char *name, bool shared)
+{
+    struct machine *machine = machine_find(daemon, name);
+    if (machine == NULL)
+        return;
+    if (shared)
+        machine->shared--;
+    else
+        machine->taken = false;
+    drop_if_idle(machine);
+}
+
+bool machine_is_linked(struct daemon *daemon, const char *name)
+{
+    const struct machine *machine = machine_find(daemon, name);
+    return machine != NULL && (machine->fd >= 0 || machine->ending);
+}
+
+bool machine_is_ending(struct daemon *daemon, const char *name)
+{
+    const struct machine *machine = machine_find(daemon, name);
+    return machine != NULL && machine->ending;
+}
+
+const char *machine_state(struct daemon *daemon, const char *name)
+{
+    if (machine_is_ending(daemon, name))
+        return "stopping";
+    return machine_is_linked(daemon, name) ? machine_find(daemon, name)->state : "stopped";
+}
+
+/* ---- the end ---- */
+
+static json_t *read_end(struct daemon *daemon, const char *name)
+{
+    char path[INSTANCE_MAX_NAME + 8];
+    snprintf(path, sizeof(path), "%s/end", name);
+    int fd = openat(daemon->store.instances, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    json_t *end = fd >= 0 ? json_loadfd(fd, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+    if (fd >= 0)
+        close(fd);
+    return end;
+}
+
+/* Nobody listens there any more. */
+static void remove_sockets(struct daemon *daemon, const char *name)
+{
+    int fd = openat(daemon->store.instances, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    unlinkat(fd, "control.sock", 0);
+    unlinkat(fd, "console.sock", 0);
+    close(fd);
+}
+
+static void wait_free(struct wait *wait)
+{
+    loop_watch_remove(wait->watch);
+    if (wait->timer >= 0)
+        close(wait->timer);
+    free(wait);
+}
+
+/* In a job: the lock is free when the process is gone. */
+static json_t *wait_for_lock(struct daemon *daemon, const char *name, const json_t *arguments,
+                             struct error **err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct instance instance;
+    (void)arguments;
+    if (!instance_open(&instance, &daemon->store, name, err))
+        return NULL;
+    int fd = openat(instance.fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    while (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &lock) != 0 && errno == EINTR)
+        ;
+    return json_true();
+}
+
+/* The worker is gone. Answers and waits may ask for other things of the same machine. */
+static void on_gone(void *opaque, const json_t *result, const struct error *error)
+{
+    struct machine *machine = opaque;
+    struct daemon *daemon = machine->daemon;
+    struct ask *asks = machine->asks;
+    struct wait *waits = machine->waits;
+    char name[sizeof(machine->name)];
+    (void)result;
+    if (error != NULL)
+        log_warning(&daemon->log, "%s", error_message(error));
+    machine->ending = false;
+    machine->asks = NULL;
+    machine->waits = NULL;
+    snprintf(name, sizeof(name), "%s", machine->name);
+    drop_if_idle(machine);
+
+    remove_sockets(daemon, name);
+    json_t *end = read_end(daemon, name);
+    const char *message = json_string_value(json_object_get(end, "message"));
+    daemon_event(daemon, name, "ended",
+                 end != NULL ? json_incref(end)
+                             : json_pack("{s:s, s:s}", "end", "died", "message",
+                                         "the machine's worker process was killed"));
+    for (struct ask *next; asks != NULL; asks = next) {
+        next = asks->next;
+        asks->fn(asks->opaque, NULL,
+                 message != NULL && message[0] != '\0' ? message : "the machine ended");
+        free(asks);
+    }
+    for (struct wait *next; waits != NULL; waits = next) {
+        next = waits->next;
+        waits->fn(waits->opaque, end);
+        wait_free(waits);
+    }
+    json_decref(end);
+}
+
+/* The link ends a moment before the process does, and only then is the instance free. */
+static void begin_ending(struct machine *machine)
+{
+    machine->ending = true;
+    job_start(machine->daemon, machine->name, NULL, wait_for_lock, on_gone, machine);
+}
+
+static void unlink_machine(struct machine *machine)
+{
+    loop_watch_remove(machine->watch);
+    close(machine->fd);
+    machine->fd = -1;
+    frame_reader_clear(&machine->reader);
+    frame_writer_clear(&machine->writer);
+    begin_ending(machine);
+}
+
+static void on_timer(void *opaque, int fd, unsigned events)
+{
+    struct wait *wait = opaque;
+    (void)fd, (void)events;
+    for (struct wait **at = &wait->machine->waits; *at != NULL; at = &(*at)->next)
+        if (*at == wait) {
+            *at = wait->next;
+            break;
+        }
+    machine_end_fn *fn = wait->fn;
+    void *caller = wait->opaque;
+    wait_free(wait);
+    fn(caller, NULL);
+}
+
+void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds,
+                       machine_end_fn *fn, void *opaque)
+{
+    struct machine *machine = machine_find(daemon, name);
+    if (machine == NULL || (machine->fd < 0 && !machine->ending)) {
+        json_t *end = read_end(daemon, name);
+        fn(opaque, end);
+        json_decref(end);
+        return;
+    }
+    struct wait *wait = alloc_zeroed(1, sizeof(*wait));
+    struct itimerspec span = {.it_value = {.tv_sec = seconds}};
+    *wait = (struct wait){.next = machine->waits, .machine = machine, .fn = fn, .opaque = opaque};
+    wait->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    machine->waits = wait;
+    if (wait->timer >= 0 && timerfd_settime(wait->timer, 0, &span, NULL) == 0)
+        wait->watch =
+            loop_watch_add(daemon->loop, wait->timer, LOOP_READABLE, on_timer, wait, NULL);
+}
+
+/* ---- the link ---- */
+
+static void flush(struct machine *machine)
+{
+    enum frame_status status = frame_writer_flush(&machine->writer, machine->fd);
+    loop_watch_set(machine->watch, LOOP_READABLE | (status == FRAME_MORE ? LOOP_WRITABLE : 0u));
+}
+
+void machine_ask(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+                 machine_answer_fn *fn, void *opaque)
+{
+    struct machine *machine = machine_find(daemon, name);
+    if (machine == NULL || machine->fd < 0) {
+        json_decref(arguments);
+        fn(opaque, NULL, "the instance is not running");
+        return;
+    }
+    struct ask *ask = alloc_zeroed(1, sizeof(*ask));
+    *ask =
+        (struct ask){.next = machine->asks, .id = ++machine->last_id, .fn = fn, .opaque = opaque};
+    machine->asks = ask;
+    json_t *request =
+        json_pack("{s:I, s:s, s:o*}", "id", ask->id, "verb", verb, "arguments", arguments);
+    char *text = json_dumps(request, JSON_COMPACT);
+    frame_writer_add(&machine->writer, text, strlen(text));
+    free(text);
+    json_decref(request);
+    flush(machine);
+}
+
+static void take_answer(struct machine *machine, const json_t *message, json_int_t id)
+{
+    for (struct ask **at = &machine->asks; *at != NULL; at = &(*at)->next)
+        if ((*at)->id == id) {
+            struct ask *ask = *at;
+            *at = ask->next;
+            ask->fn(ask->opaque, json_object_get(message, "result"),
+                    json_string_value(json_object_get(message, "error")));
+            free(ask);
+            return;
+        }
+}
+
+static void take_message(struct machine *machine, const json_t *message)
+{
+    const json_t *id = json_object_get(message, "id");
+    const char *event = json_string_value(json_object_get(message, "event"));
+    const char *state = json_string_value(json_object_get(message, "state"));
+    if (event != NULL && strcmp(event, "state") == 0 && state != NULL) {
+        snprintf(machine->state, sizeof(machine->state), "%s", state);
+        daemon_event(machine->daemon, machine->name, "state", json_pack("{s:s}", "state", state));
+    } else if (json_is_integer(id)) {
+        state = json_string_value(json_object_get(json_object_get(message, "result"), "state"));
+        if (state != NULL) /* of "status" */
+            snprintf(machine->state, sizeof(machine->state), "%s", state);
+        take_answer(machine, message, json_integer_value(id));
+    }
+}
+
+/* A worker is a stranger as soon as its guest has taken it over: bounded, and believed in what
+ * concerns itself alone. */
+static void on_link(void *opaque, int fd, unsigned events)
+{
+    struct machine *machine = opaque;
+    enum frame_status status = FRAME_MORE;
+    if ((events & LOOP_WRITABLE) != 0)
+        flush(machine);
+    if ((events & (LOOP_READABLE | LOOP_HANGUP)) != 0)
+        status = frame_reader_fill(&machine->reader, fd);
+    enum frame_status next = FRAME_MESSAGE;
+    while (next == FRAME_MESSAGE) {
+        const uint8_t *data;
+        size_t size;
+        next = frame_reader_next(&machine->reader, FRAME_MAX, &data, &size);
+        if (next != FRAME_MESSAGE)
+            break;
+        json_t *message = json_loadb((const char *)data, size, 0, NULL);
+        take_message(machine, message);
+        json_decref(message);
+    }
+    if (status != FRAME_MORE || next == FRAME_BROKEN)
+        unlink_machine(machine);
+}
+
+bool machine_link(struct daemon *daemon, const char *name, struct error **err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int folder =
+        openat(daemon->store.instances, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/control.sock", folder);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool good =
+        folder >= 0 && fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    if (!good)
+        error_set_errno(err, errno, "cannot reach the worker of '%s'", name);
+    if (folder >= 0)
+        close(folder);
+    struct machine *machine = good ? find_or_make(daemon, name) : NULL;
+    if (good) {
+        machine->watch = loop_watch_add(daemon->loop, fd, LOOP_READABLE, on_link, machine, err);
+        good = machine->watch != NULL;
+    }
+    if (good) {
+        machine->fd = fd;
+        snprintf(machine->state, sizeof(machine->state), "starting");
+    } else {
+        if (fd >= 0)
+            close(fd);
+        if (machine != NULL)
+            drop_if_idle(machine);
+    }
+    return good;
+}
+
+struct adoption {
+    struct daemon *daemon;
+    char name[INSTANCE_MAX_NAME + 1];
+};
+
+static void on_adopted(void *opaque, const json_t *result, const char *error)
+{
+    struct adoption *adoption = opaque;
+    const char *state = json_string_value(json_object_get(result, "state"));
+    if (error == NULL && state != NULL)
+        daemon_event(adoption->daemon, adoption->name, "adopted",
+                     json_pack("{s:s}", "state", state));
+    free(adoption);
+}
+
+void machine_adopt_all(struct daemon *daemon)
+{
+    char **names = store_list(&daemon->store, NULL);
+    for (size_t i = 0; names != NULL && names[i] != NULL; i++) {
+        struct instance instance;
+        struct error *error = NULL;
+        if (!instance_open(&instance, &daemon->store, names[i], &error)) {
+            log_warning(&daemon->log, "%s", error_message(error));
+            error_free(error);
+            continue;
+        }
+        bool runs = instance_is_locked(&instance);
+        instance_close(&instance);
+        if (runs && !machine_link(daemon, names[i], &error)) {
+            error_free(error); /* it ends just now */
+            begin_ending(find_or_make(daemon, names[i]));
+        } else if (runs) {
+            struct adoption *adoption = alloc_zeroed(1, sizeof(*adoption));
+            adoption->daemon = daemon;
+            snprintf(adoption->name, sizeof(adoption->name), "%s", names[i]);
+            strcpy(machine_find(daemon, names[i])->state, "adopting");
+            machine_ask(daemon, names[i], "status", NULL, on_adopted, adoption);
+        }
+    }
+    store_list_free(names);
+}
+
+void machine_free_all(struct daemon *daemon)
+{
+    while (daemon->machines != NULL) {
+        struct machine *machine = daemon->machines;
+        daemon->machines = machine->next;
+        for (struct ask *ask = machine->asks, *next; ask != NULL; ask = next) {
+            next = ask->next;
+            free(ask);
+        }
+        for (struct wait *wait = machine->waits, *next; wait != NULL; wait = next) {
+            next = wait->next;
+            wait_free(wait);
+        }
+        loop_watch_remove(machine->watch);
+        if (machine->fd >= 0)
+            close(machine->fd);
+        frame_reader_clear(&machine->reader);
+        frame_writer_clear(&machine->writer);
+        free(machine);
+    }
+}

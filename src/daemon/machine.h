@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the daemon knows of an instance that runs or is worked on: the link to its worker's control
+ * socket, and who is at work on it. Instances that neither run nor are worked on have none.
+ *
+ * Threads: the loop's.
+ */
+#ifndef TRAPEZE_DAEMON_MACHINE_H
+#define TRAPEZE_DAEMON_MACHINE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "daemon/daemon.h"
+#include "daemon/instance.h"
+
+/* `error` is NULL or the sentence of who refused; result is borrowed. */
+typedef void machine_answer_fn(void *opaque, const json_t *result, const char *error);
+/* `end`: the worker's report (instance.h: NAME/end), borrowed; NULL: it died without one. */
+typedef void machine_end_fn(void *opaque, const json_t *end);
+
+/* NULL: there is none. */
+struct machine *machine_find(struct daemon *daemon, const char *name);
+
+/* Whoever changes an instance has it for himself meanwhile; who reads it shares it. False: it is
+ * taken, err. */
+bool machine_take(struct daemon *daemon, const char *name, bool shared, struct error **err);
+void machine_give_back(struct daemon *daemon, const char *name, bool shared);
+
+/* The worker's word for its state; "stopped" without a worker. */
+const char *machine_state(struct daemon *daemon, const char *name);
+/* Whether it has a worker, and one whose process is about to be gone. */
+bool machine_is_linked(struct daemon *daemon, const char *name);
+bool machine_is_ending(struct daemon *daemon, const char *name);
+
+/* Connects to the instance's worker. False: err. */
+bool machine_link(struct daemon *daemon, const char *name, struct error **err);
+/* Connects to all workers of the store: after the daemon's own start. */
+void machine_adopt_all(struct daemon *daemon);
+void machine_free_all(struct daemon *daemon);
+
+/* One verb of the worker; `arguments` is stolen, may be NULL. The answer comes later, always. */
+void machine_ask(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+                 machine_answer_fn *fn, void *opaque);
+/* fn is called when the machine has ended: in `seconds` at most, then with `end` NULL and the
+ * machine still linked. */
+void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds,
+                       machine_end_fn *fn, void *opaque);
+
+/* In a job: starts the instance's worker. {"pid": N}, or NULL with err. */
+json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,
+                       struct error **err);
+
+#endif

@@ -1,0 +1,481 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Instances through the command line and through HTTP, with a daemon that is killed now and then.
+
+    instances.py TRAPEZE LOOP_ELF EXIT_ELF
+
+Every answer of the API is checked against the OpenAPI document that the daemon serves.
+"""
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import tap
+
+TRAPEZE, LOOP_ELF, EXIT_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
+USAGE, HOST = 120, 121
+LIMIT_S = 300
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-instances-")
+# Longer than what fits into a socket's address.
+STORE = os.path.join(FOLDER.name, "a-folder-with-a-long-name" * 4, "store")
+os.environ["TRAPEZE_HOME"] = STORE
+
+
+def trapeze(*arguments, status=0, **options):
+    done = subprocess.run([TRAPEZE, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=LIMIT_S, text=True, check=False, **options)
+    assert status is None or done.returncode == status, (arguments, done)
+    return done
+
+
+def refuses(status, *wanted, arguments):
+    done = trapeze(*arguments, status=status)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("trapeze: "), done
+    for part in wanted:
+        assert part in lines[0], (part, lines[0])
+
+
+def until(condition):
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
+
+
+# ---- HTTP ----
+
+class Connection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        folder = os.open(STORE, os.O_RDONLY)  # its path is too long for an address
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/daemon.sock")
+        finally:
+            os.close(folder)
+
+
+def raw(method, path, body=None):
+    connection = Connection("localhost", timeout=LIMIT_S)
+    connection.request(method, path, body)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    return answer.status, json.loads(text)
+
+
+def check(value, schema, document, where):
+    """The part of JSON Schema that the document uses."""
+    if "$ref" in schema:
+        return check(value, document["components"]["schemas"][schema["$ref"].split("/")[-1]],
+                     document, where)
+    if "anyOf" in schema:
+        found = []
+        for one in schema["anyOf"]:
+            try:
+                return check(value, one, document, where)
+            except AssertionError as error:
+                found.append(error)
+        raise AssertionError((where, found))
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    assert isinstance(value, kinds[schema["type"]]), (where, value, schema)
+    assert "enum" not in schema or value in schema["enum"], (where, value)
+    if isinstance(value, dict):
+        for name in schema.get("required", []):
+            assert name in value, (where, name, value)
+        for name, member in schema.get("properties", {}).items():
+            if name in value:
+                check(value[name], member, document, f"{where}.{name}")
+    for member in value if isinstance(value, list) else []:
+        check(member, schema["items"], document, f"{where}[]")
+    return None
+
+
+def api(method, path, body=None, status=None):
+    """A call by the book: its operation is in the document, and so is its answer."""
+    document = raw("GET", "/v1/openapi.json")[1]
+    template = re.sub(r"(/v1/instances/)[^/?]+", r"\1{name}", path.split("?")[0])
+    operation = document["paths"][template][method.lower()]
+    got, answer = raw(method, path, json.dumps(body) if body is not None else None)
+    good = str(got) in operation["responses"]
+    response = operation["responses"][str(got) if good else "default"]
+    check(answer, response["content"]["application/json"]["schema"], document, path)
+    assert good == (got < 300) and (status is None or got == status), (method, path, got, answer)
+    return answer
+
+
+def pid_of_daemon():
+    return raw("GET", "/v1/version")[1]["pid"]
+
+
+def kill_daemon(number=signal.SIGKILL):
+    pid = pid_of_daemon()
+    os.kill(pid, number)
+    until(lambda: not is_alive(pid))
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# ---- instances ----
+
+def info(name):
+    return json.loads(trapeze("info", "--json", name).stdout)
+
+
+def create(name, *options, elf=LOOP_ELF):
+    trapeze("create", name, "--firmware", elf, "-m", "32", *options)
+
+
+def start(name):
+    trapeze("start", name)
+    events = api("GET", "/v1/events")["events"]
+    return [e for e in events if e["instance"] == name and e["type"] == "start"][-1]["detail"]["pid"]
+
+
+def delete(*names):
+    for name in names:
+        trapeze("stop", "--force", name, status=None)
+        trapeze("delete", name)
+
+
+def test_a_life():
+    create("a")
+    assert os.stat(STORE).st_mode & 0o777 == 0o700
+    assert sorted(os.listdir(f"{STORE}/instances/a")) == ["a.vmx", "firmware"]
+    assert info("a")["state"] == "stopped" and info("a")["memory"] == 32 << 20
+    pid = start("a")
+    assert info("a")["state"] == "running"
+    until(lambda: "ready" in trapeze("logs", "a").stdout)
+    assert trapeze("pause", "a").stdout == "a: paused\n"
+    assert info("a")["state"] == "paused"
+    assert trapeze("resume", "a").stdout == "a: running\n"
+    refuses(USAGE, "running", "Stop it first", arguments=["delete", "a"])
+    refuses(USAGE, "running", arguments=["rename", "a", "b"])
+    refuses(USAGE, "running", arguments=["start", "a"])
+    refuses(USAGE, "power button", "--force", arguments=["stop", "a"])
+    assert trapeze("stop", "--force", "a").stdout == "a: stopped\n"
+    assert not is_alive(pid)
+    assert info("a")["last-end"]["end"] == "quit"
+    assert "ready" in trapeze("logs", "a").stdout  # of one that has ended, too
+    refuses(USAGE, "not running", arguments=["stop", "a"])
+    refuses(USAGE, "not running", arguments=["pause", "a"])
+    refuses(USAGE, "not running", "logs", arguments=["console", "a"])
+    trapeze("delete", "a")
+    assert os.listdir(f"{STORE}/instances") == []
+    refuses(USAGE, "no instance 'a'", arguments=["info", "a"])
+    refuses(USAGE, "no instance 'a'", arguments=["start", "a"])
+
+
+def test_the_exit_code_is_kept():
+    create("a", elf=EXIT_ELF)
+    trapeze("start", "a", status=None)  # it may be over before the answer
+    until(lambda: "ended" in info("a"))
+    assert info("a")["last-end"]["end"] == "exit-code" and info("a")["last-end"]["code"] == 7
+    trapeze("start", "a", status=None)  # as often as one likes
+    until(lambda: info("a")["state"] == "stopped")
+    delete_stopped("a")
+
+
+def delete_stopped(*names):
+    for name in names:
+        until(lambda: info(name)["state"] == "stopped")
+        trapeze("delete", name)
+
+
+def test_console():
+    create("a")
+    start("a")
+    until(lambda: "ready" in trapeze("logs", "a").stdout)
+    console = subprocess.Popen([TRAPEZE, "console", "a"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    time.sleep(0.2)
+    trapeze("restart", "--force", "a")  # its end is the console's
+    assert console.wait(timeout=LIMIT_S) == 0
+    console.communicate()
+    assert info("a")["state"] == "running"
+    for _ in range(10):  # when stop is done, the instance is free for anything
+        trapeze("stop", "--force", "a")
+        trapeze("rename", "a", "b")
+        trapeze("rename", "b", "a")
+        trapeze("start", "a")
+        trapeze("restart", "--force", "a")
+    delete("a")
+
+
+def test_the_daemon_is_killed_and_the_machine_runs_on():
+    create("a")
+    create("b", elf=LOOP_ELF)
+    create("c")
+    pids = {name: start(name) for name in "abc"}
+    trapeze("pause", "b")
+    kill_daemon()
+    assert all(is_alive(pid) for pid in pids.values())
+    os.kill(pids["c"], signal.SIGKILL)  # while nobody looks
+    until(lambda: info("a")["state"] == "running")  # a new daemon, which the command started
+    until(lambda: info("b")["state"] == "paused")
+    assert info("c")["state"] == "stopped"
+    assert trapeze("resume", "b").stdout == "b: running\n"
+    types = [e["type"] for e in api("GET", "/v1/events")["events"] if e["instance"] == "a"]
+    assert types[-1] == "adopted", types
+    refuses(USAGE, "running", arguments=["delete", "a"])
+    os.kill(pids["a"], signal.SIGKILL)
+    until(lambda: info("a")["state"] == "stopped")
+    assert info("a")["last-end"]["end"] == "died"
+    kill_daemon(signal.SIGTERM)
+    assert not os.path.exists(f"{STORE}/daemon.sock")
+    assert is_alive(pids["b"])
+    delete("a", "b", "c")
+    assert not is_alive(pids["b"])
+
+
+def test_what_ends_while_there_is_no_daemon():
+    create("a")
+    start("a")
+    control = f"{STORE}/instances/a/control.sock"
+    kill_daemon()
+    folder = os.open(f"{STORE}/instances/a", os.O_RDONLY)
+    trapeze("control", f"/proc/{os.getpid()}/fd/{folder}/control.sock", "quit")
+    os.close(folder)
+    until(lambda: os.path.getsize(f"{STORE}/instances/a/end") > 0)
+    assert os.path.exists(control)  # nobody was there to remove it
+    assert info("a")["state"] == "stopped"
+    trapeze("start", "a")
+    delete("a")
+
+
+def test_killed_daemon_in_the_middle_of_verbs():
+    """Whatever it was doing: catalogue and folders agree, and every instance is whole."""
+    create("base")
+    for turn in range(int(os.environ.get("TRAPEZE_TIER") == "full") * 30 + 10):
+        pid = json.loads(trapeze("info", "--json", "base").stdout) and pid_of_daemon()
+        verbs = [subprocess.Popen([TRAPEZE, *verb], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+                 for verb in (["clone", "base", f"x{turn}"],
+                              ["create", f"y{turn}", "--firmware", LOOP_ELF, "-m", "32"],
+                              ["start", f"y{turn - 1}"])]
+        time.sleep(turn % 10 * 0.004)
+        os.kill(pid, signal.SIGKILL)
+        for verb in verbs:
+            verb.wait(timeout=LIMIT_S)
+        rows = json.loads(trapeze("list", "--json").stdout)["instances"]
+        assert all("error" not in row for row in rows), rows
+        names = [row["name"] for row in rows]
+        assert names == sorted(os.listdir(f"{STORE}/instances")), names
+        with sqlite3.connect(f"{STORE}/catalogue.db") as catalogue:
+            assert names == sorted(row[0] for row in catalogue.execute("SELECT name FROM instances"))
+        for row in rows:
+            shutil.copyfile(os.path.join(row["path"], "firmware"), os.path.join(FOLDER.name, "f"))
+            assert os.path.getsize(os.path.join(FOLDER.name, "f")) == os.path.getsize(LOOP_ELF)
+    delete(*[row["name"] for row in json.loads(trapeze("list", "--json").stdout)["instances"]])
+
+
+def test_names_clones_templates():
+    create("a", "--net", "nat")
+    with open(f"{STORE}/instances/a/a.vmx", "a", encoding="utf-8") as file:
+        file.write('# by hand\nannotation = "mine"\nsound.present = "TRUE"\n')
+    assert info("a")["not-honoured"] == ["sound.present"]
+    refuses(USAGE, "'a' already", arguments=["create", "a", "--firmware", LOOP_ELF])
+    trapeze("rename", "a", "b")
+    trapeze("template", "b")
+    assert info("b")["template"]
+    refuses(USAGE, "template", "clone b", arguments=["start", "b"])
+    trapeze("clone", "b", "c")
+    vmx = open(f"{STORE}/instances/c/c.vmx", encoding="utf-8").read()
+    assert "# by hand\n" in vmx and 'displayName = "c"' in vmx
+    old = open(f"{STORE}/instances/b/b.vmtx", encoding="utf-8").read()
+    address = re.compile(r'ethernet0.address = "(.*)"')
+    assert address.search(vmx).group(1) != address.search(old).group(1)
+    trapeze("template", "--undo", "b")
+    start("b")
+    mac = address.search(old).group(1).encode()
+    assert len(backends(mac)) == 1
+    trapeze("stop", "--force", "b")
+    until(lambda: not backends(mac))  # the process behind the NIC ends with the machine
+    delete_stopped("b", "c")
+
+
+def backends(mac):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+            executable = os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue
+        if executable == os.path.realpath(TRAPEZE) and mac in arguments:
+            found.append(pid)
+    return found
+
+
+def test_a_description_by_hand_that_is_wrong():
+    create("a")
+    with open(f"{STORE}/instances/a/a.vmx", "a", encoding="utf-8") as file:
+        file.write('memzise = "64"\n')
+    refuses(USAGE, "a.vmx:", "memsize", arguments=["start", "a"])
+    rows = json.loads(trapeze("list", "--json").stdout)["instances"]
+    assert rows[0]["state"] == "broken" and "memsize" in rows[0]["error"], rows
+    api("GET", "/v1/instances", status=200)
+    trapeze("delete", "a")
+    refuses(USAGE, "no name", arguments=["create", "../x", "--firmware", LOOP_ELF])
+    refuses(USAGE, "nothing to run", arguments=["create", "x"])
+    refuses(HOST, "/nowhere", arguments=["create", "x", "--firmware", "/nowhere"])
+    assert os.listdir(f"{STORE}/instances") == []
+
+
+def test_a_worker_that_refuses_says_why():
+    trapeze("create", "a", "--kernel", "/etc/passwd")
+    refuses(HOST, "kernel", "not a", arguments=["start", "a"])
+    until(lambda: info("a")["state"] == "stopped")
+    assert info("a")["last-end"]["end"] == "refused"
+    trapeze("delete", "a")
+
+
+def test_the_folder_moves():
+    """Cold migration: copied as it is, under another name, while the daemon serves."""
+    create("a")
+    start("a")
+    trapeze("stop", "--force", "a")
+    shutil.copytree(f"{STORE}/instances/a", f"{STORE}/instances/moved",
+                    ignore=shutil.ignore_patterns("*.sock"))
+    trapeze("delete", "a")
+    assert info("moved")["state"] == "stopped"
+    start("moved")
+    delete("moved")
+
+
+def test_the_catalogue_is_made_anew():
+    create("a")
+    made = info("a")["created"]
+    kill_daemon(signal.SIGTERM)  # nothing is left in the write-ahead log, which would mend it
+    with open(f"{STORE}/catalogue.db", "r+b") as file:
+        file.write(b"\xff" * 5000)
+    assert abs(info("a")["created"] - made) <= 1
+    assert os.path.exists(f"{STORE}/catalogue.db.damaged")
+    with open(f"{STORE}/daemon.log", encoding="utf-8") as file:
+        assert "made anew" in file.read()
+    kill_daemon()
+    for name in os.listdir(STORE):
+        if name.startswith("catalogue"):
+            os.remove(os.path.join(STORE, name))
+    assert abs(info("a")["created"] - made) <= 1
+    trapeze("delete", "a")
+
+
+def test_one_daemon():
+    trapeze("list")
+    refuses(HOST, "another daemon", "TRAPEZE_HOME", arguments=["daemon"])
+    kill_daemon()
+    commands = [subprocess.Popen([TRAPEZE, "list", "--json"], stdout=subprocess.PIPE)
+                for _ in range(8)]  # each starts a daemon if it finds none
+    for command in commands:
+        assert json.loads(command.communicate(timeout=LIMIT_S)[0]) == {"instances": []}
+        assert command.returncode == 0
+    refuses(USAGE, "absolute", arguments=["daemon", "--store", "x"])
+
+
+def test_http():
+    create("a")
+    document = api("GET", "/v1/openapi.json")
+    names = {operation["operationId"] for path in document["paths"].values()
+             for operation in path.values()}
+    assert {"list", "create", "start", "stop", "events", "openapi"} <= names, names
+    for method, path, body, status in [
+            ("GET", "/v1/instances/b", None, 404), ("DELETE", "/v1/instances/b", None, 404),
+            ("POST", "/v1/instances/a/stop", {}, 409), ("POST", "/v1/instances/a/pause", None, 409),
+            ("POST", "/v1/instances/a/stop", {"force": 1}, 400),
+            ("POST", "/v1/instances/a/stop", {"timeout": 0}, 400),
+            ("POST", "/v1/instances", {"name": "a"}, 400),
+            ("POST", "/v1/instances", {"name": "a", "vmx": "", "x": 1}, 400),
+            ("POST", "/v1/instances", {"name": "n", "vmx": "memsize"}, 400),
+            ("POST", "/v1/instances", {"name": ".n", "vmx": ""}, 400),
+            ("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"',
+                                       "files": [{"source": "f", "name": "f"}]}, 400),
+            ("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"',
+                                       "files": [{"source": LOOP_ELF, "name": "../f"}]}, 400),
+            ("GET", "/v1/instances/a/logs?source=x", None, 400),
+            ("GET", "/v1/events?wait=-1", None, 400),
+            ("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"\n',
+                                       "files": [{"source": LOOP_ELF, "name": "f"}]}, 201),
+            ("GET", "/v1/instances", None, 200), ("GET", "/v1/instances/n", None, 200),
+            ("POST", "/v1/instances/n/start", None, 200),
+            ("POST", "/v1/instances/n/stop", {"force": True}, 200),
+            ("DELETE", "/v1/instances/n", None, 200)]:
+        api(method, path, body, status)
+    for method, path, body, status in [
+            ("GET", "/nowhere", None, 404), ("PUT", "/v1/instances", None, 405),
+            ("POST", "/v1/instances", "{", 400), ("POST", "/v1/instances", "[]", 400),
+            ("POST", "/v1/instances", '{"a": 1, "a": 2}', 400),
+            ("POST", "/v1/instances", "[" * 100000, 400),
+            ("GET", "/v1/instances/%2e%2e", None, 404), ("GET", "/v1/instances/" + "a" * 80, None, 404),
+            ("POST", "/v1/instances", "x" * (5 << 20), 413)]:
+        got, answer = raw(method, path, body)
+        assert got == status and isinstance(answer["error"], str), (path, got, answer)
+    trapeze("delete", "a")
+
+
+def test_events_are_waited_for():
+    last = api("GET", "/v1/events?after=0")["events"]
+    number = last[-1]["number"] if last else 0
+    got = []
+    waiting = threading.Thread(
+        target=lambda: got.append(api("GET", f"/v1/events?after={number}&wait=100")))
+    waiting.start()
+    time.sleep(0.3)
+    assert not got
+    create("a")
+    waiting.join(timeout=LIMIT_S)
+    assert got[0]["events"][0]["type"] == "create" and got[0]["events"][0]["instance"] == "a"
+    assert api("GET", f"/v1/events?after={10 ** 9}&wait=1")["events"] == []
+    lines = trapeze("events", "--json").stdout.splitlines()
+    assert json.loads(lines[-1])["type"] == "create"
+    trapeze("delete", "a")
+
+
+def test_clients_race_for_one_instance():
+    create("a")
+    results = []
+
+    def worry(verbs):
+        for verb in verbs:
+            results.append(trapeze(*verb, "a", status=None).returncode)
+
+    threads = [threading.Thread(target=worry, args=([["start"], ["stop", "--force"]] * 4,))
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count(0) >= 2 and set(results) <= {0, USAGE, HOST}, results
+    until(lambda: trapeze("stop", "--force", "a", status=None).returncode == USAGE)
+    assert info("a")["state"] == "stopped"
+    trapeze("delete", "a")
+
+
+def main():
+    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    try:
+        kill_daemon(signal.SIGTERM)
+    except OSError:
+        pass
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
