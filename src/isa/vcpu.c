@@ -94,14 +94,12 @@ static void obey_own(struct vcpu *self)
 void vcpu_attention_sync(struct vcpu *self, struct vcpu *const *vcpus, size_t count, uint32_t bits)
 {
     assert((bits & ~SYNC_BITS) == 0);
-    /* All first, then wait: they obey at the same time. No wake(): who is not in the guest
-     * obeys when it gets there. */
+    /* All first, then wait: they obey at the same time. */
     for (size_t i = 0; i < count; i++)
-        atomic_fetch_or(&vcpus[i]->attention, bits);
+        vcpu_ask(vcpus[i], bits);
     for (size_t i = 0; i < count; i++) {
         struct vcpu *vcpu = vcpus[i];
-        for (unsigned round = 0;
-             atomic_load(&vcpu->in_guest) && (atomic_load(&vcpu->attention) & bits); round++) {
+        for (unsigned round = 0; !vcpu_has_obeyed(vcpu, bits); round++) {
             if (self)
                 obey_own(self);
             if (vcpu != self)

@@ -53,7 +53,7 @@ enum vcpu_attention {
     VCPU_ATTENTION_TIMER = 4,    /* the ISA's own timer comparator may have fired */
     VCPU_ATTENTION_TLB = 8,      /* drop every cached address translation */
     VCPU_ATTENTION_FENCE_I = 16, /* drop everything derived from instructions not yet fenced */
-    VCPU_ATTENTION_STORES = 32,  /* drop the permissions to store to watched_page */
+    VCPU_ATTENTION_STORES = 32,  /* drop the permissions to store to watched_pages */
     VCPU_ATTENTION_SAMPLE = 64   /* call sampled(); raised without a wake-up */
 };
 
@@ -134,6 +134,8 @@ struct vcpu_messages {
     void (*reset)(struct vcpu *vcpu); /* of the machine: vcpu_reset() leaves messages alone */
 };
 
+#define VCPU_WATCHED_PAGES 4
+
 /* The generic part: the first member of every ISA's state struct. */
 struct vcpu {
     const struct isa *isa;
@@ -152,8 +154,8 @@ struct vcpu {
      * so that who waits in vcpu_attention_sync() does not wait for a device's lock. */
     _Atomic bool in_guest;
 
-    /* VCPU_ATTENTION_STORES: a host address. Set while it is 0, taken by the vCPU. */
-    _Atomic uintptr_t watched_page;
+    /* VCPU_ATTENTION_STORES: host addresses. Set where one is 0, taken by the vCPU. */
+    _Atomic uintptr_t watched_pages[VCPU_WATCHED_PAGES];
 
     uint64_t retired; /* instructions retired since reset; exact outside run() */
 
@@ -294,6 +296,20 @@ static inline void vcpu_kick(struct vcpu *vcpu)
 static inline void vcpu_look_up_again(struct vcpu *vcpu)
 {
     atomic_fetch_or(&vcpu->attention, (uint32_t)VCPU_ATTENTION_IRQ);
+}
+
+/* Raises the bits (TLB, STORES, FENCE_I) without waking anybody: who is not in the guest obeys when
+ * it gets there. */
+static inline void vcpu_ask(struct vcpu *vcpu, uint32_t bits)
+{
+    atomic_fetch_or(&vcpu->attention, bits);
+}
+
+/* Whether the vCPU cannot act any more on what it was asked to drop: isa/vcpu.c says why. It may be
+ * false because of what it was asked since. */
+static inline bool vcpu_has_obeyed(struct vcpu *vcpu, uint32_t bits)
+{
+    return !atomic_load(&vcpu->in_guest) || (atomic_load(&vcpu->attention) & bits) == 0;
 }
 
 /* Raises the bits (TLB, STORES, FENCE_I) in each of `count` vCPUs and returns when none can still

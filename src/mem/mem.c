@@ -343,7 +343,7 @@ bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
     const uint8_t flags = MEM_PAGE_CODE | MEM_PAGE_WATCHED;
     pthread_mutex_lock(&space->watch_lock);
     /* Flags, then permissions: whoever gets one anew sees the flags and reports, which clears
-     * both. Who finds both set finds, behind the lock, that the permissions are gone too. */
+     * both. Who finds both set finds, behind the lock, that all have been asked too. */
     if ((atomic_fetch_or(flag_of(ram, gpa), flags) & flags) == flags) {
         pthread_mutex_unlock(&space->watch_lock);
         return false;
@@ -353,6 +353,16 @@ bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
         if (listener->code_watched && listener->opaque != except)
             listener->code_watched(listener->opaque, ram, align_down(gpa, MEM_PAGE_SIZE));
     pthread_mutex_unlock(&space->watch_lock);
+    return true;
+}
+
+bool mem_watch_settled(struct mem_space *space, const void *except)
+{
+    struct mem_listener *listener = space->listeners;
+    for (; listener; listener = listener->next)
+        if (listener->watch_settled && listener->opaque != except &&
+            !listener->watch_settled(listener->opaque))
+            return false;
     return true;
 }
 

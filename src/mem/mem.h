@@ -131,19 +131,22 @@ void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
  * thread; writers that race lose or win. */
 bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size);
 
-/* As mem_note_code() for an engine that wants to hear of every write (code_written): tells all
+/* As mem_note_code() for an engine that wants to hear of every write (code_written): asks all
  * listeners but the one whose opaque is `except` to drop cached permissions to write the page.
- * False: there are none, for the page is watched already; else the caller drops its own. The
- * caller does not count as in the guest (vcpu.in_guest): it may wait for other vCPUs, and one
- * thread at a time does this. */
+ * False: they have been asked, for the page is watched already; else the caller drops its own. Waits
+ * for nobody: until mem_watch_settled() is true, writes may go unheard of. */
 bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
                     const void *except);
+/* Whether all but `except` have dropped what they were asked to. False may be about other pages. */
+bool mem_watch_settled(struct mem_space *space, const void *except);
 
 struct mem_listener {
     /* A page that an engine had noted as code is about to be written. Any thread. */
     void (*code_written)(void *opaque, struct mem_ram *ram, uint64_t gpa);
-    /* Drop every cached write permission to the page before returning. Any thread. */
+    /* Drop every cached write permission to the page, soon. Any thread. */
     void (*code_watched)(void *opaque, struct mem_ram *ram, uint64_t gpa);
+    /* Whether that has been done wherever it was asked for; NULL: always. Any thread. */
+    bool (*watch_settled)(void *opaque);
     /* Drop every cached write permission to the range before returning. Any thread. */
     void (*dirty_reset)(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t size);
     void *opaque;

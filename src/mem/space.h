@@ -16,7 +16,7 @@ struct mem_space {
     struct mem_ram *ram[MEM_RAM_MAX];
     size_t ram_count;
     struct mem_listener *listeners; /* constant once vCPUs run */
-    pthread_mutex_t watch_lock;     /* of mem_watch_code(), which waits for vCPUs behind it */
+    pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
 
     pthread_rwlock_t io_lock; /* the three below; a leaf */
     struct mem_io **io;       /* sorted by gpa, disjoint */

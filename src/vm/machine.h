@@ -3,13 +3,13 @@
  * The inside of a struct vm, for the files of vm/ only.
  *
  * Locks: vm->lock guards what decides whether vCPU threads may run (`holds`, `parked`,
- * `quit_threads`) and is never held while guest code runs. A cpu's own lock guards its
- * wake-up flag. Order: device locks → cpu->lock; vm->lock → nothing but cpu->lock.
+ * `quit_threads`) and is never held while guest code runs; a leaf.
  */
 #ifndef TRAPEZE_VM_MACHINE_H
 #define TRAPEZE_VM_MACHINE_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "bus/backend.h"
@@ -40,9 +40,9 @@ struct vm_cpu {
     pthread_t thread;
     bool has_thread;
 
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool signalled; /* somebody wants the thread to look up */
+    sem_t wake;             /* 1 at most: posted with `signalled` */
+    _Atomic bool signalled; /* somebody wants the thread to look up */
+    unsigned spin_failures, spin_skip; /* of looking for that before it sleeps; owner thread */
 
     _Atomic int state; /* enum cpu_state */
     /* Where START_PENDING starts, or a non-retentive suspend resumes. */

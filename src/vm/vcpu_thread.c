@@ -2,18 +2,25 @@
  *
  * Host threads that run vCPUs: one per hart, or in deterministic mode one for all.
  *
- * A thread runs guest code, sleeps (wfi, stopped hart) on its cpu's own condition, or is
+ * A thread runs guest code, sleeps (wfi, stopped hart) on its cpu's own semaphore, or is
  * parked because a hold is on the VM. Whoever wants its attention sets the vCPU's attention
- * bits or its state and then calls vm_cpu_wake(); the flag `signalled` under the cpu's lock
- * makes sure that a wake-up between look and sleep is not lost.
+ * bits or its state and then calls vm_cpu_wake(); who sleeps clears `signalled` before it looks
+ * again. Both are seq_cst: a wake-up between look and sleep is not lost, and one of a thread that
+ * does not sleep costs no system call.
+ *
+ * Harts that wake each other in turn (a pipe's two ends) wait for some microseconds each time. So a
+ * thread looks for a while before it sleeps, as long as that pays off; each time in a row that it
+ * does not doubles the number of waits until the next try.
  *
  * Deterministic mode: every hart in turn runs exactly VM_SLICE instructions, then virtual time
  * moves by VM_SLICE × NS_PER_INSTRUCTION, then due timers fire and console input is delivered.
  * When all harts wait, time jumps to the next timer.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -26,6 +33,7 @@
 #include "vm/sbi/sbi.h"
 
 enum { NS_PER_INSTRUCTION = 10 };
+enum { SPIN_NS = 30000, TAKEN_AWAY_NS = 10000, SPIN_FAILURES_MAX = 5 };
 
 /* ---- sleeping and parking ---- */
 
@@ -35,19 +43,51 @@ void vm_cpu_wake(struct vcpu *vcpu)
     /* All harts share the first one's thread and condition in deterministic mode. */
     if (cpu->vm->config.deterministic)
         cpu = &cpu->vm->cpus[0];
-    pthread_mutex_lock(&cpu->lock);
-    cpu->signalled = true;
-    pthread_cond_signal(&cpu->wake);
-    pthread_mutex_unlock(&cpu->lock);
+    if (!atomic_exchange(&cpu->signalled, true))
+        sem_post(&cpu->wake);
 }
 
 static void sleep_until_woken(struct vm_cpu *cpu)
 {
-    pthread_mutex_lock(&cpu->lock);
-    while (!cpu->signalled)
-        pthread_cond_wait(&cpu->wake, &cpu->lock);
-    cpu->signalled = false;
-    pthread_mutex_unlock(&cpu->lock);
+    while (sem_wait(&cpu->wake) != 0)
+        assert(errno == EINTR);
+    atomic_store(&cpu->signalled, false);
+}
+
+static int64_t host_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* True: `signalled` was seen soon, and nobody else wanted this core meanwhile. */
+static bool spin(struct vm_cpu *cpu)
+{
+    int64_t begun = host_now(), now = begun, before;
+    do {
+        if (atomic_load(&cpu->signalled))
+            return true;
+        for (unsigned i = 0; i < 8; i++)
+            atomic_thread_fence(memory_order_seq_cst);
+        before = now;
+        now = host_now();
+    } while (now - begun < SPIN_NS && now - before < TAKEN_AWAY_NS);
+    return false;
+}
+
+/* Of a hart that waits for an interrupt. */
+static void wait_until_woken(struct vm_cpu *cpu)
+{
+    if (cpu->spin_skip > 0) {
+        cpu->spin_skip--;
+    } else if (spin(cpu)) {
+        cpu->spin_failures = 0;
+    } else {
+        cpu->spin_failures += cpu->spin_failures < SPIN_FAILURES_MAX;
+        cpu->spin_skip = (1u << cpu->spin_failures) - 1;
+    }
+    sleep_until_woken(cpu);
 }
 
 /* Stands still while a hold is on the VM. False: the thread shall end. */
@@ -205,7 +245,10 @@ static void *run_one(void *opaque)
     struct vm_cpu *cpu = opaque;
     while (park_if_held(cpu->vm)) {
         if (!make_runnable(cpu)) {
-            sleep_until_woken(cpu);
+            if (cpu->waiting)
+                wait_until_woken(cpu);
+            else
+                sleep_until_woken(cpu);
             continue;
         }
         handle_exit(cpu, cpu->vm->engine->run(cpu->vcpu, UINT64_MAX));
@@ -329,8 +372,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
             .engine_options = &vm->engine_options,
         };
         cpu->vm = vm;
-        pthread_mutex_init(&cpu->lock, NULL);
-        pthread_cond_init(&cpu->wake, NULL);
+        sem_init(&cpu->wake, 0, 0);
         cpu->vcpu = vm->isa->vcpu_new(&setup, err);
         vm->vcpus[i] = cpu->vcpu;
         vm->cpu_count++;
@@ -349,8 +391,7 @@ void vm_cpus_free(struct vm *vm)
                 cpu->vcpu->engine->detach(cpu->vcpu);
             vm->isa->vcpu_free(cpu->vcpu);
         }
-        pthread_cond_destroy(&cpu->wake);
-        pthread_mutex_destroy(&cpu->lock);
+        sem_destroy(&cpu->wake);
     }
     vm->cpu_count = 0;
 }

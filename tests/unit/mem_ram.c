@@ -248,6 +248,7 @@ struct listener_log {
     unsigned code, reset;
     uint64_t code_gpa, reset_gpa, reset_size;
     struct mem_ram *ram;
+    bool settled;
     bool dirty_when_reset; /* was DIRTY of the first page still set? */
     struct mem_listener listener;
 };
@@ -389,6 +390,26 @@ static void permissions_are_dropped_once_per_write(void **state)
     mem_space_free(space);
 }
 
+static bool settled_or_not(void *opaque)
+{
+    return ((struct listener_log *)opaque)->settled;
+}
+
+static void a_watch_is_settled_when_all_others_say_so(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct listener_log one = {.listener = {.opaque = &one}};
+    struct listener_log two = {.listener = {.watch_settled = settled_or_not, .opaque = &two}};
+    mem_listen(space, &one.listener);
+    mem_listen(space, &two.listener);
+    assert_false(mem_watch_settled(space, &one));
+    assert_true(mem_watch_settled(space, &two));
+    two.settled = true;
+    assert_true(mem_watch_settled(space, &one));
+    mem_space_free(space);
+}
+
 /* An engine that derives the old code again between the note and the write of a DMA must
  * hear of it: the copy notes after it wrote as well. */
 static void derive_again(void *opaque, struct mem_ram *ram, uint64_t gpa)
@@ -478,6 +499,7 @@ int main(void)
         cmocka_unit_test(listeners_hear_after_the_log_is_cleared),
         cmocka_unit_test(writes_to_code_are_told_once),
         cmocka_unit_test(permissions_are_dropped_once_per_write),
+        cmocka_unit_test(a_watch_is_settled_when_all_others_say_so),
         cmocka_unit_test(code_derived_during_a_copy_is_dropped_after_it),
         cmocka_unit_test(a_copy_by_the_log_misses_nothing),
     };

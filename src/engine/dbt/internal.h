@@ -15,7 +15,8 @@
  *   - The fetch TLB and the mode change only outside of translated code or in dbt_call_last(),
  *     and then there are no pairs (thunks.c) of before.
  *   - A page that any translation was made from can be stored to through no TLB entry of any
- *     hart unless it is in `written`, and then its translations go at the next fence.i.
+ *     hart unless it is in `written`, and then its translations go at the next fence.i. (It is put
+ *     there before that, too, if another hart has not yet obeyed: cache.c.)
  *   - Whoever keeps the address of translated code outside of translations keeps it in a
  *     dbt_link, in hash or in jumps: those are what dropping a block knows to undo. Blocks are
  *     dropped, and their memory used again, only while no translated code runs.
@@ -173,6 +174,7 @@ struct dbt_stats {
     uint64_t regions, region_instructions, selects, rotations;
     uint64_t entered; /* translated code, from C */
     uint64_t translated, instructions, flushes, fences, pages_dropped;
+    uint64_t unsettled; /* pages that were translated from before all harts had obeyed */
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
     uint64_t linked;
     uint64_t exits[DBT_EXIT_CALLED + 1];

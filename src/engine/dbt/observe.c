@@ -93,6 +93,7 @@ void dbt_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque)
         COUNTER("cache-blocks-evicted", stats.evicted),
         COUNTER("cache-flushes", stats.flushes),
         COUNTER("code-pages-dropped", stats.pages_dropped),
+        COUNTER("code-pages-unsettled", stats.unsettled),
         COUNTER("code-fences", stats.fences),
         COUNTER("entered-code", stats.entered),
         COUNTER("left-code-attention", stats.exits[DBT_EXIT_ENTRY]),

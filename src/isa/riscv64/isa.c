@@ -149,11 +149,13 @@ static bool hart_wait_is_over(struct vcpu *vcpu)
 static void hart_drop(struct vcpu *vcpu, uint32_t bits)
 {
     struct rv_hart *hart = rv_hart_of(vcpu);
-    uintptr_t page = bits & VCPU_ATTENTION_STORES ? atomic_exchange(&vcpu->watched_page, 0) : 0;
     if (bits & VCPU_ATTENTION_TLB)
         rv_tlb_flush_all(hart);
-    else if (page != 0)
-        rv_tlb_drop_stores(hart, (const uint8_t *)page);
+    for (unsigned i = 0; (bits & VCPU_ATTENTION_STORES) && i < VCPU_WATCHED_PAGES; i++) {
+        uintptr_t page = atomic_exchange(&vcpu->watched_pages[i], 0);
+        if (page != 0)
+            rv_tlb_drop_stores(hart, (const uint8_t *)page);
+    }
     if (bits & VCPU_ATTENTION_FENCE_I)
         hart->fence_i_epoch++;
 }

@@ -62,6 +62,8 @@ static void ring(void)
 {
     self()->on_irq = ring_irq;
     answer(1);
+    __asm__ volatile("fence ow, w" ::: "memory");
+    ready[self()->id] = 1;
     csr_set(mstatus, MSTATUS_MIE);
     while (!stop) {
         __asm__ volatile("wfi");
@@ -74,7 +76,13 @@ static void check_ring(void)
     for (u64 h = 1; h < HARTS; h++) {
         start_hart(h, ring);
         wait_word(&acks[h], 1);
+        /* An answer can be seen before the signal that follows it, which must not go round. */
+        while (!ready[h]) {
+        }
+        ready[h] = 0;
     }
+    *MSIP(0) = 0;
+    __asm__ volatile("fence ow, rw" ::: "memory");
     self()->on_irq = ring_irq;
     csr_set(mie, BIT(IRQ_MSI));
     csr_set(mstatus, MSTATUS_MIE);
