@@ -178,10 +178,69 @@ static void others(void)
     expect("mov QWORD PTR [rbp-0x8],0xffffffffffffffff");
 }
 
+/* reg and rm: x an xmm register, w and n a general one as a whole or its low half. */
+static const struct {
+    uint32_t op;
+    const char *name;
+    char reg, rm;
+} vector[] = {
+    {X86_MOVAPS, "movaps", 'x', 'x'},
+    {X86_ANDNPS, "andnps", 'x', 'x'},
+    {X86_XORPS, "xorps", 'x', 'x'},
+    {X86_SQRT | X86_F2, "sqrtsd", 'x', 'x'},
+    {X86_SQRT | X86_F3, "sqrtss", 'x', 'x'},
+    {X86_ADDF | X86_F2, "addsd", 'x', 'x'},
+    {X86_MULF | X86_F3, "mulss", 'x', 'x'},
+    {X86_SUBF | X86_F2, "subsd", 'x', 'x'},
+    {X86_DIVF | X86_F3, "divss", 'x', 'x'},
+    {X86_CVTF | X86_F2, "cvtsd2ss", 'x', 'x'},
+    {X86_CVTF | X86_F3, "cvtss2sd", 'x', 'x'},
+    {X86_UCOMIS, "ucomiss", 'x', 'x'},
+    {X86_COMIS | X86_66, "comisd", 'x', 'x'},
+    {X86_MOVQ_LOAD, "movq", 'x', 'x'},
+    {X86_MOVQ_TO, "movq", 'x', 'w'},
+    {X86_MOVD_LOAD, "movd", 'x', 'n'},
+    {X86_CVTSI | X86_F2 | X86_W, "cvtsi2sd", 'x', 'w'},
+    {X86_CVTSI | X86_F3, "cvtsi2ss", 'x', 'n'},
+    {X86_CVTTF | X86_F2 | X86_W, "cvttsd2si", 'w', 'x'},
+    {X86_CVTF_INT | X86_F3, "cvtss2si", 'n', 'x'},
+};
+
+static const char *name_of(char kind, int reg)
+{
+    static const char *const xmm[] = {"xmm0",  "xmm1",  "xmm2",  "xmm3", "xmm4",  "xmm5",
+                                      "xmm6",  "xmm7",  "xmm8",  "xmm9", "xmm10", "xmm11",
+                                      "xmm12", "xmm13", "xmm14", "xmm15"};
+    return kind == 'x' ? xmm[reg] : kind == 'w' ? wide[reg] : narrow[reg];
+}
+
+static void vectors(void)
+{
+    for (int a = 0; a < 16; a++)
+        for (int b = 0; b < 16; b++) {
+            for (size_t i = 0; i < ARRAY_SIZE(vector); i++) {
+                x86_rr(fresh(), vector[i].op, a, b);
+                expect("%s %s,%s", vector[i].name, name_of(vector[i].reg, a),
+                       name_of(vector[i].rm, b));
+            }
+            x86_rr(fresh(), X86_MOVQ_FROM, a, b);
+            expect("movq %s,%s", wide[b], name_of('x', a));
+            x86_rr(fresh(), X86_MOVD_STORE, a, b);
+            expect("movd %s,%s", narrow[b], name_of('x', a));
+            x86_vrr(fresh(), X86_FMADD231 | X86_W, a, b, 9);
+            expect("vfmadd231sd %s,%s,xmm9", name_of('x', a), name_of('x', b));
+            x86_rm(fresh(), X86_MOVQ_STORE, a, x86_at(b, 128));
+            expect("movq QWORD PTR [%s+0x80],%s", wide[b], name_of('x', a));
+            x86_rm(fresh(), X86_ANDNPS, a, x86_at(b, 128));
+            expect("andnps %s,XMMWORD PTR [%s+0x80]", name_of('x', a), wide[b]);
+        }
+}
+
 int main(void)
 {
     registers();
     memory();
+    vectors();
     others();
     return 0;
 }
