@@ -83,7 +83,6 @@ static struct nbd_handle *connect_socket(void *opaque, struct error **err)
         return NULL;
     if (connection < 0) {
         error_set(err, ERROR_HOST, "cannot connect: %s", answer.text);
-        error_hint(err, "Is the server running, and is this its address?");
         return NULL;
     }
     return block_nbd_negotiate(connection, answer.text, err);

@@ -263,7 +263,8 @@ def test_a_server_has_to_prove_who_it_is():
                 disk("convert", "--force", "--from", "raw", "--format", "raw", uri, back)
                 assert same(raw, back), uri
             else:
-                assert "TLS: " in disk("info", "--format", "raw", uri, status=121), uri
+                text = disk("info", "--format", "raw", uri, status=121)
+                assert "TLS: " in text and "running" not in text, text
         stranger = f"nbds://localhost:{port}/?tls-certificates={theirs}"
         assert "TLS: " in disk("info", "--format", "raw", stranger, status=121)
         assert "ca-cert.pem" in disk("info", "--format", "raw", stranger + "/none", status=120)

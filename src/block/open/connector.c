@@ -96,6 +96,8 @@ int block_connect(const struct nbd_uri *uri, struct error **err)
 {
     int fd = uri->socket != NULL ? connect_unix(uri->socket, err)
                                  : connect_tcp(uri->host, uri->port, err);
+    if (fd < 0)
+        error_hint(err, "Is the server running, and is this its address?");
     return fd >= 0 && uri->tls ? block_tls_start(fd, uri, err) : fd;
 }
 

@@ -26,7 +26,6 @@ static struct nbd_handle *connect_server(void *opaque, struct error **err)
     if (fd >= 0)
         return block_nbd_negotiate(fd, server->uri.export, err);
     error_prefix(err, "cannot connect");
-    error_hint(err, "Is the server running, and is this its address?");
     return NULL;
 }
 
