@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "queue_watch.h"
 #include "ring.h"
 
 #define RAM         UINT64_C(0x80000000)
@@ -25,24 +26,8 @@ struct fixture {
     struct ring ring;
     struct virtqueue queue;
     struct virtq_chain chain;
-    const char *violation;
-    unsigned violations, interrupts;
+    struct queue_watch watch;
 };
-
-static void on_violation(void *opaque, struct virtqueue *queue, const char *what)
-{
-    struct fixture *f = opaque;
-    assert_ptr_equal(queue, &f->queue);
-    f->violation = what;
-    f->violations++;
-}
-
-static void on_interrupt(void *opaque, unsigned index)
-{
-    struct fixture *f = opaque;
-    assert_int_equal(index, 0);
-    f->interrupts++;
-}
 
 static int setup(void **state)
 {
@@ -53,10 +38,8 @@ static int setup(void **state)
     assert_non_null(mem_add_ram(f->mem, "b", SECOND, SECOND_SIZE, MEM_BACKEND_ANONYMOUS, -1, &err));
     f->ring = ring_at(f->mem, RAM, 8);
     ring_connect(&f->ring, &f->queue);
-    f->queue.violation = on_violation;
-    f->queue.violation_opaque = f;
     f->queue.indirect = true;
-    notifier_bind(&f->queue.interrupt, on_interrupt, f);
+    queue_watch_start(&f->watch, &f->queue);
     assert_null(virtqueue_check(&f->queue));
     *state = f;
     return 0;
@@ -99,7 +82,7 @@ static void a_chain_becomes_host_memory(void **state)
     assert_true(mem_read(f->mem, DATA + 0x200 + 98, written, 3));
     assert_memory_equal(written, "xy\0", 3);
     assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 static void indirect_tables_follow_direct_descriptors(void **state)
@@ -135,7 +118,7 @@ static void an_indirect_chain_may_be_longer_than_the_ring(void **state)
     ring_desc(&f->ring, 0, TABLE, 2 * VIRTQ_SIZE_MAX * 16, RING_INDIRECT, 0);
     ring_offer(&f->ring, 0);
     assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
-    assert_string_equal(f->violation, "a descriptor chain is too long");
+    assert_string_equal(f->watch.violation, "a descriptor chain is too long");
 }
 
 static void empty_descriptors_are_skipped(void **state)
@@ -149,7 +132,7 @@ static void empty_descriptors_are_skipped(void **state)
     assert_int_equal(f->chain.out_count, 1);
     assert_int_equal(f->chain.in_count, 0);
     virtqueue_push(&f->queue, &f->chain, 0);
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 static void a_buffer_may_span_regions(void **state)
@@ -244,7 +227,7 @@ static void hostile_descriptors_break_the_queue(void **state)
         f->ring = ring_at(f->mem, RAM, 8);
         ring_connect(&f->ring, &f->queue);
         f->queue.indirect = true;
-        f->violations = f->interrupts = 0;
+        f->watch.violations = f->watch.interrupts = 0;
         ring_put16(f->mem, f->ring.used + 2, 0);
         for (unsigned d = 0; d < 4; d++) {
             const struct desc *a = &row->direct[d], *b = &row->indirect[d];
@@ -254,8 +237,8 @@ static void hostile_descriptors_break_the_queue(void **state)
         ring_offer(&f->ring, row->head);
         if (virtqueue_pop(&f->queue, &f->chain, UINT64_MAX))
             fail_msg("case %zu (%s) was accepted", i, row->what);
-        if (f->violations != 1 || strcmp(f->violation, row->what) != 0)
-            fail_msg("case %zu: '%s' instead of '%s'", i, f->violation, row->what);
+        if (f->watch.violations != 1 || strcmp(f->watch.violation, row->what) != 0)
+            fail_msg("case %zu: '%s' instead of '%s'", i, f->watch.violation, row->what);
 
         /* Dead until reset: nothing in, nothing out, nothing reported twice. */
         ring_desc(&f->ring, 0, DATA, 1, 0, 0);
@@ -266,8 +249,8 @@ static void hostile_descriptors_break_the_queue(void **state)
         virtqueue_push(&f->queue, &f->chain, 0);
         virtqueue_signal(&f->queue);
         assert_int_equal(ring_used_index(&f->ring), 0);
-        assert_int_equal(f->interrupts, 0);
-        assert_int_equal(f->violations, 1);
+        assert_int_equal(f->watch.interrupts, 0);
+        assert_int_equal(f->watch.violations, 1);
     }
 }
 
@@ -278,7 +261,7 @@ static void indirect_must_be_negotiated(void **state)
     ring_desc(&f->ring, 0, TABLE, 16, RING_INDIRECT, 0);
     ring_offer(&f->ring, 0);
     assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
-    assert_string_equal(f->violation, "an indirect descriptor was not negotiated");
+    assert_string_equal(f->watch.violation, "an indirect descriptor was not negotiated");
 }
 
 static void the_available_index_may_not_run_ahead(void **state)
@@ -289,7 +272,7 @@ static void the_available_index_may_not_run_ahead(void **state)
     assert_true(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
     ring_put16(f->mem, f->ring.avail + 2, 10);
     assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
-    assert_string_equal(f->violation, "the available index runs ahead");
+    assert_string_equal(f->watch.violation, "the available index runs ahead");
 }
 
 static void the_byte_limit_counts_both_parts(void **state)
@@ -302,7 +285,7 @@ static void the_byte_limit_counts_both_parts(void **state)
     assert_true(virtqueue_pop(&f->queue, &f->chain, 100));
     ring_offer(&f->ring, 0);
     assert_false(virtqueue_pop(&f->queue, &f->chain, 99));
-    assert_string_equal(f->violation, "a request has too many bytes");
+    assert_string_equal(f->watch.violation, "a request has too many bytes");
 }
 
 static void a_chain_may_use_every_descriptor_of_the_ring(void **state)
@@ -361,15 +344,15 @@ static void the_interrupt_flag_is_obeyed(void **state)
     struct fixture *f = *state;
     ring_desc(&f->ring, 0, DATA, 1, 0, 0);
     virtqueue_signal(&f->queue);
-    assert_int_equal(f->interrupts, 0); /* nothing was pushed */
+    assert_int_equal(f->watch.interrupts, 0); /* nothing was pushed */
     serve_one(f);
     virtqueue_signal(&f->queue);
     virtqueue_signal(&f->queue);
-    assert_int_equal(f->interrupts, 1);
+    assert_int_equal(f->watch.interrupts, 1);
     ring_put16(f->mem, f->ring.avail, 1);
     serve_one(f);
     virtqueue_signal(&f->queue);
-    assert_int_equal(f->interrupts, 1);
+    assert_int_equal(f->watch.interrupts, 1);
 }
 
 /* With EVENT_IDX, across the wrap of the 16-bit indexes: an interrupt exactly when the used
@@ -387,13 +370,13 @@ static void event_idx_interrupts_when_the_mark_is_passed(void **state)
         ring_want_used(&f->ring, (uint16_t)mark);
         for (uint32_t i = 0; i < batch; i++)
             serve_one(f);
-        f->interrupts = 0;
+        f->watch.interrupts = 0;
         virtqueue_signal(&f->queue);
         used += batch;
-        assert_int_equal(f->interrupts, mark < used);
+        assert_int_equal(f->watch.interrupts, mark < used);
         assert_int_equal(ring_used_index(&f->ring), (uint16_t)used);
     }
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 static void the_device_asks_to_be_notified_when_it_runs_dry(void **state)
@@ -616,7 +599,7 @@ static void no_notification_is_lost(void **state)
     pthread_join(thread, NULL);
     sem_destroy(&server.kicked);
     assert_false(lost);
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 /* --- state and reset --- */
@@ -662,7 +645,7 @@ static void reset_leaves_what_is_bound_alone(void **state)
     struct virtqueue *queue =
         (struct virtqueue *)(void *)(pages + page - offsetof(struct virtqueue, index));
     *queue = (struct virtqueue){.size_max = 16, .size = 4, .enabled = true, .avail_next = 7};
-    notifier_bind(&queue->notify, on_interrupt, queue);
+    notifier_bind(&queue->notify, queue_watch_interrupt, queue);
     assert_int_equal(mprotect(pages, page, PROT_READ), 0);
     virtqueue_reset(queue);
     assert_ptr_equal(queue->notify.sink, queue);

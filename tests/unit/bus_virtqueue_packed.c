@@ -8,6 +8,7 @@
 #include <semaphore.h>
 
 #include "packed_ring.h"
+#include "queue_watch.h"
 
 #define RAM      UINT64_C(0x80000000)
 #define RAM_SIZE UINT64_C(0x100000)
@@ -20,23 +21,8 @@ struct fixture {
     struct packed_ring ring;
     struct virtqueue queue;
     struct virtq_chain chain;
-    const char *violation;
-    unsigned violations, interrupts;
+    struct queue_watch watch;
 };
-
-static void on_violation(void *opaque, struct virtqueue *queue, const char *what)
-{
-    struct fixture *f = opaque;
-    assert_ptr_equal(queue, &f->queue);
-    f->violation = what;
-    f->violations++;
-}
-
-static void on_interrupt(void *opaque, unsigned index)
-{
-    (void)index;
-    ((struct fixture *)opaque)->interrupts++;
-}
 
 static void connect(struct fixture *f, uint16_t size)
 {
@@ -52,7 +38,7 @@ static void connect(struct fixture *f, uint16_t size)
     f->queue.packed = f->queue.indirect = true;
     assert_null(virtqueue_check(&f->queue));
     f->queue.enabled = true;
-    f->violations = f->interrupts = 0;
+    f->watch.violations = f->watch.interrupts = 0;
 }
 
 static int setup(void **state)
@@ -61,9 +47,7 @@ static int setup(void **state)
     struct error *err = NULL;
     f->mem = mem_space_new();
     assert_non_null(mem_add_ram(f->mem, "a", RAM, RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, &err));
-    f->queue.violation = on_violation;
-    f->queue.violation_opaque = f;
-    notifier_bind(&f->queue.interrupt, on_interrupt, f);
+    queue_watch_start(&f->watch, &f->queue);
     connect(f, SIZE);
     *state = f;
     return 0;
@@ -109,7 +93,7 @@ static void a_chain_becomes_host_memory(void **state)
     assert_int_equal(length, 77);
     packed_used_done(&f->ring, 3);
     assert_false(packed_take_used(&f->ring, &id, &length));
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 /* The table's flags but WRITE mean nothing, nor do ids in it (2.8.8). */
@@ -149,8 +133,8 @@ static void hostile_descriptors(void **state)
         packed_desc(&f->ring, 0, rows[i].gpa, rows[i].length, rows[i].flags, 0);
         packed_offer(&f->ring, 1);
         assert_false(pop(f));
-        assert_int_equal(f->violations, 1);
-        assert_string_equal(f->violation, rows[i].what);
+        assert_int_equal(f->watch.violations, 1);
+        assert_string_equal(f->watch.violation, rows[i].what);
         assert_false(pop(f));
     }
     connect(f, SIZE);
@@ -158,14 +142,14 @@ static void hostile_descriptors(void **state)
     packed_desc(&f->ring, 0, TABLE, 16, RING_INDIRECT, 0);
     packed_offer(&f->ring, 1);
     assert_false(pop(f));
-    assert_string_equal(f->violation, "an indirect descriptor was not negotiated");
+    assert_string_equal(f->watch.violation, "an indirect descriptor was not negotiated");
     /* Every descriptor says that there is another one. */
     connect(f, SIZE);
     for (unsigned i = 0; i < SIZE; i++)
         packed_desc(&f->ring, i, DATA, 1, RING_NEXT, 0);
     packed_offer(&f->ring, SIZE);
     assert_false(pop(f));
-    assert_string_equal(f->violation, "more descriptors are offered than the ring has");
+    assert_string_equal(f->watch.violation, "more descriptors are offered than the ring has");
 }
 
 /* Offered again before it was used: in flight is never more than the ring. */
@@ -180,7 +164,7 @@ static void descriptors_are_not_offered_twice(void **state)
     assert_false(pop(f));
     packed_offer(&f->ring, 1);
     assert_false(pop(f));
-    assert_string_equal(f->violation, "more descriptors are offered than the ring has");
+    assert_string_equal(f->watch.violation, "more descriptors are offered than the ring has");
 }
 
 static void set_up_is_checked(void **state)
@@ -246,14 +230,14 @@ static void wishes_about_interrupts(void **state)
             virtqueue_push(&f->queue, &f->chain, 0);
             if (n == 5) {
                 virtqueue_signal(&f->queue);
-                f->interrupts = 0;
+                f->watch.interrupts = 0;
             }
         }
         packed_want(&f->ring, rows[i].wish, rows[i].index, rows[i].wrap);
         virtqueue_signal(&f->queue);
-        assert_int_equal(f->interrupts, rows[i].interrupt);
+        assert_int_equal(f->watch.interrupts, rows[i].interrupt);
         virtqueue_signal(&f->queue); /* nothing new */
-        assert_int_equal(f->interrupts, rows[i].interrupt);
+        assert_int_equal(f->watch.interrupts, rows[i].interrupt);
     }
 }
 
@@ -321,7 +305,7 @@ static void random_rounds(void **state)
     }
     while (taken_count > 0)
         free(taken[--taken_count]);
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
     assert_true(offered > 1000);
 }
 
@@ -341,8 +325,8 @@ static void several_go_back_together(void **state)
         for (unsigned i = 0; i < CHAINS; i++) {
             unsigned which = (round + i) % CHAINS;
             for (unsigned k = 0; k < sizes[which]; k++)
-                packed_desc(&f->ring, k, DATA, 10, RING_WRITE | (k + 1 < sizes[which] ? RING_NEXT : 0),
-                            which);
+                packed_desc(&f->ring, k, DATA, 10,
+                            RING_WRITE | (k + 1 < sizes[which] ? RING_NEXT : 0), which);
             packed_offer(&f->ring, sizes[which]);
             assert_true(pop(f));
             *chains[i] = f->chain;
@@ -359,7 +343,7 @@ static void several_go_back_together(void **state)
     }
     for (unsigned i = 0; i < CHAINS; i++)
         free(chains[i]);
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 /* ---- two threads ---- */
@@ -418,7 +402,7 @@ static void no_notification_is_lost(void **state)
     }
     pthread_join(thread, NULL);
     sem_destroy(&r.notified);
-    assert_int_equal(f->violations, 0);
+    assert_int_equal(f->watch.violations, 0);
 }
 
 /* ---- state ---- */

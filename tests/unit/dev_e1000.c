@@ -2,14 +2,7 @@
  *
  * dev/e1000.c and its EEPROM and PHY as a driver and a network see them.
  */
-#include "support.h"
-
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include "net/link.h"
-#include "net/port.h"
-#include "virtio_guest.h"
+#include "nic_fixture.h"
 
 extern const struct device_ops device_e1000;
 
@@ -45,35 +38,19 @@ enum { SLOTS = 8 };
 #define RX_RING (GUEST_RAM + 0x1000)
 static const uint8_t own_mac[6] = {2, 0x11, 0x22, 0x33, 0x44, 0x55};
 
-struct fixture {
-    struct guest g;
-    struct net_port *port;
-    struct net_link peer;
-    int fd;
-    unsigned tx; /* next slot */
-};
-
-static void set(struct fixture *f, uint32_t reg, uint32_t value)
+static void set(struct nic *f, uint32_t reg, uint32_t value)
 {
     guest_put(&f->g, GUEST_BAR + reg, value, 4);
 }
 
-static uint32_t get(struct fixture *f, uint32_t reg)
+static uint32_t get(struct nic *f, uint32_t reg)
 {
     return guest_get(&f->g, GUEST_BAR + reg, 4);
 }
 
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    int pair[2];
-    guest_init(&f->g, false);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    f->fd = pair[1];
-    net_link_init(&f->peer, pair[1], 1 << 20);
-    f->port = net_port_new(pair[0], "net0", f->g.loop, f->g.env.clock, &f->g.log, NULL);
-    guest_plug(&f->g, &device_e1000,
-               &(struct device_params){.id = "net0", .net = f->port, .mac = own_mac});
+    struct nic *f = nic_new(&device_e1000, &(struct device_params){.id = "net0", .mac = own_mac});
     guest_config_put(&f->g, PCI_REG_BAR0, (uint32_t)GUEST_BAR, 4);
     guest_config_put(&f->g, PCI_REG_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
     set(f, TDBAL, (uint32_t)TX_RING);
@@ -84,26 +61,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    device_free(f->g.device);
-    f->g.device = NULL;
-    net_port_free(f->port);
-    guest_free(&f->g);
-    close(f->fd);
-    net_link_clear(&f->peer);
-    free(f);
-    return 0;
-}
-
-static void pump(struct fixture *f)
-{
-    for (unsigned i = 0; i < 4; i++)
-        guest_pump(&f->g);
-}
-
-static void put_descriptor(struct fixture *f, uint64_t gpa, uint64_t low, uint32_t c, uint32_t d)
+static void put_descriptor(struct nic *f, uint64_t gpa, uint64_t low, uint32_t c, uint32_t d)
 {
     uint8_t raw[16];
     store_le64(raw, low);
@@ -112,22 +70,22 @@ static void put_descriptor(struct fixture *f, uint64_t gpa, uint64_t low, uint32
     assert_true(mem_write(f->g.mem, gpa, raw, sizeof(raw)));
 }
 
-static void transmit(struct fixture *f, uint64_t low, uint32_t c, uint32_t d)
+static void transmit(struct nic *f, uint64_t low, uint32_t c, uint32_t d)
 {
     put_descriptor(f, TX_RING + 16 * f->tx, low, c, d);
     f->tx = (f->tx + 1) % SLOTS;
 }
 
-static void start_transmit(struct fixture *f)
+static void start_transmit(struct nic *f)
 {
     set(f, TCTL, 2);
     set(f, TDT, f->tx);
-    pump(f);
+    nic_pump(f);
 }
 
 static void identity_and_eeprom(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     assert_int_equal(guest_config_get(&f->g, 0, 4), 0x100e8086);
     uint16_t sum = 0;
     for (uint32_t word = 0; word < 64; word++) {
@@ -144,7 +102,7 @@ static void identity_and_eeprom(void **state)
     assert_int_equal(get(f, STATUS) & 2, 2);
 }
 
-static void clock_in(struct fixture *f, bool bit)
+static void clock_in(struct nic *f, bool bit)
 {
     uint32_t pins = 2u | (bit ? 4u : 0u);
     set(f, EECD, pins);
@@ -155,7 +113,7 @@ static void clock_in(struct fixture *f, bool bit)
 /* As Linux does it: chip select, start bit and operation, address, then sixteen bits out. */
 static void the_eeprom_is_read_bit_by_bit(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     set(f, EECD, 0x40);
     assert_true((get(f, EECD) & 0x80) != 0); /* granted */
     for (unsigned word = 0; word < 3; word++) {
@@ -174,7 +132,7 @@ static void the_eeprom_is_read_bit_by_bit(void **state)
 
 static void the_phy_answers(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     set(f, MDIC, 2u << 26 | 1u << 21 | 2u << 16);
     assert_int_equal(get(f, MDIC) & 0x1000ffff, 0x10000141);
     set(f, MDIC, 1u << 26 | 1u << 21 | 4u << 16 | 0x1234);
@@ -193,7 +151,7 @@ static void the_phy_answers(void **state)
 
 static void interrupts_are_caused_masked_and_cleared(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     set(f, ICS, 0x10);
     assert_int_equal(f->g.irq_levels, 0);
     set(f, IMS, 0x90);
@@ -219,7 +177,7 @@ static void interrupts_are_caused_masked_and_cleared(void **state)
 
 static void packets_are_sent(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     uint8_t status;
     assert_true(mem_write(f->g.mem, GUEST_DATA, "destinsource88payload", 21));
@@ -251,7 +209,7 @@ static void packets_are_sent(void **state)
 }
 
 /* An IPv4 TCP packet with what Linux leaves undone. */
-static void make_tcp(struct fixture *f, size_t payload, bool cut)
+static void make_tcp(struct nic *f, size_t payload, bool cut)
 {
     static uint8_t packet[0x10000];
     memset(packet, 0, sizeof(packet));
@@ -277,11 +235,11 @@ static uint64_t context_low(void)
 
 static void large_packets_and_checksums_are_handed_on(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     struct net_tcp tcp;
     net_link_announce(&f->peer, NET_ACCEPT_CHECKSUM | NET_ACCEPT_TCP4);
-    pump(f);
+    nic_pump(f);
     make_tcp(f, 5000, true);
     transmit(f, context_low(), (0x20u | 7u) << 24 | 5000, 1460u << 16 | 54u << 8);
     transmit(f, GUEST_DATA, (0x20u | 4u | 9u) << 24 | 1u << 20 | 5054, 3u << 8);
@@ -310,7 +268,7 @@ static void large_packets_and_checksums_are_handed_on(void **state)
 
 static void nonsense_is_not_sent(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     transmit(f, UINT64_C(1) << 40, 0x09u << 24 | 64, 0); /* nowhere */
     transmit(f, GUEST_DATA, 0x09u << 24 | 13, 0);        /* too short */
@@ -322,40 +280,40 @@ static void nonsense_is_not_sent(void **state)
     assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
     set(f, TDLEN, 0); /* no ring at all, or one that lies nowhere */
     set(f, TDT, 3);
-    pump(f);
+    nic_pump(f);
     set(f, TDLEN, 128);
     set(f, TDBAL + 4, 0x1000);
     set(f, TDT, 7);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(get(f, TDH), 7);
 }
 
-static void network_sends(struct fixture *f, const uint8_t *to, uint8_t mark, size_t size)
+static void network_sends(struct nic *f, const uint8_t *to, uint8_t mark, size_t size)
 {
     static uint8_t data[NET_FRAME_MAX];
     memset(data, mark, size);
     memcpy(data, to, 6);
     struct net_frame frame = {.data = data, .size = size};
     net_link_put(&f->peer, &frame);
-    pump(f);
+    nic_pump(f);
 }
 
-static void give_buffers(struct fixture *f, unsigned tail)
+static void give_buffers(struct nic *f, unsigned tail)
 {
     for (unsigned i = 0; i < SLOTS; i++)
         put_descriptor(f, RX_RING + 16 * i, GUEST_DATA + 0x1000 * i, 0, 0);
     set(f, RDT, tail);
-    pump(f);
+    nic_pump(f);
 }
 
-static uint32_t rx_word(struct fixture *f, unsigned slot, unsigned offset, unsigned size)
+static uint32_t rx_word(struct nic *f, unsigned slot, unsigned offset, unsigned size)
 {
     return ring_get(f->g.mem, RX_RING + 16 * slot + offset, size);
 }
 
 static void frames_are_received(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     set(f, IMS, 0x80);
     network_sends(f, own_mac, 1, 100); /* not enabled: lost */
     set(f, RCTL, 2 | 0x20);
@@ -383,7 +341,7 @@ static void frames_are_received(void **state)
 
 static void frames_are_filtered_and_tags_taken_off(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     const uint8_t other[] = {2, 0, 0, 0, 0, 9}, all[] = {255, 255, 255, 255, 255, 255},
                   group[] = {1, 0, 0x5e, 0, 0x12, 0x34};
     give_buffers(f, 7);
@@ -410,11 +368,11 @@ static void frames_are_filtered_and_tags_taken_off(void **state)
     set(f, CTRL, 1u << 30);
     set(f, RCTL, 2 | 1u << 18 | 1u << 26); /* filtered by VLAN */
     net_link_put(&f->peer, &frame);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(get(f, RDH), 3);
     set(f, VFTA, 1u << 7);
     net_link_put(&f->peer, &frame);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(get(f, RDH), 4);
     assert_int_equal(rx_word(f, 3, 14, 2), 7);
     assert_int_equal(rx_word(f, 3, 12, 1) & 8, 8);
@@ -430,7 +388,7 @@ static void frames_are_filtered_and_tags_taken_off(void **state)
 
 static void its_state_survives(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct state_buffer saved = {0}, again = {0};
     size_t at = 0;
     set(f, IMS, 0x85);
@@ -448,7 +406,7 @@ static void its_state_survives(void **state)
     assert_int_equal(saved.size, again.size);
     assert_memory_equal(saved.data, again.data, saved.size);
     f->g.device->ops->unquiesce(f->g.device);
-    pump(f);
+    nic_pump(f);
     assert_int_not_equal(f->g.irq_levels, 0);
     assert_int_equal(get(f, ICR), 0x80);
     assert_int_equal(get(f, RCTL), 0x8002);
@@ -458,7 +416,7 @@ static void its_state_survives(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, nic_free)
     const struct CMUnitTest tests[] = {
         TEST(identity_and_eeprom),
         TEST(the_eeprom_is_read_bit_by_bit),

@@ -2,14 +2,7 @@
  *
  * dev/virtio_net.c as a driver and a network see it.
  */
-#include "support.h"
-
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include "net/link.h"
-#include "net/port.h"
-#include "virtio_guest.h"
+#include "nic_fixture.h"
 
 #define F_CSUM       (UINT64_C(1) << 0)
 #define F_GUEST_CSUM (UINT64_C(1) << 1)
@@ -31,61 +24,28 @@ enum { RECEIVE, TRANSMIT, CONTROL };
 enum { HEADER = 12 };
 static const uint8_t own_mac[6] = {2, 0, 0, 0, 0, 1};
 
-struct fixture {
-    struct guest g;
-    struct net_port *port;
-    struct net_link peer;
-    int fd;
-};
+extern const struct device_ops device_virtio_net;
 
-static struct fixture *fixture_new(unsigned queues)
+static struct nic *make(unsigned queues)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    int pair[2];
-    guest_init(&f->g, false);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    f->fd = pair[1];
-    net_link_init(&f->peer, pair[1], 1 << 20);
-    f->port = net_port_new(pair[0], "net0", f->g.loop, f->g.env.clock, &f->g.log, NULL);
-    guest_plug(&f->g, &device_virtio_net,
-               &(struct device_params){
-                   .id = "net0", .net = f->port, .mac = own_mac, .mtu = 9000, .queues = queues});
-    return f;
+    return nic_new(
+        &device_virtio_net,
+        &(struct device_params){.id = "net0", .mac = own_mac, .mtu = 9000, .queues = queues});
 }
 
 static int setup(void **state)
 {
-    *state = fixture_new(0);
+    *state = make(0);
     return 0;
 }
 
 static int setup_pairs(void **state)
 {
-    *state = fixture_new(4);
+    *state = make(4);
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    device_free(f->g.device);
-    f->g.device = NULL;
-    net_port_free(f->port);
-    guest_free(&f->g);
-    if (f->fd >= 0)
-        close(f->fd);
-    net_link_clear(&f->peer);
-    free(f);
-    return 0;
-}
-
-static void pump(struct fixture *f)
-{
-    for (unsigned i = 0; i < 3; i++)
-        guest_pump(&f->g);
-}
-
-static void network_sends(struct fixture *f, const uint8_t *to, uint8_t mark, size_t size)
+static void network_sends(struct nic *f, const uint8_t *to, uint8_t mark, size_t size)
 {
     static uint8_t data[NET_FRAME_MAX];
     memset(data, mark, size);
@@ -93,11 +53,11 @@ static void network_sends(struct fixture *f, const uint8_t *to, uint8_t mark, si
     data[12] = 0x88;
     struct net_frame frame = {.data = data, .size = size};
     net_link_put(&f->peer, &frame);
-    pump(f);
+    nic_pump(f);
 }
 
 /* `count` receive buffers of `size` bytes, a page apart. */
-static void give_buffers(struct fixture *f, unsigned count, uint32_t size)
+static void give_buffers(struct nic *f, unsigned count, uint32_t size)
 {
     struct ring *ring = &f->g.rings[RECEIVE];
     for (unsigned i = 0; i < count; i++) {
@@ -105,16 +65,16 @@ static void give_buffers(struct fixture *f, unsigned count, uint32_t size)
         ring_offer(ring, (uint16_t)i);
     }
     guest_notify(&f->g, RECEIVE);
-    pump(f);
+    nic_pump(f);
 }
 
-static uint8_t guest_byte(struct fixture *f, uint64_t gpa)
+static uint8_t guest_byte(struct nic *f, uint64_t gpa)
 {
     return (uint8_t)ring_get(f->g.mem, gpa, 1);
 }
 
 /* A frame of `size` bytes behind this header. */
-static void guest_sends(struct fixture *f, const uint8_t header[HEADER], uint32_t size)
+static void guest_sends(struct nic *f, const uint8_t header[HEADER], uint32_t size)
 {
     struct ring *ring = &f->g.rings[TRANSMIT];
     assert_true(mem_write(f->g.mem, GUEST_DATA + 0x80000, header, HEADER));
@@ -122,10 +82,10 @@ static void guest_sends(struct fixture *f, const uint8_t header[HEADER], uint32_
     ring_desc(ring, 1, GUEST_DATA + 0x81000, size, 0, 0);
     ring_offer(ring, 0);
     guest_notify(&f->g, TRANSMIT);
-    pump(f);
+    nic_pump(f);
 }
 
-static uint8_t command_in(struct fixture *f, unsigned queue, const void *data, uint32_t size)
+static uint8_t command_in(struct nic *f, unsigned queue, const void *data, uint32_t size)
 {
     struct ring *ring = &f->g.rings[queue];
     assert_true(mem_write(f->g.mem, GUEST_DATA + 0x70000, data, size));
@@ -134,18 +94,18 @@ static uint8_t command_in(struct fixture *f, unsigned queue, const void *data, u
     ring_desc(ring, 1, GUEST_DATA + 0x7f000, 1, RING_WRITE, 0);
     ring_offer(ring, 0);
     guest_notify(&f->g, queue);
-    pump(f);
+    nic_pump(f);
     return guest_byte(f, GUEST_DATA + 0x7f000);
 }
 
-static uint8_t command(struct fixture *f, const void *data, uint32_t size)
+static uint8_t command(struct nic *f, const void *data, uint32_t size)
 {
     return command_in(f, CONTROL, data, size);
 }
 
 static void configuration_says_what_it_is(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     guest_start(&f->g, F_MAC | F_MTU | F_STATUS);
     for (unsigned i = 0; i < 6; i++)
         assert_int_equal(guest_reg(&f->g, REG_CONFIG + i, 1), own_mac[i]);
@@ -155,7 +115,7 @@ static void configuration_says_what_it_is(void **state)
 
 static void frames_are_sent(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     const uint8_t plain[HEADER] = {0};
     guest_start(&f->g, 0);
@@ -168,7 +128,7 @@ static void frames_are_sent(void **state)
 
 static void frames_that_are_none_are_dropped(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     const uint8_t headers[][HEADER] = {
         {1, 0, 0, 0, 0, 0, 34, 0, 16},              /* a checksum that was not negotiated */
@@ -188,7 +148,7 @@ static void frames_that_are_none_are_dropped(void **state)
 
 static void a_network_that_is_full_is_waited_for(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     struct ring *ring = &f->g.rings[TRANSMIT];
     guest_start(&f->g, 0);
@@ -197,13 +157,13 @@ static void a_network_that_is_full_is_waited_for(void **state)
         ring_offer(ring, 0);
     }
     guest_notify(&f->g, TRANSMIT);
-    pump(f);
+    nic_pump(f);
     unsigned sent = ring_used_index(ring), got = 0;
     assert_in_range(sent, 1, 99);
     for (unsigned turn = 0; turn < 100 && got < 100; turn++) {
         while (net_link_receive(&f->peer, &frame) == NET_DONE)
             got++;
-        pump(f);
+        nic_pump(f);
     }
     assert_int_equal(got, 100);
     assert_int_equal(ring_used_index(ring), 100);
@@ -211,11 +171,11 @@ static void a_network_that_is_full_is_waited_for(void **state)
 
 static void frames_are_received(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct ring *ring = &f->g.rings[RECEIVE];
     network_sends(f, own_mac, 1, 60); /* nobody there: lost */
     guest_start(&f->g, F_MRG);
-    pump(f);
+    nic_pump(f);
     network_sends(f, own_mac, 2, 100); /* no buffer yet: waits */
     assert_int_equal(ring_used_index(ring), 0);
     give_buffers(f, 8, 0x1000);
@@ -242,7 +202,7 @@ static void frames_are_received(void **state)
 
 static void buffers_that_will_never_do_cost_the_frame(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct ring *ring = &f->g.rings[RECEIVE];
     guest_start(&f->g, 0); /* no merging: a frame has one buffer */
     give_buffers(f, 4, 200);
@@ -254,11 +214,11 @@ static void buffers_that_will_never_do_cost_the_frame(void **state)
 
 static void offloads_are_told_and_kept(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct net_frame frame;
     const uint8_t fewer[10] = {5, 0, 0x02}, more[10] = {5, 0, 0x82, 1};
     guest_start(&f->g, F_GUEST_CSUM | F_GUEST_TSO4 | F_MRG | F_CTRL | F_OFFLOADS);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
     assert_int_equal(f->peer.accepts, NET_ACCEPT_CHECKSUM | NET_ACCEPT_TCP4);
     assert_int_equal(command(f, more, 10), 1); /* TSO6 was not negotiated */
@@ -266,12 +226,12 @@ static void offloads_are_told_and_kept(void **state)
     assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
     assert_int_equal(f->peer.accepts, NET_ACCEPT_CHECKSUM);
     guest_reset(&f->g);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(net_link_receive(&f->peer, &frame), NET_AGAIN);
     assert_int_equal(f->peer.accepts, 0);
 }
 
-static bool passes(struct fixture *f, const uint8_t *to)
+static bool passes(struct nic *f, const uint8_t *to)
 {
     struct ring *ring = &f->g.rings[RECEIVE];
     unsigned before = ring_used_index(ring);
@@ -283,7 +243,7 @@ static bool passes(struct fixture *f, const uint8_t *to)
 
 static void filters_are_the_drivers_choice(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     const uint8_t other[] = {2, 0, 0, 0, 0, 9}, group[] = {1, 0, 0x5e, 0, 0, 1},
                   all[] = {255, 255, 255, 255, 255, 255};
     guest_start(&f->g, F_CTRL | F_CTRL_RX | F_RX_EXTRA | F_CTRL_MAC | F_CTRL_VLAN);
@@ -322,7 +282,7 @@ static void filters_are_the_drivers_choice(void **state)
 
 static void the_link_state_is_shown(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     guest_start(&f->g, F_STATUS);
     net_port_set_link(f->port, false);
     assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 0);
@@ -331,7 +291,7 @@ static void the_link_state_is_shown(void **state)
     assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
     close(f->fd);
     f->fd = -1;
-    pump(f);
+    nic_pump(f);
     assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 0);
     guest_sends(f, (const uint8_t[HEADER]){0}, 60);
     assert_int_equal(ring_used_index(&f->g.rings[TRANSMIT]), 1);
@@ -339,7 +299,7 @@ static void the_link_state_is_shown(void **state)
 
 static void a_paused_machine_receives_later(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     struct ring *ring = &f->g.rings[RECEIVE];
     guest_start(&f->g, F_MRG);
     give_buffers(f, 4, 0x1000);
@@ -348,7 +308,7 @@ static void a_paused_machine_receives_later(void **state)
     network_sends(f, own_mac, 2, 60);
     assert_int_equal(ring_used_index(ring), 0);
     f->g.device->ops->unquiesce(f->g.device);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(ring_used_index(ring), 2);
 }
 
@@ -370,7 +330,7 @@ static void make_udp(uint8_t frame[60], unsigned guest_port, unsigned far_port, 
 }
 
 /* Which pair gets the flow's next frame. */
-static unsigned pair_of(struct fixture *f, unsigned guest_port)
+static unsigned pair_of(struct nic *f, unsigned guest_port)
 {
     uint16_t before[4];
     uint8_t frame[60];
@@ -383,11 +343,11 @@ static unsigned pair_of(struct fixture *f, unsigned guest_port)
             guest_notify(&f->g, 2 * pair);
         }
     }
-    pump(f);
+    nic_pump(f);
     make_udp(frame, guest_port, 53, true);
     struct net_frame sent = {.data = frame, .size = sizeof(frame)};
     net_link_put(&f->peer, &sent);
-    pump(f);
+    nic_pump(f);
     unsigned found = 4;
     for (unsigned pair = 0; pair < 4; pair++) {
         if (ring_used_index(&f->g.rings[2 * pair]) == before[pair])
@@ -399,7 +359,7 @@ static unsigned pair_of(struct fixture *f, unsigned guest_port)
     return found;
 }
 
-static void send_udp(struct fixture *f, unsigned pair, unsigned guest_port)
+static void send_udp(struct nic *f, unsigned pair, unsigned guest_port)
 {
     struct ring *ring = &f->g.rings[2 * pair + TRANSMIT];
     struct net_frame frame;
@@ -409,7 +369,7 @@ static void send_udp(struct fixture *f, unsigned pair, unsigned guest_port)
     ring_desc(ring, 0, GUEST_DATA + 0x80000, sizeof(data), 0, 0);
     ring_offer(ring, 0);
     guest_notify(&f->g, 2 * pair + TRANSMIT);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(ring_used_index(ring), ring->avail_index);
     assert_int_equal(net_link_receive(&f->peer, &frame), NET_DONE);
     assert_int_equal(frame.size, 60);
@@ -417,7 +377,7 @@ static void send_udp(struct fixture *f, unsigned pair, unsigned guest_port)
 
 static void frames_come_where_their_flow_sends(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     const uint8_t four[] = {4, 0, 4, 0}, two[] = {4, 0, 2, 0}, five[] = {4, 0, 5, 0},
                   none[] = {4, 0, 0, 0}, other[] = {4, 1, 2, 0};
     guest_map_bar(&f->g);
@@ -460,7 +420,7 @@ static void frames_come_where_their_flow_sends(void **state)
 /* 5.1.2: then the control queue is the third one, and those behind it are nothing. */
 static void a_driver_without_pairs_sees_one(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     guest_start(&f->g, F_CTRL | F_CTRL_RX);
     assert_int_equal(command(f, "\0\0\1", 3), 0);
     assert_int_equal(command(f, "\4\0\2\0", 4), 1);
@@ -471,7 +431,7 @@ static void a_driver_without_pairs_sees_one(void **state)
 
 static void pairs_are_part_of_the_state(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     const uint8_t three[] = {4, 0, 3, 0};
     struct state_buffer saved = {0}, again = {0};
     struct error *err = NULL;
@@ -492,7 +452,7 @@ static void pairs_are_part_of_the_state(void **state)
         seen |= 1u << pair_of(f, port);
     assert_int_equal(seen, 7);
 
-    struct fixture *more = fixture_new(8);
+    struct nic *more = make(8);
     at = 0;
     assert_false(state_restore(more->g.device->ops->state, more->g.device, saved.data, saved.size,
                                &at, &err));
@@ -500,12 +460,12 @@ static void pairs_are_part_of_the_state(void **state)
     state_buffer_free(&saved);
     state_buffer_free(&again);
     void *own = more;
-    teardown(&own);
+    nic_free(&own);
 }
 
 static void its_state_survives(void **state)
 {
-    struct fixture *f = *state;
+    struct nic *f = *state;
     const uint8_t mac[] = {1, 1, 2, 0, 0, 0, 0, 7}, fewer[10] = {5, 0, 0x02};
     struct state_buffer saved = {0}, again = {0};
     size_t at = 0;
@@ -522,7 +482,7 @@ static void its_state_survives(void **state)
     assert_int_equal(saved.size, again.size);
     assert_memory_equal(saved.data, again.data, saved.size);
     f->g.device->ops->unquiesce(f->g.device);
-    pump(f);
+    nic_pump(f);
     assert_int_equal(guest_reg(&f->g, REG_CONFIG + 5, 1), 7);
     give_buffers(f, 1, 0x800);
     assert_false(passes(f, own_mac));
@@ -533,7 +493,7 @@ static void its_state_survives(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, nic_free)
     const struct CMUnitTest tests[] = {
         TEST(configuration_says_what_it_is),
         TEST(frames_are_sent),
@@ -546,9 +506,9 @@ int main(void)
         TEST(the_link_state_is_shown),
         TEST(a_paused_machine_receives_later),
         TEST(its_state_survives),
-        cmocka_unit_test_setup_teardown(frames_come_where_their_flow_sends, setup_pairs, teardown),
-        cmocka_unit_test_setup_teardown(a_driver_without_pairs_sees_one, setup_pairs, teardown),
-        cmocka_unit_test_setup_teardown(pairs_are_part_of_the_state, setup_pairs, teardown),
+        cmocka_unit_test_setup_teardown(frames_come_where_their_flow_sends, setup_pairs, nic_free),
+        cmocka_unit_test_setup_teardown(a_driver_without_pairs_sees_one, setup_pairs, nic_free),
+        cmocka_unit_test_setup_teardown(pairs_are_part_of_the_state, setup_pairs, nic_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
