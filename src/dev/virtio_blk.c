@@ -97,6 +97,7 @@ struct request {
     bool is_read;
     bool parked;
     struct request *next, *earlier; /* of those in flight, or the spare ones */
+    struct iovec data[VIRTQ_SEGMENT_MAX]; /* the part of the chain that is transferred */
     struct virtq_chain chain;
 };
 
@@ -271,8 +272,10 @@ static bool start_transfer(struct request *request, enum block_kind kind, uint64
     bool read = kind == BLOCK_READ;
     request->is_read = read;
     request->bytes = (uint32_t)(read ? chain->in_size - 1 : chain->out_size - HEADER_BYTES);
-    struct iovec *iov = read ? virtq_in(chain) : chain->segment;
+    struct iovec *iov = request->data;
     request->io.iov_count = read ? chain->in_count : chain->out_count;
+    /* The chain stays whole: who was parked starts again with the header. */
+    memcpy(iov, read ? virtq_in(chain) : chain->segment, request->io.iov_count * sizeof(*iov));
     bool whole =
         virtq_slice(&iov, &request->io.iov_count, read ? 0 : HEADER_BYTES, request->bytes);
     request->io.iov = iov;

@@ -686,6 +686,34 @@ static void what_is_parked_can_stop_again_and_be_forgotten(void **state)
     }
 }
 
+/* Descriptors need not end where a request's parts do (2.7.4.1), in its second life neither. */
+static void what_is_parked_may_share_descriptors(void **state)
+{
+    (void)state;
+    static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
+    struct fixture *f = fixture_new_with(false, true, &stop, 0);
+    struct ring *ring = &f->g.rings[0];
+    uint8_t header[16] = {IN, [8] = 40};
+    guest_start(&f->g, F_FLUSH);
+    assert_int_equal(ftruncate(f->fd, 512), 0);
+    assert_true(mem_write(f->g.mem, HEADER, header, sizeof(header)));
+    *ram(f, BUFFER + 512) = 0xee;
+    ring_desc(ring, 0, HEADER, 16, RING_NEXT, 1);
+    ring_desc(ring, 1, BUFFER, 513, RING_WRITE, 0); /* data and status */
+    ring_offer(ring, 0);
+    guest_notify(&f->g, 0);
+    guest_wait(&f->g);
+    f->g.device->ops->quiesce(f->g.device);
+    mend(f);
+    f->g.device->ops->unquiesce(f->g.device);
+    for (unsigned tries = 0; ring_used_index(ring) != 1 && tries < 1000; tries++)
+        guest_wait(&f->g);
+    assert_int_equal(*ram(f, BUFFER + 512), OK);
+    assert_int_equal(*ram(f, BUFFER + 511), 40);
+    void *own = f;
+    teardown(&own);
+}
+
 /* A pause does not wait for a limit, nor spend what it allows. */
 static void a_pause_leaves_what_waits_for_a_limit(void **state)
 {
@@ -777,6 +805,7 @@ int main(void)
         cmocka_unit_test(a_queue_reset_forgets_its_requests),
         cmocka_unit_test(what_stopped_the_machine_survives_it),
         cmocka_unit_test(what_is_parked_can_stop_again_and_be_forgotten),
+        cmocka_unit_test(what_is_parked_may_share_descriptors),
         cmocka_unit_test(a_pause_leaves_what_waits_for_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
