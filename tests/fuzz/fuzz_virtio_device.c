@@ -22,7 +22,7 @@
 enum kind { BLK, BLK_READ_ONLY, CONSOLE, RNG, INPUT, BALLOON, SCSI, SCSI_CD, KIND_COUNT };
 
 enum record {
-    START,    /* negotiates and sets up every queue; c: features */
+    START,    /* negotiates and sets up every queue; c, d: features */
     REGISTER, /* writes BAR + b, c, in size a */
     REGISTER_READ,
     CONFIG_SPACE, /* writes configuration register b & 255 */
@@ -37,6 +37,7 @@ enum record {
     PAUSE,
     MACHINE_RESET,
     SAVE_RESTORE,
+    QUEUE_RESET, /* of one queue, a; it is set up again unless that is under way */
     RECORD_COUNT
 };
 
@@ -159,10 +160,11 @@ static void target_free(struct target *t)
     guest_free(&t->g);
 }
 
-static void start(struct target *t, uint32_t features)
+static void start(struct target *t, uint64_t features)
 {
     guest_map_bar(&t->g);
-    guest_start(&t->g, guest_offered(&t->g) & features);
+    guest_reset(&t->g); /* until that is over nothing can be selected */
+    guest_start(&t->g, guest_offered(&t->g) & features & ~VIRTIO_F_RING_PACKED);
 }
 
 static void run(struct target *t)
@@ -311,6 +313,21 @@ static void access_io(struct target *t, uint64_t gpa, uint8_t a, uint64_t value,
         (void)mem_io_read(t->g.mem, gpa, size, &read);
 }
 
+static void reset_queue(struct target *t, unsigned queue)
+{
+    struct guest *g = &t->g;
+    struct ring *ring = &g->rings[queue];
+    uint64_t value;
+    if (ring->size == 0 || !mem_io_write(g->mem, GUEST_BAR + REG_QUEUE_SELECT, 2, queue) ||
+        !mem_io_write(g->mem, GUEST_BAR + REG_QUEUE_RESET, 2, 1) ||
+        !mem_io_read(g->mem, GUEST_BAR + REG_QUEUE_RESET, 2, &value) || value != 0)
+        return;
+    *ring = ring_at(g->mem, GUEST_RING(queue), ring->size);
+    ring_put16(g->mem, ring->avail + 2, 0);
+    ring_put16(g->mem, ring->used + 2, 0);
+    guest_set_queue(g, queue, ring);
+}
+
 static void step(struct target *t, struct fuzz_input *input)
 {
     struct guest *g = &t->g;
@@ -322,7 +339,7 @@ static void step(struct target *t, struct fuzz_input *input)
         t->kind == SCSI || t->kind == SCSI_CD ? (a & 3u) % 3 : a & (t->stops ? 3u : 1u);
     switch (kind % RECORD_COUNT) {
     case START:
-        start(t, c);
+        start(t, wide);
         break;
     case REGISTER:
     case REGISTER_READ:
@@ -365,6 +382,9 @@ static void step(struct target *t, struct fuzz_input *input)
         g->device->ops->quiesce(g->device);
         g->device->ops->reset(g->device);
         g->device->ops->unquiesce(g->device);
+        break;
+    case QUEUE_RESET:
+        reset_queue(t, queue);
         break;
     case SAVE_RESTORE:
         fuzz_save_restore(t->g.device, c, a);
@@ -414,7 +434,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     bool scsi = kind % KIND_COUNT == SCSI || kind % KIND_COUNT == SCSI_CD;
     unsigned noise = (unsigned)(fuzz_random(seed) % 25);
     if (fuzz_random(seed) % 8 != 0)
-        fuzz_add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), 0);
+        fuzz_add(&at, START, 0, 0, (uint32_t)fuzz_random(seed), VIRTIO_F_RING_RESET >> 32);
     for (unsigned i = (unsigned)(fuzz_random(seed) % 50); i > 0; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         uint8_t slot = r & 7, queue = r >> 3 & 1;
@@ -436,6 +456,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
             fuzz_add(&at, RUN, 0, 0, 0, 0);
         if ((r >> 41 & 15) == 0) /* a disk gets shorter, or longer again */
             fuzz_add(&at, BACKEND, (uint8_t)s, (uint16_t)(s >> 8), 0, 0);
+        if ((r >> 50 & 15) == 0)
+            fuzz_add(&at, QUEUE_RESET, queue, 0, 0, 0);
         if ((r >> 45 & 15) == 0)
             fuzz_add(&at, (r >> 49 & 1) != 0 ? PAUSE : SAVE_RESTORE, 0, 0, 0, 0);
         if (fuzz_random(seed) % 100 < noise) {

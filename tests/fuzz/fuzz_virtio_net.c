@@ -19,7 +19,7 @@
 #include "virtio_guest.h"
 
 enum record {
-    START,       /* c: features */
+    START,       /* c, d: features */
     PUT_DESC,    /* a: queue and index, b: flags/next, c: address, d: length */
     PUT_HEADER,  /* of a frame to send: a: flags, gso; b: size; c, d: the rest */
     PUT_COMMAND, /* a: class and number, c, d: data */
@@ -35,6 +35,7 @@ enum record {
     MACHINE_RESET,
     SAVE_RESTORE,
     GONE, /* the network ends */
+    QUEUE_RESET, /* of one queue, which is set up again; a: which */
     RECORD_COUNT
 };
 
@@ -138,6 +139,26 @@ static void put_command(struct target *t, uint8_t a, uint32_t c, uint32_t d)
     ring_put_desc(t->g.mem, table, 1, GUEST_DATA + 0x5000, 1, RING_WRITE, 0);
 }
 
+/* With split rings: those that it writes. */
+static void start(struct target *t, uint64_t features)
+{
+    guest_start(&t->g, guest_offered(&t->g) & features & ~VIRTIO_F_RING_PACKED);
+}
+
+static void reset_queue(struct target *t, unsigned queue)
+{
+    struct guest *g = &t->g;
+    struct ring *ring = &g->rings[queue];
+    if (ring->size == 0)
+        return;
+    guest_set_reg(g, REG_QUEUE_SELECT, queue, 2);
+    guest_set_reg(g, REG_QUEUE_RESET, 1, 2);
+    *ring = ring_at(g->mem, GUEST_RING(queue), ring->size);
+    ring_put16(g->mem, ring->avail + 2, 0);
+    ring_put16(g->mem, ring->used + 2, 0);
+    guest_set_queue(g, queue, ring);
+}
+
 static void driver_step(struct target *t, unsigned kind, uint8_t a, uint16_t b, uint32_t c,
                         uint32_t d)
 {
@@ -145,7 +166,7 @@ static void driver_step(struct target *t, unsigned kind, uint8_t a, uint16_t b, 
     unsigned queue = queue_at(t, a, a);
     switch (kind) {
     case START:
-        guest_start(g, guest_offered(g) & c);
+        start(t, (uint64_t)d << 32 | c);
         break;
     case PUT_DESC:
         put_desc(t, a, b, c, d);
@@ -159,6 +180,9 @@ static void driver_step(struct target *t, unsigned kind, uint8_t a, uint16_t b, 
     case OFFER:
         if (g->rings[queue].size != 0)
             ring_offer(&g->rings[queue], b);
+        break;
+    case QUEUE_RESET:
+        reset_queue(t, queue);
         break;
     default:
         guest_notify(g, queue);
@@ -235,7 +259,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                    .id = "fuzz", .net = t->port, .mac = mac, .mtu = 1400, .queues = t->pairs});
     guest_map_bar(&t->g);
     if ((choice & 3) != 0)
-        guest_start(&t->g, guest_offered(&t->g));
+        start(t, UINT64_MAX);
     while (input.left > 0)
         step(t, &input);
     run(t);
@@ -289,6 +313,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     for (unsigned i = (unsigned)(fuzz_random(seed) % 30); i > 0; i--) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         add_sensible(&at, r, s);
+        if ((r >> 52 & 31) == 0)
+            fuzz_add(&at, QUEUE_RESET, (uint8_t)(s >> 8), 0, 0, 0);
         if ((r >> 50 & 3) != 0)
             fuzz_add(&at, RUN, 0, 0, 0, 0);
         if (r % 100 < noise)
