@@ -243,6 +243,45 @@ static void a_fifo_is_as_good_as_its_reader(void **state)
     world_close(&w);
 }
 
+/* What is in the file is the end of what was said, at least a ring of it and at most two. */
+static void a_transcript_is_bounded(void **state)
+{
+    (void)state;
+    enum { TOTAL = 3 * 1000 * 1000 };
+    struct world w = {0};
+    char path[64];
+    uint8_t *all = malloc(TOTAL), *got = malloc(TOTAL);
+    uint64_t seed = 1;
+    for (size_t i = 0; i < TOTAL; i++)
+        all[i] = (uint8_t)random_next(&seed);
+    snprintf(path, sizeof(path), "/tmp/trapeze-transcript-%d", getpid());
+    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(file >= 0);
+    unlink(path);
+    world_open(&w, CONSOLE_NONE, open("/dev/null", O_RDWR | O_CLOEXEC));
+    console_transcribe(w.console, dup(file));
+    for (size_t said = 0; said < TOTAL;) {
+        size_t step = 1 + random_next(&seed) % 40000; /* rarely more than a ring between turns */
+        step = step < TOTAL - said ? step : TOTAL - said;
+        say(&w, all + said, step);
+        said += step;
+        if (random_next(&seed) % 8 == 0 || said == TOTAL)
+            turn(&w);
+        if (said != TOTAL && random_next(&seed) % 8 != 0)
+            continue;
+        console_flush(w.console);
+        off_t size = lseek(file, 0, SEEK_END);
+        size_t least = said < CONSOLE_RING_SIZE ? said : CONSOLE_RING_SIZE;
+        assert_in_range(size, least, 2 * CONSOLE_RING_SIZE);
+        assert_int_equal(pread(file, got, (size_t)size, 0), size);
+        assert_memory_equal(got, all + said - size, (size_t)size);
+    }
+    world_close(&w);
+    close(file);
+    free(all);
+    free(got);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +290,7 @@ int main(void)
         cmocka_unit_test(what_is_dropped_is_counted),
         cmocka_unit_test(a_full_disk_loses_output),
         cmocka_unit_test(a_fifo_is_as_good_as_its_reader),
+        cmocka_unit_test(a_transcript_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
