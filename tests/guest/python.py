@@ -27,6 +27,9 @@ GROUPS = {
     "text": """
         bytes codeccallbacks codecs difflib fstring html re str string string_literals textwrap
         tokenize ucn unicodedata userstring""",
+    "formats": """
+        base64 binascii bz2 configparser csv gzip hashlib hmac json lzma marshal pickle
+        pickletools plistlib quopri struct tarfile tomllib xml_etree xml_etree_c zipfile zlib""",
     "language": """
         ast bool builtin call class compare compile contextlib coroutines dataclasses descr dis
         enum exceptions except_star extcall funcattrs gc generators genexps grammar isinstance
@@ -78,15 +81,13 @@ LEFT_OUT = {
         unicode_identifiers unittest univnewlines unparse urlparse utf8source warnings wave
         xml_dom_minicompat xml_dom_xmlbuilder zipapp zipimport zipimport_support""",
     "have not yet been run to their end here, so nothing is known of them": """
-        argparse array asyncgen asyncio base64 binascii bisect buffer bz2 collections
-        concurrent_futures configparser context contextlib_async copy csv ctypes datetime
-        defaultdict deque dict dictviews eintr enumerate epoll fcntl file fileio fork1 functools
-        graphlib gzip hashlib heapq hmac io ipaddress itertools json largefile list listcomps
-        lzma marshal memoryio memoryview mmap multiprocessing_fork ordered_dict os pathlib
-        pickle pickletools plistlib poll popen posix pty queue quopri sched select selectors set
-        shutil signal slice sort sqlite3 strptime struct subprocess tarfile tempfile thread
-        threadedtempfile threading threading_local threadsignals time tomllib tuple userdict
-        userlist uuid wait3 wait4 weakref weakset xml_etree xml_etree_c zipfile zlib zoneinfo""",
+        argparse array asyncgen asyncio bisect buffer collections concurrent_futures context
+        contextlib_async copy ctypes datetime defaultdict deque dict dictviews eintr enumerate
+        epoll fcntl file fileio fork1 functools graphlib heapq io ipaddress itertools largefile
+        list listcomps memoryio memoryview mmap multiprocessing_fork ordered_dict os pathlib
+        poll popen posix pty queue sched select selectors set shutil signal slice sort sqlite3
+        strptime subprocess tempfile thread threadedtempfile threading threading_local
+        threadsignals time tuple userdict userlist uuid wait3 wait4 weakref weakset zoneinfo""",
 }
 
 
