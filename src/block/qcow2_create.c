@@ -172,8 +172,8 @@ static int write_size(struct qcow2 *q, uint64_t size)
 {
     uint8_t fields[HEADER_TABLE_OFFSET - HEADER_SIZE] = {0};
     store_be64(fields, size);
-    store_be32(fields + HEADER_L1_SIZE - HEADER_SIZE, q->l1_size);
-    store_be64(fields + HEADER_L1_OFFSET - HEADER_SIZE, q->l1_offset);
+    store_be32(fields + (HEADER_L1_SIZE - HEADER_SIZE), q->l1_size);
+    store_be64(fields + (HEADER_L1_OFFSET - HEADER_SIZE), q->l1_offset);
     int error = qcow2_write_header(q, HEADER_SIZE, fields, sizeof(fields));
     return error == 0 ? q->file->ops->flush(q->file) : error;
 }

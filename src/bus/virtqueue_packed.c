@@ -146,7 +146,7 @@ static void push(struct virtqueue *queue, const struct virtq_chain *chain, uint3
     uint64_t at = descriptor_at(queue, queue->used_next);
     uint8_t middle[DESC_FLAGS - DESC_LENGTH];
     store_le32(middle, written);
-    store_le16(middle + DESC_ID - DESC_LENGTH, chain->head);
+    store_le16(middle + (DESC_ID - DESC_LENGTH), chain->head);
     if (!mem_write(queue->mem, at + DESC_LENGTH, middle, sizeof(middle))) {
         virtq_fail(queue, "a ring is outside of memory");
         return;
