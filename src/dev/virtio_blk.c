@@ -519,6 +519,9 @@ static void blk_pre_save(void *object)
 {
     struct virtio_blk *blk = object;
     state_buffer_free(&blk->parked);
+    /* A device that needs a reset answers nothing before it, and is not restored in use. */
+    if ((blk->pci.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0)
+        return;
     for (const struct request *request = blk->first; request != NULL; request = request->next) {
         assert(request->parked && "nothing else is in flight in a quiesced machine");
         virtqueue_save_chain(request->queue, &request->chain, &blk->parked);
