@@ -261,6 +261,12 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t 
     return true;
 }
 
+void virtqueue_arm(struct virtqueue *queue)
+{
+    if (queue->enabled && !queue->broken)
+        (void)(queue->packed ? virtq_packed_available : available)(queue);
+}
+
 /* --- giving back --- */
 
 void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain)

@@ -102,6 +102,10 @@ const char *virtqueue_check(const struct virtqueue *queue);
  * arrival is notified. `limit`: most bytes (both parts together) a request may have. */
 bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit);
 
+/* Has the next arrival notified, where one that was not waited for was taken: a pop that finds
+ * something leaves the driver's notifications as they are. */
+void virtqueue_arm(struct virtqueue *queue);
+
 /* Notes the part of memory that a request's device has written (chain->touched); push does it
  * too. For requests that are not given back: those of before a reset. */
 void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain);

@@ -76,7 +76,7 @@ static bool next_is_available(struct virtqueue *queue, bool *available)
 }
 
 /* Before it says no, it asks to be notified of the next descriptor and looks again. */
-static bool available(struct virtqueue *queue)
+bool virtq_packed_available(struct virtqueue *queue)
 {
     bool there;
     if (!next_is_available(queue, &there) || there || !queue->event_idx)
@@ -133,7 +133,7 @@ static bool walk(struct virtqueue *queue, struct virtq_chain *chain, uint64_t li
 
 bool virtq_packed_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
 {
-    if (!available(queue) || !walk(queue, chain, limit))
+    if (!virtq_packed_available(queue) || !walk(queue, chain, limit))
         return false;
     advance(queue, &queue->avail_next, &queue->avail_wrap, chain->descriptors);
     return true;

@@ -143,6 +143,7 @@ static void return_stats(struct virtio_balloon *balloon, bool fresh)
         read_stats(balloon);
     balloon->stats_state = fresh ? STATS_IDLE : STATS_ASKED;
     balloon->chain.touched = 0;
+    virtqueue_arm(queue); /* before the driver has it back and gives it again */
     virtqueue_push(queue, &balloon->chain, 0);
     virtqueue_signal(queue);
 }
