@@ -22,7 +22,7 @@ json_t *cli_api(const char *method, json_t *body, struct error **err, const char
     int length = vasprintf(&where, path, values);
     va_end(values);
     char *answer = length > 0 ? api_call(method, where, text, &status, err) : NULL;
-    json_t *value = answer != NULL ? json_loads(answer, 0, NULL) : NULL;
+    json_t *value = answer != NULL ? json_loads(answer, JSON_ALLOW_NUL, NULL) : NULL;
     const char *refusal = json_string_value(json_object_get(value, "error"));
     if (answer != NULL && status / 100 != 2) {
         error_set(err, status < 500 ? ERROR_USAGE : ERROR_HOST, "%s",

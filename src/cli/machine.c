@@ -157,13 +157,14 @@ static bool apply_choices(const struct cli_args *args, struct machine_config *co
     return true;
 }
 
-static bool apply_append(const struct cli_args *args, struct machine_config *config)
+static bool apply_append(const struct cli_args *args, struct machine_config *config,
+                         struct error **err)
 {
     const char *text = cli_last(args, "append");
     char *joined = NULL;
     if (text != NULL && cli_given(args, "image") && config->append != NULL) {
         if (asprintf(&joined, "%s %s", config->append, text) < 0)
-            return false;
+            return error_set(err, ERROR_HOST, "the host is out of memory");
         free(config->append);
         config->append = joined;
     } else if (text != NULL) {
@@ -336,15 +337,14 @@ static bool load_vmx(const char *path, struct machine_config *config, bool quiet
 }
 
 /* Where the description has the serial port go, unless --console says otherwise. */
-static bool apply_serial(const struct cli_args *args, const struct machine_config *config,
+static void apply_serial(const struct cli_args *args, const struct machine_config *config,
                          struct client_options *client)
 {
     if (client == NULL || config->serial == MACHINE_SERIAL_TERMINAL || cli_given(args, "console"))
-        return true;
+        return;
     client->console =
         config->serial == MACHINE_SERIAL_FILE ? CLIENT_CONSOLE_FILE : CLIENT_CONSOLE_SOCKET;
     client->console_path = config->serial_path;
-    return true;
 }
 
 bool cli_machine_configure(const struct cli_args *args, struct client_options *client,
@@ -376,11 +376,12 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
             !parse_disk(option, args->values[i].text, config, err))
             return false;
     }
-    return apply_seed(args, config, &machine->seed, err) && cli_apply_nics(args, config, err) &&
-           cli_apply_shares(args, config, err) && cli_apply_vsock(args, config, err) &&
-           apply_append(args, config) && machine_config_check(config, err) &&
-           apply_serial(args, config, client) &&
-           check_files(config, vmx, client != NULL ? console_file(client) : NULL, err);
+    if (!apply_seed(args, config, &machine->seed, err) || !cli_apply_nics(args, config, err) ||
+        !cli_apply_shares(args, config, err) || !cli_apply_vsock(args, config, err) ||
+        !apply_append(args, config, err) || !machine_config_check(config, err))
+        return false;
+    apply_serial(args, config, client);
+    return check_files(config, vmx, client != NULL ? console_file(client) : NULL, err);
 }
 
 void cli_machine_clear(struct cli_machine *machine)

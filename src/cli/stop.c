@@ -7,7 +7,9 @@
 #include "cli/instance.h"
 
 static const struct cli_option options[] = {
-    {"force", 'f', NULL, "At once, as by pulling the plug; what the guest has not flushed is lost.",
+    {"force", 'f', NULL,
+     "At once, as by pulling the plug, also if nothing answers; what the guest has not flushed is "
+     "lost.",
      NULL},
     {"timeout", 't', "SECONDS", "How long the guest may take to switch itself off. Default: 60.",
      NULL},

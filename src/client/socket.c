@@ -162,7 +162,7 @@ static json_t *await_reply(int fd, struct error **err)
         size_t size;
         while (reply == NULL &&
                (status = frame_reader_next(&reader, FRAME_MAX, &data, &size)) == FRAME_MESSAGE) {
-            reply = json_loadb((const char *)data, size, 0, NULL);
+            reply = json_loadb((const char *)data, size, JSON_ALLOW_NUL, NULL);
             if (!json_is_integer(json_object_get(reply, "id"))) {
                 json_decref(reply);
                 reply = NULL;

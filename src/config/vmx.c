@@ -685,6 +685,12 @@ void vmx_update(struct text *text, const struct machine_config *config)
             snprintf(type, sizeof(type), "%sgeneratedAddress", prefix);
             text_remove(text, type);
         }
+        snprintf(type, sizeof(type), "%strapeze.media", prefix);
+        if (strcasecmp(key, type) == 0) { /* an optical drive became a disk */
+            snprintf(type, sizeof(type), "%sdeviceType", prefix);
+            if (says(text, prefix, "deviceType", "cdrom-image"))
+                text_set(text, type, "disk");
+        }
     }
     for (size_t i = 0; i < text_count(after); i++) {
         struct text_entry entry = text_at(after, i);
@@ -694,9 +700,6 @@ void vmx_update(struct text *text, const struct machine_config *config)
         if (device_prefix(entry.key, prefix)) {
             if (is_left_out(text, prefix)) /* somebody takes its place */
                 remove_device(text, prefix);
-            snprintf(type, sizeof(type), "%sdeviceType", prefix);
-            if (says(text, prefix, "deviceType", "cdrom-image"))
-                text_set(text, type, "disk");
             snprintf(type, sizeof(type), "%saddressType", prefix);
             if (says(text, prefix, "addressType", "generated"))
                 text_set(text, type, "static");

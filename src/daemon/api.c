@@ -35,12 +35,23 @@ void api_reply(struct api_call *call, json_t *answer)
     http_answer(call, call->verb->status, answer);
 }
 
+json_t *api_text(const char *bytes)
+{
+    json_t *text = json_string(bytes);
+    if (text != NULL)
+        return text;
+    char *ascii = alloc_string(bytes);
+    for (char *at = ascii; *at != '\0'; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    text = json_string(ascii);
+    free(ascii);
+    return text;
+}
+
 void api_refuse(struct api_call *call, int status, const char *sentence)
 {
-    json_t *text = json_string(sentence);
-    if (text == NULL)
-        text = json_string("it failed on something whose name is not UTF-8");
-    http_answer(call, status, json_pack("{s:o}", "error", text));
+    http_answer(call, status, json_pack("{s:o}", "error", api_text(sentence)));
 }
 
 void api_fail(struct api_call *call, int status, struct error *error)
@@ -84,6 +95,15 @@ bool api_take(struct api_call *call)
     return false;
 }
 
+bool api_take_existing(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return false;
+    instance_close(&instance);
+    return api_take(call);
+}
+
 static void job_done(void *opaque, const json_t *result, const struct error *error)
 {
     struct api_call *call = opaque;
@@ -113,6 +133,19 @@ void api_job(struct api_call *call, job_fn *fn)
         job_start(call->daemon, call->name, call->body, fn, job_done, call);
 }
 
+void api_change(struct api_call *call, job_fn *fn)
+{
+    if (!api_take_existing(call))
+        return;
+    if (machine_is_linked(call->daemon, call->name) &&
+        !machine_is_ending(call->daemon, call->name)) {
+        machine_give_back(call->daemon, call->name, false);
+        api_refuse(call, 409, "the instance is running. Stop it first");
+    } else {
+        api_job(call, fn);
+    }
+}
+
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
 {
     struct instance instance;
@@ -125,11 +158,11 @@ json_t *api_describe(struct daemon *daemon, const char *name, struct error **err
     if (instance_config(&instance, &config, &notes, err)) {
         json_t *disks = json_array(), *noted = json_array();
         for (size_t i = 0; i < config.disk_count; i++)
-            json_array_append_new(disks, json_string(config.disks[i].path));
+            json_array_append_new(disks, api_text(config.disks[i].path));
         for (size_t i = 0; i < notes.count; i++)
-            json_array_append_new(noted, json_string(notes.list[i].key));
-        answer = json_pack("{s:s, s:s, s:s, s:b, s:I, s:i, s:i, s:o, s:o}", "name", name, "state",
-                           machine_state(daemon, name), "path", instance.path, "template",
+            json_array_append_new(noted, api_text(notes.list[i].key));
+        answer = json_pack("{s:s, s:s, s:o, s:b, s:I, s:i, s:i, s:o, s:o}", "name", name, "state",
+                           machine_state(daemon, name), "path", api_text(instance.path), "template",
                            (int)instance.is_template, "memory", (json_int_t)config.memory, "cpus",
                            (int)config.cpus, "nics", (int)config.nic_count, "disks", disks,
                            "not-honoured", noted);

@@ -56,6 +56,9 @@ void api_reply(struct api_call *call, json_t *answer); /* steals it; the verb's 
 void api_fail(struct api_call *call, int status, struct error *error);
 void api_refuse(struct api_call *call, int status, const char *sentence);
 
+/* A JSON string; of what is no UTF-8, with '?' for what is not ASCII. */
+json_t *api_text(const char *bytes);
+
 /* A parameter of the query; NULL: not given. */
 const char *api_query(const struct api_call *call, const char *name);
 /* A whole number of the query, `standard` if it is not given or makes no sense. */
@@ -65,10 +68,15 @@ long long api_query_number(const struct api_call *call, const char *name, long l
 bool api_open(struct api_call *call, struct instance *instance);
 /* machine_take() for the call's instance; otherwise answers 409. */
 bool api_take(struct api_call *call);
+/* The same for one that exists; otherwise answers 404 or 500. */
+bool api_take_existing(struct api_call *call);
 
 /* Runs the job for the call's instance, which is given back then, and answers with its result. */
 void api_job(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const char *instance,
                                                   const json_t *arguments, struct error **err));
+/* api_take_existing() and api_job(); answers 409 if the machine runs. */
+void api_change(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const char *instance,
+                                                     const json_t *arguments, struct error **err));
 
 /* What is known of an instance: schema Instance. NULL: err. */
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err);

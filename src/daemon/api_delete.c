@@ -20,12 +20,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
 
 static void run(struct api_call *call)
 {
-    struct instance instance;
-    if (!api_open(call, &instance))
-        return;
-    instance_close(&instance);
-    if (api_take(call))
-        api_job(call, work);
+    api_change(call, work);
 }
 
 const struct api_verb api_delete = {

@@ -20,10 +20,9 @@ static void run(struct api_call *call)
     for (size_t i = 0; names[i] != NULL; i++) {
         json_t *row = api_describe(daemon, names[i], &error);
         if (row == NULL)
-            row = json_pack("{s:s, s:s, s:s}", "name", names[i], "state", "broken", "error",
-                            error_message(error));
-        if (row != NULL)
-            json_array_append_new(list, row);
+            row = json_pack("{s:s, s:s, s:o}", "name", names[i], "state", "broken", "error",
+                            api_text(error_message(error)));
+        json_array_append_new(list, row);
         error_free(error);
         error = NULL;
     }

@@ -29,7 +29,7 @@ static json_t *as_text(const unsigned char *bytes, size_t size)
 
 static json_t *read_tail(const struct instance *instance, const char *name)
 {
-    int fd = openat(instance->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(instance->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
     unsigned char *bytes = alloc_zeroed(1, LOG_MAX);
     ssize_t count = fd >= 0 ? pread(fd, bytes, LOG_MAX, size > LOG_MAX ? size - LOG_MAX : 0) : 0;

@@ -20,17 +20,12 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
 
 static void run(struct api_call *call)
 {
-    struct instance instance;
     const char *to;
     if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s}", "to", &to) != 0) {
         api_refuse(call, 400, "'to' is missing: the new name");
         return;
     }
-    if (!api_open(call, &instance))
-        return;
-    instance_close(&instance);
-    if (api_take(call))
-        api_job(call, work);
+    api_change(call, work);
 }
 
 const struct api_verb api_rename = {

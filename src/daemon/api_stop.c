@@ -7,11 +7,7 @@
 
 static void run(struct api_call *call)
 {
-    struct instance instance;
-    if (!api_open(call, &instance))
-        return;
-    instance_close(&instance);
-    if (api_take(call))
+    if (api_take_existing(call))
         flow_stop(call, false);
 }
 

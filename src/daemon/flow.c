@@ -11,7 +11,13 @@
 #include "daemon/job.h"
 #include "daemon/machine.h"
 
-enum { STOP_S = 60, FORCE_S = 30 };
+enum {
+    STOP_S = 60,
+    FORCE_S = 10,  /* for what takes milliseconds, on a host that is busy */
+    ANSWER_S = 30, /* a worker that connects to an NBD server says nothing for 20 s */
+    BUILD_S = 600, /* a machine with many of these disks */
+};
+enum { THEN_START = 1, KILLED = 2 }; /* call->number */
 
 static void refuse(struct api_call *call, int status, const char *sentence)
 {
@@ -44,15 +50,11 @@ static void on_status(void *opaque, const json_t *result, const char *error)
 static void on_launched(void *opaque, const json_t *result, const struct error *error)
 {
     struct api_call *call = opaque;
-    struct error *link_error = NULL;
     if (result == NULL) {
         refuse(call, error_kind(error) == ERROR_USAGE ? 409 : 500, error_message(error));
-    } else if (!machine_link(call->daemon, call->name, &link_error)) {
-        refuse(call, 500, error_message(link_error));
-        error_free(link_error);
     } else {
-        daemon_event(call->daemon, call->name, "start", json_deep_copy(result));
-        machine_ask(call->daemon, call->name, "status", NULL, on_status, call);
+        machine_link(call->daemon, call->name, json_deep_copy(result));
+        machine_ask(call->daemon, call->name, "status", BUILD_S, on_status, call);
     }
 }
 
@@ -61,44 +63,74 @@ static void on_ended(void *opaque, const json_t *end);
 void flow_start(struct api_call *call)
 {
     if (machine_is_ending(call->daemon, call->name)) {
-        call->number = 1;
+        call->number |= THEN_START;
         machine_await_end(call->daemon, call->name, FORCE_S, on_ended, call);
-        return;
+    } else if (machine_is_linked(call->daemon, call->name)) {
+        refuse(call, 409, "the instance is running already ('restart' starts it anew)");
+    } else {
+        job_start(call->daemon, call->name, call->body, machine_launch, on_launched, call);
     }
-    job_start(call->daemon, call->name, call->body, machine_launch, on_launched, call);
 }
 
 /* ---- stop ---- */
+
+static bool is_forced(const struct api_call *call)
+{
+    return json_is_true(json_object_get(call->body, "force"));
+}
+
+static void on_killed(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    if (result == NULL)
+        refuse(call, 500, error_message(error));
+    else
+        machine_await_end(call->daemon, call->name, FORCE_S, on_ended, call);
+}
+
+/* A worker that does not end by itself. */
+static void pull_the_plug(struct api_call *call)
+{
+    call->number |= KILLED;
+    job_start(call->daemon, call->name, NULL, machine_kill, on_killed, call);
+}
 
 static void on_ended(void *opaque, const json_t *end)
 {
     struct api_call *call = opaque;
     (void)end;
-    if (machine_is_linked(call->daemon, call->name))
-        refuse(call, 409,
-               "the guest has not switched itself off in time. It may not listen to the "
-               "power button ('stop --force' pulls the plug)");
-    else if (call->number != 0)
+    if (!machine_is_linked(call->daemon, call->name) && (call->number & THEN_START) != 0)
         flow_start(call);
-    else
+    else if (!machine_is_linked(call->daemon, call->name))
         succeed(call);
+    else if (is_forced(call) && (call->number & KILLED) == 0)
+        pull_the_plug(call);
+    else
+        refuse(call, 409,
+               is_forced(call) ? "the worker's process does not end, although it was killed: the "
+                                 "host is at work for it, perhaps on a disk that does not answer"
+               : machine_is_ending(call->daemon, call->name)
+                   ? "the worker's process has not ended in time ('stop --force' kills it)"
+                   : "the guest has not switched itself off in time. It may not listen to the "
+                     "power button ('stop --force' pulls the plug)");
 }
 
 static void on_asked_to_stop(void *opaque, const json_t *result, const char *error)
 {
     struct api_call *call = opaque;
-    bool force = json_is_true(json_object_get(call->body, "force"));
     const json_t *timeout = json_object_get(call->body, "timeout");
     unsigned seconds = json_is_integer(timeout) ? (unsigned)json_integer_value(timeout) : STOP_S;
     (void)result;
     /* The answer to "quit" may be the end itself. */
-    if (error != NULL && machine_is_linked(call->daemon, call->name)) {
-        char sentence[600];
-        snprintf(sentence, sizeof(sentence), "%s%s", error,
-                 force ? "" : " ('stop --force' pulls the plug.)");
-        refuse(call, 409, sentence);
+    if (error == NULL || !machine_is_linked(call->daemon, call->name)) {
+        machine_await_end(call->daemon, call->name, is_forced(call) ? FORCE_S : seconds, on_ended,
+                          call);
+    } else if (is_forced(call)) {
+        pull_the_plug(call);
     } else {
-        machine_await_end(call->daemon, call->name, force ? FORCE_S : seconds, on_ended, call);
+        char sentence[600];
+        snprintf(sentence, sizeof(sentence), "%s ('stop --force' pulls the plug.)", error);
+        refuse(call, 409, sentence);
     }
 }
 
@@ -106,7 +138,7 @@ void flow_stop(struct api_call *call, bool then_start)
 {
     int force = 0;
     json_int_t timeout = STOP_S;
-    call->number = then_start;
+    call->number = then_start ? THEN_START : 0;
     if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s?b, s?I}", "force", &force, "timeout",
                        &timeout) != 0 ||
         timeout < 1 || timeout > 3600)
@@ -114,10 +146,11 @@ void flow_stop(struct api_call *call, bool then_start)
     else if (!machine_is_linked(call->daemon, call->name))
         refuse(call, 409, "the instance is not running");
     else if (machine_is_ending(call->daemon, call->name))
-        machine_await_end(call->daemon, call->name, (unsigned)timeout, on_ended, call);
+        machine_await_end(call->daemon, call->name, force ? FORCE_S : (unsigned)timeout, on_ended,
+                          call);
     else
-        machine_ask(call->daemon, call->name, force ? "quit" : "powerdown", NULL, on_asked_to_stop,
-                    call);
+        machine_ask(call->daemon, call->name, force ? "quit" : "powerdown",
+                    force ? FORCE_S : ANSWER_S, on_asked_to_stop, call);
 }
 
 /* ---- one question ---- */
@@ -134,5 +167,5 @@ static void on_answer(void *opaque, const json_t *result, const char *error)
 
 void flow_ask(struct api_call *call, const char *verb)
 {
-    machine_ask(call->daemon, call->name, verb, NULL, on_answer, call);
+    machine_ask(call->daemon, call->name, verb, ANSWER_S, on_answer, call);
 }

@@ -26,7 +26,7 @@ struct http {
     int timer;
     struct loop_watch *timer_watch;
     struct request *requests;
-    bool running, posted;
+    bool posted, ending;
 };
 
 struct request {
@@ -47,11 +47,9 @@ struct request {
 static void run(struct http *http)
 {
     MHD_UNSIGNED_LONG_LONG wait;
-    http->running = true;
     do {
         MHD_run(http->server);
     } while (MHD_get_timeout(http->server, &wait) == MHD_YES && wait == 0);
-    http->running = false;
     bool bounded = MHD_get_timeout(http->server, &wait) == MHD_YES;
     struct itimerspec span = {{0, 0}, {0, 0}};
     if (bounded) {
@@ -105,6 +103,10 @@ const char *http_query(const struct api_call *call, const char *name)
 static enum MHD_Result send_answer(struct request *request)
 {
     char *text = json_dumps(request->answer, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (text == NULL) { /* out of memory, or one of ours is no JSON */
+        request->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
+        text = alloc_string("{\"error\":\"the daemon has no answer; its log may say why\"}");
+    }
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
@@ -118,6 +120,10 @@ static void dispatch(struct request *request)
 {
     struct api_call *call = &request->call;
     request->dispatched = true;
+    if (request->http->ending) { /* what waited now would wait for ever */
+        api_refuse(call, 503, "the daemon ends");
+        return;
+    }
     if (request->too_large) {
         api_refuse(call, 413, "the request is larger than 4 MiB");
         return;
@@ -239,6 +245,7 @@ void http_free(struct http *http)
         return;
     loop_watch_remove(http->watch);
     loop_watch_remove(http->timer_watch);
+    http->ending = true;
     for (struct request *request = http->requests; request != NULL; request = request->next)
         if (request->suspended)
             api_refuse(&request->call, 503, "the daemon ends");

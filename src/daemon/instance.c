@@ -113,7 +113,9 @@ static bool find_description(int folder, char name[NAME_MAX + 1], bool *is_templ
     const struct dirent *entry;
     while (listing != NULL && (entry = readdir(listing)) != NULL) {
         bool template = is_description(entry->d_name, ".vmtx");
-        if (!template && !is_description(entry->d_name, ".vmx"))
+        struct stat status;
+        if ((!template && !is_description(entry->d_name, ".vmx")) ||
+            fstatat(fd, entry->d_name, &status, 0) != 0 || !S_ISREG(status.st_mode))
             continue;
         snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
         *is_template = template;
@@ -121,6 +123,8 @@ static bool find_description(int folder, char name[NAME_MAX + 1], bool *is_templ
     }
     if (listing != NULL)
         closedir(listing);
+    else if (fd >= 0)
+        close(fd);
     return found == 1;
 }
 
@@ -236,11 +240,20 @@ bool instance_config(const struct instance *instance, struct machine_config *con
 
 /* ---- making ---- */
 
+static bool is_private(const char *name)
+{
+    for (size_t i = 0; i < sizeof(private_files) / sizeof(private_files[0]); i++)
+        if (strcmp(private_files[i], name) == 0)
+            return true;
+    return name[0] == '.';
+}
+
 static bool file_name_check(const char *name, struct error **err)
 {
     size_t length = strlen(name);
-    if (length > 0 && length <= INSTANCE_MAX_NAME && name[0] != '.' && strchr(name, '/') == NULL &&
-        !is_description(name, ".vmx") && !is_description(name, ".vmtx"))
+    if (length > 0 && length <= INSTANCE_MAX_NAME && !is_private(name) &&
+        strchr(name, '/') == NULL && !is_description(name, ".vmx") &&
+        !is_description(name, ".vmtx"))
         return true;
     return error_set(err, ERROR_USAGE, "'%.80s' is no name for a file of an instance", name);
 }
@@ -263,14 +276,6 @@ bool instance_create(const struct store *store, const char *name, const struct t
     if (folder >= 0)
         close(folder);
     return good;
-}
-
-static bool is_private(const char *name)
-{
-    for (size_t i = 0; i < sizeof(private_files) / sizeof(private_files[0]); i++)
-        if (strcmp(private_files[i], name) == 0)
-            return true;
-    return name[0] == '.';
 }
 
 /* The description for a copy: what must differ does. */
@@ -315,6 +320,8 @@ static bool copy_files(const struct instance *instance, int folder, struct error
     }
     if (listing != NULL)
         closedir(listing);
+    else if (fd >= 0)
+        close(fd);
     return good;
 }
 

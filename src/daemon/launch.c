@@ -100,6 +100,10 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
     else if (good)
         client_network_stop(&network);
     client_disks_close(&disks);
+    if (pid < 0) { /* nobody will listen there */
+        unlinkat(instance->fd, "control.sock", 0);
+        unlinkat(instance->fd, "console.sock", 0);
+    }
     const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)

@@ -4,6 +4,7 @@
  */
 #include "daemon/machine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,9 +21,17 @@
 #include "base/loop.h"
 #include "daemon/job.h"
 
+enum {
+    END_MAX = 64 << 10, /* bytes that we read of a worker's report */
+    ADOPT_S = 3600      /* a machine that is stopped in a debugger may answer much later */
+};
+
 /* A question that the worker has not answered yet. */
 struct ask {
     struct ask *next;
+    struct machine *machine;
+    int timer;
+    struct loop_watch *watch;
     json_int_t id;
     machine_answer_fn *fn;
     void *opaque;
@@ -41,10 +50,11 @@ struct machine {
     struct machine *next;
     struct daemon *daemon;
     char name[INSTANCE_MAX_NAME + 1];
-    bool taken;      /* somebody changes it */
-    unsigned shared; /* so many read it */
-    int fd;          /* of the link; -1: none */
-    bool ending;     /* the link is gone, the worker's process may still be */
+    json_t *launched; /* of a start that no event tells of yet */
+    bool taken;       /* somebody changes it */
+    unsigned shared;  /* so many read it */
+    int fd;           /* of the link; -1: none */
+    bool ending;      /* the link is gone, the worker's process may still be */
     struct loop_watch *watch;
     struct frame_reader reader;
     struct frame_writer writer;
@@ -85,6 +95,7 @@ static void drop_if_idle(struct machine *machine)
             *at = machine->next;
             break;
         }
+    json_decref(machine->launched);
     free(machine);
 }
 
@@ -138,11 +149,17 @@ static json_t *read_end(struct daemon *daemon, const char *name)
 {
     char path[INSTANCE_MAX_NAME + 8];
     snprintf(path, sizeof(path), "%s/end", name);
-    int fd = openat(daemon->store.instances, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    json_t *end = fd >= 0 ? json_loadfd(fd, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+    int fd = openat(daemon->store.instances, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    char *text = alloc_zeroed(1, END_MAX);
+    ssize_t size = fd >= 0 ? read(fd, text, END_MAX) : 0;
+    json_t *end = size > 0 ? json_loadb(text, (size_t)size, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
     if (fd >= 0)
         close(fd);
-    return end;
+    free(text);
+    if (json_is_string(json_object_get(end, "end")))
+        return end;
+    json_decref(end);
+    return NULL;
 }
 
 /* Nobody listens there any more. */
@@ -154,6 +171,25 @@ static void remove_sockets(struct daemon *daemon, const char *name)
     unlinkat(fd, "control.sock", 0);
     unlinkat(fd, "console.sock", 0);
     close(fd);
+}
+
+/* Calls fn once, in so many seconds; not at all if the host is out of descriptors. */
+static struct loop_watch *arm(struct daemon *daemon, unsigned seconds, loop_fd_fn *fn, void *opaque,
+                              int *timer)
+{
+    struct itimerspec span = {.it_value = {.tv_sec = seconds}};
+    *timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    return *timer >= 0 && timerfd_settime(*timer, 0, &span, NULL) == 0
+               ? loop_watch_add(daemon->loop, *timer, LOOP_READABLE, fn, opaque, NULL)
+               : NULL;
+}
+
+static void ask_free(struct ask *ask)
+{
+    loop_watch_remove(ask->watch);
+    if (ask->timer >= 0)
+        close(ask->timer);
+    free(ask);
 }
 
 static void wait_free(struct wait *wait)
@@ -186,11 +222,13 @@ static void on_gone(void *opaque, const json_t *result, const struct error *erro
     struct daemon *daemon = machine->daemon;
     struct ask *asks = machine->asks;
     struct wait *waits = machine->waits;
+    json_t *launched = machine->launched;
     char name[sizeof(machine->name)];
     (void)result;
     if (error != NULL)
         log_warning(&daemon->log, "%s", error_message(error));
     machine->ending = false;
+    machine->launched = NULL;
     machine->asks = NULL;
     machine->waits = NULL;
     snprintf(name, sizeof(name), "%s", machine->name);
@@ -199,6 +237,11 @@ static void on_gone(void *opaque, const json_t *result, const struct error *erro
     remove_sockets(daemon, name);
     json_t *end = read_end(daemon, name);
     const char *message = json_string_value(json_object_get(end, "message"));
+    const char *word = json_string_value(json_object_get(end, "end"));
+    if (launched != NULL && word != NULL && strcmp(word, "refused") == 0)
+        json_decref(launched); /* it has never run */
+    else if (launched != NULL)
+        daemon_event(daemon, name, "start", launched);
     daemon_event(daemon, name, "ended",
                  end != NULL ? json_incref(end)
                              : json_pack("{s:s, s:s}", "end", "died", "message",
@@ -207,7 +250,7 @@ static void on_gone(void *opaque, const json_t *result, const struct error *erro
         next = asks->next;
         asks->fn(asks->opaque, NULL,
                  message != NULL && message[0] != '\0' ? message : "the machine ended");
-        free(asks);
+        ask_free(asks);
     }
     for (struct wait *next; waits != NULL; waits = next) {
         next = waits->next;
@@ -227,6 +270,7 @@ static void begin_ending(struct machine *machine)
 static void unlink_machine(struct machine *machine)
 {
     loop_watch_remove(machine->watch);
+    machine->watch = NULL;
     close(machine->fd);
     machine->fd = -1;
     frame_reader_clear(&machine->reader);
@@ -260,13 +304,9 @@ void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds
         return;
     }
     struct wait *wait = alloc_zeroed(1, sizeof(*wait));
-    struct itimerspec span = {.it_value = {.tv_sec = seconds}};
     *wait = (struct wait){.next = machine->waits, .machine = machine, .fn = fn, .opaque = opaque};
-    wait->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     machine->waits = wait;
-    if (wait->timer >= 0 && timerfd_settime(wait->timer, 0, &span, NULL) == 0)
-        wait->watch =
-            loop_watch_add(daemon->loop, wait->timer, LOOP_READABLE, on_timer, wait, NULL);
+    wait->watch = arm(daemon, seconds, on_timer, wait, &wait->timer);
 }
 
 /* ---- the link ---- */
@@ -277,21 +317,44 @@ static void flush(struct machine *machine)
     loop_watch_set(machine->watch, LOOP_READABLE | (status == FRAME_MORE ? LOOP_WRITABLE : 0u));
 }
 
-void machine_ask(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+/* Takes it off the list, so that fn is called by nobody else. */
+static void ask_remove(struct ask *ask)
+{
+    for (struct ask **at = &ask->machine->asks; *at != NULL; at = &(*at)->next)
+        if (*at == ask) {
+            *at = ask->next;
+            return;
+        }
+}
+
+static void on_unanswered(void *opaque, int fd, unsigned events)
+{
+    struct ask *ask = opaque;
+    (void)fd, (void)events;
+    ask_remove(ask);
+    ask->fn(ask->opaque, NULL, "the instance's worker does not answer");
+    ask_free(ask);
+}
+
+void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsigned seconds,
                  machine_answer_fn *fn, void *opaque)
 {
     struct machine *machine = machine_find(daemon, name);
-    if (machine == NULL || machine->fd < 0) {
-        json_decref(arguments);
+    if (machine == NULL || (machine->fd < 0 && !machine->ending)) {
         fn(opaque, NULL, "the instance is not running");
         return;
     }
     struct ask *ask = alloc_zeroed(1, sizeof(*ask));
-    *ask =
-        (struct ask){.next = machine->asks, .id = ++machine->last_id, .fn = fn, .opaque = opaque};
+    *ask = (struct ask){.next = machine->asks,
+                        .machine = machine,
+                        .id = ++machine->last_id,
+                        .fn = fn,
+                        .opaque = opaque};
     machine->asks = ask;
-    json_t *request =
-        json_pack("{s:I, s:s, s:o*}", "id", ask->id, "verb", verb, "arguments", arguments);
+    ask->watch = arm(daemon, seconds, on_unanswered, ask, &ask->timer);
+    if (machine->fd < 0) /* the end is the answer */
+        return;
+    json_t *request = json_pack("{s:I, s:s}", "id", ask->id, "verb", verb);
     char *text = json_dumps(request, JSON_COMPACT);
     frame_writer_add(&machine->writer, text, strlen(text));
     free(text);
@@ -301,29 +364,41 @@ void machine_ask(struct daemon *daemon, const char *name, const char *verb, json
 
 static void take_answer(struct machine *machine, const json_t *message, json_int_t id)
 {
-    for (struct ask **at = &machine->asks; *at != NULL; at = &(*at)->next)
-        if ((*at)->id == id) {
-            struct ask *ask = *at;
-            *at = ask->next;
-            ask->fn(ask->opaque, json_object_get(message, "result"),
-                    json_string_value(json_object_get(message, "error")));
-            free(ask);
-            return;
-        }
+    struct ask *ask = machine->asks;
+    while (ask != NULL && ask->id != id)
+        ask = ask->next;
+    if (ask == NULL)
+        return;
+    ask_remove(ask);
+    ask->fn(ask->opaque, json_object_get(message, "result"),
+            json_string_value(json_object_get(message, "error")));
+    ask_free(ask);
+}
+
+/* Its word for its state; what is none, or nothing new, is passed over. */
+static void take_state(struct machine *machine, const char *state)
+{
+    size_t length = state != NULL ? strspn(state, "abcdefghijklmnopqrstuvwxyz-") : 0;
+    if (length == 0 || length >= sizeof(machine->state) || state[length] != '\0')
+        return;
+    if (machine->launched != NULL) {
+        daemon_event(machine->daemon, machine->name, "start", machine->launched);
+        machine->launched = NULL;
+    }
+    if (strcmp(machine->state, state) == 0)
+        return;
+    memcpy(machine->state, state, length + 1);
+    daemon_event(machine->daemon, machine->name, "state", json_pack("{s:s}", "state", state));
 }
 
 static void take_message(struct machine *machine, const json_t *message)
 {
-    const json_t *id = json_object_get(message, "id");
+    const json_t *id = json_object_get(message, "id"), *result = json_object_get(message, "result");
     const char *event = json_string_value(json_object_get(message, "event"));
-    const char *state = json_string_value(json_object_get(message, "state"));
-    if (event != NULL && strcmp(event, "state") == 0 && state != NULL) {
-        snprintf(machine->state, sizeof(machine->state), "%s", state);
-        daemon_event(machine->daemon, machine->name, "state", json_pack("{s:s}", "state", state));
+    if (event != NULL && strcmp(event, "state") == 0) {
+        take_state(machine, json_string_value(json_object_get(message, "state")));
     } else if (json_is_integer(id)) {
-        state = json_string_value(json_object_get(json_object_get(message, "result"), "state"));
-        if (state != NULL) /* of "status" */
-            snprintf(machine->state, sizeof(machine->state), "%s", state);
+        take_state(machine, json_string_value(json_object_get(result, "state"))); /* of "status" */
         take_answer(machine, message, json_integer_value(id));
     }
 }
@@ -353,7 +428,7 @@ static void on_link(void *opaque, int fd, unsigned events)
         unlink_machine(machine);
 }
 
-bool machine_link(struct daemon *daemon, const char *name, struct error **err)
+static int connect_to_worker(struct daemon *daemon, const char *name)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int folder =
@@ -362,25 +437,36 @@ bool machine_link(struct daemon *daemon, const char *name, struct error **err)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool good =
         folder >= 0 && fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
-    if (!good)
-        error_set_errno(err, errno, "cannot reach the worker of '%s'", name);
     if (folder >= 0)
         close(folder);
-    struct machine *machine = good ? find_or_make(daemon, name) : NULL;
-    if (good) {
-        machine->watch = loop_watch_add(daemon->loop, fd, LOOP_READABLE, on_link, machine, err);
-        good = machine->watch != NULL;
-    }
-    if (good) {
-        machine->fd = fd;
+    if (good)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+void machine_link(struct daemon *daemon, const char *name, json_t *launched)
+{
+    struct machine *machine = find_or_make(daemon, name);
+    struct error *error = NULL;
+    assert(machine->fd < 0 && !machine->ending);
+    machine->launched = launched;
+    machine->fd = connect_to_worker(daemon, name);
+    if (machine->fd >= 0)
+        machine->watch =
+            loop_watch_add(daemon->loop, machine->fd, LOOP_READABLE, on_link, machine, &error);
+    if (machine->watch != NULL) {
         snprintf(machine->state, sizeof(machine->state), "starting");
-    } else {
-        if (fd >= 0)
-            close(fd);
-        if (machine != NULL)
-            drop_if_idle(machine);
+        return;
     }
-    return good;
+    if (error != NULL)
+        log_warning(&daemon->log, "%s", error_message(error));
+    error_free(error);
+    if (machine->fd >= 0)
+        close(machine->fd);
+    machine->fd = -1;
+    begin_ending(machine); /* it ends just now */
 }
 
 struct adoption {
@@ -391,10 +477,10 @@ struct adoption {
 static void on_adopted(void *opaque, const json_t *result, const char *error)
 {
     struct adoption *adoption = opaque;
-    const char *state = json_string_value(json_object_get(result, "state"));
-    if (error == NULL && state != NULL)
+    (void)result;
+    if (error == NULL)
         daemon_event(adoption->daemon, adoption->name, "adopted",
-                     json_pack("{s:s}", "state", state));
+                     json_pack("{s:s}", "state", machine_state(adoption->daemon, adoption->name)));
     free(adoption);
 }
 
@@ -411,16 +497,16 @@ void machine_adopt_all(struct daemon *daemon)
         }
         bool runs = instance_is_locked(&instance);
         instance_close(&instance);
-        if (runs && !machine_link(daemon, names[i], &error)) {
-            error_free(error); /* it ends just now */
-            begin_ending(find_or_make(daemon, names[i]));
-        } else if (runs) {
-            struct adoption *adoption = alloc_zeroed(1, sizeof(*adoption));
-            adoption->daemon = daemon;
-            snprintf(adoption->name, sizeof(adoption->name), "%s", names[i]);
-            strcpy(machine_find(daemon, names[i])->state, "adopting");
-            machine_ask(daemon, names[i], "status", NULL, on_adopted, adoption);
-        }
+        if (!runs)
+            continue;
+        machine_link(daemon, names[i], NULL);
+        if (!machine_is_linked(daemon, names[i]) || machine_is_ending(daemon, names[i]))
+            continue;
+        struct adoption *adoption = alloc_zeroed(1, sizeof(*adoption));
+        adoption->daemon = daemon;
+        snprintf(adoption->name, sizeof(adoption->name), "%s", names[i]);
+        strcpy(machine_find(daemon, names[i])->state, "adopting");
+        machine_ask(daemon, names[i], "status", ADOPT_S, on_adopted, adoption);
     }
     store_list_free(names);
 }
@@ -432,7 +518,7 @@ void machine_free_all(struct daemon *daemon)
         daemon->machines = machine->next;
         for (struct ask *ask = machine->asks, *next; ask != NULL; ask = next) {
             next = ask->next;
-            free(ask);
+            ask_free(ask);
         }
         for (struct wait *wait = machine->waits, *next; wait != NULL; wait = next) {
             next = wait->next;
@@ -443,6 +529,7 @@ void machine_free_all(struct daemon *daemon)
             close(machine->fd);
         frame_reader_clear(&machine->reader);
         frame_writer_clear(&machine->writer);
+        json_decref(machine->launched);
         free(machine);
     }
 }

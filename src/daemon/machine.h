@@ -33,19 +33,25 @@ const char *machine_state(struct daemon *daemon, const char *name);
 bool machine_is_linked(struct daemon *daemon, const char *name);
 bool machine_is_ending(struct daemon *daemon, const char *name);
 
-/* Connects to the instance's worker. False: err. */
-bool machine_link(struct daemon *daemon, const char *name, struct error **err);
+/* Connects to the instance's worker, or learns how it has ended meanwhile. `launched` is stolen,
+ * may be NULL: the detail of a "start" event, for when the worker has not refused its
+ * configuration. */
+void machine_link(struct daemon *daemon, const char *name, json_t *launched);
 /* Connects to all workers of the store: after the daemon's own start. */
 void machine_adopt_all(struct daemon *daemon);
 void machine_free_all(struct daemon *daemon);
 
-/* One verb of the worker; `arguments` is stolen, may be NULL. The answer comes later, always. */
-void machine_ask(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+/* One verb of the worker; fn is called once: with its answer, at its end, or in `seconds`. */
+void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsigned seconds,
                  machine_answer_fn *fn, void *opaque);
 /* fn is called when the machine has ended: in `seconds` at most, then with `end` NULL and the
  * machine still linked. */
 void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds,
                        machine_end_fn *fn, void *opaque);
+
+/* In a job: kills the instance's worker, which may hear nothing any more. {}, or NULL with err. */
+json_t *machine_kill(struct daemon *daemon, const char *name, const json_t *arguments,
+                     struct error **err);
 
 /* In a job: starts the instance's worker. {"pid": N}, or NULL with err. */
 json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,

@@ -38,10 +38,21 @@ static bool make_folders(const char *path, struct error **err)
     return good;
 }
 
+/* Who else could write here could make instances whose disks are files of ours. */
+static bool is_ours(int folder, const char *path, struct error **err)
+{
+    struct stat status;
+    if (fstat(folder, &status) == 0 && status.st_uid == geteuid() && (status.st_mode & 022) == 0)
+        return true;
+    error_set(err, ERROR_USAGE, "'%s' is another user's, or others may write there", path);
+    error_hint(err, "'chmod go-w' closes it; TRAPEZE_HOME names another store.");
+    return false;
+}
+
 static bool take_lock(struct store *store, struct error **err)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    store->lock = openat(store->folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    store->lock = openat(store->folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (store->lock < 0)
         return error_set_errno(err, errno, "cannot open '%s/lock'", store->path);
     if (fcntl(store->lock, F_OFD_SETLK, &lock) == 0)
@@ -106,6 +117,8 @@ bool store_open(struct store *store, const char *path, struct error **err)
         store->instances = open(instances, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         good = (store->folder >= 0 && store->instances >= 0) ||
                error_set_errno(err, errno, "cannot open the store '%s'", path);
+        good =
+            good && is_ours(store->folder, path, err) && is_ours(store->instances, instances, err);
     }
     free(instances);
     if (!good || !take_lock(store, err)) {

@@ -6,6 +6,9 @@
 
 Every answer of the API is checked against the OpenAPI document that the daemon serves.
 """
+import contextlib
+import fcntl
+import functools
 import http.client
 import json
 import os
@@ -14,6 +17,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -277,7 +281,8 @@ def test_killed_daemon_in_the_middle_of_verbs():
         assert all("error" not in row for row in rows), rows
         names = [row["name"] for row in rows]
         assert names == sorted(os.listdir(f"{STORE}/instances")), names
-        with sqlite3.connect(f"{STORE}/catalogue.db") as catalogue:
+        # Closed also if the test fails: who keeps it open keeps the write-ahead log there.
+        with contextlib.closing(sqlite3.connect(f"{STORE}/catalogue.db")) as catalogue:
             assert names == sorted(row[0] for row in catalogue.execute("SELECT name FROM instances"))
         for row in rows:
             shutil.copyfile(os.path.join(row["path"], "firmware"), os.path.join(FOLDER.name, "f"))
@@ -344,6 +349,114 @@ def test_a_worker_that_refuses_says_why():
     refuses(HOST, "kernel", "not a", arguments=["start", "a"])
     until(lambda: info("a")["state"] == "stopped")
     assert info("a")["last-end"]["end"] == "refused"
+    types = [e["type"] for e in api("GET", "/v1/events")["events"] if e["instance"] == "a"]
+    types = types[len(types) - types[::-1].index("create"):]
+    assert types == ["ended"], types  # it never started
+    trapeze("delete", "a")
+
+
+def test_a_worker_that_hears_nothing():
+    create("a")
+    pid = start("a")
+    os.kill(pid, signal.SIGSTOP)
+    assert trapeze("stop", "--force", "a").stdout == "a: stopped\n"
+    assert not is_alive(pid)
+    assert info("a")["last-end"]["end"] == "died"
+    trapeze("delete", "a")
+
+
+class FakeWorker:
+    """Holds the instance's lock and listens at its control socket, as a worker does."""
+
+    def __init__(self, name):
+        self.folder = f"{STORE}/instances/{name}"
+        self.lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        F_OFD_SETLK = 37
+        fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hh4xqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        self.server = socket.socket(socket.AF_UNIX)
+        folder = os.open(self.folder, os.O_RDONLY)
+        self.server.bind(f"/proc/self/fd/{folder}/control.sock")
+        os.close(folder)
+        self.server.listen()
+        self.link = None
+
+    def accept(self):
+        self.server.settimeout(LIMIT_S)
+        self.link = self.server.accept()[0]
+
+    def send(self, message):
+        text = json.dumps(message, ensure_ascii=False).encode()
+        self.link.sendall(struct.pack("<I", len(text)) + text)
+
+    def ends(self):
+        os.close(self.lock)
+
+
+def test_a_worker_that_was_taken_over():
+    """A guest that has its worker do what it likes harms its own instance and no other."""
+    create("a")
+    kill_daemon(signal.SIGTERM)
+    os.mkfifo(f"{STORE}/instances/a/end")
+    os.mkfifo(f"{STORE}/instances/a/console.log")
+    worker = FakeWorker("a")
+    trapeze("list")
+    worker.accept()
+    for state in ["a" * 22 + "\u00fc", "\u00fc" * 40, "", 7, None, {"state": []}, "a b", "x" * 70000]:
+        worker.send({"event": "state", "state": state})
+        worker.send({"id": 99, "result": {"state": state}})
+    worker.send({"event": "state", "state": "odd"})
+    until(lambda: info("a")["state"] == "odd")
+    for event in api("GET", "/v1/events")["events"]:
+        assert event["type"] != "state" or len(event["detail"]["state"]) < 24, event
+    assert trapeze("logs", "a").stdout == ""
+    worker.link.close()  # but it lives on
+    until(lambda: info("a")["state"] == "stopping")
+    pid = pid_of_daemon()
+    kill_daemon(signal.SIGTERM)
+    assert not os.path.exists(f"{STORE}/catalogue.db-wal"), pid  # it ended as it should
+    worker.server.close()
+    assert info("a")["state"] == "stopping"
+    worker.ends()
+    until(lambda: info("a")["state"] == "stopped")
+    assert info("a")["last-end"]["end"] == "died"
+    os.remove(f"{STORE}/instances/a/end")
+    os.remove(f"{STORE}/instances/a/console.log")
+    trapeze("delete", "a")
+
+
+def test_calls_at_the_end_of_the_daemon():
+    """Whatever comes in when it ends is answered or dropped; it ends as it should."""
+    trapeze("list")
+    pid = pid_of_daemon()
+    os.kill(pid, signal.SIGSTOP)
+    waiting = [Connection("localhost", timeout=LIMIT_S) for _ in range(8)]
+    for connection in waiting:
+        connection.request("GET", "/v1/events?after=1000000000&wait=100")
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: not is_alive(pid))
+    for connection in waiting:
+        with contextlib.suppress(http.client.HTTPException, ConnectionError):
+            assert connection.getresponse().status == 503
+        connection.close()
+    assert not os.path.exists(f"{STORE}/catalogue.db-wal")
+
+
+def test_a_store_that_others_can_write_to():
+    trapeze("list")
+    kill_daemon(signal.SIGTERM)
+    for folder in STORE, f"{STORE}/instances":
+        os.chmod(folder, 0o720)
+        refuses(USAGE, folder, "chmod go-w", arguments=["daemon"])
+        os.chmod(folder, 0o700)
+
+
+def test_a_guest_that_prints_zeros():
+    create("a")
+    with open(f"{STORE}/instances/a/console.log", "wb") as file:
+        file.write(b"a\0b\xff")
+    done = subprocess.run([TRAPEZE, "logs", "a"], capture_output=True, check=True, timeout=LIMIT_S)
+    assert done.stdout == b"a\0b\xff", done
     trapeze("delete", "a")
 
 
@@ -409,12 +522,17 @@ def test_http():
                                        "files": [{"source": "f", "name": "f"}]}, 400),
             ("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"',
                                        "files": [{"source": LOOP_ELF, "name": "../f"}]}, 400),
+            *[("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"',
+                                         "files": [{"source": LOOP_ELF, "name": name}]}, 400)
+              for name in ("lock", "end", "control.sock", "console.log", "n.vmx", ".f", "")],
             ("GET", "/v1/instances/a/logs?source=x", None, 400),
             ("GET", "/v1/events?wait=-1", None, 400),
             ("POST", "/v1/instances", {"name": "n", "vmx": 'trapeze.firmware = "f"\n',
                                        "files": [{"source": LOOP_ELF, "name": "f"}]}, 201),
             ("GET", "/v1/instances", None, 200), ("GET", "/v1/instances/n", None, 200),
             ("POST", "/v1/instances/n/start", None, 200),
+            ("POST", "/v1/instances/n/start", None, 409), ("DELETE", "/v1/instances/n", None, 409),
+            ("POST", "/v1/instances/n/rename", {"to": "m"}, 409),
             ("POST", "/v1/instances/n/stop", {"force": True}, 200),
             ("DELETE", "/v1/instances/n", None, 200)]:
         api(method, path, body, status)
@@ -469,8 +587,19 @@ def test_clients_race_for_one_instance():
     trapeze("delete", "a")
 
 
+def alone(test):
+    """With no instances of tests that have failed."""
+    @functools.wraps(test)
+    def run():
+        if os.path.exists(f"{STORE}/instances"):
+            delete(*[name for name in os.listdir(f"{STORE}/instances") if name[0] != "."])
+        test()
+    return run
+
+
 def main():
-    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    status = tap.main([alone(test) for name, test in list(globals().items())
+                       if name.startswith("test_")])
     try:
         kill_daemon(signal.SIGTERM)
     except OSError:

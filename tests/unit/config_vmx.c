@@ -260,6 +260,8 @@ static void test_rewrites_what_changed(void **state)
     config.nics[0].mac[0] = '1', config.nics[0].mac[1] = '2';
     machine_disk_clear(&config.disks[1]); /* scsi0:2 */
     memmove(&config.disks[1], &config.disks[2], 2 * sizeof(config.disks[0]));
+    free(config.disks[2].path); /* another disc, in what is an optical drive still */
+    config.disks[2].path = strdup("other.iso");
     machine_disk_init(&config.disks[3]); /* a new one, behind the others */
     config.disks[3].path = strdup("new.qcow2");
     config.disks[3].format = strdup("qcow2");
@@ -276,6 +278,13 @@ static void test_rewrites_what_changed(void **state)
     assert_true(vmx_read(reread, &again, NULL, NULL));
     char *wanted = vmx_write(&config, &size), *got = vmx_write(&again, &size_again);
     assert_string_equal(wanted, got);
+    assert_int_equal(again.disks[2].media, 1);
+    again.disks[2].media = 0; /* and then one no more */
+    vmx_update(reread, &again);
+    machine_config_clear(&again);
+    machine_config_init(&again);
+    assert_true(vmx_read(reread, &again, NULL, NULL));
+    assert_int_equal(again.disks[2].media, 0);
     free(wanted);
     free(got);
     free(bytes);
