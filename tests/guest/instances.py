@@ -291,7 +291,8 @@ def test_killed_daemon_in_the_middle_of_verbs():
 
 
 def test_names_clones_templates():
-    create("a", "--net", "nat")
+    create("a", "--net", "nat", "--hostname", "a")
+    assert os.path.getsize(f"{STORE}/instances/a/seed.iso") > 0
     with open(f"{STORE}/instances/a/a.vmx", "a", encoding="utf-8") as file:
         file.write('# by hand\nannotation = "mine"\nsound.present = "TRUE"\n')
     assert info("a")["not-honoured"] == ["sound.present"]
