@@ -31,6 +31,7 @@
 #define ZERO_BYTES     (1 * GIB)
 #define NS_PER_S       INT64_C(1000000000)
 #define RETRY_S        1
+#define NEGOTIATE_S    10
 #define PARALLEL       16
 
 struct nbd_file {
@@ -88,15 +89,28 @@ static const char *reason(void)
     return colon != NULL && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text;
 }
 
+/* False: it failed, or *late. A server that falls silent must not keep the machine waiting. */
+static bool negotiate(struct nbd_handle *handle, int fd, bool *late)
+{
+    int64_t end = now_ns() + NEGOTIATE_S * NS_PER_S, left = NEGOTIATE_S * NS_PER_S;
+    bool good = nbd_aio_connect_socket(handle, fd) == 0; /* whose socket it is, come what may */
+    while (good && nbd_aio_is_connecting(handle) == 1 && left > 0) {
+        good = nbd_poll(handle, (int)(left / 1000000) + 1) >= 0;
+        left = end - now_ns();
+    }
+    *late = good && nbd_aio_is_connecting(handle) == 1;
+    return good && nbd_aio_is_ready(handle) == 1;
+}
+
 struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error **err)
 {
     struct nbd_handle *handle = nbd_create();
-    bool named = handle != NULL && nbd_set_export_name(handle, export) == 0;
+    bool named = handle != NULL && nbd_set_export_name(handle, export) == 0, late = false;
     if (!named)
         close(fd);
-    else if (nbd_connect_socket(handle, fd) == 0) /* whose socket it is now, come what may */
+    else if (negotiate(handle, fd, &late))
         return handle;
-    error_set(err, ERROR_HOST, "cannot connect: %s", reason());
+    error_set(err, ERROR_HOST, "cannot connect: %s", late ? "the server falls silent" : reason());
     error_hint(err, "Is the server running, and is this its address?");
     if (handle != NULL)
         nbd_close(handle);

@@ -250,6 +250,32 @@ def test_reset_restarts_in_place():
         machine.finish(INTERRUPTED)
 
 
+def test_a_silent_nbd_server_does_not_hold_up_the_machine():
+    listener = socket.socket(socket.AF_UNIX)
+    place = path("silent.sock")
+    listener.bind(place)
+    listener.listen()
+    with Running() as machine:
+        machine.wait_ready()
+        attach = [TRAPEZE, "disk", "attach", f"nbd+unix:///?socket={place},format=raw",
+                  machine.control]
+        for greeting, words in ((b"", "does not answer"),
+                                (b"NBDMAGICIHAVEOPT\0\3", "falls silent")):
+            with subprocess.Popen(attach, stderr=subprocess.PIPE, text=True) as client:
+                server = listener.accept()[0]
+                server.sendall(greeting)
+                if not greeting:  # only who asked waits
+                    assert verb(machine.control, "status")["state"] == "running"
+                    assert client.poll() is None
+                said = client.communicate(timeout=LIMIT_S)[1]
+                assert client.returncode == HOST and words in said and place in said, said
+                server.close()
+            assert verb(machine.control, "disks") == []
+        machine.process.terminate()
+        machine.finish(INTERRUPTED)
+    listener.close()
+
+
 def test_hostile_control_clients():
     with Running() as machine:
         machine.wait_ready()

@@ -128,13 +128,37 @@ static bool answer(int socket, uint32_t number, const char *text, int connection
     return good;
 }
 
-static void serve(int socket, const struct nbd_uri *uri)
+/* The first connection, before anybody waits for it: -1: err. A server that has something to say
+ * says it first. */
+static int connect_ahead(const struct nbd_uri *uri, struct error **err)
+{
+    struct pollfd ready = {.fd = block_connect(uri, err), .events = POLLIN};
+    if (ready.fd < 0 || poll(&ready, 1, CONNECT_MS) > 0)
+        return ready.fd;
+    close(ready.fd);
+    error_set(err, ERROR_HOST, "the server does not answer");
+    error_hint(err, "Is it an NBD server?");
+    return -1;
+}
+
+static bool is_open(int connection)
+{
+    struct pollfd gone = {.fd = connection, .events = POLLRDHUP};
+    return poll(&gone, 1, 0) == 0;
+}
+
+/* `ahead`: a connection for the first question. */
+static void serve(int socket, const struct nbd_uri *uri, int ahead)
 {
     uint32_t number;
     bool good = true;
     while (good && recv(socket, &number, sizeof(number), 0) == sizeof(number)) {
         struct error *error = NULL;
-        int connection = block_connect(uri, &error);
+        bool fresh = ahead >= 0 && is_open(ahead);
+        int connection = fresh ? ahead : block_connect(uri, &error);
+        if (ahead >= 0 && !fresh)
+            close(ahead);
+        ahead = -1;
         good = answer(socket, number, connection >= 0 ? uri->export : error_message(error),
                       connection);
         error_free(error);
@@ -148,16 +172,20 @@ int block_connector_main(int argc, char **argv)
     if (argc != 4)
         return 1;
     int status = atoi(argv[1]), socket = atoi(argv[2]);
-    bool good = nbd_uri_parse(argv[3], &uri, &error);
-    if (!good) {
+    int ahead = -1;
+    if (nbd_uri_parse(argv[3], &uri, &error)) {
+        ahead = connect_ahead(&uri, &error);
+        error_prefix(&error, "cannot connect");
+    }
+    if (ahead < 0) {
         const char *text = error_message(error);
-        good = write(status, text, strlen(text)) < 0;
+        ssize_t written = write(status, text, strlen(text));
         error_free(error);
-        return 1;
+        return written < 0 ? 2 : 1;
     }
     close(status);
     fcntl(socket, F_SETFD, FD_CLOEXEC);
-    serve(socket, &uri);
+    serve(socket, &uri, ahead);
     nbd_uri_clear(&uri);
     return 0;
 }

@@ -7,8 +7,9 @@
  *
  *     trapeze nbd-connect STATUS_FD SOCKET_FD URI
  *
- * It says why it cannot start as the backends of NICs do (net/backends.h), and ends when the
- * machine's end of the socket is closed.
+ * It makes the first connection before it serves, so that whoever starts it waits for the server,
+ * and not the machine. It says why it cannot start as the backends of NICs do (net/backends.h), and
+ * ends when the machine's end of the socket is closed.
  */
 #ifndef TRAPEZE_BLOCK_OPEN_CONNECTOR_H
 #define TRAPEZE_BLOCK_OPEN_CONNECTOR_H
