@@ -75,6 +75,20 @@ static void point_at(struct files *files, char **path)
         replace(path, full);
 }
 
+/* A file that is written, so perhaps not there yet: where this command would write it. */
+static void write_at(struct files *files, char **path)
+{
+    char folder[PATH_MAX], *full = NULL;
+    if (*path == NULL || (*path)[0] == '/' || (*path)[0] == '\0' || !files->good)
+        return;
+    if (getcwd(folder, sizeof(folder)) == NULL || asprintf(&full, "%s/%s", folder, *path) < 0) {
+        files->good = error_set_errno(files->err, errno, "cannot find '%s'", *path);
+        return;
+    }
+    free(*path);
+    *path = full;
+}
+
 static bool bring_all(struct cli_machine *machine, struct files *files)
 {
     struct machine_config *config = &machine->config;
@@ -92,6 +106,11 @@ static bool bring_all(struct cli_machine *machine, struct files *files)
     }
     for (size_t i = 0; i < config->share_count; i++)
         point_at(files, &config->shares[i].path);
+    for (size_t i = 0; i < config->nic_count; i++)
+        write_at(files, &config->nics[i].capture);
+    write_at(files, &config->serial_path);
+    write_at(files, &config->dump_fdt);
+    write_at(files, &config->vsock_socket);
     return files->good;
 }
 
@@ -155,8 +174,9 @@ const struct cli_command cli_command_create = {
     .summary = "Make an instance: a machine that lasts",
     .description =
         "Makes an instance NAME: a folder with a description, NAME.vmx, and what it needs. Kernel, "
-        "initrd, firmware, the image's disk and the seed are copied there; other disks and shared "
-        "folders stay where they are. The .vmx can be edited while the machine does not run. The "
+        "initrd, firmware, the image's disk and the seed are copied there; other disks, shared "
+        "folders and files that are written stay where they are. The .vmx can be edited while the "
+        "machine does not run. The "
         "folder (see 'trapeze info') can be copied to another host's store and started there.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

@@ -41,6 +41,23 @@ char *api_store_path(struct error **err)
     return length > 0 ? path : NULL;
 }
 
+bool api_make_folders(const char *path, struct error **err)
+{
+    char *copy = alloc_string(path);
+    bool good = true;
+    for (char *slash = strchr(copy + 1, '/'); slash != NULL && good;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        good = mkdir(copy, 0700) == 0 || errno == EEXIST;
+        *slash = '/';
+    }
+    good = good && (mkdir(copy, 0700) == 0 || errno == EEXIST);
+    if (!good)
+        error_set_errno(err, errno, "cannot make the folder '%s'", path);
+    free(copy);
+    return good;
+}
+
 static int connect_in(const char *folder, const char *name)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -112,16 +129,8 @@ static int reach(const char *store, struct error **err)
     int fd = connect_in(store, "daemon.sock");
     if (fd >= 0)
         return fd;
-    if (mkdir(store, 0700) != 0 && errno == ENOENT) { /* the daemon makes those above */
-        char *copy = alloc_string(store);
-        for (char *slash = strchr(copy + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-            *slash = '\0';
-            mkdir(copy, 0700);
-            *slash = '/';
-        }
-        mkdir(copy, 0700);
-        free(copy);
-    }
+    if (!api_make_folders(store, err)) /* for its log */
+        return -1;
     for (int i = 0; i < START_TRIES && fd < 0; i++) {
         if (i % START_AGAIN == 0) /* one that was just ending may have had the store */
             start_daemon(store);

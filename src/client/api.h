@@ -20,6 +20,9 @@ struct error;
  * err. */
 char *api_store_path(struct error **err);
 
+/* As 'mkdir -p'; what is made is private. False: err. */
+bool api_make_folders(const char *path, struct error **err);
+
 /* The answer's body (caller frees), also of a call that was refused: *status tells. A daemon is
  * started if none serves the store. `body` may be NULL. NULL: err. */
 char *api_call(const char *method, const char *path, const char *body, int *status,

@@ -16,27 +16,10 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "client/api.h"
 #include "daemon/instance.h"
 
 static const char staged_prefix[] = ".new-", discarded_prefix[] = ".del-";
-
-/* mkdir -p; the last ones are private. */
-static bool make_folders(const char *path, struct error **err)
-{
-    char *copy = alloc_string(path);
-    bool good = true;
-    for (char *slash = strchr(copy + 1, '/'); slash != NULL && good;
-         slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        good = mkdir(copy, 0700) == 0 || errno == EEXIST;
-        *slash = '/';
-    }
-    good = good && (mkdir(copy, 0700) == 0 || errno == EEXIST);
-    if (!good)
-        error_set_errno(err, errno, "cannot make the folder '%s'", path);
-    free(copy);
-    return good;
-}
 
 /* Who else could write here could make instances whose disks are files of ours. */
 static bool is_ours(int folder, const char *path, struct error **err)
@@ -111,7 +94,7 @@ bool store_open(struct store *store, const char *path, struct error **err)
     if (path[0] != '/' || asprintf(&instances, "%s/instances", path) < 0)
         return error_set(err, ERROR_USAGE, "a store's path is absolute, not '%s'", path);
     store->path = alloc_string(path);
-    bool good = make_folders(instances, err);
+    bool good = api_make_folders(instances, err);
     if (good) {
         store->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         store->instances = open(instances, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

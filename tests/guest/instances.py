@@ -316,6 +316,34 @@ def test_names_clones_templates():
     delete_stopped("b", "c")
 
 
+def test_files_of_a_description_stay_where_they_are():
+    """However the description is named; and a disc stays a disc."""
+    folder = os.path.join(FOLDER.name, "described")
+    os.mkdir(folder)
+    shutil.copyfile(LOOP_ELF, f"{folder}/elf")
+    with open(f"{folder}/disc.iso", "wb") as file:
+        file.truncate(1 << 20)
+    with open(f"{folder}/d.vmx", "w", encoding="utf-8") as file:
+        file.write('memsize = "32"\ntrapeze.firmware = "elf"\nserial0.fileType = "file"\n'
+                   'serial0.fileName = "said"\nsata0:1.deviceType = "cdrom-image"\n'
+                   'sata0:1.fileName = "disc.iso"\n')
+    for vmx in "d.vmx", "./d.vmx", f"{folder}/d.vmx":
+        trapeze("create", "a", "--vmx", vmx, cwd=folder)
+        text = open(f"{STORE}/instances/a/a.vmx", encoding="utf-8").read()
+        said = os.path.normpath(re.search('serial0.fileName = "(.*)"', text).group(1))
+        assert said == f"{folder}/said", text
+        assert f'sata0:1.fileName = "{folder}/disc.iso"' in text, text
+        assert 'sata0:1.deviceType = "cdrom-image"' in text, text
+        assert 'trapeze.firmware = "firmware"' in text, text
+        trapeze("delete", "a")
+
+
+def test_a_store_that_cannot_be():
+    for home, part in (("/proc/x", "cannot make the folder"), ("store", "absolute")):
+        done = trapeze("list", status=None, env={**os.environ, "TRAPEZE_HOME": home})
+        assert done.returncode in (USAGE, HOST) and part in done.stderr, done
+
+
 def backends(mac):
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
