@@ -436,7 +436,10 @@ static void set_features(struct ahci_command *command)
         if (drive->optical)
             break;
         drive->write_cache = (command->features & 0xff) == 0x02;
-        good(command);
+        if (drive->write_cache)
+            good(command);
+        else /* what is in it goes to stable storage first (ATA8-ACS, 7.47.5) */
+            flush(command);
         return;
     case 0xaa:
     case 0x55:

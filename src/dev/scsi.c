@@ -151,20 +151,26 @@ bool scsi_range(struct scsi_task *task, uint64_t lba, uint64_t count)
     return false;
 }
 
+void scsi_flush(struct scsi_task *task)
+{
+    if (block_read_only(task->unit->params.disk)) {
+        scsi_finish(task);
+        return;
+    }
+    task->io.iov = NULL;
+    task->io.iov_count = 0;
+    task->step = scsi_finish;
+    scsi_submit(task, BLOCK_FLUSH, 0, 0);
+    scsi_unplug(task->unit);
+}
+
 static void transferred(struct scsi_task *task)
 {
-    bool flush = task->flush;
     task->moved = task->left;
-    task->step = scsi_finish;
-    task->flush = false;
-    if (flush) {
-        task->io.iov = NULL;
-        task->io.iov_count = 0;
-        scsi_submit(task, BLOCK_FLUSH, 0, 0);
-        scsi_unplug(task->unit);
-    } else {
+    if (task->flush)
+        scsi_flush(task);
+    else
         scsi_finish(task);
-    }
 }
 
 void scsi_transfer(struct scsi_task *task, enum block_kind kind, uint64_t lba, uint64_t count)
@@ -495,7 +501,11 @@ static void mode_select(struct scsi_task *task)
             }
             at += size;
         }
-    scsi_finish(task);
+    /* What was cached before the cache was turned off is not to stay there (SBC-3, 4.16). */
+    if (task->unit->write_cache)
+        scsi_finish(task);
+    else
+        scsi_flush(task);
 }
 
 static void prevent_allow(struct scsi_task *task)

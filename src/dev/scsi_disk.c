@@ -92,22 +92,19 @@ static void verify(struct scsi_task *task)
         scsi_finish(task);
 }
 
-static void flush(struct scsi_task *task)
+/* The end of what is written in another way than scsi_transfer() does. */
+static void written(struct scsi_task *task)
 {
-    if (block_read_only(task->unit->params.disk)) {
+    if (task->unit->write_cache)
         scsi_finish(task);
-        return;
-    }
-    task->io.iov = NULL;
-    task->io.iov_count = 0;
-    task->step = scsi_finish;
-    scsi_submit(task, BLOCK_FLUSH, 0, 0);
+    else
+        scsi_flush(task);
 }
 
 static void synchronize(struct scsi_task *task)
 {
     if (scsi_range(task, lba_of(task->cdb), count_of(task->cdb)))
-        flush(task);
+        scsi_flush(task);
 }
 
 static void read_capacity_10(struct scsi_task *task)
@@ -139,7 +136,7 @@ static void start_stop(struct scsi_task *task)
     if (power_condition || start || no_flush)
         scsi_finish(task);
     else
-        flush(task);
+        scsi_flush(task);
 }
 
 /* A single initiator reserves nothing from anybody. */
@@ -218,7 +215,7 @@ static void unmap(struct scsi_task *task)
 static void same_next(struct scsi_task *task)
 {
     if (task->left == 0) {
-        scsi_finish(task);
+        written(task);
         return;
     }
     uint64_t size = task->left < PATTERN_BYTES ? task->left : PATTERN_BYTES;
@@ -259,7 +256,7 @@ static void write_same(struct scsi_task *task)
     task->io.iov_count = 0;
     if (is_zero(pattern, block)) {
         task->io.unmap = give_back;
-        task->step = scsi_finish;
+        task->step = written;
         scsi_submit(task, BLOCK_WRITE_ZEROES, lba * block, count * block);
         return;
     }

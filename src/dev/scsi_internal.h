@@ -66,6 +66,8 @@ bool scsi_take(struct scsi_task *task, void *to, size_t size);
 void scsi_transfer(struct scsi_task *task, enum block_kind kind, uint64_t lba, uint64_t count);
 /* Any other request to the disk; task->step follows. The range is checked. */
 void scsi_submit(struct scsi_task *task, enum block_kind kind, uint64_t offset, uint64_t length);
+/* GOOD, when what was written before is on stable storage. */
+void scsi_flush(struct scsi_task *task);
 bool scsi_range(struct scsi_task *task, uint64_t lba, uint64_t count); /* false: has failed */
 
 /* What MODE SENSE knows of a page: `current` and the bits that MODE SELECT may change, both

@@ -376,7 +376,12 @@ static void test_trim_and_settings(void **state)
     assert_int_equal(file_byte(f, 102), 0);
     assert_int_equal(file_byte(f, 103), 103);
     assert_int_equal(file_byte(f, 110), 0);
-    assert_int_equal(RUN(f, 0, .opcode = 0xef, .features = 0x82), 0x50);
+    prepare(f, 0, 0, &(struct ata){.opcode = 0xef, .features = 0x82});
+    set_reg(f, 0, CI, 1);
+    assert_int_equal(reg(f, 0, CI), 1); /* the cache is written out before it is off */
+    settle(f);
+    assert_int_equal(reg(f, 0, CI), 0);
+    assert_int_equal(reg(f, 0, TFD), 0x50);
     assert_int_equal(RUN(f, 0, .opcode = 0xec, .bytes = 512), 0x50);
     assert_int_equal(load_le16(ram(f, DATA + 170)) & 0x60, 0x40);
     assert_int_equal(RUN(f, 0, .opcode = 0xb0, .features = 0xda, .lba = 0xc24f00), 0x50);

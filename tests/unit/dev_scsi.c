@@ -279,7 +279,8 @@ static void test_mode_pages(void **state)
     assert_memory_equal(data + 8, "\x08\x12\x04\x00", 4);
     assert_int_equal(out(f, CDB(0x15, 0x10, [4] = 24), list, 24), 0);
     assert_false(f->unit.write_cache);
-    list[6] = 0x05; /* something that cannot change */
+    assert_int_equal(f->task.io.kind, BLOCK_FLUSH); /* of what was in it */
+    list[6] = 0x05;                                 /* something that cannot change */
     assert_int_equal(out(f, CDB(0x15, 0x10, [4] = 24), list, 24), SCSI_SENSE(5, 0x26, 0));
     assert_false(f->unit.write_cache);
     assert_int_equal(out(f, CDB(0x15, 0x10, [4] = 5), list, 5), SCSI_SENSE(5, 0x1a, 0));
@@ -288,6 +289,15 @@ static void test_mode_pages(void **state)
     uint8_t block[512] = {0}; /* without a cache a write ends in a flush, and works */
     assert_int_equal(out(f, CDB(0x2a, [5] = 3, [8] = 1), block, 512), 0);
     assert_int_equal(f->task.io.kind, BLOCK_FLUSH);
+    for (unsigned value = 0; value < 2; value++) { /* and so does a WRITE SAME */
+        block[0] = (uint8_t)value;
+        assert_int_equal(out(f, CDB(0x41, [5] = 3, [8] = 1), block, 512), 0);
+        assert_int_equal(f->task.io.kind, BLOCK_FLUSH);
+    }
+    list[6] = 0x04;
+    assert_int_equal(out(f, CDB(0x15, 0x10, [4] = 24), list, 24), 0);
+    assert_int_equal(out(f, CDB(0x41, [5] = 3, [8] = 1), block, 512), 0);
+    assert_int_equal(f->task.io.kind, BLOCK_WRITE);
 }
 
 static void test_supported_operations(void **state)
