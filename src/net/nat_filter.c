@@ -97,15 +97,26 @@ static bool knows(const struct net_nat_filter *filter, const struct net_nat_peer
     return false;
 }
 
+/* Where the stack's own DHCP servers are. A datagram to their port at another of its addresses goes
+ * on to the host, like any. */
+static bool is_dhcp(const struct packet *packet, const uint8_t *to, uint16_t port)
+{
+    if (packet->v6)
+        return port == PORT_DHCP6 && (starts(to, "\xfe\xc0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02", 16) ||
+                                      starts(to, "\xff\x02\0\0\0\0\0\0\0\0\0\0\0\x01\0\x02", 16));
+    return port == PORT_DHCP4 &&
+           (starts(to, "\x0a\x00\x02\x02", 4) || starts(to, "\xff\xff\xff\xff", 4));
+}
+
 static bool port_is_open(const struct net_nat_filter *filter, const struct packet *packet,
-                         enum place place, const uint8_t *ports)
+                         enum place place, const uint8_t *to, const uint8_t *ports)
 {
     const struct net_nat_peer peer = {
         .v6 = packet->v6, .port = net_load16(ports + 2), .guest_port = net_load16(ports)};
     if (place == PLACE_SERVER)
         return peer.port == PORT_DNS;
     return packet->protocol == PROTOCOL_UDP &&
-           (peer.port == (packet->v6 ? PORT_DHCP6 : PORT_DHCP4) || knows(filter, &peer));
+           (is_dhcp(packet, to, peer.port) || knows(filter, &peer));
 }
 
 static enum net_nat_verdict judge_packet(const struct net_nat_filter *filter,
@@ -115,7 +126,8 @@ static enum net_nat_verdict judge_packet(const struct net_nat_filter *filter,
     if (!find_packet(frame, v6, &packet))
         return NET_NAT_DROP;
     const uint8_t *ip = frame->data + packet.network, *ports = frame->data + packet.transport;
-    enum place place = v6 ? place6(ip + IP6_TO) : place4(ip + IP4_TO);
+    const uint8_t *to = ip + (v6 ? IP6_TO : IP4_TO);
+    enum place place = v6 ? place6(to) : place4(to);
     if (place == PLACE_NOWHERE)
         return NET_NAT_DROP;
     if (place == PLACE_OUTSIDE || (place == PLACE_HOST && filter->host_loopback) ||
@@ -123,7 +135,7 @@ static enum net_nat_verdict judge_packet(const struct net_nat_filter *filter,
         return NET_NAT_PASS;
     if (packet.fragment)
         return NET_NAT_DROP;
-    if (port_is_open(filter, &packet, place, ports))
+    if (port_is_open(filter, &packet, place, to, ports))
         return NET_NAT_PASS;
     if (packet.protocol == PROTOCOL_UDP)
         return NET_NAT_DROP;

@@ -201,6 +201,7 @@ static const struct probe probes[] = {
     {false, UDP, 0, 80, HOST4, NET_NAT_DROP, NET_NAT_PASS},
     {false, UDP, 0, 67, HOST4, NET_NAT_PASS, NET_NAT_PASS},
     {false, UDP, 0, 67, "\xff\xff\xff\xff", NET_NAT_PASS, NET_NAT_PASS},
+    {false, UDP, 0, 67, "\x0a\0\x02\x09", NET_NAT_DROP, NET_NAT_PASS}, /* the host's own, that is */
     {false, UDP, 0, 68, "\xff\xff\xff\xff", NET_NAT_DROP, NET_NAT_PASS},
     {false, ICMP, 0, 0, HOST4, NET_NAT_PASS, NET_NAT_PASS},
     {false, TCP, SYN, 80, "\x0a\0\x02\x09", NET_NAT_REFUSE, NET_NAT_PASS},
@@ -217,6 +218,9 @@ static const struct probe probes[] = {
     {true, TCP, ACK, 80, HOST6, NET_NAT_PASS, NET_NAT_PASS},
     {true, UDP, 0, 80, HOST6, NET_NAT_DROP, NET_NAT_PASS},
     {true, UDP, 0, 547, "\xff\2\0\0\0\0\0\0\0\0\0\0\0\1\0\x02", NET_NAT_PASS, NET_NAT_PASS},
+    {true, UDP, 0, 547, HOST6, NET_NAT_PASS, NET_NAT_PASS},
+    {true, UDP, 0, 547, "\xfe\xc0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09", NET_NAT_DROP, NET_NAT_PASS},
+    {true, UDP, 0, 547, "\xff\2\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", NET_NAT_DROP, NET_NAT_PASS},
     {true, TCP, SYN, 80, "\xff\2\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", NET_NAT_REFUSE, NET_NAT_PASS},
     {true, UDP, 0, 53, SERVER6, NET_NAT_PASS, NET_NAT_PASS},
     {true, UDP, 0, 54, SERVER6, NET_NAT_DROP, NET_NAT_DROP},
