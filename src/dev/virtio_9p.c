@@ -136,6 +136,15 @@ static const struct virtio_ops share_ops = {
     .notify = share_notify,
 };
 
+static bool start_thread(struct virtio_9p *share, struct error **err)
+{
+    share->threaded = pthread_create(&share->thread, NULL, serve, share) == 0;
+    if (share->threaded)
+        pthread_setname_np(share->thread, "9p");
+    return share->threaded ||
+           error_set(err, ERROR_HOST, "cannot start a thread for a shared folder");
+}
+
 static void stop(struct virtio_9p *share)
 {
     pthread_mutex_lock(&share->pci.device.lock);
@@ -162,19 +171,18 @@ static bool share_realize(struct device *device, const struct device_params *par
     pthread_cond_init(&share->changed, NULL);
     share->ops = share_ops;
     share->ops.config_size = (unsigned)(CONFIG_TAG + length);
-    share->threaded =
-        !device->env->deterministic && pthread_create(&share->thread, NULL, serve, share) == 0;
-    if (share->threaded)
-        pthread_setname_np(share->thread, "9p");
-    if ((share->threaded || device->env->deterministic ||
-         error_set(err, ERROR_HOST, "cannot start a thread for a shared folder")) &&
-        virtio_pci_realize(&share->pci, &share->ops, FEATURE_MOUNT_TAG, params, err)) {
+    bool good = virtio_pci_realize(&share->pci, &share->ops, FEATURE_MOUNT_TAG, params, err);
+    if (good) {
         store_le16(share->pci.virtio.config + CONFIG_TAG_LENGTH, (uint16_t)length);
         memcpy(share->pci.virtio.config + CONFIG_TAG, what->tag, length);
-        return true;
+        /* Last: it looks at all of the above. */
+        good = device->env->deterministic || start_thread(share, err);
+        if (!good)
+            virtio_pci_unrealize(device);
     }
-    stop(share);
-    return false;
+    if (!good)
+        stop(share);
+    return good;
 }
 
 static void share_unrealize(struct device *device)
