@@ -5,11 +5,7 @@
  *
  *     throttled ─► [tracked, blocked] ─► ready (for a thread) or the ring ─► finished | held
  *
- * `occupants` lists the requests that occupy a stretch of the disk, in order of arrival, if
- * the format needs that (granule > 1). A request is blocked while an earlier one overlaps it
- * and either of them is exclusive, or the earlier is itself blocked: nobody starves. Reads,
- * and writes whose place is known, are not exclusive. Only exclusive requests change where
- * data lies, so a place found for a request stays true until it completes.
+ * `occupants` keeps apart what may not be carried out at the same time (queue_internal.h).
  *
  * `posted` says that reap() is under way to the loop, so that a burst of completions costs
  * one message.
@@ -45,9 +41,8 @@ struct block {
     pthread_cond_t idle; /* no request is before `finished` but those throttled; or, while
                           * `draining`, one went to the ring */
     struct block_fifo throttled, ready, finished, held;
-    struct block_request *first_occupant, *last_occupant;
-    unsigned busy;    /* ready, in a thread or in the ring */
-    unsigned blocked; /* of the occupants */
+    struct block_occupants occupants;
+    unsigned busy; /* ready, in a thread or in the ring */
     unsigned in_ring;
     unsigned plugs, draining;
     unsigned waiting_threads;
@@ -109,43 +104,6 @@ static int carry_out(struct block *block, const struct block_request *request)
     return EINVAL;
 }
 
-/* --- overlapping requests --- */
-
-static bool overlap(const struct block_request *one, const struct block_request *other)
-{
-    return one->begin < other->end && other->begin < one->end;
-}
-
-static bool has_to_wait(const struct block_request *request)
-{
-    for (const struct block_request *r = request->earlier; r != NULL; r = r->earlier)
-        if ((r->blocked || r->exclusive || request->exclusive) && overlap(r, request))
-            return true;
-    return false;
-}
-
-static void track(struct block *block, struct block_request *request)
-{
-    request->tracked = true;
-    request->begin = align_down(request->offset, block->granule);
-    request->end = align_up(request->offset + request->length, block->granule);
-    request->later = NULL;
-    request->earlier = block->last_occupant;
-    if (request->earlier != NULL)
-        request->earlier->later = request;
-    else
-        block->first_occupant = request;
-    block->last_occupant = request;
-}
-
-static void untrack(struct block *block, struct block_request *request)
-{
-    *(request->earlier != NULL ? &request->earlier->later : &block->first_occupant) =
-        request->later;
-    *(request->later != NULL ? &request->later->earlier : &block->last_occupant) = request->earlier;
-    request->tracked = false;
-}
-
 /* --- starting; all with the lock --- */
 
 static void *io_thread(void *opaque);
@@ -188,7 +146,8 @@ static bool find_place(struct block *block, const struct block_request *request,
 /* A write into the host's cache is copying, which file systems such as ext4 do not do without
  * being able to wait: io_uring then hands it to a thread of its own, at two switches between
  * threads per request. Ours take several in a row: 128 MiB in pieces of 4 KiB, 32 at a time, took
- * 0.31 s of CPU time in the ring and 0.17 s in threads; 512 MiB in pieces of 128 KiB 0.13 s and 0.09 s. */
+ * 0.31 s of CPU time in the ring and 0.17 s in threads; 512 MiB in pieces of 128 KiB 0.13 s and
+ * 0.09 s. */
 static bool suits_ring(const struct block *block, const struct block_request *request)
 {
     return request->kind != BLOCK_WRITE || block->image->file->cache == BLOCK_CACHE_NONE;
@@ -197,7 +156,8 @@ static bool suits_ring(const struct block *block, const struct block_request *re
 static bool to_ring(struct block *block, struct block_request *request, uint64_t host)
 {
     int fd = block->image->file->fd;
-    if (block->ring == NULL || !suits_ring(block, request) || fd < 0 || !block_ring_add(block->ring, request, fd, host))
+    if (block->ring == NULL || !suits_ring(block, request) || fd < 0 ||
+        !block_ring_add(block->ring, request, fd, host))
         return false;
     block->in_ring++;
     if (block->plugs == 0)
@@ -214,11 +174,8 @@ static void start(struct block *block, struct block_request *request)
     bool placed = find_place(block, request, &host);
     if (request->tracked && request->kind != BLOCK_READ) {
         request->exclusive = !placed;
-        request->blocked = has_to_wait(request);
-        if (request->blocked) {
-            block->blocked++;
+        if (occupants_block(&block->occupants, request))
             return;
-        }
     }
     block->busy++;
     if (placed && to_ring(block, request, host))
@@ -230,12 +187,9 @@ static void admit(struct block *block, struct block_request *request)
 {
     request->tracked = request->blocked = request->exclusive = false;
     if (block->granule > 1 && request->kind != BLOCK_FLUSH) {
-        track(block, request);
-        request->blocked = has_to_wait(request);
-        if (request->blocked) {
-            block->blocked++;
+        occupants_add(&block->occupants, request, block->granule);
+        if (occupants_block(&block->occupants, request))
             return;
-        }
     }
     start(block, request);
 }
@@ -243,14 +197,11 @@ static void admit(struct block *block, struct block_request *request)
 static void unblock(struct block *block)
 {
     struct block_request *next;
-    for (struct block_request *r = block->first_occupant; r != NULL && block->blocked > 0;
-         r = next) {
+    for (struct block_request *r = block->occupants.first;
+         r != NULL && block->occupants.blocked > 0; r = next) {
         next = r->later;
-        if (!r->blocked || has_to_wait(r))
-            continue;
-        r->blocked = false;
-        block->blocked--;
-        start(block, r);
+        if (occupants_unblock(&block->occupants, r))
+            start(block, r);
     }
 }
 
@@ -292,12 +243,12 @@ static void complete(struct block *block, struct block_request *request, int res
     block->busy--;
     note_change(block, request);
     if (request->tracked) {
-        untrack(block, request);
+        occupants_remove(&block->occupants, request);
         unblock(block);
     }
     if (!hold(block, request))
         fifo_add(&block->finished, request);
-    if (block->busy == 0 && block->blocked == 0)
+    if (block->busy == 0 && block->occupants.blocked == 0)
         pthread_cond_broadcast(&block->idle);
 }
 
@@ -309,12 +260,10 @@ static void take_from_ring(struct block *block)
     int64_t result;
     while (block->ring != NULL && (request = block_ring_reap(block->ring, &result)) != NULL) {
         block->in_ring--;
-        uint64_t wanted = request->kind == BLOCK_FLUSH ? 0 : request->length;
-        if (result >= 0 && (uint64_t)result == wanted) {
+        if (result >= 0 && (uint64_t)result == request->length)
             complete(block, request, 0);
-        } else {
+        else
             to_threads(block, request); /* its place is known: still not exclusive */
-        }
     }
 }
 
@@ -533,7 +482,7 @@ void block_wait_idle(struct block *block)
     pthread_mutex_lock(&block->lock);
     block->draining++;
     release_throttled(block);
-    while (block->busy > 0 || block->blocked > 0) {
+    while (block->busy > 0 || block->occupants.blocked > 0) {
         if (block->in_ring > 0) {
             block_ring_submit(block->ring); /* somebody may have it plugged */
             wait_for_ring(block);
@@ -558,8 +507,8 @@ void block_drain(struct block *block)
         reap(block);
         /* done() may have submitted more. */
         pthread_mutex_lock(&block->lock);
-        bool empty = block->busy == 0 && block->blocked == 0 && block->throttled.first == NULL &&
-                     block->finished.first == NULL;
+        bool empty = block->busy == 0 && block->occupants.blocked == 0 &&
+                     block->throttled.first == NULL && block->finished.first == NULL;
         pthread_mutex_unlock(&block->lock);
         if (empty)
             return;
@@ -604,9 +553,12 @@ void block_cancel(struct block *block)
     }
 }
 
-bool block_is_stopped(const struct block *block)
+bool block_is_stopped(struct block *block)
 {
-    return block->held.first != NULL;
+    pthread_mutex_lock(&block->lock);
+    bool stopped = block->held.first != NULL;
+    pthread_mutex_unlock(&block->lock);
+    return stopped;
 }
 
 /* --- threads and the ring --- */

@@ -15,11 +15,12 @@
  * Ordering: requests in flight at the same time may be carried out in any order. A flush
  * covers every write completed before the flush was submitted.
  *
- * A read whose place in the file the format knows at once, and a write past the host's cache,
- * goes to the kernel (io_uring) from the submitting thread; whatever has to wait for something (metadata, a
- * backing chain, decompression, a place for new data) is carried out by a few threads with
- * blocking calls, and so is everything where the host has no io_uring. Requests that change
- * where data lies (format's `granule`) exclude others on the same clusters meanwhile.
+ * A read or write whose place in the file the format knows at once goes to the kernel (io_uring)
+ * from the submitting thread, unless it is a write into the host's cache; that, whatever has to wait
+ * for something (metadata, a backing chain, decompression, a place for new data), and flushes are
+ * carried out by a few threads with blocking calls, and so is everything where the host has no
+ * io_uring. Requests that change where data lies (format's `granule`) exclude others on the same
+ * clusters meanwhile.
  *
  * Errors go to the guest or stop the machine, by `werror` and `rerror`. A request that stops
  * it is held, neither lost nor done, until block_retry() carries it out again.
@@ -135,7 +136,7 @@ void block_retry(struct block *block);
 /* Completes what is held, and what waits for a limit, with ECANCELED: nobody wants it any
  * more. done() is called from here. */
 void block_cancel(struct block *block);
-bool block_is_stopped(const struct block *block); /* something is held */
+bool block_is_stopped(struct block *block); /* something is held */
 
 void block_set_limits(struct block *block, const struct block_limits *limits);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The inside of a struct block, and its parts limit.c and ring.c.
+ * The inside of a struct block, and its parts occupants.c, limit.c and ring.c.
  */
 #ifndef TRAPEZE_BLOCK_QUEUE_INTERNAL_H
 #define TRAPEZE_BLOCK_QUEUE_INTERNAL_H
@@ -40,6 +40,27 @@ static inline struct block_request *fifo_take(struct block_fifo *fifo)
     return request;
 }
 
+/* --- occupants.c: all with the queue's lock held --- */
+
+/* Requests that occupy a stretch of the disk, in order of arrival, if the format needs that
+ * (granule > 1). A request is blocked while an earlier one overlaps it and either of them is
+ * exclusive, or the earlier is itself blocked: nobody starves. Reads, and writes whose place is
+ * known, are not exclusive. Only exclusive requests change where data lies, so a place found for a
+ * request stays true until it completes. */
+struct block_occupants {
+    struct block_request *first, *last;
+    unsigned blocked;
+};
+
+/* `granule`: what a request touches it occupies whole. It is not blocked yet. */
+void occupants_add(struct block_occupants *occupants, struct block_request *request,
+                   uint32_t granule);
+void occupants_remove(struct block_occupants *occupants, struct block_request *request);
+/* True: it has to wait for an earlier one, and is blocked. */
+bool occupants_block(struct block_occupants *occupants, struct block_request *request);
+/* True: it was blocked and is not any more. */
+bool occupants_unblock(struct block_occupants *occupants, struct block_request *request);
+
 /* --- limit.c --- */
 
 /* One rate as virtual scheduling: `due` is when everything admitted so far would have been
@@ -64,7 +85,7 @@ int64_t limiter_admit(struct limiter *limiter, uint64_t bytes, int64_t now);
 struct block_ring *block_ring_new(void);
 void block_ring_free(struct block_ring *ring);
 int block_ring_fd(const struct block_ring *ring); /* readable: something completed */
-/* False: there is no room. `fd`: of the file; `host`: where in it. FLUSH needs no place. */
+/* False: there is no room. `fd`: of the file; `host`: where in it. */
 bool block_ring_add(struct block_ring *ring, struct block_request *request, int fd, uint64_t host);
 void block_ring_submit(struct block_ring *ring);
 /* A completed request and what became of it: bytes or a negative errno. NULL: no more. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * io_uring: reads, writes and flushes of one disk, submitted and reaped under its lock.
+ * io_uring: reads and writes of one disk, submitted and reaped under its lock.
  */
 #include "block/queue_internal.h"
 
@@ -49,16 +49,11 @@ bool block_ring_add(struct block_ring *ring, struct block_request *request, int 
     struct io_uring_sqe *sqe = ring->in_flight < ENTRIES ? io_uring_get_sqe(&ring->uring) : NULL;
     if (sqe == NULL)
         return false;
-    switch (request->kind) {
-    case BLOCK_READ:
+    assert(request->kind == BLOCK_READ || request->kind == BLOCK_WRITE);
+    if (request->kind == BLOCK_READ)
         io_uring_prep_readv(sqe, fd, request->iov, request->iov_count, host);
-        break;
-    case BLOCK_WRITE:
+    else
         io_uring_prep_writev(sqe, fd, request->iov, request->iov_count, host);
-        break;
-    default:
-        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-    }
     io_uring_sqe_set_data(sqe, request);
     ring->in_flight++;
     return true;
