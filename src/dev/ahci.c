@@ -317,8 +317,8 @@ static void drives_activity(struct device *device, const char *id, struct drive_
     struct ahci *ahci = ahci_of(device);
     pthread_mutex_lock(&device->lock);
     const struct ahci_port *port = drive_port(ahci, id);
-    *activity =
-        (struct drive_activity){.started = port->drive.unit.started, .busy = port->in_flight > 0};
+    *activity = (struct drive_activity){
+        .started = port->drive.unit.started, .busy = port->in_flight > 0, .handled = true};
     pthread_mutex_unlock(&device->lock);
 }
 

@@ -47,14 +47,21 @@ bool vscsi_has_target(const struct virtio_scsi *scsi, unsigned target)
 
 /* --- events --- */
 
-static bool send_event(struct virtio_scsi *scsi, uint32_t event, const struct vscsi_place *place,
-                       uint32_t reason)
+static bool can_take_events(const struct virtio_scsi *scsi)
+{
+    const struct virtio *virtio = &scsi->pci.virtio;
+    return virtio->active && !virtio->quiesced && virtio->dma;
+}
+
+/* Where in guest memory the driver reads it, NO_NOTICE: there was no buffer for it. */
+static uint64_t send_event(struct virtio_scsi *scsi, uint32_t event,
+                           const struct vscsi_place *place, uint32_t reason)
 {
     struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_EVENT];
     struct virtq_chain *chain = alloc_zeroed(1, sizeof(*chain));
     uint8_t data[VSCSI_EVENT_BYTES] = {0};
-    bool sent = scsi->pci.virtio.active && !scsi->pci.virtio.quiesced && scsi->pci.virtio.dma &&
-                virtqueue_pop(queue, chain, REQUEST_BYTES_MAX);
+    uint64_t gpa = NO_NOTICE;
+    bool sent = can_take_events(scsi) && virtqueue_pop(queue, chain, REQUEST_BYTES_MAX);
     if (sent) {
         store_le32(data, event | (scsi->events_missed ? EVENTS_MISSED : 0));
         store_le32(data + EVENT_REASON, reason);
@@ -64,12 +71,32 @@ static bool send_event(struct virtio_scsi *scsi, uint32_t event, const struct vs
             data[EVENT_LUN + 3] = place->lun;
         }
         uint32_t written = (uint32_t)virtq_write(chain, 0, data, sizeof(data));
+        if (written > 0)
+            gpa = chain->range[chain->out_count].gpa;
         virtqueue_push(queue, chain, written);
         virtqueue_signal(queue);
     }
     scsi->events_missed = !sent;
     free(chain);
-    return sent;
+    return gpa;
+}
+
+/* Whether the buffer at `gpa` is among those that the driver has ready for events. */
+static bool is_back(struct virtio_scsi *scsi, uint64_t gpa)
+{
+    struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_EVENT];
+    struct virtq_chain *chains = alloc_zeroed(QUEUE_SIZE, sizeof(*chains));
+    bool found = false;
+    unsigned count = 0;
+    while (!found && count < QUEUE_SIZE && can_take_events(scsi) &&
+           virtqueue_pop(queue, &chains[count], REQUEST_BYTES_MAX)) {
+        const struct virtq_chain *chain = &chains[count++];
+        found = chain->in_count > 0 && chain->range[chain->out_count].gpa == gpa;
+    }
+    while (count > 0)
+        virtqueue_unpop(queue, &chains[--count]);
+    free(chains);
+    return found;
 }
 
 void vscsi_tell_missed(struct virtio_scsi *scsi)
@@ -79,12 +106,13 @@ void vscsi_tell_missed(struct virtio_scsi *scsi)
 }
 
 /* A unit came, went or changed; a driver that wants to know, and cannot be told now, is told
- * later that it missed something. */
-static void tell(struct virtio_scsi *scsi, uint64_t feature, uint32_t event,
-                 const struct vscsi_place *place, uint32_t reason)
+ * later that it missed something. Returns as send_event() does. */
+static uint64_t tell(struct virtio_scsi *scsi, uint64_t feature, uint32_t event,
+                     const struct vscsi_place *place, uint32_t reason)
 {
-    if (scsi->pci.virtio.active && virtio_has(&scsi->pci.virtio, feature))
-        (void)send_event(scsi, event, place, reason);
+    if (!scsi->pci.virtio.active || !virtio_has(&scsi->pci.virtio, feature))
+        return NO_NOTICE;
+    return send_event(scsi, event, place, reason);
 }
 
 /* --- drives --- */
@@ -156,7 +184,7 @@ static bool drives_attach(struct device *device, const struct drive_params *para
                           struct error **err)
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
-    struct vscsi_place place = {.used = true};
+    struct vscsi_place place = {.used = true, .notice = NO_NOTICE};
     unsigned i = 0;
     pthread_mutex_lock(&device->lock);
     while (i < DRIVE_MAX && scsi->places[i].used)
@@ -176,7 +204,7 @@ static bool drives_attach(struct device *device, const struct drive_params *para
         scsi_unit_init(&scsi->units[i], &unit);
         scsi->places[i] = place;
         luns_changed(scsi, &scsi->places[i]);
-        tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, &place, REASON_RESCAN);
+        (void)tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, &place, REASON_RESCAN);
     }
     pthread_mutex_unlock(&device->lock);
     return good;
@@ -189,7 +217,8 @@ static void drives_leave(struct device *device, const char *id)
     struct vscsi_place *place = &scsi->places[drive_index(scsi, id)];
     if (!place->leaving) {
         luns_changed(scsi, place);
-        tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, place, REASON_REMOVED);
+        place->notice =
+            tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, place, REASON_REMOVED);
     }
     place->leaving = true;
     pthread_mutex_unlock(&device->lock);
@@ -199,11 +228,16 @@ static void drives_activity(struct device *device, const char *id, struct drive_
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
     pthread_mutex_lock(&device->lock);
-    const struct scsi_unit *unit = &scsi->units[drive_index(scsi, id)];
+    unsigned i = drive_index(scsi, id);
+    const struct scsi_unit *unit = &scsi->units[i];
+    struct vscsi_place *place = &scsi->places[i];
+    if (place->notice != NO_NOTICE && is_back(scsi, place->notice))
+        place->notice = NO_NOTICE;
     *activity = (struct drive_activity){
         .started = unit->started,
         .busy = unit->in_flight > 0,
         .flushed = unit->last_command == 0x35 || unit->last_command == 0x91,
+        .handled = place->notice == NO_NOTICE,
         .watched = scsi->pci.virtio.active && virtio_has(&scsi->pci.virtio, VIRTIO_SCSI_F_HOTPLUG),
     };
     pthread_mutex_unlock(&device->lock);
@@ -249,7 +283,7 @@ static void drives_insert(struct device *device, const char *id, struct block *d
     vscsi_drain(device, unit);
     pthread_mutex_lock(&device->lock);
     scsi_unit_insert(unit, disk);
-    tell(scsi, VIRTIO_SCSI_F_CHANGE, EVENT_PARAMETERS, &scsi->places[i], 0x28);
+    (void)tell(scsi, VIRTIO_SCSI_F_CHANGE, EVENT_PARAMETERS, &scsi->places[i], 0x28);
     pthread_mutex_unlock(&device->lock);
 }
 

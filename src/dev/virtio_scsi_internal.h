@@ -63,9 +63,12 @@ enum vscsi_tmf_kind {
     TMF_QUERY_TASK_SET
 };
 
+#define NO_NOTICE UINT64_MAX
+
 struct vscsi_place {
     bool used, leaving;
     uint8_t target, lun;
+    uint64_t notice; /* gpa of the event that said it leaves, until the driver gives it back */
 };
 
 struct vscsi_request {

@@ -3,9 +3,9 @@
  * Disks and discs that come and go while the machine runs.
  *
  * A disk that is detached leaves in two steps: the guest's driver is told that it goes, and may
- * still write what it holds back and flush it; when the driver has let go (it flushed and is
- * quiet, or has been quiet for long), the disk is gone and its file closed. A guest that does not
- * listen loses it at once.
+ * still write what it holds back and flush it; when the driver has let go (it has dealt with what
+ * it was told, flushed and is quiet, or has been quiet for long), the disk is gone and its file
+ * closed. A guest that does not listen loses it at once.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,8 +114,8 @@ static bool has_left(struct vm *vm, size_t index)
         leaving->since = now;
     }
     bool flushed = activity.flushed && activity.started != leaving->first;
-    return !activity.watched || now - leaving->since >= (flushed ? FLUSHED_NS : QUIET_NS) ||
-           now - leaving->begun >= PATIENCE_NS;
+    bool quiet = now - leaving->since >= (flushed ? FLUSHED_NS : QUIET_NS);
+    return !activity.watched || (activity.handled && quiet) || now - leaving->begun >= PATIENCE_NS;
 }
 
 static void look(void *opaque)

@@ -278,6 +278,34 @@ static void test_events(void **state)
     assert_int_equal(RUN(f, REQUEST, .target = 7, .lun = 2, .cdb = {0}), BAD_TARGET);
 }
 
+/* A driver that gives an event's buffer back when it has carried out what it says. */
+static void test_an_event_that_is_handled(void **state)
+{
+    struct fixture *f = *state;
+    struct ring *ring = &f->g.rings[EVENT];
+    struct drive_activity activity;
+    attach(f, "disk1", "7:2");
+    offer_event(f); /* for what it missed */
+    for (uint16_t i = 1; i < 4; i++) {
+        ring_desc(ring, i, HEADER(30 + i), 16, RING_WRITE, 0);
+        ring_offer(ring, i);
+    }
+    virtio_scsi_drives.leave(f->g.device, "disk1"); /* the first of the three */
+    assert_memory_equal(ram(f, HEADER(31)) + 4, "\x01\x07", 2);
+    for (unsigned i = 0; i < 3; i++) { /* looking takes no buffer away */
+        virtio_scsi_drives.activity(f->g.device, "disk1", &activity);
+        assert_true(activity.watched && !activity.handled);
+    }
+    virtio_scsi_drives.activity(f->g.device, "disk0", &activity);
+    assert_true(activity.handled);
+    ring_offer(ring, 1);
+    virtio_scsi_drives.activity(f->g.device, "disk1", &activity);
+    assert_true(activity.handled);
+    virtio_scsi_drives.detach(f->g.device, "disk1");
+    attach(f, "disk1", "9"); /* takes the next in order */
+    assert_memory_equal(ram(f, HEADER(32)) + 4, "\x01\x09", 2);
+}
+
 static void test_detached_in_flight(void **state)
 {
     struct fixture *f = *state;
@@ -428,6 +456,7 @@ int main(void)
         TEST(test_addresses),
         TEST(test_task_management),
         TEST(test_events),
+        TEST(test_an_event_that_is_handled),
         TEST(test_detached_in_flight),
         TEST(test_a_reset_in_flight),
         TEST(test_violations),
