@@ -443,6 +443,13 @@ static void scsi_pre_save(void *object)
     const struct vscsi_request *request = scsi->flight;
     save_places(scsi);
     state_buffer_free(&scsi->parked);
+    /* A device that needs a reset answers nothing before it, and is not restored in use: what the
+     * reset does to an active one is done now. */
+    if ((scsi->pci.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0) {
+        put_config(scsi);
+        reset_units(scsi);
+        return;
+    }
     while (request != NULL && request->next != NULL)
         request = request->next;
     for (; request != NULL; request = request->earlier) {

@@ -334,15 +334,19 @@ static void test_a_reset_in_flight(void **state)
     ready(f);
 }
 
-static void test_violations(void **state)
+static void break_rules(struct fixture *f)
 {
-    struct fixture *f = *state;
     struct ring *ring = &f->g.rings[REQUEST];
     ring_desc(ring, 0, HEADER(0), 50, RING_NEXT, 1); /* a byte is missing */
     ring_desc(ring, 1, RESPONSE(0), 108, RING_WRITE, 0);
     ring_offer(ring, 0);
     guest_notify(&f->g, REQUEST);
     assert_int_not_equal(guest_reg(&f->g, REG_STATUS, 1) & VIRTIO_STATUS_NEEDS_RESET, 0);
+}
+
+static void test_violations(void **state)
+{
+    break_rules(*state);
 }
 
 static void offer_reads(struct fixture *f)
@@ -419,6 +423,28 @@ static void test_forgets_what_stopped_the_machine(void **state)
     device->ops->quiesce(device); /* the end */
 }
 
+static void test_a_broken_device_is_saved(void **state)
+{
+    struct fixture *f = *state;
+    struct device *device = f->g.device;
+    struct state_buffer saved = {0};
+    struct error *err = NULL;
+    size_t at = 0;
+    ready(f);
+    assert_int_equal(ftruncate(f->fd, 512), 0);
+    offer_reads(f);
+    break_rules(f);
+    device->ops->quiesce(device);
+    state_save(device->ops->state, device, &saved);
+    assert_true(state_restore(device->ops->state, device, saved.data, saved.size, &at, &err));
+    assert_no_error(err);
+    mend(f);
+    device->ops->unquiesce(device);
+    guest_start(&f->g, F_HOTPLUG);
+    ready(f);
+    state_buffer_free(&saved);
+}
+
 static void test_state(void **state)
 {
     struct fixture *f = *state;
@@ -460,6 +486,7 @@ int main(void)
         TEST(test_detached_in_flight),
         TEST(test_a_reset_in_flight),
         TEST(test_violations),
+        TEST(test_a_broken_device_is_saved),
         TEST(test_state),
         TEST(test_what_stopped_the_machine),
         TEST(test_forgets_what_stopped_the_machine),
