@@ -33,6 +33,28 @@ enum cpu_state {
     CPU_CLAIMED = 100 /* a starter is writing where to start; to the guest: START_PENDING */
 };
 
+#define VM_FENCE_PAGES 64 /* more at once, or waiting in a list: all addresses, as Linux does */
+#define VM_FENCES      16
+
+/* An sfence.vma that another hart asks for. */
+struct vm_fence {
+    uint64_t start, pages; /* more than VM_FENCE_PAGES: all addresses */
+    bool one_space;        /* only the spaces with this ASID, and not what is global */
+    uint64_t asid;
+};
+
+/* Those that a hart has to carry out before it enters the guest (fence.c). */
+struct vm_fences {
+    pthread_mutex_t lock; /* a leaf; of what follows up to the atomics */
+    struct vm_fence list[VM_FENCES];
+    unsigned count;
+    uint64_t pages;          /* how many flushes that is */
+    bool everything;         /* it became too much: all addresses of all spaces instead */
+    _Atomic uint64_t posted; /* requests so far; written with the lock held, as is the next */
+    _Atomic uint64_t done;   /* of them, carried out */
+    _Atomic bool running;    /* the hart's thread is between enter and leave */
+};
+
 /* One vCPU and the host thread that runs it. */
 struct vm_cpu {
     struct vm *vm;
@@ -51,6 +73,7 @@ struct vm_cpu {
     bool waiting;            /* for an interrupt: wfi, suspended */
     uint64_t retired_before; /* instructions before the vCPU was last reset */
     uint64_t exits[VCPU_EXIT_DEBUG + 1]; /* how often run() returned; owner thread */
+    struct vm_fences fences;
     bool held_back;          /* by the debugger, though no hold is on the VM; set while held */
 };
 
@@ -165,6 +188,13 @@ void vm_cpu_threads_stop(struct vm *vm);
 bool vm_cpu_threads_start(struct vm *vm, struct error **err);
 /* Architectural reset; the count of instructions goes on. */
 void vm_cpu_reset(struct vm_cpu *cpu);
+
+/* fence.c: the owner thread, around each engine->run(). */
+void vm_fence_enter(struct vm_cpu *cpu);
+void vm_fence_leave(struct vm_cpu *cpu);
+/* Returns when no hart of the mask can use any more what the fence is about. For a vCPU's thread
+ * outside of run() that holds no lock. */
+void vm_fence(struct vm *vm, uint64_t harts, const struct vm_fence *fence);
 
 /* engine.c */
 /* Opens what the configuration says an engine shall write to; before there are vCPUs. */

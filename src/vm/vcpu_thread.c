@@ -238,6 +238,14 @@ static bool make_runnable(struct vm_cpu *cpu)
     return true;
 }
 
+static enum vcpu_exit run_guest(struct vm_cpu *cpu, uint64_t budget)
+{
+    vm_fence_enter(cpu);
+    enum vcpu_exit reason = cpu->vm->engine->run(cpu->vcpu, budget);
+    vm_fence_leave(cpu);
+    return reason;
+}
+
 /* ---- one thread per hart ---- */
 
 static void *run_one(void *opaque)
@@ -251,7 +259,7 @@ static void *run_one(void *opaque)
                 sleep_until_woken(cpu);
             continue;
         }
-        handle_exit(cpu, cpu->vm->engine->run(cpu->vcpu, UINT64_MAX));
+        handle_exit(cpu, run_guest(cpu, UINT64_MAX));
     }
     return NULL;
 }
@@ -268,7 +276,7 @@ static bool run_turn(struct vm *vm, struct vm_cpu *cpu)
         if (!make_runnable(cpu))
             break;
         uint64_t before = cpu->vcpu->retired;
-        enum vcpu_exit reason = vm->engine->run(cpu->vcpu, round->left);
+        enum vcpu_exit reason = run_guest(cpu, round->left);
         uint64_t done = cpu->vcpu->retired - before;
         round->left -= done < round->left ? done : round->left;
         handle_exit(cpu, reason);
@@ -373,6 +381,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
         };
         cpu->vm = vm;
         sem_init(&cpu->wake, 0, 0);
+        pthread_mutex_init(&cpu->fences.lock, NULL);
         cpu->vcpu = vm->isa->vcpu_new(&setup, err);
         vm->vcpus[i] = cpu->vcpu;
         vm->cpu_count++;
@@ -392,6 +401,7 @@ void vm_cpus_free(struct vm *vm)
             vm->isa->vcpu_free(cpu->vcpu);
         }
         sem_destroy(&cpu->wake);
+        pthread_mutex_destroy(&cpu->fences.lock);
     }
     vm->cpu_count = 0;
 }

@@ -102,7 +102,7 @@ static const struct call calls[] = {
     {IPI, 0, {1, ALL - 1}, PARAM, 0},
     {IPI, 1, {0, 0}, UNSUPPORTED, 0},
     {RFENCE, 0, {3, 0}, OK, 0},
-    {RFENCE, 1, {ALL, ALL, 0x1000}, OK, 0},
+    {RFENCE, 1, {ALL, ALL, 0x1000}, OK, 0}, /* ranges and ASIDs: vm_fence.c */
     {RFENCE, 2, {1, 0, 0}, OK, 0},
     {RFENCE, 0, {4, 0}, PARAM, 0},
     {RFENCE, 1, {1, 9}, PARAM, 0},

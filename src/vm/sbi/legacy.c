@@ -65,7 +65,9 @@ int64_t sbi_legacy(struct sbi_call *call)
         return SBI_ERR_INVALID_ADDRESS;
     if (call->extension == SEND_IPI)
         return sbi_for_harts(call, mask, 0, sbi_send_ipi);
-    sbi_fence(call->cpu, mask,
-              call->extension == FENCE_I ? VCPU_ATTENTION_FENCE_I : VCPU_ATTENTION_TLB);
+    if (call->extension == FENCE_I)
+        sbi_fence_i(call->cpu, mask);
+    else
+        sbi_sfence(call->cpu, mask, &call->args[1], call->extension == SFENCE_ASID);
     return 0;
 }

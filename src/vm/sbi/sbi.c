@@ -75,13 +75,3 @@ void sbi_send_ipi(struct sbi_call *call, struct vm_cpu *target)
     (void)call;
     vcpu_set_interrupt(target->vcpu, RV_IRQ_SSI, true);
 }
-
-void sbi_fence(struct vm_cpu *cpu, uint64_t harts, uint32_t attention)
-{
-    struct vcpu *targets[MACHINE_MAX_CPUS];
-    size_t count = 0;
-    for (unsigned i = 0; i < cpu->vm->cpu_count; i++)
-        if ((harts >> i & 1) != 0)
-            targets[count++] = cpu->vm->vcpus[i];
-    vcpu_attention_sync(cpu->vcpu, targets, count, attention);
-}

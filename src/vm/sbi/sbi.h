@@ -58,8 +58,10 @@ sbi_fn sbi_base, sbi_time, sbi_ipi, sbi_rfence, sbi_hsm, sbi_srst, sbi_dbcn, sbi
 /* Shared by legacy and newer extensions. */
 void sbi_set_timer(struct vm_cpu *cpu, uint64_t ticks);
 void sbi_send_ipi(struct sbi_call *call, struct vm_cpu *target);
-/* FENCE_I and TLB on the harts collected in `mask` (bit = hart index). */
-void sbi_fence(struct vm_cpu *cpu, uint64_t harts, uint32_t attention);
+/* fence.i and sfence.vma on the harts of a mask (bit = hart index); both return when all have obeyed.
+ * range: start, size and, if `one_space`, ASID, as SBI §8 has them. */
+void sbi_fence_i(struct vm_cpu *cpu, uint64_t harts);
+void sbi_sfence(struct vm_cpu *cpu, uint64_t harts, const uint64_t *range, bool one_space);
 void sbi_put(struct vm_cpu *cpu, const uint8_t *data, size_t size);
 int sbi_get(struct vm_cpu *cpu); /* a byte typed on the console, or -1 */
 
