@@ -28,6 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(HERE)
 ENGINES = ["interp", "dbt"]
 QUICK_ROWS = ["fib", "matmul", "hash", "getppid", "fork", "touch", "pipe", "switch"]
+PARALLEL_ROWS = [report.ALONE, report.TOGETHER]
 APPEND = "console=ttyS0 rdinit=/bench -- "
 
 RESULT = re.compile(r"^(\w+) (\d+\.\d+) ([0-9a-f]{16})$")
@@ -53,10 +54,10 @@ class System:
 
 
 class Job:
-    """What a guest is started with: (kernel, initrd, command line); devices of each kind of machine."""
+    """What a guest is started with: harts; (kernel, initrd, command line); devices of each kind of machine."""
 
-    def __init__(self, linux, equipment=None):
-        self.linux, self.equipment = linux, equipment
+    def __init__(self, cpus, linux, equipment=None):
+        self.cpus, self.linux, self.equipment = cpus, linux, equipment
 
     def devices(self, kind):
         return getattr(self.equipment, kind)() if self.equipment else []
@@ -222,13 +223,13 @@ def all_systems(args):
         return ["--kernel", kernel, "--initrd", initrd, "--append", append + " ".join(rows)]
 
     def qemu(path):
-        return lambda rows, job: [path, "-M", "virt", *guest, "-smp", str(args.cpus), "-display", "none",
+        return lambda rows, job: [path, "-M", "virt", *guest, "-smp", str(job.cpus), "-display", "none",
                                   "-monitor", "none", "-serial", "stdio", "-no-reboot",
                                   *[word.replace("--", "-", 1) if word.startswith("--") else word
                                     for word in linux(rows, job)], *job.devices("qemu")]
 
     def trapeze(engine):
-        return lambda rows, job: [args.trapeze, "run", "--engine", engine, *guest, "--cpus", str(args.cpus),
+        return lambda rows, job: [args.trapeze, "run", "--engine", engine, *guest, "--cpus", str(job.cpus),
                                   "--no-reboot", *linux(rows, job), *job.devices("trapeze")]
 
     host = os.path.join(args.build, "bench", "guest-host")
@@ -268,30 +269,37 @@ def progress_line(head):
 
 class Plan:
     """The rows of a round, and the jobs that run them: one guest for those of the processor, one for those
-    of devices, one for the login."""
+    of two harts at once, one for those of devices, one for the login."""
 
     def __init__(self, args, rows, io_rows, guest):
         self.login = devices.LOGIN in rows
         self.io = [row for row in rows if row in io_rows]
-        self.plain = [row for row in rows if row not in io_rows and row != devices.LOGIN]
+        self.parallel = [row for row in rows if row in PARALLEL_ROWS]
+        self.plain = [row for row in rows if row not in io_rows and row not in [*PARALLEL_ROWS, devices.LOGIN]]
         self.patience = args.patience
         tiny = args.image or image("tiny")
         initrd = os.path.join(args.build, "bench", "initrd")
         append_program(os.path.join(tiny, "initrd"), guest, initrd)
         kernel, scratch = os.path.join(tiny, "Image"), os.path.join(args.build, "bench", "devices")
-        self.plain_job = Job((kernel, initrd, APPEND))
+        self.plain_job = Job(args.cpus, (kernel, initrd, APPEND))
+        self.parallel_job = Job(2, (kernel, initrd, APPEND))
         if self.io:
             sent = max(int(row["amount"] * 1e6) for row in io_rows.values() if row["what"].startswith("TCP"))
             equipment = devices.Devices(scratch, args.trapeze, sent)
-            self.io_job = Job((kernel, initrd, equipment.append() + APPEND), equipment)
+            self.io_job = Job(args.cpus, (kernel, initrd, equipment.append() + APPEND), equipment)
         if self.login:
             equipment = devices.Login(scratch, image("debian"))
-            self.login_job = Job(equipment.linux(), equipment)
+            self.login_job = Job(args.cpus, equipment.linux(), equipment)
 
     def run(self, system, progress):
         whole, native = None, system.kind == "native"
-        if self.plain or not (self.io or self.login):
+        if self.plain or not (self.parallel or self.io or self.login):
             whole = Run(system, self.plain, self.plain_job, self.patience, progress)
+        if self.parallel:
+            part = Run(system, self.parallel, self.parallel_job, self.patience, progress)
+            if whole:
+                whole.add(part)
+            whole = whole or part
         if self.io and not native:
             self.io_job.equipment.fresh()
             part = Run(system, self.io, self.io_job, self.patience, progress)
@@ -307,7 +315,8 @@ class Plan:
         return whole
 
     def commands(self, system):
-        jobs = [(self.plain, self.plain_job)] if self.plain or not (self.io or self.login) else []
+        jobs = [(self.plain, self.plain_job)] if self.plain or not (self.parallel or self.io or self.login) else []
+        jobs += [(self.parallel, self.parallel_job)] if self.parallel else []
         if system.kind != "native":
             jobs += [(self.io, self.io_job)] if self.io else []
             jobs += [([], self.login_job)] if self.login else []
@@ -416,6 +425,9 @@ def known_rows(args):
     for row in rows:
         if row not in known:
             raise Failure("there is no row '%s', only: %s" % (row, ", ".join(known)))
+    if len(os.sched_getaffinity(0)) < 2 and set(rows) & set(PARALLEL_ROWS):
+        say("skipped, this machine has one processor for us: " + ", ".join(PARALLEL_ROWS))
+        rows = [row for row in rows if row not in PARALLEL_ROWS]
     return rows, known, io_rows, guest
 
 

@@ -14,6 +14,9 @@ COLOURS = {"native": ["#8a8f98"], "qemu": ["#e08a3c", "#f0bf7d", "#b5651d"],
 
 # Of whole starts: in no mean.
 STARTS = ["boot", "login"]
+# The same work by one process and by two at once, in guests with two harts: in no mean either.
+ALONE, TOGETHER = "alone", "together"
+APART = STARTS + [ALONE, TOGETHER]
 
 
 def summarize(systems, runs, rows, what, rates):
@@ -64,7 +67,7 @@ def is_rate(result, row):
 
 
 def row_sets(result):
-    measured = [row for row in result["rows"] if row not in STARTS and not is_rate(result, row)]
+    measured = [row for row in result["rows"] if row not in APART and not is_rate(result, row)]
     rates = [row for row in result["rows"] if is_rate(result, row)]
     nine = [row for row in measured if row in NINE]
     sets = []
@@ -112,7 +115,7 @@ def table(result):
         if number in rules:
             text.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
         text.append("  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]))
-    return "\n".join(text + rate_lines(result) + [""] + notes(result))
+    return "\n".join(text + rate_lines(result) + parallel_lines(result) + [""] + notes(result))
 
 
 def rate_lines(result):
@@ -126,13 +129,22 @@ def rate_lines(result):
     return ["", *lines] if lines else []
 
 
+def parallel_lines(result):
+    """The work that two busy harts do in the time of one's."""
+    if not {ALONE, TOGETHER} <= set(result["rows"]):
+        return []
+    gains = [(name, median(result, ALONE, name), median(result, TOGETHER, name)) for name in result["systems"]]
+    return ["", "work of two busy harts, of one's: " + ", ".join(
+        "%s %.2f" % (name, 2 * alone / together) for name, alone, together in gains if alone and together)]
+
+
 def summary_lines(result, systems, columns):
     lines = []
     for name, of_columns in means(result).items():
         lines.append([name] + [""] * len(systems) + [ratio_text(of_columns[title]) for title, _, _ in columns])
     worst = ["worst row"] + [""] * len(systems)
     for title, of, to in columns:
-        ratios = [r for r in (ratio(result, row, of, to) for row in result["rows"] if row not in STARTS) if r]
+        ratios = [r for r in (ratio(result, row, of, to) for row in result["rows"] if row not in APART) if r]
         # Against native a large ratio is bad, as a speed-up a small one.
         extreme = max if to == "native" else min
         worst.append(ratio_text(extreme(ratios)) if ratios else "-")

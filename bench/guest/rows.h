@@ -47,6 +47,8 @@ uint64_t row_string(void);
 uint64_t row_nbody(void);
 uint64_t row_bytecode(void);
 uint64_t row_switch(void);
+uint64_t row_alone(void);
+uint64_t row_together(void);
 
 /* The rows of io.c: a rate, and what the machine's devices have to do with it. */
 struct io_row;

@@ -19,6 +19,7 @@
 #define ROUND_TRIPS 10000
 #define RING        8
 #define LAPS        1000
+#define ALONE_TIMES 6    /* of row_integer, in each process of the rows about two harts */
 #define OWN_WORDS   2048 /* 16 KiB that each process of the ring reads at its turn */
 
 uint64_t row_getppid(void)
@@ -157,4 +158,37 @@ uint64_t row_switch(void)
             fail("waitpid");
     free(own);
     return token;
+}
+
+/* Processes that share nothing but the machine; the same checksum whoever ends first. */
+static uint64_t busy(int processes)
+{
+    int results[2];
+    uint64_t sum = 0;
+    make_pipe(results);
+    for (int i = 0; i < processes; i++) {
+        if (fork_or_fail() != 0)
+            continue;
+        uint64_t own = 0;
+        for (int j = 0; j < ALONE_TIMES; j++)
+            own = mix(own, row_integer());
+        put(results[1], own);
+        _exit(0);
+    }
+    for (int i = 0; i < processes; i++)
+        sum += get(results[0]);
+    while (processes-- > 0)
+        if (wait(NULL) < 0)
+            fail("wait");
+    return sum;
+}
+
+uint64_t row_alone(void)
+{
+    return busy(1);
+}
+
+uint64_t row_together(void)
+{
+    return busy(2);
 }
