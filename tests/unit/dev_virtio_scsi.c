@@ -286,9 +286,9 @@ static void test_an_event_that_is_handled(void **state)
     struct drive_activity activity;
     attach(f, "disk1", "7:2");
     offer_event(f); /* for what it missed */
-    for (uint16_t i = 1; i < 4; i++) {
+    for (unsigned i = 1; i < 4; i++) {
         ring_desc(ring, i, HEADER(30 + i), 16, RING_WRITE, 0);
-        ring_offer(ring, i);
+        ring_offer(ring, (uint16_t)i);
     }
     virtio_scsi_drives.leave(f->g.device, "disk1"); /* the first of the three */
     assert_memory_equal(ram(f, HEADER(31)) + 4, "\x01\x07", 2);
