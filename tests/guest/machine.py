@@ -90,14 +90,17 @@ class Machine:
 
     def run(self, command):
         """The command's output; asserts that it succeeds."""
-        # The marks are spelled differently in the command, which the shell echoes.
+        # The marks are spelled differently in the command, which the shell echoes. The kernel may
+        # print between a mark and its line's end.
         self.send(f"echo begin'='; {command}; echo status'='$?\n")
-        self.expect(rb"begin=\r?\n")
-        text, match = self.expect(rb"status=(\d+)\r?\n")
+        self.expect(rb"begin=")
+        text, match = self.expect(rb"status=(\d+)(\r?\n|\[)")
         self.expect(SHELL_PROMPT)
         assert match.group(1) == b"0", f"{command}: {text}"
         text = text.replace("\r", "")
-        return text if "dmesg" in command else re.sub(KERNEL_LINE, "", text)
+        if "dmesg" not in command:
+            text = re.sub(KERNEL_LINE, "", text)
+        return text.removeprefix("\n")
 
     def finish(self, status=0):
         """Waits for the end; returns standard error."""
