@@ -250,7 +250,7 @@ static void check_class(struct gen *gen, struct gen_group *group, unsigned numbe
 
 struct x86_mem gen_group_place(struct gen *gen, const struct rv_insn *insn, enum rv_access access)
 {
-    const struct gen_class *class = class_of(gen->group, insn->rs1, access);
+    const struct gen_class *class = class_of(gen->group, insn->rs1, (int)access);
     int number = (int)(class - gen->group->classes);
     if (gen->class_in_rcx != number)
         x86_rm(gen->code, X86_MOV_LOAD | X86_W, X86_RCX, x86_address(&class->memo->addend));
