@@ -32,8 +32,9 @@ struct drive_activity {
     uint64_t started; /* commands, ever */
     bool busy;        /* some are not finished */
     bool flushed;     /* the last one was what a driver sends when it lets go of a drive */
-    /* The driver has given back what it was told with, or could not be told: Linux does so when it
-     * has written out and removed the drive, others at once. */
+    /* The driver was told that the drive leaves and has given back the message: Linux does so when
+     * it has written out and removed the drive, others at once. Where there are no messages, true.
+     */
     bool handled;
     bool watched; /* a driver has been told, or would have been */
 };

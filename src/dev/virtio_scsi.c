@@ -337,9 +337,11 @@ static bool scsi_deactivate(struct virtio *virtio)
         free(tmf);
     }
     scsi->waiting_count = 0;
-    for (unsigned i = 0; i < DRIVE_MAX; i++)
-        scsi->places[i].notice = NO_NOTICE; /* no buffer comes back from a driver that is gone */
-    put_config(scsi);                       /* 5.6.4: a reset restores what the driver wrote */
+    for (unsigned i = 0; i < DRIVE_MAX; i++) { /* no buffer comes from a driver that is gone */
+        scsi->places[i].untold = false;
+        scsi->places[i].notice = NO_NOTICE;
+    }
+    put_config(scsi); /* 5.6.4: a reset restores what the driver wrote */
     reset_units(scsi);
     return scsi->in_flight == 0;
 }

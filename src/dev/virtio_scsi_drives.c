@@ -99,12 +99,6 @@ static bool is_back(struct virtio_scsi *scsi, uint64_t gpa)
     return found;
 }
 
-void vscsi_tell_missed(struct virtio_scsi *scsi)
-{
-    if (scsi->events_missed)
-        (void)send_event(scsi, EVENT_NONE, NULL, 0);
-}
-
 /* A unit came, went or changed; a driver that wants to know, and cannot be told now, is told
  * later that it missed something. Returns as send_event() does. */
 static uint64_t tell(struct virtio_scsi *scsi, uint64_t feature, uint32_t event,
@@ -113,6 +107,26 @@ static uint64_t tell(struct virtio_scsi *scsi, uint64_t feature, uint32_t event,
     if (!scsi->pci.virtio.active || !virtio_has(&scsi->pci.virtio, feature))
         return NO_NOTICE;
     return send_event(scsi, event, place, reason);
+}
+
+/* That a unit leaves is not to be missed: it is said again until there is a buffer. */
+static void tell_leaving(struct virtio_scsi *scsi, struct vscsi_place *place)
+{
+    bool missed = scsi->events_missed;
+    place->notice = tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, place, REASON_REMOVED);
+    place->untold = place->notice == NO_NOTICE && scsi->pci.virtio.active &&
+                    virtio_has(&scsi->pci.virtio, VIRTIO_SCSI_F_HOTPLUG);
+    if (place->untold)
+        scsi->events_missed = missed;
+}
+
+void vscsi_tell_missed(struct virtio_scsi *scsi)
+{
+    for (unsigned i = 0; i < DRIVE_MAX; i++)
+        if (scsi->places[i].used && scsi->places[i].untold)
+            tell_leaving(scsi, &scsi->places[i]);
+    if (scsi->events_missed)
+        (void)send_event(scsi, EVENT_NONE, NULL, 0);
 }
 
 /* --- drives --- */
@@ -217,8 +231,7 @@ static void drives_leave(struct device *device, const char *id)
     struct vscsi_place *place = &scsi->places[drive_index(scsi, id)];
     if (!place->leaving) {
         luns_changed(scsi, place);
-        place->notice =
-            tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, place, REASON_REMOVED);
+        tell_leaving(scsi, place);
     }
     place->leaving = true;
     pthread_mutex_unlock(&device->lock);
@@ -231,13 +244,15 @@ static void drives_activity(struct device *device, const char *id, struct drive_
     unsigned i = drive_index(scsi, id);
     const struct scsi_unit *unit = &scsi->units[i];
     struct vscsi_place *place = &scsi->places[i];
-    if (place->notice != NO_NOTICE && is_back(scsi, place->notice))
+    if (place->untold)
+        tell_leaving(scsi, place);
+    else if (place->notice != NO_NOTICE && is_back(scsi, place->notice))
         place->notice = NO_NOTICE;
     *activity = (struct drive_activity){
         .started = unit->started,
         .busy = unit->in_flight > 0,
         .flushed = unit->last_command == 0x35 || unit->last_command == 0x91,
-        .handled = place->notice == NO_NOTICE,
+        .handled = !place->untold && place->notice == NO_NOTICE,
         .watched = scsi->pci.virtio.active && virtio_has(&scsi->pci.virtio, VIRTIO_SCSI_F_HOTPLUG),
     };
     pthread_mutex_unlock(&device->lock);

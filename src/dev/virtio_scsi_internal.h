@@ -67,6 +67,7 @@ enum vscsi_tmf_kind {
 
 struct vscsi_place {
     bool used, leaving;
+    bool untold; /* that it leaves: there was no buffer for the event yet */
     uint8_t target, lun;
     uint64_t notice; /* gpa of the event that said it leaves, until the driver gives it back */
 };
@@ -119,7 +120,7 @@ uint64_t vscsi_luns_of(const struct virtio_scsi *scsi, unsigned target);
 bool vscsi_has_target(const struct virtio_scsi *scsi, unsigned target);
 /* Nothing of the unit's is at its disk when this returns. Event-loop thread, without the lock. */
 void vscsi_drain(struct device *device, struct scsi_unit *unit);
-/* Tells the driver that it missed events, if it did and has room. */
+/* Tells the driver what it could not be told before, if it has room now. */
 void vscsi_tell_missed(struct virtio_scsi *scsi);
 
 /* virtio_scsi_tmf.c */

@@ -263,9 +263,13 @@ static void test_events(void **state)
     attach(f, "disk1", "7:2");
     assert_memory_equal(event(f),
                         "\x01\x00\x00\x00\x01\x07\x00\x02\x00\x00\x00\x00\x01\x00\x00\x00", 16);
-    virtio_scsi_drives.leave(f->g.device, "disk1"); /* no buffer: missed */
+    virtio_scsi_drives.leave(f->g.device, "disk1"); /* no buffer: said later */
     virtio_scsi_drives.activity(f->g.device, "disk1", &activity);
-    assert_true(activity.watched && !activity.busy && !activity.flushed);
+    assert_true(activity.watched && !activity.busy && !activity.flushed && !activity.handled);
+    offer_event(f);
+    assert_memory_equal(event(f),
+                        "\x01\x00\x00\x00\x01\x07\x00\x02\x00\x00\x00\x00\x02\x00\x00\x00", 16);
+    attach(f, "disk2", "8"); /* no buffer: missed */
     offer_event(f);
     assert_memory_equal(event(f), "\x00\x00\x00\x80", 4);
     /* It still answers, so that a driver can flush; it is not listed any more. */
@@ -276,6 +280,7 @@ static void test_events(void **state)
     assert_int_equal(activity.started, 2);
     virtio_scsi_drives.detach(f->g.device, "disk1");
     assert_int_equal(RUN(f, REQUEST, .target = 7, .lun = 2, .cdb = {0}), BAD_TARGET);
+    virtio_scsi_drives.detach(f->g.device, "disk2");
 }
 
 /* A driver that gives an event's buffer back when it has carried out what it says. */
