@@ -85,6 +85,7 @@ const struct cli_command cli_command_stats = {
         "the firmware; wait: for an interrupt; kick: for attention). tlb-*: address translations "
         "that were cached and dropped. With the translator: blocks- and "
         "instructions-translated; jumps-linked, directly from one block to another; "
+        "inline-caches, of indirect jumps; "
         "instructions-interpreted, because they were not run often enough to be translated; "
         "left-code-*: why translated code was left for the translator's own (look-up and jump: the "
         "next block was not known yet; function: something rare; mapping: the page may be mapped "

@@ -74,8 +74,9 @@ def test_stats_of_a_linux_boot():
         first = report["vcpus"][0]
         for name in ("instructions", "exits-ecall", "exits-wait", "tlb-refills-load",
                      "tlb-refills-fetch", "tlb-refills-store", "tlb-flushes-all",
-                     "blocks-translated", "jumps-linked", "instructions-interpreted", "code-bytes",
-                     "entered-code", "chain-hits", "blocks-run", "cache-bytes-used"):
+                     "blocks-translated", "jumps-linked", "inline-caches",
+                     "instructions-interpreted", "code-bytes", "entered-code", "chain-hits",
+                     "blocks-run", "cache-bytes-used"):
             assert first[name] > 0, (name, first)
         assert first["instructions-interpreted"] < first["instructions"] / 2, first
         assert first["chain-hits"] > 2 * first["entered-code"], first

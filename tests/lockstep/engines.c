@@ -241,6 +241,18 @@ static unsigned idiom(uint64_t *seed, uint32_t bits[3])
     }
 }
 
+/* A jump or a call through t1 to behind itself, now and then, if t3 says so, to one further. */
+static unsigned indirect_jump(uint64_t *seed, uint32_t bits[4])
+{
+    static const uint8_t links[] = {0, 1, 6};
+    uint32_t mask = below(seed, 2) ? 4 : 0, from = below(seed, 32);
+    bits[0] = 0x00000317;                           /* auipc t1, 0 */
+    bits[1] = 0x00007e13 | mask << 20 | from << 15; /* andi t3 */
+    bits[2] = 0x01c30333;                           /* add t1, t1, t3 */
+    bits[3] = 0x01030067 | (uint32_t)links[below(seed, ARRAY_SIZE(links))] << 7; /* jalr 16(t1) */
+    return 4;
+}
+
 /* One of few registers: some that translations keep in host registers, some that they do not, x0.
  */
 static uint32_t near(uint64_t *seed)
@@ -372,12 +384,19 @@ static unsigned loop_of_computations(uint64_t *seed, uint32_t bits[COMPUTED])
     unsigned pieces = 1 + below(seed, 5), count = 1;
     bits[0] = 0x13 | (3 + below(seed, 12)) << 20 | TURNS << 7;
     for (unsigned i = 0; i < pieces; i++) {
-        switch (below(seed, 3)) {
+        switch (below(seed, 10)) {
         case 0:
+        case 1:
+        case 2:
             count += branch_over(seed, bits + count);
             break;
-        case 1:
+        case 3:
+        case 4:
+        case 5:
             count += rotation(seed, bits + count);
+            break;
+        case 6:
+            count += indirect_jump(seed, bits + count);
             break;
         default:
             bits[count++] = draw_simple(seed, 9 + near(seed) % 20);
@@ -388,17 +407,36 @@ static unsigned loop_of_computations(uint64_t *seed, uint32_t bits[COMPUTED])
     return count + 1;
 }
 
+/* What the translator says it did in a program, and in how many programs each must happen: in one
+ * of eight. They are counted, not the times: one program evicts fifty times and most do not. (Each
+ * happens in 44 % of them or more: 2,150 programs, four first seeds.) */
+enum feature { EVICTIONS, REGIONS, SELECTIONS, ROTATIONS, INLINE_CACHES, FEATURES };
+enum { ONE_OF = 8, ENOUGH_PROGRAMS = 64 };
+
+static const struct {
+    const char *counter, *text;
+} features[FEATURES] = {
+    [EVICTIONS] = {"cache-generations-evicted", "the code cache was full"},
+    [REGIONS] = {"regions-translated", "loops became regions"},
+    [SELECTIONS] = {"branches-without-jump", "branches without a jump"},
+    [ROTATIONS] = {"rotations", "rotations"},
+    [INLINE_CACHES] = {"inline-caches", "indirect jumps with inline caches"},
+};
+
 struct made {
-    uint64_t selections, rotations;
+    uint64_t times[FEATURES], code, flushes;
 };
 
 static void note_made(void *opaque, const char *name, uint64_t value)
 {
     struct made *made = opaque;
-    if (strcmp(name, "branches-without-jump") == 0)
-        made->selections += value;
-    if (strcmp(name, "rotations") == 0)
-        made->rotations += value;
+    for (unsigned i = 0; i < FEATURES; i++)
+        if (strcmp(name, features[i].counter) == 0)
+            made->times[i] = value;
+    if (strcmp(name, "code-bytes") == 0)
+        made->code = value;
+    if (strcmp(name, "cache-flushes") == 0)
+        made->flushes = value;
 }
 
 static void fill_code(struct pair *pair, const struct kind *kind, uint64_t *seed)
@@ -572,17 +610,22 @@ static void print_code(const struct pair *pair, uint64_t pc)
     }
 }
 
+/* Its cache is full again and again in most programs, sometimes too small for some blocks. */
+static uint64_t cache_of(uint64_t program, uint64_t *seed)
+{
+    return (40 + below(seed, program & 16 ? 200 : 40)) * KIB;
+}
+
 static bool run_program(struct pair *pair, uint64_t seed)
 {
     uint64_t program = seed;
-    /* A cache that is full again and again, sometimes too small for some blocks. */
     const struct engine_options options = {
-        .code_cache = (40 + below(&seed, 200)) * KIB,
+        .code_cache = cache_of(program, &seed),
         .host_features = test_host_features[program % ARRAY_SIZE(test_host_features)],
     };
     struct vcpu *translated = &pair->sides[1].hart->vcpu;
     test_hart_use_engine(&pair->sides[1], &engine_dbt, &options);
-    dbt_set_hot(translated, 1);
+    dbt_set_hot(translated, 1 + (unsigned)(program >> 5 & 1)); /* once interpreted: inline caches */
     dbt_set_region_heat(translated, 2);
     const struct kind kind = {program & 2, program & 4, program & 8};
     bool loops = kind.loops;
@@ -616,6 +659,18 @@ static bool run_program(struct pair *pair, uint64_t seed)
     return true;
 }
 
+/* More code than the whole cache can hold, and nothing evicted: impossible. */
+static bool is_bounded(const struct made *made, uint64_t program)
+{
+    uint64_t seed = program, size = cache_of(program, &seed);
+    if (made->times[EVICTIONS] != 0 || made->code <= size * (made->flushes + 1))
+        return true;
+    printf("# program %" PRIu64 ": %" PRIu64 " bytes of code in a cache of %" PRIu64
+           ", nothing evicted\n",
+           program, made->code, size);
+    return false;
+}
+
 int main(int count, char **arguments)
 {
     uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 0) : 1;
@@ -623,30 +678,25 @@ int main(int count, char **arguments)
     struct pair pair;
     for (unsigned i = 0; i < SIDES; i++)
         test_hart_init_engine(&pair.sides[i], RAM, RAM_SIZE, engines[i]);
-    uint64_t evictions = 0, regions = 0;
-    struct made made = {.rotations = 0};
-    unsigned long failed = 0;
-    printf("1..%lu\n", programs + 3);
+    unsigned long failed = 0, programs_with[FEATURES] = {0};
+    printf("1..%lu\n", programs + FEATURES);
     for (unsigned long i = 0; i < programs && failed < 3; i++) {
+        struct made made = {.code = 0};
         bool good = run_program(&pair, seed + i);
-        failed += !good;
-        evictions += dbt_eviction_count(&pair.sides[1].hart->vcpu);
-        regions += dbt_region_count(&pair.sides[1].hart->vcpu);
         engine_dbt.count(&pair.sides[1].hart->vcpu, note_made, &made);
+        good = is_bounded(&made, seed + i) && good;
+        failed += !good;
+        for (unsigned j = 0; j < FEATURES; j++)
+            programs_with[j] += made.times[j] != 0;
         printf("%s %lu - seed %" PRIu64 "\n", good ? "ok" : "not ok", i + 1, seed + i);
     }
-    bool was_full = evictions >= 2 * programs;
-    failed += !was_full;
-    printf("%s %lu - the code cache was full now and then\n", was_full ? "ok" : "not ok",
-           programs + 1);
-    bool had_regions = regions >= programs / 2;
-    failed += !had_regions;
-    printf("%s %lu - loops became regions, %" PRIu64 " times\n", had_regions ? "ok" : "not ok",
-           programs + 2, regions);
-    bool had_all = made.selections >= programs && made.rotations >= programs;
-    failed += !had_all;
-    printf("%s %lu - branches without a jump, %" PRIu64 " times, rotations, %" PRIu64 " times\n",
-           had_all ? "ok" : "not ok", programs + 3, made.selections, made.rotations);
+    for (unsigned j = 0; j < FEATURES; j++) {
+        bool enough = programs < ENOUGH_PROGRAMS || programs_with[j] >= programs / ONE_OF;
+        failed += !enough;
+        printf("%s %lu - %s in %lu of %lu programs%s\n", enough ? "ok" : "not ok", programs + j + 1,
+               features[j].text, programs_with[j], programs,
+               programs < ENOUGH_PROGRAMS ? " # SKIP too few to tell" : "");
+    }
     if (failed >= 3)
         printf("Bail out! too many differences\n");
     for (unsigned i = 0; i < SIDES; i++)

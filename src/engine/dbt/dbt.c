@@ -123,6 +123,19 @@ static bool interpret(struct round *round, const struct block *block)
     return stay;
 }
 
+/* The same, and notes where the block led if it ran to its end. */
+static bool interpret_noting(struct round *round, struct block *block)
+{
+    struct rv_hart *hart = round->hart;
+    uint64_t before = hart->vcpu.retired;
+    bool stay = interpret(round, block);
+    if (hart->vcpu.retired - before == block->count) {
+        block->agreed = block->led_to == hart->pc ? block->agreed + 1 : 1;
+        block->led_to = hart->pc;
+    }
+    return stay;
+}
+
 /* Where the block's code is, if that can be translated. */
 static bool find_place(struct rv_hart *hart, const struct block *block, const uint8_t *host,
                        struct dbt_place *place)
@@ -161,7 +174,7 @@ static bool run_cold(struct round *round, const uint8_t *host, unsigned mode)
             dbt_translate(dbt, block, hart->pc, mode, &place))
             return true; /* other harts were told: attention is looked at first */
     }
-    return interpret(round, block);
+    return interpret_noting(round, block);
 }
 
 /* What an instruction's function returned when it was not RV_NEXT. False: leave. */

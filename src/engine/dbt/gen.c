@@ -523,10 +523,18 @@ struct gen gen_of(struct dbt *dbt, struct dbt_block *block)
         .xmm_of = dbt_xmm_of,
         .class_in_rcx = -1,
         .narrow = 1, /* x0 */
+        .likely = GEN_UNKNOWN,
         .mode = block->mode,
         .fetch_bank = block->mode / RV_BANKS,
         .data_bank = block->mode % RV_BANKS,
     };
+}
+
+/* To one place nearly each time that it was interpreted (a fault or two do not count), the last
+ * times included. */
+static bool led_steadily(const struct dbt *dbt, const struct block *from)
+{
+    return from->agreed != 0 && from->agreed + 1 + dbt->hot / 8 >= dbt->hot;
 }
 
 /* NULL: it does not fit. */
@@ -550,6 +558,7 @@ static struct dbt_block *make_block(struct dbt *dbt, const struct block *from, u
     struct gen gen = gen_of(dbt, block);
     gen.insns = from->insns;
     gen.count = from->count;
+    gen.likely = led_steadily(dbt, from) ? from->led_to : GEN_UNKNOWN;
     gen.cold = cold;
     gen.cold_max = ARRAY_SIZE(cold);
     gen.groups = groups;

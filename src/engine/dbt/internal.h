@@ -71,7 +71,8 @@ struct dbt_exit {
 
 struct dbt_block;
 
-/* A jump from one block to another. */
+/* A jump from one block to another. Of an indirect jump: the one taken if it leads to exit.pc, an
+ * inline cache. */
 struct dbt_link {
     struct dbt_exit exit;        /* first */
     uint8_t mode;                /* of the target */
@@ -176,7 +177,7 @@ struct dbt_stats {
     uint64_t translated, instructions, flushes, fences, pages_dropped;
     uint64_t unsettled; /* pages that were translated from before all harts had obeyed */
     uint64_t evictions, evicted; /* generations emptied, and blocks dropped by that */
-    uint64_t linked;
+    uint64_t linked, inline_caches;
     uint64_t exits[DBT_EXIT_CALLED + 1];
     uint64_t interpreted; /* blocks */
     uint64_t interpreted_instructions;
@@ -396,6 +397,7 @@ struct gen_cold {
     uint32_t low;
     struct gen_later later;
     struct gen_group *group;
+    struct dbt_link *link;
 };
 
 /* Accesses relative to one register of a group, all to one page: see gen_group.c. */
@@ -419,6 +421,8 @@ struct gen_group {
     const uint8_t *one_by_one, *end; /* where that starts, and what is behind the group */
 };
 
+#define GEN_UNKNOWN 1 /* no instruction's address */
+
 /* What is being translated: a block, or one block after the other of a region (region.c). */
 struct gen {
     struct dbt *dbt;
@@ -427,6 +431,7 @@ struct gen {
     const struct rv_insn *insns;
     unsigned count;        /* of insns */
     uint64_t pc;           /* of the first */
+    uint64_t likely;       /* where it led each of the last times, or GEN_UNKNOWN */
     const int8_t *host_of; /* the host register that holds x[i] here, or X86_NONE */
     const int8_t *xmm_of;  /* the same of f[i] */
     /* In regions only: a narrow register's value is that of its low half, sign-extended; of a

@@ -87,6 +87,7 @@ void dbt_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque)
         COUNTER("rotations", stats.rotations),
         COUNTER("code-bytes", stats.code_bytes),
         COUNTER("jumps-linked", stats.linked),
+        COUNTER("inline-caches", stats.inline_caches),
         COUNTER("blocks-interpreted", stats.interpreted),
         COUNTER("instructions-interpreted", stats.interpreted_instructions),
         COUNTER("cache-generations-evicted", stats.evictions),

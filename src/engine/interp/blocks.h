@@ -26,7 +26,9 @@ struct block {
     uint16_t size;          /* bytes of code */
     uint32_t code_at;       /* offset in this struct of the bytes it was made from; 0: the block
                                is not kept */
-    uint32_t heat;          /* for an engine that translates what runs often */
+    uint32_t heat;          /* for an engine that translates what runs often: how often it ran, */
+    uint32_t agreed;        /* how many times in a row it led to the same place, */
+    uint64_t led_to;        /* and to which */
     struct rv_insn insns[]; /* count of them and the end marker */
 };
 
