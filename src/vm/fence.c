@@ -15,6 +15,10 @@
  * vcpu.in_guest would not do in the place of `running`: it is false during an I/O callback, after
  * which the target goes on in the middle of a block, where it does not look here. Nobody waits in
  * a circle: a requester is outside of run(), where no other one waits for it, and holds no lock.
+ *
+ * Why ranges: four shells that start 60 processes each, Debian's kernel, PLIC, TLB refills beyond
+ * those of the boot (`--deterministic --trace mmu`): 586,000 became 103,000 with two harts (2,929
+ * flushes of everything became 40), 202,000 became 111,000 with four.
  */
 #include "base/backoff.h"
 #include "isa/riscv64/mmu.h"
