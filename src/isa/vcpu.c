@@ -23,8 +23,8 @@
 #include "isa/vcpu.h"
 
 #include <assert.h>
-#include <sched.h>
-#include <time.h>
+
+#include "base/backoff.h"
 
 #define SYNC_BITS ((uint32_t)(VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES | VCPU_ATTENTION_FENCE_I))
 
@@ -68,19 +68,6 @@ void vcpu_attention(struct vcpu *vcpu, uint32_t bits)
         vcpu->wake(vcpu);
 }
 
-/* A block of guest instructions takes microseconds unless the host has taken the vCPU's
- * thread off its core; then spinning only keeps it off. */
-static void wait_a_little(unsigned round)
-{
-    static const struct timespec nap = {.tv_sec = 0, .tv_nsec = 50000};
-    if (round < 64)
-        atomic_thread_fence(memory_order_seq_cst); /* some tens of cycles, on any host */
-    else if (round < 256)
-        sched_yield();
-    else
-        nanosleep(&nap, NULL);
-}
-
 static void obey_own(struct vcpu *self)
 {
     uint32_t bits = atomic_load(&self->attention) & SYNC_BITS;
@@ -103,7 +90,7 @@ void vcpu_attention_sync(struct vcpu *self, struct vcpu *const *vcpus, size_t co
             if (self)
                 obey_own(self);
             if (vcpu != self)
-                wait_a_little(round);
+                backoff(round); /* a block takes microseconds */
         }
     }
 }
