@@ -88,7 +88,8 @@ struct device_params {
     const uint8_t *mac;          /* six bytes, ... */
     unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
     unsigned queues;             /* disks, NICs: queues (pairs) for requests; 0: one */
-    unsigned pci_slot;           /* PCI functions: device number, 0 = next free */
+    unsigned pci_slot;           /* PCI functions: device number, 0 = next free (bus/pci.h) */
+    const struct device_port *port; /* PCIe root ports: what the board is to them */
     unsigned inputs;             /* interrupt controllers: number of sources */
 };
 

@@ -91,10 +91,9 @@ void msix_config_written(struct msix *msix)
     if (msix->capability == 0)
         return;
     uint16_t control = load_le16(function->config + msix->capability + CONTROL);
-    uint16_t command = load_le16(function->config + PCI_REG_COMMAND);
     pthread_mutex_lock(&msix->lock);
     msix->enabled = (control & CONTROL_ENABLED) != 0;
-    msix->masked = (control & CONTROL_MASKED) != 0 || (command & PCI_COMMAND_MASTER) == 0;
+    msix->masked = (control & CONTROL_MASKED) != 0 || !pci_may_master(function);
     if (!msix->enabled)
         msix->pending = 0;
     for (unsigned i = 0; i < msix->count; i++)

@@ -4,9 +4,10 @@
  * may write: every register without side effects is data. Side effects are derived from the
  * bytes after a write: BAR mappings, the INTx mask, whatever the function's hook does.
  *
- * Invariants: (config ^ power_on) & ~writable == 0, except for bytes a config_read hook
- * refreshes; a BAR's io.mapped implies io.gpa is what its register says and memory decoding
- * is on; pin_users[p] counts the functions with intx_shown on pin p.
+ * Invariants: (config ^ power_on) & ~(writable | driven) == 0, except for bytes a config_read
+ * hook refreshes; a BAR's io.mapped implies io.gpa is what its register says, memory decoding
+ * is on and every bridge above forwards; pin_users[p] counts the functions with intx_shown on
+ * pin p.
  */
 #include "bus/pci.h"
 
@@ -30,21 +31,22 @@ void pci_host_destroy(struct pci_host *host)
 {
     for (unsigned i = 0; i < PCI_FUNCTIONS_PER_BUS; i++)
         assert(host->functions[i] == NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(host->aborts); i++)
+        mem_io_remove(host->mem, &host->aborts[i]);
     pthread_mutex_destroy(&host->lock);
     pthread_mutex_destroy(&host->irq_lock);
 }
 
 /* --- what a function is made of --- */
 
-void pci_function_init(struct pci_function *function, const struct pci_identity *identity)
+/* What both types of header have. */
+static void header_init(struct pci_function *function, const struct pci_identity *identity)
 {
     *function = (struct pci_function){.capability_end = PCI_FIRST_CAPABILITY,
                                       .capability_link = PCI_REG_CAPABILITIES};
     uint8_t *initial = function->power_on;
     store_le16(initial + PCI_REG_VENDOR, identity->vendor);
     store_le16(initial + PCI_REG_DEVICE, identity->device);
-    store_le16(initial + PCI_REG_SUBSYSTEM_VENDOR, identity->subsystem_vendor);
-    store_le16(initial + PCI_REG_SUBSYSTEM, identity->subsystem);
     store_le32(initial + PCI_REG_REVISION, identity->class_code << 8 | identity->revision);
     initial[PCI_REG_INTERRUPT_PIN] = identity->pin;
 
@@ -54,6 +56,35 @@ void pci_function_init(struct pci_function *function, const struct pci_identity 
     writable[PCI_REG_CACHE_LINE] = 0xff;
     writable[PCI_REG_LATENCY] = 0xff;
     writable[PCI_REG_INTERRUPT_LINE] = 0xff;
+    function->driven[PCI_REG_STATUS] = PCI_STATUS_INTX;
+}
+
+void pci_function_init(struct pci_function *function, const struct pci_identity *identity)
+{
+    header_init(function, identity);
+    store_le16(function->power_on + PCI_REG_SUBSYSTEM_VENDOR, identity->subsystem_vendor);
+    store_le16(function->power_on + PCI_REG_SUBSYSTEM, identity->subsystem);
+    memcpy(function->config, function->power_on, PCI_CONFIG_SIZE);
+}
+
+/* The I/O window's registers stay zero: there is none. Of the bridge control register, the bits
+ * that mean something for a port that forwards neither I/O nor VGA and finds no errors. */
+void pci_bridge_init(struct pci_function *function, const struct pci_identity *identity)
+{
+    header_init(function, identity);
+    function->bridge = true;
+    function->power_on[PCI_REG_HEADER_TYPE] = 1;
+    store_le32(function->power_on + PCI_REG_PREFETCHABLE, 0x00010001); /* 64-bit */
+    uint8_t *writable = function->writable;
+    writable[PCI_REG_PRIMARY_BUS] = 0xff;
+    writable[PCI_REG_SECONDARY_BUS] = 0xff;
+    writable[PCI_REG_SUBORDINATE_BUS] = 0xff;
+    writable[PCI_REG_LATENCY] = 0; /* PCIe 5.0, 7.5.1.1.7 */
+    store_le32(writable + PCI_REG_WINDOW, 0xfff0fff0);
+    store_le32(writable + PCI_REG_PREFETCHABLE, 0xfff0fff0);
+    store_le32(writable + PCI_REG_PREFETCHABLE_HIGH, 0xffffffff);
+    store_le32(writable + PCI_REG_PREFETCHABLE_LIMIT_HIGH, 0xffffffff);
+    writable[PCI_REG_BRIDGE_CONTROL] = PCI_BRIDGE_RESET | 3;
     memcpy(function->config, function->power_on, PCI_CONFIG_SIZE);
 }
 
@@ -100,7 +131,55 @@ unsigned pci_capability_add(struct pci_function *function, uint8_t id, const voi
     return at;
 }
 
+void pci_express_add(struct pci_function *function, unsigned kind)
+{
+    uint8_t body[PCI_EXPRESS_BYTES] = {0}, writable[PCI_EXPRESS_BYTES] = {0};
+    store_le16(body + PCI_EXPRESS_FLAGS, (uint16_t)(2 | kind << 4)); /* version 2 */
+    store_le32(body + PCI_EXPRESS_DEVICE, 1 << 15);                  /* role-based errors */
+    store_le16(body + PCI_EXPRESS_DEVICE_CONTROL, 0x2810);
+    store_le16(writable + PCI_EXPRESS_DEVICE_CONTROL, 0x781f);
+    store_le32(body + PCI_EXPRESS_LINK, 1 << 22 | 0x11); /* one lane, 2.5 GT/s */
+    store_le16(writable + PCI_EXPRESS_LINK_CONTROL, 0x00cb);
+    store_le16(body + PCI_EXPRESS_LINK_STATUS, 0x11);
+    store_le32(body + PCI_EXPRESS_LINK2, 1 << 1);
+    store_le16(body + PCI_EXPRESS_LINK2_CONTROL, 1);
+    function->express = pci_capability_add(function, 0x10, body, writable, sizeof(body));
+}
+
 /* --- BARs --- */
+
+/* Whether a bridge forwards the range in its direction (PCI-to-PCI Bridge 1.2, 4.3 and 4.4). */
+static bool bridge_forwards(const struct pci_function *bridge, uint64_t gpa, uint64_t size)
+{
+    const uint8_t *config = bridge->config;
+    if ((load_le16(config + PCI_REG_COMMAND) & PCI_COMMAND_MEMORY) == 0)
+        return false;
+    for (unsigned i = 0; i < 2; i++) {
+        const uint8_t *reg = config + (i == 0 ? PCI_REG_WINDOW : PCI_REG_PREFETCHABLE);
+        uint64_t base = (uint64_t)(load_le16(reg) & 0xfff0u) << 16;
+        uint64_t last = (uint64_t)(load_le16(reg + 2) & 0xfff0u) << 16 | 0xfffff;
+        if (i == 1) {
+            base |= (uint64_t)load_le32(config + PCI_REG_PREFETCHABLE_HIGH) << 32;
+            last |= (uint64_t)load_le32(config + PCI_REG_PREFETCHABLE_LIMIT_HIGH) << 32;
+        }
+        if (gpa >= base && gpa <= last && size - 1 <= last - gpa)
+            return true;
+    }
+    return false;
+}
+
+static bool is_reached(const struct pci_function *function)
+{
+    return function->above == NULL || __atomic_load_n(&function->above->link, __ATOMIC_RELAXED);
+}
+
+bool pci_may_master(const struct pci_function *function)
+{
+    bool may = is_reached(function);
+    for (; function != NULL; function = function->above)
+        may = may && (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0;
+    return may;
+}
 
 /* The address a BAR should be mapped at, or false if it should not be mapped. */
 static bool bar_wanted(const struct pci_function *function, unsigned index, uint64_t *gpa)
@@ -110,6 +189,9 @@ static bool bar_wanted(const struct pci_function *function, unsigned index, uint
     uint64_t address = (bar->wide ? load_le64(reg) : load_le32(reg)) & ~(bar->size - 1);
     if (bar->size == 0 || address == 0 ||
         (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MEMORY) == 0)
+        return false;
+    const struct pci_function *above = function->above;
+    if (!is_reached(function) || (above != NULL && !bridge_forwards(above, address, bar->size)))
         return false;
     const struct pci_host *host = function->host;
     for (size_t i = 0; i < ARRAY_SIZE(host->windows); i++) {
@@ -132,8 +214,15 @@ static void bar_map(struct pci_function *function, unsigned index)
     bar->io.gpa = gpa;
     if (!mem_io_add(function->host->mem, &bar->io))
         log_guest(function->host->log, &function->host->log_limit,
-                  "PCI 00:%02x.%u: BAR %u at 0x%llx overlaps another device; it stays unmapped",
-                  function->devfn >> 3, function->devfn & 7u, index, (unsigned long long)gpa);
+                  "PCI %s%02x.%u: BAR %u at 0x%llx overlaps another device; it stays unmapped",
+                  function->above != NULL ? "behind a root port: " : "00:", function->devfn >> 3,
+                  function->devfn & 7u, index, (unsigned long long)gpa);
+}
+
+static void bars_map(struct pci_function *function)
+{
+    for (unsigned i = 0; function != NULL && i < PCI_BAR_COUNT; i++)
+        bar_map(function, i);
 }
 
 /* Brings one function's mappings up to date. What it gave up may be what another one waits
@@ -150,13 +239,10 @@ static void bars_update(struct pci_function *function)
             removed = true;
         }
     }
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++)
-        bar_map(function, i);
-    if (!removed)
-        return;
-    for (unsigned devfn = 0; devfn < PCI_FUNCTIONS_PER_BUS; devfn++) {
-        for (unsigned i = 0; host->functions[devfn] != NULL && i < PCI_BAR_COUNT; i++)
-            bar_map(host->functions[devfn], i);
+    bars_map(function);
+    for (unsigned devfn = 0; removed && devfn < PCI_FUNCTIONS_PER_BUS; devfn++) {
+        bars_map(host->functions[devfn]);
+        bars_map(host->functions[devfn] != NULL ? host->functions[devfn]->below : NULL);
     }
 }
 
@@ -170,7 +256,9 @@ static void intx_show(struct pci_function *function, bool level)
     if (level == function->intx_shown || pin == 0)
         return;
     function->intx_shown = level;
-    unsigned line = pci_swizzle(function->devfn >> 3, pin);
+    /* Device 0 behind a bridge keeps its pin, which is then one of the bridge's slot. */
+    const struct pci_function *top = function->above != NULL ? function->above : function;
+    unsigned line = pci_swizzle(top->devfn >> 3, pin);
     unsigned users = level ? host->pin_users[line]++ : --host->pin_users[line];
     if (users == 0)
         irq_line_set(&host->pins[line], level);
@@ -184,8 +272,8 @@ void pci_set_intx(struct pci_function *function, bool level)
     /* A byte, so that reading it here without host->lock cannot tear; whoever changes it
      * calls intx_update() afterwards. */
     uint8_t command = __atomic_load_n(&function->config[PCI_REG_COMMAND + 1], __ATOMIC_RELAXED);
-    intx_show(function,
-              level && !function->no_intx && (command & (PCI_COMMAND_NO_INTX >> 8)) == 0);
+    intx_show(function, level && !function->no_intx &&
+                            (command & (PCI_COMMAND_NO_INTX >> 8)) == 0 && is_reached(function));
     pthread_mutex_unlock(&host->irq_lock);
 }
 
@@ -195,8 +283,8 @@ static void intx_update(struct pci_function *function)
     struct pci_host *host = function->host;
     uint16_t command = load_le16(function->config + PCI_REG_COMMAND);
     pthread_mutex_lock(&host->irq_lock);
-    intx_show(function,
-              function->intx && !function->no_intx && (command & PCI_COMMAND_NO_INTX) == 0);
+    intx_show(function, function->intx && !function->no_intx &&
+                            (command & PCI_COMMAND_NO_INTX) == 0 && is_reached(function));
     pthread_mutex_unlock(&host->irq_lock);
 }
 
@@ -210,9 +298,30 @@ void pci_forbid_intx(struct pci_function *function, bool forbidden)
 
 /* --- plugging --- */
 
+/* What a function may do changed above it. */
+static void reach_changed(struct pci_function *function)
+{
+    if (function == NULL)
+        return;
+    bars_update(function);
+    intx_update(function);
+    if (function->ops != NULL && function->ops->config_written != NULL)
+        function->ops->config_written(function, PCI_REG_COMMAND, 2);
+}
+
+void pci_set_link(struct pci_function *bridge, bool up)
+{
+    if (bridge->link == up)
+        return;
+    __atomic_store_n(&bridge->link, up, __ATOMIC_RELAXED);
+    reach_changed(bridge->below);
+}
+
 /* Everything that follows from configuration bytes. host->lock held. */
 static void config_changed(struct pci_function *function, unsigned offset, unsigned size)
 {
+    if (function->bridge && offset < PCI_REG_BRIDGE_END)
+        reach_changed(function->below);
     if (offset < PCI_REG_BAR0 + 4 * PCI_BAR_COUNT) {
         bars_update(function);
         intx_update(function);
@@ -236,14 +345,42 @@ unsigned pci_free_slot(const struct pci_host *host)
     return 0;
 }
 
+/* What `slot` holds; NULL: nothing. */
+static struct pci_function *function_in(const struct pci_host *host, unsigned slot)
+{
+    struct pci_function *function = host->functions[slot % PCI_SLOT_BEHIND << 3];
+    return slot < PCI_SLOT_BEHIND || function == NULL ? function : function->below;
+}
+
 bool pci_slot_in_use(struct pci_host *host, unsigned slot)
 {
     pthread_mutex_lock(&host->lock);
-    const struct pci_function *function = host->functions[slot << 3];
+    const struct pci_function *function = function_in(host, slot);
     bool used = function != NULL &&
                 (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0;
     pthread_mutex_unlock(&host->lock);
     return used;
+}
+
+/* The bridge that `slot` is behind; NULL: there is none. */
+static struct pci_function *bridge_of(const struct pci_host *host, unsigned slot)
+{
+    struct pci_function *above = slot >= PCI_SLOT_BEHIND && slot < 2 * PCI_SLOT_BEHIND
+                                     ? host->functions[slot % 32 << 3]
+                                     : NULL;
+    return above != NULL && above->bridge ? above : NULL;
+}
+
+static void plug_behind(struct pci_function *above, struct pci_function *function)
+{
+    pci_express_add(function, PCI_EXPRESS_ENDPOINT);
+    pthread_mutex_lock(&above->host->lock);
+    assert(!above->link);
+    function->host = above->host;
+    function->devfn = 0;
+    function->above = above;
+    above->below = function;
+    pthread_mutex_unlock(&above->host->lock);
 }
 
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,
@@ -255,10 +392,15 @@ bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slo
             return error_set(err, ERROR_USAGE,
                              "all 31 PCI slots are taken: use fewer disks or devices");
     }
-    if (slot > 31 || host->functions[slot << 3] != NULL)
+    struct pci_function *above = bridge_of(host, slot);
+    bool exists = slot < PCI_SLOT_BEHIND || above != NULL;
+    if (!exists || (above != NULL ? above->below : host->functions[slot << 3]) != NULL)
         return error_set(err, ERROR_USAGE, "PCI slot %u %s: choose a free one from 1 to 31", slot,
-                         slot > 31 ? "does not exist" : "is taken");
-    plug_at(host, function, slot);
+                         exists ? "is taken" : "does not exist");
+    if (above != NULL)
+        plug_behind(above, function);
+    else
+        plug_at(host, function, slot);
     return true;
 }
 
@@ -279,7 +421,13 @@ void pci_unplug(struct pci_function *function)
         if (function->bars[i].io.mapped)
             mem_io_remove(host->mem, &function->bars[i].io);
     }
-    host->functions[function->devfn] = NULL;
+    if (function->above != NULL) {
+        function->above->below = NULL;
+        function->above = NULL;
+    } else {
+        assert(function->below == NULL);
+        host->functions[function->devfn] = NULL;
+    }
     function->host = NULL;
     pthread_mutex_unlock(&host->lock);
 }
@@ -295,6 +443,52 @@ void pci_function_reset(struct pci_function *function)
 }
 
 /* --- guest accesses --- */
+
+static uint64_t abort_read(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)opaque, (void)offset, (void)size;
+    return UINT64_MAX;
+}
+
+static void abort_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    (void)opaque, (void)offset, (void)value, (void)size;
+}
+
+static const struct mem_io_ops abort_ops = {abort_read, abort_write, 1, 8};
+
+void pci_answer_all(struct pci_host *host)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(host->aborts); i++) {
+        const struct pci_window *window = &host->windows[i];
+        if (host->aborts[i].mapped || window->size == 0)
+            continue;
+        host->aborts[i] = (struct mem_io){.name = "pci-abort",
+                                          .gpa = window->gpa,
+                                          .size = window->size,
+                                          .ops = &abort_ops,
+                                          .opaque = host};
+        bool good = mem_io_add_background(host->mem, &host->aborts[i]);
+        assert(good && "windows do not overlap");
+        (void)good;
+    }
+}
+
+/* host->lock held. Who answers at a place: behind a bridge there is device 0 alone (PCIe 5.0,
+ * 7.3.1), on the bus that the bridge's register says. */
+static struct pci_function *function_at(const struct pci_host *host, uint16_t place)
+{
+    uint8_t bus = (uint8_t)(place >> 8);
+    if (bus == 0)
+        return host->functions[place];
+    for (unsigned slot = 1; slot < 32 && (place & 0xff) == 0; slot++) {
+        const struct pci_function *bridge = host->functions[slot << 3];
+        if (bridge != NULL && bridge->link && bridge->config[PCI_REG_SECONDARY_BUS] == bus &&
+            bridge->config[PCI_REG_SUBORDINATE_BUS] >= bus)
+            return bridge->below;
+    }
+    return NULL;
+}
 
 static bool access_is_valid(unsigned offset, unsigned size)
 {
@@ -312,38 +506,38 @@ static void status_refresh(struct pci_function *function)
     *status = (uint8_t)((*status & ~PCI_STATUS_INTX) | (intx ? PCI_STATUS_INTX : 0));
 }
 
-uint32_t pci_config_read(struct pci_host *host, uint8_t devfn, unsigned offset, unsigned size)
+uint32_t pci_config_read(struct pci_host *host, uint16_t place, unsigned offset, unsigned size)
 {
-    if (!access_is_valid(offset, size))
-        return size >= 1 && size <= 4 ? ALL_ONES(size) : ~UINT32_C(0);
-    uint32_t value = 0;
+    uint32_t value = size >= 1 && size <= 4 ? ALL_ONES(size) : ~UINT32_C(0);
     pthread_mutex_lock(&host->lock);
-    struct pci_function *function = host->functions[devfn];
-    if (function == NULL) {
-        value = ALL_ONES(size);
-    } else {
+    struct pci_function *function = function_at(host, place);
+    if (function != NULL && access_is_valid(offset, size)) {
         status_refresh(function);
         if (function->ops != NULL && function->ops->config_read != NULL)
             function->ops->config_read(function, offset, size);
+        value = 0;
         for (unsigned i = 0; i < size; i++)
             value |= (uint32_t)function->config[offset + i] << (8 * i);
+    } else if (function != NULL && function->express != 0 && offset >= PCI_CONFIG_SIZE) {
+        value = 0; /* no extended capabilities (PCIe 5.0, 7.6.2) */
     }
     pthread_mutex_unlock(&host->lock);
     return value;
 }
 
-void pci_config_write(struct pci_host *host, uint8_t devfn, unsigned offset, uint32_t value,
+void pci_config_write(struct pci_host *host, uint16_t place, unsigned offset, uint32_t value,
                       unsigned size)
 {
     if (!access_is_valid(offset, size))
         return;
     pthread_mutex_lock(&host->lock);
-    struct pci_function *function = host->functions[devfn];
+    struct pci_function *function = function_at(host, place);
     if (function != NULL) {
         for (unsigned i = 0; i < size; i++) {
+            uint8_t written = (uint8_t)(value >> (8 * i));
             uint8_t mask = function->writable[offset + i];
-            uint8_t byte =
-                (uint8_t)((function->config[offset + i] & ~mask) | ((value >> (8 * i)) & mask));
+            uint8_t byte = (uint8_t)((function->config[offset + i] & ~mask) | (written & mask));
+            byte &= (uint8_t) ~(written & function->clears[offset + i]);
             __atomic_store_n(&function->config[offset + i], byte, __ATOMIC_RELAXED);
         }
         config_changed(function, offset, size);
@@ -363,9 +557,7 @@ static bool pci_function_post_restore(void *object, struct error **err)
 {
     struct pci_function *function = object;
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++) {
-        uint8_t fixed = (uint8_t)~function->writable[i];
-        if (i == PCI_REG_STATUS)
-            fixed &= (uint8_t)~PCI_STATUS_INTX;
+        uint8_t fixed = (uint8_t) ~(function->writable[i] | function->driven[i]);
         if (((function->config[i] ^ function->power_on[i]) & fixed) != 0)
             return error_set(err, ERROR_USAGE,
                              "the saved state is of another kind of PCI device "

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * PCI as software sees it: functions with a type-0 configuration header on one root bus,
- * memory BARs that move while the guest runs, and INTx pins.
+ * PCI as software sees it: functions with a type-0 configuration header on one root bus, or one
+ * behind each bridge (a PCIe root port, dev/pcie_port.c) that sits there; memory BARs that move
+ * while the guest runs, and INTx pins.
  *
  *     pci_function_init(&f, &(struct pci_identity){.vendor = 0x1af4, ...});
  *     pci_bar_add(&f, 0, "virtio", 0x4000, PCI_BAR_64BIT, &bar_ops, self);
@@ -39,7 +40,8 @@ struct state_table;
 #define PCI_BAR_COUNT         6
 #define PCI_PIN_COUNT         4
 #define PCI_FUNCTIONS_PER_BUS 256
-#define PCI_SLOT_ANY          0 /* slot 0 is the host bridge */
+#define PCI_SLOT_ANY          0  /* slot 0 is the host bridge */
+#define PCI_SLOT_BEHIND       32 /* + n: behind the bridge in slot n of the root bus */
 
 /* Configuration registers (PCI Local Bus 3.0, 6.1). */
 enum {
@@ -60,6 +62,38 @@ enum {
     PCI_REG_INTERRUPT_PIN = 0x3d,
     PCI_FIRST_CAPABILITY = 0x40
 };
+
+/* Those that only bridges have (PCI-to-PCI Bridge 1.2, 3.2). */
+enum {
+    PCI_REG_PRIMARY_BUS = 0x18,
+    PCI_REG_SECONDARY_BUS = 0x19,
+    PCI_REG_SUBORDINATE_BUS = 0x1a,
+    PCI_REG_WINDOW = 0x20,       /* base and limit of memory, */
+    PCI_REG_PREFETCHABLE = 0x24, /* and of prefetchable memory, 64-bit: */
+    PCI_REG_PREFETCHABLE_HIGH = 0x28,
+    PCI_REG_PREFETCHABLE_LIMIT_HIGH = 0x2c,
+    PCI_REG_BRIDGE_END = 0x30,
+    PCI_REG_BRIDGE_CONTROL = 0x3e
+};
+enum { PCI_BRIDGE_RESET = 1 << 6 }; /* of what is behind it */
+
+/* The PCI Express capability (PCIe 5.0, 7.5.3). */
+enum {
+    PCI_EXPRESS_FLAGS = 0x02,
+    PCI_EXPRESS_DEVICE = 0x04, /* capabilities; control, status */
+    PCI_EXPRESS_DEVICE_CONTROL = 0x08,
+    PCI_EXPRESS_LINK = 0x0c,
+    PCI_EXPRESS_LINK_CONTROL = 0x10,
+    PCI_EXPRESS_LINK_STATUS = 0x12,
+    PCI_EXPRESS_SLOT = 0x14,
+    PCI_EXPRESS_SLOT_CONTROL = 0x18,
+    PCI_EXPRESS_SLOT_STATUS = 0x1a,
+    PCI_EXPRESS_ROOT_CONTROL = 0x1c,
+    PCI_EXPRESS_LINK2 = 0x2c,
+    PCI_EXPRESS_LINK2_CONTROL = 0x30,
+    PCI_EXPRESS_BYTES = 0x3c
+};
+enum { PCI_EXPRESS_ENDPOINT = 0, PCI_EXPRESS_ROOT_PORT = 4 };
 
 enum { PCI_COMMAND_MEMORY = 1 << 1, PCI_COMMAND_MASTER = 1 << 2, PCI_COMMAND_NO_INTX = 1 << 10 };
 enum { PCI_STATUS_INTX = 1 << 3, PCI_STATUS_CAPABILITIES = 1 << 4 };
@@ -96,32 +130,40 @@ struct pci_function {
     uint8_t config[PCI_CONFIG_SIZE];   /* host->lock */
     uint8_t power_on[PCI_CONFIG_SIZE]; /* what reset restores; constant once plugged */
     uint8_t writable[PCI_CONFIG_SIZE]; /* bits the guest may change; constant once plugged */
+    uint8_t driven[PCI_CONFIG_SIZE];   /* ... that the function itself changes, */
+    uint8_t clears[PCI_CONFIG_SIZE];   /* and those of them that writing a one clears */
     struct pci_bar bars[PCI_BAR_COUNT];
     unsigned capability_end;  /* where the next capability goes */
     unsigned capability_link; /* the byte that will point to it */
+    unsigned express;         /* the PCI Express capability; 0: a conventional function */
     struct pci_host *host;    /* NULL: not plugged */
     uint8_t devfn;
-    bool intx;       /* level the device drives; irq_lock */
-    bool no_intx;    /* it uses messages instead; irq_lock */
-    bool intx_shown; /* the same after the command register's mask; irq_lock */
+    bool bridge;
+    bool link;                  /* of a bridge: what is behind it can be reached; host->lock */
+    struct pci_function *below; /* of a bridge: what is behind it, or NULL */
+    struct pci_function *above; /* the bridge it is behind; NULL: it is on the root bus */
+    bool intx;                  /* level the device drives; irq_lock */
+    bool no_intx;               /* it uses messages instead; irq_lock */
+    bool intx_shown;            /* the same after the command register's mask; irq_lock */
 };
 
 struct pci_window {
     uint64_t gpa, size;
 };
 
-/* One root bus. Embedded in the host bridge device, which fills mem, log, windows, pins. */
+/* The root bus. Embedded in the host bridge device, which fills mem, log, windows, pins. */
 struct pci_host {
     struct mem_space *mem;
     struct log *log;
     struct log_limit log_limit;
     struct pci_window windows[2];
     struct irq_line pins[PCI_PIN_COUNT];
-    struct msi_sink msi; /* unbound: functions offer no MSI-X */
+    struct msi_sink msi;               /* unbound: functions offer no MSI-X */
     pthread_mutex_t lock;              /* configuration space and BAR mappings */
     pthread_mutex_t irq_lock;          /* INTx levels */
     unsigned pin_users[PCI_PIN_COUNT]; /* functions that assert it; irq_lock */
     struct pci_function *functions[PCI_FUNCTIONS_PER_BUS];
+    struct mem_io aborts[2]; /* of the windows, if there are bridges: see pci_answer_all() */
 };
 
 void pci_host_init(struct pci_host *host, struct mem_space *mem, struct log *log);
@@ -135,21 +177,38 @@ void pci_bar_add(struct pci_function *function, unsigned index, const char *name
  * in here. Returns the capability's offset. */
 unsigned pci_capability_add(struct pci_function *function, uint8_t id, const void *body,
                             const void *writable, unsigned size);
+/* A function with a type-1 header and no I/O window, instead of pci_function_init(); BAR 0 is its
+ * own. */
+void pci_bridge_init(struct pci_function *function, const struct pci_identity *identity);
+/* The PCI Express capability of a port (PCI_EXPRESS_*) with a link of 2.5 GT/s and one lane;
+ * what only some kinds have is the caller's to add. Functions behind a bridge get it when they
+ * are plugged. */
+void pci_express_add(struct pci_function *function, unsigned kind);
 
 /* The lowest slot that is free, 0: none is. While nothing is plugged or unplugged. */
 unsigned pci_free_slot(const struct pci_host *host);
-/* Fails with a sentence if the slot (0..31) is taken or none is free. */
+/* Fails with a sentence if the slot (0..31, or PCI_SLOT_BEHIND + n) is taken or none is free. What
+ * is behind a bridge is reached when the bridge's link is up. */
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,
               struct error **err);
 void pci_plug_bridge(struct pci_host *host, struct pci_function *function); /* slot 0 */
 void pci_unplug(struct pci_function *function); /* fine if it is not plugged */
 void pci_function_reset(struct pci_function *function);
+/* Nothing in the host bridge's windows is an access fault from now on: what no BAR answers reads
+ * as all ones, as after a device was pulled out. For machines where that may happen. */
+void pci_answer_all(struct pci_host *host);
 
-/* Guest accesses; size 1, 2 or 4, naturally aligned, offset < 4096. Absent functions read
- * as all ones. */
-uint32_t pci_config_read(struct pci_host *host, uint8_t devfn, unsigned offset, unsigned size);
-void pci_config_write(struct pci_host *host, uint8_t devfn, unsigned offset, uint32_t value,
+/* Guest accesses; `place` is the bus (15:8), device and function; size 1, 2 or 4, naturally
+ * aligned, offset < 4096. Absent functions read as all ones. */
+uint32_t pci_config_read(struct pci_host *host, uint16_t place, unsigned offset, unsigned size);
+void pci_config_write(struct pci_host *host, uint16_t place, unsigned offset, uint32_t value,
                       unsigned size);
+
+/* A bridge's link comes up or goes; host->lock held. */
+void pci_set_link(struct pci_function *bridge, bool up);
+/* Whether the function may send requests and messages: it and all above it master the bus. From
+ * config_written, which is called with the command register when that changes. */
+bool pci_may_master(const struct pci_function *function);
 
 /* Whether a driver in the guest has the function in the slot at work: it may master the bus. */
 bool pci_slot_in_use(struct pci_host *host, unsigned slot);

@@ -433,8 +433,7 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
     uint32_t target;
     unsigned width;
     if (offset <= PCI_REG_COMMAND && offset + size > PCI_REG_COMMAND)
-        virtio_set_dma(&pci->virtio,
-                       (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0);
+        virtio_set_dma(&pci->virtio, pci_may_master(function));
     msix_config_written(&pci->msix);
     if (touches_window(pci, offset, size) && window_target(pci, &target, &width)) {
         uint32_t data = load_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA);

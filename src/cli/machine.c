@@ -115,6 +115,11 @@ static bool apply_numbers(const struct cli_args *args, struct machine_config *co
             return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);
         config->cpus = (unsigned)number;
     }
+    if ((text = cli_last(args, "pci-slots")) != NULL) {
+        if (!cli_parse_count(text, UINT32_MAX, &number))
+            return error_set(err, ERROR_USAGE, "--pci-slots: '%s' is not a number", text);
+        config->pci_slots = (unsigned)number;
+    }
     if (cli_given(args, "balloon")) {
         text = cli_last(args, "balloon");
         config->balloon = true;

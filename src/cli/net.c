@@ -22,10 +22,18 @@
 #include "client/worker.h"
 #include "config/machine.h"
 
+static const struct cli_option options[] = {
+    {"force", 0, NULL,
+     "detach: pull it out of its slot, whether or not the guest uses it. Not every driver stands "
+     "that: Linux' for virtio wait for an answer for ever.",
+     NULL},
+};
+
 static const struct cli_example examples[] = {
     {"trapeze net attach nat,forward=tcp:2222:22", "Give the running machine another NIC."},
     {"trapeze net attach internal:lab vm.sock", "Which machine, if several run."},
     {"trapeze net detach 1", "Take it away again, when the guest's driver has let go of it."},
+    {"trapeze net detach 1 --force", "Pull it out of its slot, whatever the guest does with it."},
     {"trapeze net list", "NICs with their numbers, places on the PCI bus and counters."},
 };
 
@@ -84,6 +92,22 @@ static json_t *attach_nic(const char *machine, const struct machine_nic *nic, st
     return answer;
 }
 
+static void tell_attached(const json_t *answer, const char *mac)
+{
+    long long slot = json_integer_value(json_object_get(answer, "hotplug-slot"));
+    printf("NIC %lld (%s) is ", (long long)json_integer_value(json_object_get(answer, "nic")), mac);
+    if (slot != 0)
+        printf("in PCIe slot %lld.\n", slot);
+    else
+        printf("at 0000:00:%02llx.0.\n",
+               (unsigned long long)json_integer_value(json_object_get(answer, "slot")));
+    if (json_is_true(json_object_get(answer, "rescan")))
+        puts("The guest sees it when it looks through its PCI bus again, in Linux:\n"
+             "    echo 1 > /sys/bus/pci/rescan");
+    else
+        puts("The guest was told, and sees it within seconds.");
+}
+
 static int attach(const struct cli_args *args, struct error **err)
 {
     if (args->operand_count < 2)
@@ -96,11 +120,7 @@ static int attach(const struct cli_args *args, struct error **err)
         json_t *answer = machine != NULL ? attach_nic(machine, &config.nics[0], err) : NULL;
         status = answer != NULL ? CLI_OK : CLI_HOST_FAILURE;
         if (answer != NULL)
-            printf("NIC %lld (%s) is at 0000:00:%02llx.0.\n"
-                   "The guest sees it when it looks through its PCI bus again, in Linux:\n"
-                   "    echo 1 > /sys/bus/pci/rescan\n",
-                   (long long)json_integer_value(json_object_get(answer, "nic")), config.nics[0].mac,
-                   (unsigned long long)json_integer_value(json_object_get(answer, "slot")));
+            tell_attached(answer, config.nics[0].mac);
         json_decref(answer);
         free(machine);
     }
@@ -118,10 +138,15 @@ static int detach(const struct cli_args *args, struct error **err)
                             : MACHINE_MAX_NICS;
     if (end == NULL || *end != '\0' || nic >= MACHINE_MAX_NICS)
         return usage(err, "'net detach' takes the number of a NIC, and perhaps a SOCKET");
-    char arguments[32], *machine = machine_of(args, 2, err);
-    snprintf(arguments, sizeof(arguments), "{\"nic\": %lu}", nic);
+    char arguments[48], *machine = machine_of(args, 2, err);
+    snprintf(arguments, sizeof(arguments), "{\"nic\": %lu, \"force\": %s}", nic,
+             cli_given(args, "force") ? "true" : "false");
     char *reply = machine != NULL ? client_control(machine, "nic-detach", arguments, err) : NULL;
     int status = reply != NULL ? CLI_OK : CLI_HOST_FAILURE;
+    json_t *answer = reply != NULL ? json_loads(reply, 0, NULL) : NULL;
+    if (json_is_true(json_object_get(answer, "leaving")))
+        puts("The guest was asked to let go of it; then it is gone ('trapeze net list').");
+    json_decref(answer);
     free(reply);
     free(machine);
     return status;
@@ -129,13 +154,17 @@ static int detach(const struct cli_args *args, struct error **err)
 
 static void print_nic(const json_t *nic)
 {
-    char place[16];
-    snprintf(place, sizeof(place), "0000:00:%02x.0",
-             (unsigned)json_integer_value(json_object_get(nic, "slot")));
-    printf("%3lld  %-7s %s  %-4s  %12lld %12lld\n",
+    char place[16] = "-"; /* in a slot whose bus the guest has not numbered */
+    unsigned bus = (unsigned)json_integer_value(json_object_get(nic, "bus"));
+    unsigned slot = (unsigned)json_integer_value(json_object_get(nic, "slot"));
+    if (bus != 0 || slot != 0)
+        snprintf(place, sizeof(place), "0000:%02x:%02x.0", bus & 0xff, slot & 0x1f);
+    printf("%3lld  %-7s %-12s  %-4s  %12lld %12lld\n",
            (long long)json_integer_value(json_object_get(nic, "nic")),
            json_string_value(json_object_get(nic, "model")), place,
-           json_is_true(json_object_get(nic, "up")) ? "up" : "down",
+           json_is_true(json_object_get(nic, "leaving")) ? "goes"
+           : json_is_true(json_object_get(nic, "up"))    ? "up"
+                                                         : "down",
            (long long)json_integer_value(json_object_get(nic, "sent-bytes")),
            (long long)json_integer_value(json_object_get(nic, "received-bytes")));
 }
@@ -178,13 +207,18 @@ const struct cli_command cli_command_net = {
     .summary = "Attach NICs to a running machine, and detach them",
     .description =
         "attach takes what 'trapeze run --net' takes, starts what is behind the NIC and plugs it into "
-        "the machine's PCI bus. Nothing tells the guest of it, which has to look through the bus: in "
-        "Linux 'echo 1 > /sys/bus/pci/rescan' (Debian's kernel for riscv64 is built without PCIe's "
-        "own hot-plug). detach takes a NIC away, from the start or attached, by its number, as soon "
-        "as no driver in the guest uses it: in Linux 'echo 1 > /sys/bus/pci/devices/PLACE/remove' "
-        "makes the driver let go. The number is free again then. list shows numbers and "
-        "places.\n\n"
+        "the machine: into the first free slot of --pci-slots, else into its PCI bus. A guest with "
+        "a driver for PCIe's hot-plug (Linux: CONFIG_HOTPLUG_PCI_PCIE) is told of what comes into a "
+        "slot. Any other has to look through the bus: in Linux 'echo 1 > /sys/bus/pci/rescan' "
+        "(Debian's kernel for riscv64 is built without that driver). detach takes a NIC away, from "
+        "the start or attached, by its number: out of a slot when the guest, which is asked for it, "
+        "has switched that off; else as soon as no driver in the guest uses it: in Linux 'echo 1 > "
+        "/sys/bus/pci/devices/PLACE/remove' makes the driver let go. With --force one in a slot is "
+        "gone at once. The number is free again then. list shows numbers and places; 'goes' is a "
+        "NIC that the guest was asked to let go of.\n\n"
         "SOCKET is the machine's control socket; without it, it is the only machine that runs.",
+    .options = options,
+    .option_count = ARRAY_SIZE(options),
     .examples = examples,
     .example_count = ARRAY_SIZE(examples),
     .run = run,

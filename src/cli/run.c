@@ -34,6 +34,10 @@ static const struct cli_option options[] = {
      "itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps that much "
      "from the start.",
      NULL},
+    {"pci-slots", 0, "N",
+     "Give the machine N PCIe slots, 1 to 8, each on a root port of its own. NICs go there while "
+     "one is free, and can be attached and detached as hardware is ('trapeze net').",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",

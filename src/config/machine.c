@@ -263,6 +263,9 @@ bool machine_config_check(const struct machine_config *config, struct error **er
         error_hint(err, "Linux looks at the first 1023 only.");
         return false;
     }
+    if (config->pci_slots > MACHINE_MAX_PCI_SLOTS)
+        return error_set(err, ERROR_USAGE, "a machine has at most %d slots for hot-plug, not %u",
+                         MACHINE_MAX_PCI_SLOTS, config->pci_slots);
     if (config->balloon_size > config->memory)
         return error_set(err, ERROR_USAGE, "the guest cannot keep more memory than its %llu MiB",
                          (unsigned long long)(config->memory / MIB));

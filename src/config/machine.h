@@ -100,6 +100,8 @@ struct machine_nic {
 /* Of a vsock's socket: names of the guest's ports are added to it. */
 #define MACHINE_MAX_VSOCK_PATH 96 /* bytes */
 
+#define MACHINE_MAX_PCI_SLOTS 8 /* for hot-plug */
+
 #define MACHINE_MAX_SHARES 8
 #define MACHINE_MAX_TAG    31 /* bytes */
 
@@ -139,6 +141,7 @@ struct machine_config {
     size_t nic_count;
     struct machine_share shares[MACHINE_MAX_SHARES];
     size_t share_count;
+    unsigned pci_slots; /* PCIe root ports with a slot each, for NICs that come and go */
     unsigned vsock_cid; /* the guest's address; 0: no vsock */
     char *vsock_socket; /* path of the unix socket that leads to the guest */
     bool no_reboot;

@@ -69,6 +69,7 @@ static const struct key keys[] = {
     {"trapeze.deterministic", KIND_BOOL, FIELD(deterministic), truth_words},
     {"trapeze.seed", KIND_UINT64, FIELD(seed), NULL},
     {"trapeze.balloon", KIND_BOOL, FIELD(balloon), truth_words},
+    {"trapeze.pciSlots", KIND_UINT, FIELD(pci_slots), NULL},
     {"trapeze.vsockCid", KIND_UINT, FIELD(vsock_cid), NULL},
     {"trapeze.vsockSocket", KIND_PATH, FIELD(vsock_socket), NULL},
     {"sched.mem.max", KIND_MIB, FIELD(balloon_size), NULL},

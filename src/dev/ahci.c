@@ -231,7 +231,7 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
     if (offset > PCI_REG_COMMAND || offset + size <= PCI_REG_COMMAND)
         return;
     pthread_mutex_lock(&ahci->device.lock);
-    ahci->dma = (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0;
+    ahci->dma = pci_may_master(function);
     for (unsigned i = 0; ahci->dma && i < AHCI_PORTS; i++)
         ahci_process(&ahci->ports[i]);
     pthread_mutex_unlock(&ahci->device.lock);

@@ -649,7 +649,7 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
         return;
     pthread_mutex_lock(&nic->device.lock);
     bool before = nic->dma;
-    nic->dma = (load_le16(function->config + PCI_REG_COMMAND) & PCI_COMMAND_MASTER) != 0;
+    nic->dma = pci_may_master(function);
     bool allowed = nic->dma && !before;
     pthread_mutex_unlock(&nic->device.lock);
     if (allowed)

@@ -4,8 +4,8 @@
  * program, as on QEMU's "virt" board ("pci-host-ecam-generic"). The operating system assigns
  * the BARs itself.
  *
- * One root bus with conventional functions; the other 255 buses are empty. The I/O-port
- * window exists because operating systems expect one; nothing answers in it.
+ * One root bus with conventional functions, and what is behind its root ports (dev/pcie_port.c).
+ * The I/O-port window exists because operating systems expect one; nothing answers in it.
  *
  * The 64-bit window begins at 16 GiB, or behind RAM if there is more of that.
  *
@@ -49,17 +49,14 @@ struct pci_host *pcie_host_bus(struct device *device)
 static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct pcie_host *host = opaque;
-    if (offset >> 20 != 0)
-        return UINT32_MAX;
-    return pci_config_read(&host->bus, (uint8_t)(offset >> 12), (unsigned)(offset & 0xfff), size);
+    return pci_config_read(&host->bus, (uint16_t)(offset >> 12), (unsigned)(offset & 0xfff), size);
 }
 
 static void ecam_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct pcie_host *host = opaque;
-    if (offset >> 20 == 0)
-        pci_config_write(&host->bus, (uint8_t)(offset >> 12), (unsigned)(offset & 0xfff),
-                         (uint32_t)value, size);
+    pci_config_write(&host->bus, (uint16_t)(offset >> 12), (unsigned)(offset & 0xfff),
+                     (uint32_t)value, size);
 }
 
 static uint64_t pio_read(void *opaque, uint64_t offset, unsigned size)

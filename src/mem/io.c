@@ -22,6 +22,9 @@ void mem_io_destroy(struct mem_space *space)
 {
     for (size_t i = 0; i < space->io_count; i++)
         space->io[i]->mapped = false;
+    for (size_t i = 0; i < MEM_MAX_BACKGROUNDS; i++)
+        if (space->backgrounds[i] != NULL)
+            space->backgrounds[i]->mapped = false;
     free(space->io);
     pthread_rwlock_destroy(&space->io_lock);
 }
@@ -75,10 +78,46 @@ bool mem_io_add(struct mem_space *space, struct mem_io *io)
     return fits;
 }
 
+bool mem_io_add_background(struct mem_space *space, struct mem_io *io)
+{
+    assert(!io->mapped);
+    if (io->size == 0 || last_byte(io) < io->gpa)
+        return false;
+    pthread_rwlock_wrlock(&space->io_lock);
+    struct mem_io **place = NULL;
+    bool fits = true;
+    for (size_t i = 0; i < MEM_MAX_BACKGROUNDS; i++) {
+        const struct mem_io *other = space->backgrounds[i];
+        if (other == NULL)
+            place = &space->backgrounds[i];
+        else
+            fits = fits && (other->gpa > last_byte(io) || last_byte(other) < io->gpa);
+    }
+    fits = fits && place != NULL;
+    if (fits) {
+        *place = io;
+        io->mapped = true;
+    }
+    pthread_rwlock_unlock(&space->io_lock);
+    return fits;
+}
+
+/* Lock held. */
+static bool remove_background(struct mem_space *space, struct mem_io *io)
+{
+    for (size_t i = 0; i < MEM_MAX_BACKGROUNDS; i++)
+        if (space->backgrounds[i] == io) {
+            space->backgrounds[i] = NULL;
+            io->mapped = false;
+            return true;
+        }
+    return false;
+}
+
 void mem_io_remove(struct mem_space *space, struct mem_io *io)
 {
     pthread_rwlock_wrlock(&space->io_lock);
-    if (io->mapped) {
+    if (io->mapped && !remove_background(space, io)) {
         size_t at = lower_bound(space, io->gpa);
         assert(at < space->io_count && space->io[at] == io && "gpa changed while mapped");
         space->io_count--;
@@ -86,6 +125,20 @@ void mem_io_remove(struct mem_space *space, struct mem_io *io)
         io->mapped = false;
     }
     pthread_rwlock_unlock(&space->io_lock);
+}
+
+/* Lock held. The region that answers at gpa; NULL: none does. */
+static const struct mem_io *region_at(const struct mem_space *space, uint64_t gpa)
+{
+    size_t at = lower_bound(space, gpa);
+    if (at < space->io_count && space->io[at]->gpa <= gpa)
+        return space->io[at];
+    for (size_t i = 0; i < MEM_MAX_BACKGROUNDS; i++) {
+        const struct mem_io *io = space->backgrounds[i];
+        if (io != NULL && io->gpa <= gpa && gpa <= last_byte(io))
+            return io;
+    }
+    return NULL;
 }
 
 struct found_io {
@@ -103,9 +156,8 @@ static bool find_io(struct mem_space *space, uint64_t gpa, unsigned size, struct
         return false; /* RAM wins */
     bool inside = false;
     pthread_rwlock_rdlock(&space->io_lock);
-    size_t at = lower_bound(space, gpa);
-    if (at < space->io_count && space->io[at]->gpa <= gpa) {
-        const struct mem_io *io = space->io[at];
+    const struct mem_io *io = region_at(space, gpa);
+    if (io != NULL) {
         *found = (struct found_io){io->ops, io->opaque, gpa - io->gpa};
         inside = range_within(found->offset, size, io->size);
     }
@@ -116,8 +168,7 @@ static bool find_io(struct mem_space *space, uint64_t gpa, unsigned size, struct
 bool mem_io_at(struct mem_space *space, uint64_t gpa)
 {
     pthread_rwlock_rdlock(&space->io_lock);
-    size_t at = lower_bound(space, gpa);
-    bool inside = at < space->io_count && space->io[at]->gpa <= gpa;
+    bool inside = region_at(space, gpa) != NULL;
     pthread_rwlock_unlock(&space->io_lock);
     return inside && !mem_ram_find(space, gpa);
 }

@@ -104,6 +104,12 @@ bool mem_write(struct mem_space *space, uint64_t gpa, const void *from, uint64_t
 bool mem_io_add(struct mem_space *space, struct mem_io *io);
 void mem_io_remove(struct mem_space *space, struct mem_io *io);
 
+/* A region behind all others: it answers where none of them does. It may overlap them, not another
+ * background. There are few of them, and they come while no vCPU runs; mem_io_remove() takes them
+ * away. */
+#define MEM_MAX_BACKGROUNDS 2
+bool mem_io_add_background(struct mem_space *space, struct mem_io *io);
+
 /* True if an I/O region holds gpa and no RAM does. */
 bool mem_io_at(struct mem_space *space, uint64_t gpa);
 

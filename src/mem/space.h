@@ -18,8 +18,9 @@ struct mem_space {
     struct mem_listener *listeners; /* constant once vCPUs run */
     pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
 
-    pthread_rwlock_t io_lock; /* the three below; a leaf */
+    pthread_rwlock_t io_lock; /* all below; a leaf */
     struct mem_io **io;       /* sorted by gpa, disjoint */
+    struct mem_io *backgrounds[MEM_MAX_BACKGROUNDS]; /* NULL: none */
     size_t io_count, io_capacity;
 };
 

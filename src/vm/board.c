@@ -150,7 +150,8 @@ bool vm_board_new(struct vm *vm, struct error **err)
     const struct device_params rng = {.id = "rng0"};
     const struct device_params button = {.id = "button0", .button = &vm->button};
     const struct device_params console = {.id = "console0", .chr = vm->env.virtio_console};
-    if (!add_parts(vm, err) || vm_board_add(vm, &device_virtio_rng, &rng, err) == NULL)
+    if (!add_parts(vm, err) || vm_board_add(vm, &device_virtio_rng, &rng, err) == NULL ||
+        !vm_slots_new(vm, err))
         return false;
     if (console.chr != NULL && vm_board_add(vm, &device_virtio_console, &console, err) == NULL)
         return false;
@@ -183,6 +184,7 @@ void vm_board_reset(struct vm *vm)
      * in a controller that was reset before the device let go of its line. */
     for (size_t i = vm->device_count; i-- > 0;)
         vm->devices[i]->ops->reset(vm->devices[i]);
+    vm_slots_reset(vm);
 }
 
 bool vm_board_fdt(struct vm *vm, void *fdt, bool root)

@@ -102,6 +102,13 @@ struct vm_leaving {
     int64_t begun, since; /* then, and since when there was no other command */
 };
 
+/* A PCIe root port and what was put into its slot. */
+struct vm_slot {
+    struct device *port;
+    struct device *device; /* NULL: nothing */
+    int64_t asked;         /* when the guest was last asked to let go of it; the VM's clock */
+};
+
 struct vm {
     struct vm_env env; /* deterministic mode: the consoles are the gates' insides */
     struct log *log;
@@ -133,8 +140,10 @@ struct vm {
     struct vm_nic {
         struct net_port *port; /* NULL: there is no such NIC */
         struct device *device;
-        unsigned slot; /* on the PCI bus */
+        unsigned slot; /* on the PCI bus, as bus/pci.h counts */
     } nics[MACHINE_MAX_NICS];
+    struct vm_slot slots[MACHINE_MAX_PCI_SLOTS]; /* config.pci_slots of them */
+    _Atomic bool slots_settling; /* a hold is on the VM until slots_settle() has run */
     struct boot boot;
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
@@ -245,6 +254,19 @@ void vm_hotplug_free(struct vm *vm);
 /* nics.c: the machine's NICs; free closes the frame sockets of those that never came to be too. */
 bool vm_nics_new(struct vm *vm, struct error **err);
 void vm_nics_free(struct vm *vm);
+/* The NIC leaves the machine, with its device; no vCPU runs. */
+void vm_nic_remove(struct vm *vm, const struct device *device);
+
+/* slots.c: PCIe hot-plug; loop's thread. */
+bool vm_slots_new(struct vm *vm, struct error **err);
+void vm_slots_free(struct vm *vm); /* before the board */
+/* What left or lost its power by a reset of the machine; the devices are reset. */
+void vm_slots_reset(struct vm *vm);
+/* Where a new device goes (device_params.pci_slot): into the first free slot, or on the root bus. */
+unsigned vm_slots_place(const struct vm *vm);
+/* The device was put where vm_slots_place() said, or is about to be freed. No vCPU runs. */
+void vm_slots_filled(struct vm *vm, unsigned place, struct device *device);
+struct vm_slot *vm_slot_of(struct vm *vm, const struct device *device); /* NULL: the root bus */
 
 /* fdt.c: the whole tree, malloc()ed; its size in *size. NULL: err. */
 void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);

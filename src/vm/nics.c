@@ -13,10 +13,15 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "bus/pci.h"
+#include "base/vclock.h"
 #include "dev/devices.h"
+#include "dev/pcie_port.h"
 #include "net/capture.h"
 #include "net/port.h"
 #include "vm/machine.h"
+
+#define BUTTON_NS                                                                                  \
+    (10 * NS_PER_S) /* a second press within 5 s takes the first back (PCIe 6.7.1.5) */
 
 static const struct model {
     const char *name;
@@ -67,7 +72,7 @@ static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, st
     net_port_set_rate(nic->port, config->rate * 125);
     if (capture != NULL)
         net_port_set_capture(nic->port, capture);
-    nic->slot = pci_free_slot(vm->device_env.pci);
+    nic->slot = vm_slots_place(vm);
     const struct device_params params = {.id = id,
                                          .net = nic->port,
                                          .mac = mac,
@@ -75,6 +80,8 @@ static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, st
                                          .queues = vm_board_queues(vm, config->queues),
                                          .pci_slot = nic->slot};
     nic->device = vm_board_add(vm, find_model(config)->ops, &params, err);
+    if (nic->device != NULL)
+        vm_slots_filled(vm, nic->slot, nic->device);
     return nic->device != NULL;
 }
 
@@ -143,13 +150,24 @@ static bool may_attach(const struct vm *vm, const struct machine_nic *nic, size_
 static void remove_nic(struct vm *vm, size_t number)
 {
     struct vm_nic *nic = &vm->nics[number];
-    if (nic->device != NULL)
+    if (nic->device != NULL) {
         vm_board_remove(vm, nic->device);
+        vm_slots_filled(vm, nic->slot, NULL);
+    }
     net_port_free(nic->port);
     *nic = (struct vm_nic){.port = NULL};
     machine_nic_clear(&vm->config.nics[number]);
     while (vm->config.nic_count > 0 && vm->nics[vm->config.nic_count - 1].port == NULL)
         vm->config.nic_count--;
+}
+
+void vm_nic_remove(struct vm *vm, const struct device *device)
+{
+    for (size_t i = 0; i < vm->config.nic_count; i++)
+        if (vm->nics[i].device == device) {
+            remove_nic(vm, i);
+            return;
+        }
 }
 
 bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, int capture_fd,
@@ -178,24 +196,58 @@ bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, in
     return good;
 }
 
-bool vm_nic_detach(struct vm *vm, size_t nic, struct error **err)
+static unsigned bus_of(const struct vm_slot *slot)
+{
+    return slot != NULL ? pcie_port_secondary(slot->port) : 0;
+}
+
+static unsigned device_of(const struct vm *vm, size_t nic)
+{
+    return vm->nics[nic].slot < PCI_SLOT_BEHIND ? vm->nics[nic].slot : 0;
+}
+
+/* Presses the button of the NIC's slot. */
+static bool ask_guest(struct vm *vm, struct vm_slot *slot, size_t nic, struct error **err)
+{
+    int64_t now = vclock_now(vm->clock);
+    if (pcie_port_ejecting(slot->port) && now - slot->asked < BUTTON_NS) {
+        error_set(err, ERROR_USAGE, "NIC %zu is leaving, the guest was asked a moment ago", nic);
+        error_hint(err, "Wait for it, or take it away by force.");
+        return false;
+    }
+    slot->asked = now;
+    pcie_port_eject(slot->port);
+    return true;
+}
+
+/* No vCPU runs. */
+static bool detach(struct vm *vm, size_t nic, bool force, struct error **err)
+{
+    struct vm_slot *slot = vm_slot_of(vm, vm->nics[nic].device);
+    bool used = vm->state != VM_CREATED && pci_slot_in_use(vm->device_env.pci, vm->nics[nic].slot);
+    if (slot != NULL && !force && vm->state != VM_CREATED && pcie_port_powered(slot->port) &&
+        pcie_port_heeded(slot->port))
+        return ask_guest(vm, slot, nic, err);
+    if (!used || (slot != NULL && (force || !pcie_port_powered(slot->port)))) {
+        remove_nic(vm, nic);
+        return true;
+    }
+    error_set(err, ERROR_USAGE, "the guest uses NIC %zu", nic);
+    error_hint(err,
+               "Have its driver let go first; in Linux: echo 1 > "
+               "/sys/bus/pci/devices/0000:%02x:%02x.0/remove",
+               bus_of(slot), device_of(vm, nic));
+    return false;
+}
+
+bool vm_nic_detach(struct vm *vm, size_t nic, bool force, struct error **err)
 {
     if (!exists(vm, nic, err))
         return false;
     vm_hold(vm);
-    unsigned slot = vm->nics[nic].slot;
-    bool used = vm->state != VM_CREATED && pci_slot_in_use(vm->device_env.pci, slot);
-    if (!used)
-        remove_nic(vm, nic);
+    bool good = detach(vm, nic, force, err);
     vm_release(vm);
-    if (!used)
-        return true;
-    error_set(err, ERROR_USAGE, "the guest uses NIC %zu", nic);
-    error_hint(err,
-               "Have its driver let go first; in Linux: echo 1 > "
-               "/sys/bus/pci/devices/0000:00:%02x.0/remove",
-               slot);
-    return false;
+    return good;
 }
 
 /* ---- what is set and told ---- */
@@ -221,15 +273,20 @@ size_t vm_nic_count(const struct vm *vm)
     return vm->config.nic_count;
 }
 
-bool vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status)
+bool vm_get_nic(struct vm *vm, size_t nic, struct vm_nic_status *status)
 {
     if (!exists(vm, nic, NULL))
         return false;
+    const struct vm_slot *slot = vm_slot_of(vm, vm->nics[nic].device);
     const struct net_port *port = vm->nics[nic].port;
     const struct net_port_stats stats = net_port_stats(port);
     *status = (struct vm_nic_status){
         .model = find_model(&vm->config.nics[nic])->name,
-        .slot = vm->nics[nic].slot,
+        .bus = bus_of(slot),
+        .slot = device_of(vm, nic),
+        .hotplug_slot = slot != NULL ? (unsigned)(slot - vm->slots) + 1 : 0,
+        .heeded = slot != NULL && pcie_port_heeded(slot->port),
+        .leaving = slot != NULL && pcie_port_ejecting(slot->port),
         .up = net_port_link(port),
         .sent_frames = stats.sent_frames,
         .sent_bytes = stats.sent_bytes,

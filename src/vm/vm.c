@@ -175,6 +175,7 @@ void vm_free(struct vm *vm)
     vm_power_cancel(vm);
     gdb_free(vm->gdb);
     vm_hotplug_free(vm);
+    vm_slots_free(vm);
     vm_board_free(vm);
     for (size_t i = 0; i < ARRAY_SIZE(vm->gates); i++)
         input_gate_free(vm->gates[i]);

@@ -85,21 +85,28 @@ bool vm_debug(struct vm *vm, int listen_fd, bool wait, struct error **err);
 bool vm_set_link(struct vm *vm, size_t nic, bool up, struct error **err);
 bool vm_set_rate(struct vm *vm, size_t nic, uint64_t rate, struct error **err);
 /* A new NIC on the frame socket `link_fd`, captured to `capture_fd` (-1: not); both are taken over,
- * whatever comes of it. The guest finds it when it looks through its PCI bus again. `number`: the
- * new NIC's, the lowest that is free. */
+ * whatever comes of it. It goes into the first free slot for hot-plug, if the machine has any;
+ * vm_get_nic() tells whether the guest hears of it by itself, or has to look through its PCI bus
+ * again. `number`: the new NIC's, the lowest that is free. */
 bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, int capture_fd,
                    size_t *number, struct error **err);
-/* Fails while a driver in the guest uses it: memory that it would reach for would be gone. */
-bool vm_nic_detach(struct vm *vm, size_t nic, struct error **err);
+/* A NIC in a slot whose guest drives hot-plug leaves when that has let go of it, until when
+ * vm_get_nic() tells that it is leaving; it can be asked again after a while. Any other fails
+ * while a driver in the guest uses it: memory that it would reach for would be gone. `force`: one
+ * in a slot is gone when this returns, as if pulled out. */
+bool vm_nic_detach(struct vm *vm, size_t nic, bool force, struct error **err);
 struct vm_nic_status {
     const char *model;
-    unsigned slot; /* on the PCI bus */
+    unsigned bus, slot;    /* its place on PCI; both 0: the guest gave it none yet */
+    unsigned hotplug_slot; /* counted from 1; 0: none, it is on the root bus */
+    bool heeded;           /* the guest's driver for hot-plug serves that slot */
+    bool leaving;
     bool up;
     uint64_t sent_frames, sent_bytes, received_frames, received_bytes;
 };
 size_t vm_nic_count(const struct vm *vm); /* numbers are below this */
 /* False: the NIC of this number was detached. */
-bool vm_get_nic(const struct vm *vm, size_t nic, struct vm_nic_status *status);
+bool vm_get_nic(struct vm *vm, size_t nic, struct vm_nic_status *status);
 
 /* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
 struct vm_disk_limits {

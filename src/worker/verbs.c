@@ -15,7 +15,7 @@
 #include "worker/control.h"
 #include "worker/verbs.h"
 
-static json_t *nics(const struct vm *vm)
+static json_t *nics(struct vm *vm)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < vm_nic_count(vm); i++) {
@@ -23,9 +23,11 @@ static json_t *nics(const struct vm *vm)
         if (!vm_get_nic(vm, i, &nic))
             continue;
         json_array_append_new(
-            list, json_pack("{s:i, s:s, s:i, s:b, s:I, s:I, s:I, s:I}", "nic", (int)i, "model",
-                            nic.model, "slot", (int)nic.slot, "up", (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames, "sent-bytes",
-                            (json_int_t)nic.sent_bytes, "received-frames",
+            list, json_pack("{s:i, s:s, s:i, s:i, s:i, s:b, s:b, s:I, s:I, s:I, s:I}", "nic", (int)i,
+                            "model", nic.model, "bus", (int)nic.bus, "slot", (int)nic.slot,
+                            "hotplug-slot", (int)nic.hotplug_slot, "leaving", (int)nic.leaving,
+                            "up", (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames,
+                            "sent-bytes", (json_int_t)nic.sent_bytes, "received-frames",
                             (json_int_t)nic.received_frames, "received-bytes",
                             (json_int_t)nic.received_bytes));
     }

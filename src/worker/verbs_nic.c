@@ -66,10 +66,11 @@ json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, 
     if (!vm_nic_attach(target->vm, &nic, link, capture, &number, err) ||
         !vm_get_nic(target->vm, number, &status))
         return NULL;
-    return json_pack("{s:I, s:i}", "nic", (json_int_t)number, "slot", (int)status.slot);
+    return json_pack("{s:I, s:i, s:i, s:b}", "nic", (json_int_t)number, "slot", (int)status.slot,
+                     "hotplug-slot", (int)status.hotplug_slot, "rescan", !status.heeded);
 }
 
-/* {"nic": N} */
+/* {"nic": N, "force": true}: the answer tells whether it waits for the guest to let go of it. */
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err)
 {
     uint64_t nic;
@@ -78,5 +79,9 @@ json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, 
         error_set(err, ERROR_USAGE, "nic is the number of a NIC, counted from 0");
         return NULL;
     }
-    return vm_nic_detach(target->vm, (size_t)nic, err) ? json_object() : NULL;
+    struct vm_nic_status status;
+    bool force = json_is_true(json_object_get(arguments, "force"));
+    if (!vm_nic_detach(target->vm, (size_t)nic, force, err))
+        return NULL;
+    return json_pack("{s:b}", "leaving", (int)vm_get_nic(target->vm, (size_t)nic, &status));
 }

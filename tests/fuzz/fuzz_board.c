@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The whole board against a guest that does anything to its registers: interrupt controllers,
- * UART, clocks, the test device, PCI configuration space, BARs that lie on one another.
+ * UART, clocks, the test device, PCI configuration space, BARs that lie on one another, root ports
+ * whose slots are filled and emptied.
  *
  * Input: records of 12 bytes, each one thing that the guest, the user or the machine does (enum
  * record). The vCPUs stand still: accesses are made as they would make them. The checks are
@@ -19,13 +20,18 @@
 #include "block/chain.h"
 #include "boot_files.h"
 #include "bus/pci.h"
+#include "dev/devices.h"
 #include "dev/pcie_host.h"
+#include "dev/pcie_port.h"
+#include "hotplug_driver.h"
 #include "vm/board.h"
 #include "vm/machine.h"
 
 #define DISK_BYTES 32768
 #define MMIO_GPA   UINT64_C(0x40000000)
-#define SLOTS      6u
+#define SLOTS      8u
+#define PORTS      2u
+#define FIRST_PORT 2u /* behind the random numbers */
 
 enum record {
     WRITE, /* region and size in a, offset c (b & 1: as it is, else aligned), value d */
@@ -37,6 +43,8 @@ enum record {
     BUTTON,
     RESET,
     SAVE_RESTORE, /* then once more with byte c damaged by a, unless that is 0 */
+    SLOT,         /* of port a: filled, emptied, asked for, or its button pressed (b) */
+    DRIVER,       /* of hot-plug, at port a: starts, adds, removes, acknowledges (b) */
     RECORD_COUNT
 };
 
@@ -44,9 +52,17 @@ static const struct {
     uint64_t gpa;
     uint32_t size;
 } regions[] = {
-    {BOARD_UART_GPA, 0x100},    {BOARD_PLIC_GPA, 0x206000},   {BOARD_ACLINT_GPA, 0x10000},
-    {BOARD_RTC_GPA, 0x1000},    {BOARD_TEST_GPA, 0x1000},     {BOARD_PCIE_GPA, SLOTS << 15},
-    {MMIO_GPA, 0x4000 * SLOTS}, {BOARD_PCIE_GPA, 0x10000000}, {0x03000000, 0x10000},
+    {BOARD_UART_GPA, 0x100},
+    {BOARD_PLIC_GPA, 0x206000},
+    {BOARD_ACLINT_GPA, 0x10000},
+    {BOARD_RTC_GPA, 0x1000},
+    {BOARD_TEST_GPA, 0x1000},
+    {BOARD_PCIE_GPA, SLOTS << 15},
+    {MMIO_GPA, 0x4000 * SLOTS},
+    {BOARD_PCIE_GPA, 0x10000000},
+    {0x03000000, 0x10000},
+    {BOARD_PCIE_GPA + (FIRST_PORT << 15), 0x80},
+    {BOARD_PCIE_GPA + (1 << 20), 0x1000},
 };
 
 struct target {
@@ -96,6 +112,7 @@ static void target_make(struct target *t)
     t->config.memory = 32 * MIB;
     t->config.cpus = 2;
     t->config.deterministic = true;
+    t->config.pci_slots = PORTS;
     t->program = put_file(program, sizeof(program), t->program_path);
     t->disk = put_file(disk, sizeof(disk), t->disk_path);
     t->config.firmware = strdup(t->program_path);
@@ -172,6 +189,53 @@ static void save_restore(struct target *t, uint32_t damage, uint8_t byte)
     state_buffer_free(&second);
 }
 
+/* A device of the random numbers' kind: it needs nothing from outside. */
+static void fill_slot(struct vm *vm, struct vm_slot *slot, bool fill)
+{
+    unsigned place = PCI_SLOT_BEHIND + pcie_port_slot(slot->port);
+    if (fill == (slot->device != NULL))
+        return;
+    struct device *device = slot->device;
+    if (fill) {
+        const struct device_params params = {.id = "slot", .pci_slot = place};
+        device = vm_board_add(vm, &device_virtio_rng, &params, NULL);
+        fuzz_check(device != NULL);
+    } else {
+        vm_board_remove(vm, device);
+    }
+    vm->state = VM_RUNNING; /* else it would be a cold start */
+    vm_slots_filled(vm, place, fill ? device : NULL);
+    vm->state = VM_CREATED;
+}
+
+static void use_slot(struct target *t, uint8_t a, uint16_t b)
+{
+    struct vm_slot *slot = &t->vm->slots[a % PORTS];
+    if (b % 4 < 2)
+        fill_slot(t->vm, slot, b % 4 == 0);
+    else if (b % 4 == 2)
+        pcie_port_eject(slot->port);
+    else
+        pcie_port_attention(slot->port);
+}
+
+static void drive_slot(struct target *t, uint8_t a, uint16_t b)
+{
+    struct hotplug_driver hp = {t->vm->mem, FIRST_PORT + a % PORTS, 1 + a % PORTS, 0};
+    uint64_t capability;
+    fuzz_check(mem_io_read(hp.mem, BOARD_PCIE_GPA + (hp.slot << 15) + PCI_REG_CAPABILITIES, 1,
+                           &capability));
+    hp.express = (unsigned)capability;
+    if (b % 4 == 0)
+        hp_start(&hp, (uint32_t)MMIO_GPA);
+    else if (b % 4 == 1)
+        (void)hp_add(&hp);
+    else if (b % 4 == 2)
+        hp_remove(&hp);
+    else
+        (void)hp_events(&hp);
+}
+
 static void input(struct char_backend *backend, unsigned size)
 {
     uint8_t text[256];
@@ -216,6 +280,12 @@ static void step(struct target *t, struct fuzz_input *in)
     case SAVE_RESTORE:
         save_restore(t, c, a);
         break;
+    case SLOT:
+        use_slot(t, a, b);
+        break;
+    case DRIVER:
+        drive_slot(t, a, b);
+        break;
     }
 }
 
@@ -240,8 +310,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     for (unsigned i = 1 + (unsigned)(fuzz_random(seed) % 120); i > 0; i--, at += 12) {
         uint64_t r = fuzz_random(seed), s = fuzz_random(seed);
         unsigned choice = r % 64;
-        at[0] = choice < 56 ? (choice < 28   ? WRITE
-                               : choice < 48 ? READ
+        at[0] = choice < 56 ? (choice < 24   ? WRITE
+                               : choice < 40 ? READ
+                               : choice < 44 ? SLOT
+                               : choice < 48 ? DRIVER
                                              : PLACE_BAR)
                             : (uint8_t)(INPUT + choice % 8 % (RECORD_COUNT - INPUT));
         at[1] = (uint8_t)(r >> 8);

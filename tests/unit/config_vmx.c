@@ -80,6 +80,7 @@ static void test_reads_what_people_write(void **state)
 {
     (void)state;
     static const char text[] = "# a machine\r\n\n  MEMSIZE=\"64\"\r\nnumvcpus   =  \"2\"\n"
+                               "trapeze.pciSlots = \"8\"\n"
                                "trapeze.vsockCid = \"7\"\ntrapeze.vsockSocket = \"v\"\n"
                                "scsi0:0.filename = \"d|2F|22\"\n";
     struct machine_config config;
@@ -88,6 +89,7 @@ static void test_reads_what_people_write(void **state)
     assert_int_equal(config.memory, 64 << 20);
     assert_int_equal(config.cpus, 2);
     assert_string_equal(config.disks[0].path, "d/\"");
+    assert_int_equal(config.pci_slots, 8);
     assert_int_equal(config.vsock_cid, 7);
     assert_string_equal(config.vsock_socket, "v");
     config.kernel = strdup("k");
@@ -96,6 +98,11 @@ static void test_reads_what_people_write(void **state)
     config.vsock_cid = 2; /* the host's */
     assert_false(machine_config_check(&config, &err));
     assert_non_null(strstr(error_message(err), "CID"));
+    error_free(err);
+    err = NULL;
+    config.pci_slots = 9;
+    assert_false(machine_config_check(&config, &err));
+    assert_non_null(strstr(error_message(err), "8 slots"));
     error_free(err);
     machine_config_clear(&config);
 }

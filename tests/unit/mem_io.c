@@ -277,6 +277,59 @@ static void regions_move_while_others_look(void **state)
     mem_space_free(mover.space);
 }
 
+static uint64_t answer_read(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)size;
+    return (uint64_t)(uintptr_t)opaque + offset;
+}
+
+static void answer_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    (void)opaque, (void)offset, (void)value, (void)size;
+}
+
+/* What answers at gpa; ones: nothing does. */
+static uint64_t answer_at(struct mem_space *space, uint64_t gpa)
+{
+    uint64_t value;
+    bool found = mem_io_read(space, gpa, 8, &value);
+    assert_int_equal(mem_io_at(space, gpa), found);
+    assert_int_equal(mem_io_write(space, gpa, 8, 0), found);
+    return found ? value : UINT64_MAX;
+}
+
+static void a_background_answers_where_no_other_does(void **state)
+{
+    static const struct mem_io_ops ops = {answer_read, answer_write, 8, 8};
+    struct mem_io front = {.gpa = 0x2000, .size = 0x1000, .ops = &ops, .opaque = (void *)0xf0000};
+    struct mem_io back = {.gpa = 0x1000, .size = 0x3000, .ops = &ops, .opaque = (void *)0xb0000};
+    struct mem_io second = {.gpa = 0x3ff8, .size = 0x1000, .ops = &ops, .opaque = (void *)0xc0000};
+    struct mem_io third = {.gpa = 0x9000, .size = 0x1000, .ops = &ops};
+    struct mem_space *space = mem_space_new();
+    (void)state;
+    assert_true(mem_io_add_background(space, &back));
+    assert_false(mem_io_add_background(space, &second)); /* it would overlap */
+    second.gpa = 0x4000;
+    assert_true(mem_io_add_background(space, &second));
+    assert_false(mem_io_add_background(space, &third)); /* one too many */
+    assert_int_equal(answer_at(space, 0x2000), 0xb1000);
+    assert_true(mem_io_add(space, &front));
+    assert_int_equal(answer_at(space, 0xff8), UINT64_MAX);
+    assert_int_equal(answer_at(space, 0x1000), 0xb0000);
+    assert_int_equal(answer_at(space, 0x1ff8), 0xb0ff8);
+    assert_int_equal(answer_at(space, 0x2000), 0xf0000);
+    assert_int_equal(answer_at(space, 0x3000), 0xb2000);
+    assert_int_equal(answer_at(space, 0x4ff8), 0xc0ff8);
+    assert_int_equal(answer_at(space, 0x5000), UINT64_MAX);
+    mem_io_remove(space, &front);
+    assert_int_equal(answer_at(space, 0x2000), 0xb1000);
+    mem_io_remove(space, &back);
+    assert_int_equal(answer_at(space, 0x2000), UINT64_MAX);
+    assert_int_equal(answer_at(space, 0x4000), 0xc0000);
+    mem_space_free(space);
+    assert_false(second.mapped || back.mapped || front.mapped);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +340,7 @@ int main(void)
         cmocka_unit_test(random_maps_match_a_model),
         cmocka_unit_test(a_callback_may_move_its_region),
         cmocka_unit_test(regions_move_while_others_look),
+        cmocka_unit_test(a_background_answers_where_no_other_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -602,12 +602,12 @@ static void nics_come_and_go(void **state)
     assert_closed(peer);
 
     /* A hole in the middle is filled again, and the last ones make the list shorter. */
-    assert_true(vm_nic_detach(w.vm, 3, &w.err));
+    assert_true(vm_nic_detach(w.vm, 3, false, &w.err));
     assert_closed(peers[3]);
     assert_false(vm_get_nic(w.vm, 3, &status));
     assert_false(vm_set_link(w.vm, 3, true, &w.err));
     assert_error(&w.err, ERROR_USAGE, "there is no NIC 3");
-    assert_true(vm_nic_detach(w.vm, 7, &w.err));
+    assert_true(vm_nic_detach(w.vm, 7, false, &w.err));
     assert_closed(peers[7]);
     assert_int_equal(vm_nic_count(w.vm), 7);
     assert_true(vm_nic_attach(w.vm, &nic, frame_socket(&peers[3]), -1, &number, &w.err));
@@ -627,10 +627,10 @@ static void nics_come_and_go(void **state)
     assert_true(vm_start(w.vm, &w.err));
     assert_true(vm_pause(w.vm, &w.err));
     assert_int_equal(nic_command(&w, 2, PCI_COMMAND_MASTER), 0x10411af4);
-    assert_false(vm_nic_detach(w.vm, 2, &w.err));
+    assert_false(vm_nic_detach(w.vm, 2, false, &w.err));
     assert_error(&w.err, ERROR_USAGE, "/remove");
     assert_int_equal(nic_command(&w, 2, 0), 0x10411af4);
-    assert_true(vm_nic_detach(w.vm, 2, &w.err));
+    assert_true(vm_nic_detach(w.vm, 2, false, &w.err));
     assert_closed(peers[2]);
     assert_true(vm_nic_attach(w.vm, &nic, frame_socket(&peers[2]), -1, &number, &w.err));
     assert_int_equal(number, 2);
