@@ -334,6 +334,10 @@ static void what_is_no_address(void **state)
         "nbd+unix://h/?socket=/s",
         "nbd://h?socket=/s",
         "nbd://h/?speed=fast",
+        "nbds://h?tls-verify-peer",
+        "nbds://h?tls-verify-peer=no",
+        "nbds://h?tls-verify-peer=01",
+        "nbds://h?tls-verify-peer=falsehood",
     };
     for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
         struct error *err = NULL;

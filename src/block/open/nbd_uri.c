@@ -92,6 +92,11 @@ static bool parse_authority(struct nbd_uri *uri, const char *text, const char *e
     return put(&uri->host, close != NULL ? text + 1 : text, close != NULL ? close : host_end);
 }
 
+static bool is_word(const char *text, const char *end, const char *word)
+{
+    return (size_t)(end - text) == strlen(word) && memcmp(text, word, strlen(word)) == 0;
+}
+
 static bool parse_parameter(struct nbd_uri *uri, const char *text, const char *end,
                             struct error **err)
 {
@@ -102,8 +107,11 @@ static bool parse_parameter(struct nbd_uri *uri, const char *text, const char *e
         if (strlen(parameters[i].name) == length && memcmp(parameters[i].name, text, length) == 0)
             return put((char **)(void *)((char *)uri + parameters[i].offset), value, end);
     if (length == strlen("tls-verify-peer") && memcmp(text, "tls-verify-peer", length) == 0) {
-        uri->trusting = strncmp(value, "false", 5) == 0 || strncmp(value, "0", 1) == 0;
-        return true;
+        uri->trusting = is_word(value, end, "false") || is_word(value, end, "0");
+        return uri->trusting || is_word(value, end, "true") || is_word(value, end, "1") ||
+               error_set(err, ERROR_USAGE,
+                         "tls-verify-peer of an NBD server is true or false, not '%.*s'",
+                         (int)(end - value), value);
     }
     return error_set(err, ERROR_USAGE, "an NBD server's address has no '%.*s'", (int)length, text);
 }
