@@ -160,12 +160,7 @@ static int run(const struct cli_args *args, struct error **err)
         json_decref(answer);
         answer = cli_api("POST", NULL, err, "/v1/instances/%s/start", name);
     }
-    if (answer == NULL)
-        return CLI_HOST_FAILURE;
-    if (cli_given(args, "json"))
-        cli_print_json(answer);
-    json_decref(answer);
-    return CLI_OK;
+    return cli_instance_done(args, answer);
 }
 
 const struct cli_command cli_command_create = {

@@ -19,12 +19,7 @@ static int run(const struct cli_args *args, struct error **err)
 {
     const char *name = cli_instance(args, 0, 1, err);
     json_t *answer = name != NULL ? cli_api("DELETE", NULL, err, "/v1/instances/%s", name) : NULL;
-    if (answer == NULL)
-        return CLI_HOST_FAILURE;
-    if (cli_given(args, "json"))
-        cli_print_json(answer);
-    json_decref(answer);
-    return CLI_OK;
+    return cli_instance_done(args, answer);
 }
 
 const struct cli_command cli_command_delete = {

@@ -84,6 +84,25 @@ int cli_instance_verb(const struct cli_args *args, const char *verb, json_t *bod
     return CLI_OK;
 }
 
+int cli_instance_done(const struct cli_args *args, json_t *answer)
+{
+    if (answer == NULL)
+        return CLI_HOST_FAILURE;
+    if (cli_given(args, "json"))
+        cli_print_json(answer);
+    json_decref(answer);
+    return CLI_OK;
+}
+
+int cli_instance_verb_to(const struct cli_args *args, const char *verb, struct error **err)
+{
+    const char *from = cli_instance(args, 0, 2, err);
+    const char *to = from != NULL ? cli_instance(args, 1, 2, err) : NULL;
+    return cli_instance_done(args, to != NULL ? cli_api("POST", json_pack("{s:s}", "to", to), err,
+                                                        "/v1/instances/%s/%s", from, verb)
+                                              : NULL);
+}
+
 json_t *cli_stop_body(const struct cli_args *args, struct error **err)
 {
     const char *text = cli_last(args, "timeout");

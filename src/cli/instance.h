@@ -29,6 +29,12 @@ const char *cli_instance(const struct cli_args *args, size_t index, size_t count
 int cli_instance_verb(const struct cli_args *args, const char *verb, json_t *body,
                       struct error **err);
 
+/* The same of clone and rename: with two names. */
+int cli_instance_verb_to(const struct cli_args *args, const char *verb, struct error **err);
+/* The end of a command that has no more to say: prints the answer with --json, and frees it. NULL:
+ * it failed. */
+int cli_instance_done(const struct cli_args *args, json_t *answer);
+
 /* Of --force and --timeout. NULL: err. */
 json_t *cli_stop_body(const struct cli_args *args, struct error **err);
 

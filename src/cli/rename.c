@@ -3,7 +3,6 @@
  * trapeze rename.
  */
 #include "base/bits.h"
-#include "base/error.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
 
@@ -17,17 +16,7 @@ static const struct cli_example examples[] = {
 
 static int run(const struct cli_args *args, struct error **err)
 {
-    const char *from = cli_instance(args, 0, 2, err);
-    const char *to = from != NULL ? cli_instance(args, 1, 2, err) : NULL;
-    json_t *answer = to != NULL ? cli_api("POST", json_pack("{s:s}", "to", to), err,
-                                          "/v1/instances/%s/rename", from)
-                                : NULL;
-    if (answer == NULL)
-        return CLI_HOST_FAILURE;
-    if (cli_given(args, "json"))
-        cli_print_json(answer);
-    json_decref(answer);
-    return CLI_OK;
+    return cli_instance_verb_to(args, "rename", err);
 }
 
 const struct cli_command cli_command_rename = {

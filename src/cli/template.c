@@ -23,12 +23,7 @@ static int run(const struct cli_args *args, struct error **err)
                          ? cli_api("POST", json_pack("{s:b}", "undo", (int)cli_given(args, "undo")),
                                    err, "/v1/instances/%s/template", name)
                          : NULL;
-    if (answer == NULL)
-        return CLI_HOST_FAILURE;
-    if (cli_given(args, "json"))
-        cli_print_json(answer);
-    json_decref(answer);
-    return CLI_OK;
+    return cli_instance_done(args, answer);
 }
 
 const struct cli_command cli_command_template = {

@@ -146,6 +146,15 @@ void api_change(struct api_call *call, job_fn *fn)
     }
 }
 
+void api_change_to(struct api_call *call, job_fn *fn)
+{
+    const char *to;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s}", "to", &to) != 0)
+        api_refuse(call, 400, "'to' is missing: the new name");
+    else
+        api_change(call, fn);
+}
+
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
 {
     struct instance instance;

@@ -78,6 +78,11 @@ void api_job(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const c
 void api_change(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const char *instance,
                                                      const json_t *arguments, struct error **err));
 
+/* The same for verbs whose body is {"to": another name}. */
+void api_change_to(struct api_call *call,
+                   json_t *(*fn)(struct daemon *daemon, const char *instance,
+                                 const json_t *arguments, struct error **err));
+
 /* What is known of an instance: schema Instance. NULL: err. */
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err);
 

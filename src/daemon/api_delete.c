@@ -10,11 +10,10 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
 {
     struct instance instance;
     (void)arguments;
-    bool good = instance_open(&instance, &daemon->store, name, err);
-    if (good) {
-        good = instance_lock(&instance, err) && instance_delete(&instance, err);
-        instance_close(&instance);
-    }
+    if (!instance_open_locked(&instance, &daemon->store, name, err))
+        return NULL;
+    bool good = instance_delete(&instance, err);
+    instance_close(&instance);
     return good ? json_pack("{s:s}", "name", name) : NULL;
 }
 

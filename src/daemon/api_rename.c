@@ -10,22 +10,16 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
 {
     const char *to = json_string_value(json_object_get(arguments, "to"));
     struct instance instance;
-    bool good = instance_open(&instance, &daemon->store, name, err);
-    if (good) {
-        good = instance_lock(&instance, err) && instance_rename(&instance, to, err);
-        instance_close(&instance);
-    }
+    if (!instance_open_locked(&instance, &daemon->store, name, err))
+        return NULL;
+    bool good = instance_rename(&instance, to, err);
+    instance_close(&instance);
     return good ? json_pack("{s:s}", "name", to) : NULL;
 }
 
 static void run(struct api_call *call)
 {
-    const char *to;
-    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s}", "to", &to) != 0) {
-        api_refuse(call, 400, "'to' is missing: the new name");
-        return;
-    }
-    api_change(call, work);
+    api_change_to(call, work);
 }
 
 const struct api_verb api_rename = {

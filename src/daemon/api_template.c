@@ -8,19 +8,22 @@
 static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
                     struct error **err)
 {
+    bool undo = json_is_true(json_object_get(arguments, "undo"));
     struct instance instance;
-    bool good = instance_open(&instance, &daemon->store, name, err);
-    if (good) {
-        bool undo = json_is_true(json_object_get(arguments, "undo"));
-        good = instance_lock(&instance, err) && instance_make_template(&instance, !undo, err);
-        instance_close(&instance);
-    }
+    if (!instance_open_locked(&instance, &daemon->store, name, err))
+        return NULL;
+    bool good = instance_make_template(&instance, !undo, err);
+    instance_close(&instance);
     return good ? json_pack("{s:s}", "name", name) : NULL;
 }
 
 static void run(struct api_call *call)
 {
-    api_change(call, work);
+    int undo;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s?b}", "undo", &undo) != 0)
+        api_refuse(call, 400, "undo is true or false");
+    else
+        api_change(call, work);
 }
 
 const struct api_verb api_template = {

@@ -199,6 +199,17 @@ bool instance_lock(struct instance *instance, struct error **err)
     return false;
 }
 
+bool instance_open_locked(struct instance *instance, const struct store *store, const char *name,
+                          struct error **err)
+{
+    if (!instance_open(instance, store, name, err))
+        return false;
+    if (instance_lock(instance, err))
+        return true;
+    instance_close(instance);
+    return false;
+}
+
 bool instance_is_locked(const struct instance *instance)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};

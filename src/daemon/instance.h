@@ -59,6 +59,9 @@ void instance_close(struct instance *instance);
 
 /* Takes the lock; false: somebody has it (the machine runs), err. */
 bool instance_lock(struct instance *instance, struct error **err);
+/* Both at once. False: err, and there is nothing to close. */
+bool instance_open_locked(struct instance *instance, const struct store *store, const char *name,
+                          struct error **err);
 /* Whether somebody has it; never true for who has it by instance_lock() himself. */
 bool instance_is_locked(const struct instance *instance);
 
