@@ -25,6 +25,21 @@
 
 #define API_MAX_BODY ((size_t)4 << 20) /* bytes of a request's */
 
+/* Schemas that several verbs have: of a reply's, and of a request's body. */
+#define API_ANSWER_NAME                                                                            \
+    "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "                 \
+    "{\"type\": \"string\"}}}"
+#define API_ANSWER_STATE                                                                           \
+    "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "                 \
+    "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}"
+#define API_BODY_TO                                                                                \
+    "{\"type\": \"object\", \"required\": [\"to\"], \"additionalProperties\": false, "             \
+    "\"properties\": {\"to\": {\"type\": \"string\"}}}"
+
+/* Work in a child process. Its result is the reply; NULL: err. */
+typedef json_t *api_job_fn(struct daemon *daemon, const char *instance, const json_t *arguments,
+                           struct error **err);
+
 struct api_call {
     struct daemon *daemon;
     const struct api_verb *verb;
@@ -34,9 +49,7 @@ struct api_call {
     struct api_call *next;            /* of the verb's own list, if it has one */
     json_t *kept;                     /* the verb's own, freed with the call */
     long long number;                 /* the verb's own */
-    /* api_job()'s */
-    json_t *(*job)(struct daemon *daemon, const char *instance, const json_t *arguments,
-                   struct error **err);
+    api_job_fn *job;                  /* api_job()'s */
 };
 
 struct api_verb {
@@ -72,16 +85,12 @@ bool api_take(struct api_call *call);
 bool api_take_existing(struct api_call *call);
 
 /* Runs the job for the call's instance, which is given back then, and answers with its result. */
-void api_job(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const char *instance,
-                                                  const json_t *arguments, struct error **err));
+void api_job(struct api_call *call, api_job_fn *fn);
 /* api_take_existing() and api_job(); answers 409 if the machine runs. */
-void api_change(struct api_call *call, json_t *(*fn)(struct daemon *daemon, const char *instance,
-                                                     const json_t *arguments, struct error **err));
+void api_change(struct api_call *call, api_job_fn *fn);
 
 /* The same for verbs whose body is {"to": another name}. */
-void api_change_to(struct api_call *call,
-                   json_t *(*fn)(struct daemon *daemon, const char *instance,
-                                 const json_t *arguments, struct error **err));
+void api_change_to(struct api_call *call, api_job_fn *fn);
 
 /* What is known of an instance: schema Instance. NULL: err. */
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err);

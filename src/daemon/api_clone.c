@@ -27,10 +27,8 @@ const struct api_verb api_clone = {
     .method = "POST",
     .path = "/v1/instances/{name}/clone",
     .summary = "Copy a template, or an instance that does not run",
-    .body = "{\"type\": \"object\", \"required\": [\"to\"], \"additionalProperties\": false, "
-            "\"properties\": {\"to\": {\"type\": \"string\"}}}",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
-              "{\"type\": \"string\"}}}",
+    .body = API_BODY_TO,
+    .answer = API_ANSWER_NAME,
     .status = 201,
     .run = run,
 };

@@ -69,8 +69,7 @@ const struct api_verb api_create = {
             "\"description\": \"copied into its folder\", \"items\": {\"type\": \"object\", "
             "\"required\": [\"source\", \"name\"], \"properties\": {\"source\": {\"type\": "
             "\"string\"}, \"name\": {\"type\": \"string\"}}}}}}",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
-              "{\"type\": \"string\"}}}",
+    .answer = API_ANSWER_NAME,
     .status = 201,
     .run = run,
 };

@@ -27,8 +27,7 @@ const struct api_verb api_delete = {
     .method = "DELETE",
     .path = "/v1/instances/{name}",
     .summary = "Remove an instance that does not run, with all its files",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
-              "{\"type\": \"string\"}}}",
+    .answer = API_ANSWER_NAME,
     .status = 200,
     .run = run,
 };

@@ -16,8 +16,7 @@ const struct api_verb api_pause = {
     .method = "POST",
     .path = "/v1/instances/{name}/pause",
     .summary = "Stand still, with memory and devices as they are",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
-              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .answer = API_ANSWER_STATE,
     .status = 200,
     .run = run,
 };

@@ -27,10 +27,8 @@ const struct api_verb api_rename = {
     .method = "POST",
     .path = "/v1/instances/{name}/rename",
     .summary = "Give an instance that does not run another name",
-    .body = "{\"type\": \"object\", \"required\": [\"to\"], \"additionalProperties\": false, "
-            "\"properties\": {\"to\": {\"type\": \"string\"}}}",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
-              "{\"type\": \"string\"}}}",
+    .body = API_BODY_TO,
+    .answer = API_ANSWER_NAME,
     .status = 200,
     .run = run,
 };

@@ -16,12 +16,8 @@ const struct api_verb api_restart = {
     .method = "POST",
     .path = "/v1/instances/{name}/restart",
     .summary = "Stop and start",
-    .body = "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {\"force\": "
-            "{\"type\": \"boolean\", \"description\": \"at once, as by pulling the plug\"}, "
-            "\"timeout\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 3600, "
-            "\"description\": \"seconds that the guest has to switch itself off; 60\"}}}",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
-              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .body = FLOW_STOP_BODY,
+    .answer = API_ANSWER_STATE,
     .status = 200,
     .run = run,
 };

@@ -16,8 +16,7 @@ const struct api_verb api_resume = {
     .method = "POST",
     .path = "/v1/instances/{name}/resume",
     .summary = "Go on after a pause",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
-              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .answer = API_ANSWER_STATE,
     .status = 200,
     .run = run,
 };

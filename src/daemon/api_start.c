@@ -18,8 +18,7 @@ const struct api_verb api_start = {
     .method = "POST",
     .path = "/v1/instances/{name}/start",
     .summary = "Start an instance",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "
-              "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}",
+    .answer = API_ANSWER_STATE,
     .status = 200,
     .run = run,
 };

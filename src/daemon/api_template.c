@@ -33,8 +33,7 @@ const struct api_verb api_template = {
     .summary = "Make a template of an instance, or an instance of a template",
     .body = "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {\"undo\": "
             "{\"type\": \"boolean\"}}}",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\"], \"properties\": {\"name\": "
-              "{\"type\": \"string\"}}}",
+    .answer = API_ANSWER_NAME,
     .status = 200,
     .run = run,
 };

@@ -26,6 +26,14 @@ static inline void fuzz_add(uint8_t **at, uint8_t kind, uint8_t a, uint16_t b, u
     *at += 12;
 }
 
+/* As a reset of the machine has it. */
+static inline void fuzz_machine_reset(struct device *device)
+{
+    device->ops->quiesce(device);
+    device->ops->reset(device);
+    device->ops->unquiesce(device);
+}
+
 /* Save, restore, save gives the same bytes. With byte != 0 one byte of the stream is changed by
  * it: refused or not, the device must stand whatever that left. */
 static inline void fuzz_save_restore(struct device *device, uint32_t damage, uint8_t byte)

@@ -172,9 +172,7 @@ static void step(struct target *t, struct fuzz_input *input)
         device->ops->unquiesce(device);
         break;
     case MACHINE_RESET:
-        device->ops->quiesce(device);
-        device->ops->reset(device);
-        device->ops->unquiesce(device);
+        fuzz_machine_reset(device);
         map(t);
         break;
     case SAVE_RESTORE:

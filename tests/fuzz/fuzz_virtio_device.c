@@ -391,9 +391,7 @@ static void step(struct target *t, struct fuzz_input *input)
         pause_resume(t);
         break;
     case MACHINE_RESET:
-        g->device->ops->quiesce(g->device);
-        g->device->ops->reset(g->device);
-        g->device->ops->unquiesce(g->device);
+        fuzz_machine_reset(g->device);
         break;
     case QUEUE_RESET:
         reset_queue(t, queue);

@@ -34,7 +34,7 @@ enum record {
     PAUSE,
     MACHINE_RESET,
     SAVE_RESTORE,
-    GONE, /* the network ends */
+    GONE,        /* the network ends */
     QUEUE_RESET, /* of one queue, which is set up again; a: which */
     RECORD_COUNT
 };
@@ -223,9 +223,7 @@ static void step(struct target *t, struct fuzz_input *input)
         device->ops->unquiesce(device);
         break;
     case MACHINE_RESET:
-        device->ops->quiesce(device);
-        device->ops->reset(device);
-        device->ops->unquiesce(device);
+        fuzz_machine_reset(device);
         guest_map_bar(&t->g);
         break;
     case SAVE_RESTORE:
