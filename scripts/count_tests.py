@@ -7,7 +7,9 @@
 Reads meson-logs/testlog.json. A program that speaks TAP counts as many tests as it ran,
 any other counts as one; a program that failed otherwise than by a failed case (a crash, a
 timeout, a wrong plan) counts as one more failure, and so does a directory where nothing
-ran. Exit status 0 only if something passed and nothing failed.
+ran. What failed is named before that line, with the end of what the program said of it: often
+that line's neighbourhood is all that is kept of a run. Exit status 0 only if something passed
+and nothing failed.
 """
 import collections
 import json
@@ -16,6 +18,7 @@ import re
 import sys
 
 CASE = re.compile(r"^(not )?ok\b[^#\n]*(?:#\s*(\w+))?", re.MULTILINE)
+SAID_LINES = 16
 
 
 def count_program(record):
@@ -39,6 +42,14 @@ def count_program(record):
     return counts
 
 
+def what_failed(record):
+    """The failed cases of one program and the end of its standard error, as lines."""
+    cases = [case[0].strip() for case in CASE.finditer(record.get("stdout") or "")
+             if case[1] and (case[2] or "").upper() not in ("SKIP", "TODO")]
+    said = (record.get("stderr") or "").rstrip().splitlines()[-SAID_LINES:]
+    return ["    " + line[-400:] for line in cases + said]
+
+
 def main(directories):
     total = collections.Counter()
     bad = []
@@ -49,15 +60,17 @@ def main(directories):
             records = [json.loads(line) for line in log.read_text().splitlines() if line]
         if not records:
             total["failed"] += 1
-            bad.append(f"{directory}: it did not build, or no test ran")
+            bad.append(f"failed in {directory}: it did not build, or no test ran")
         for record in records:
             counts = count_program(record)
             total += counts
             if counts["failed"]:
-                bad.append(f"{directory}: {record['name']}: {record['result']}, see {log.with_suffix('.txt')}")
+                bad.append(f"failed in {directory}: {record['name']}: {record['result']}, "
+                           f"see {log.with_suffix('.txt')}")
+                bad += what_failed(record)
     print()
     for line in bad:
-        print(f"failed in {line}")
+        print(line)
     print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return 0 if total["passed"] and not total["failed"] else 1
 
