@@ -171,9 +171,9 @@ def test_a_disk_has_a_queue_for_each_vcpu():
             for name, count in zip(("vda", "vdb"), queues):
                 assert len(machine.run(f"ls /sys/block/{name}/mq").split()) == count, (kind, name)
                 # Each queue, from the vCPU that it belongs to.
-                machine.run("for i in 0 1 2 3; do (taskset -p $((1 << i)) $BASHPID; dd if=/dev/zero "
+                machine.run("for i in 0 1 2 3; do (on=\"taskset $((1 << i))\"; $on dd if=/dev/zero "
                             f"of=/dev/{name} bs=64k count=16 seek=$((16 * i)) oflag=direct; "
-                            f"dd if=/dev/{name} of=/tmp/$i bs=64k count=16 skip=$((16 * i)) "
+                            f"$on dd if=/dev/{name} of=/tmp/$i bs=64k count=16 skip=$((16 * i)) "
                             "iflag=direct) 2>/dev/null & done; wait")
                 assert machine.run("cat /tmp/? | wc -c").strip() == str(4 << 20)
             if kind == "aia":
