@@ -25,122 +25,19 @@ import threading
 import time
 
 import tap
+from daemon_client import HOST, LIMIT_S, USAGE, Client, UnixConnection, is_alive, until
 
 TRAPEZE, LOOP_ELF, EXIT_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
-USAGE, HOST = 120, 121
-LIMIT_S = 300
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-instances-")
 # Longer than what fits into a socket's address.
 STORE = os.path.join(FOLDER.name, "a-folder-with-a-long-name" * 4, "store")
 os.environ["TRAPEZE_HOME"] = STORE
-
-
-def trapeze(*arguments, status=0, **options):
-    done = subprocess.run([TRAPEZE, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
-                          timeout=LIMIT_S, text=True, check=False, **options)
-    assert status is None or done.returncode == status, (arguments, done)
-    return done
-
-
-def refuses(status, *wanted, arguments):
-    done = trapeze(*arguments, status=status)
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("trapeze: "), done
-    for part in wanted:
-        assert part in lines[0], (part, lines[0])
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, condition
-        time.sleep(0.05)
-
-
-# ---- HTTP ----
-
-class Connection(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        folder = os.open(STORE, os.O_RDONLY)  # its path is too long for an address
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/daemon.sock")
-        finally:
-            os.close(folder)
-
-
-def raw(method, path, body=None):
-    connection = Connection("localhost", timeout=LIMIT_S)
-    connection.request(method, path, body)
-    answer = connection.getresponse()
-    text = answer.read()
-    connection.close()
-    return answer.status, json.loads(text)
-
-
-def check(value, schema, document, where):
-    """The part of JSON Schema that the document uses."""
-    if "$ref" in schema:
-        return check(value, document["components"]["schemas"][schema["$ref"].split("/")[-1]],
-                     document, where)
-    if "anyOf" in schema:
-        found = []
-        for one in schema["anyOf"]:
-            try:
-                return check(value, one, document, where)
-            except AssertionError as error:
-                found.append(error)
-        raise AssertionError((where, found))
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-    assert isinstance(value, kinds[schema["type"]]), (where, value, schema)
-    assert "enum" not in schema or value in schema["enum"], (where, value)
-    if isinstance(value, dict):
-        for name in schema.get("required", []):
-            assert name in value, (where, name, value)
-        for name, member in schema.get("properties", {}).items():
-            if name in value:
-                check(value[name], member, document, f"{where}.{name}")
-    for member in value if isinstance(value, list) else []:
-        check(member, schema["items"], document, f"{where}[]")
-    return None
-
-
-def api(method, path, body=None, status=None):
-    """A call by the book: its operation is in the document, and so is its answer."""
-    document = raw("GET", "/v1/openapi.json")[1]
-    template = re.sub(r"(/v1/instances/)[^/?]+", r"\1{name}", path.split("?")[0])
-    operation = document["paths"][template][method.lower()]
-    got, answer = raw(method, path, json.dumps(body) if body is not None else None)
-    good = str(got) in operation["responses"]
-    response = operation["responses"][str(got) if good else "default"]
-    check(answer, response["content"]["application/json"]["schema"], document, path)
-    assert good == (got < 300) and (status is None or got == status), (method, path, got, answer)
-    return answer
-
-
-def pid_of_daemon():
-    return raw("GET", "/v1/version")[1]["pid"]
-
-
-def kill_daemon(number=signal.SIGKILL):
-    pid = pid_of_daemon()
-    os.kill(pid, number)
-    until(lambda: not is_alive(pid))
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+CLIENT = Client(TRAPEZE, STORE)
+trapeze, refuses, raw, api = CLIENT.trapeze, CLIENT.refuses, CLIENT.raw, CLIENT.api
+pid_of_daemon, kill_daemon, info = CLIENT.pid_of_daemon, CLIENT.kill_daemon, CLIENT.info
 
 
 # ---- instances ----
-
-def info(name):
-    return json.loads(trapeze("info", "--json", name).stdout)
-
 
 def create(name, *options, elf=LOOP_ELF):
     trapeze("create", name, "--firmware", elf, "-m", "32", *options)
@@ -458,7 +355,7 @@ def test_calls_at_the_end_of_the_daemon():
     trapeze("list")
     pid = pid_of_daemon()
     os.kill(pid, signal.SIGSTOP)
-    waiting = [Connection("localhost", timeout=LIMIT_S) for _ in range(8)]
+    waiting = [UnixConnection(STORE) for _ in range(8)]
     for connection in waiting:
         connection.request("GET", "/v1/events?after=1000000000&wait=100")
     os.kill(pid, signal.SIGTERM)

@@ -62,8 +62,11 @@ static bool map_area(struct dbt *dbt)
                    area;
     }
     int number = errno;
-    if (area != MAP_FAILED)
+    if (area != MAP_FAILED) {
         dbt->area = area;
+        /* As in blocks.c. */
+        (void)madvise(dbt->area + dbt->code_size, dbt->data_size, MADV_DONTDUMP);
+    }
     if (writable != MAP_FAILED)
         dbt->code_writable = writable;
     close(fd);

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""A store of instances as its users reach it: by command line, and by HTTP on its unix socket.
+
+Every answer of Client.api() is checked against the OpenAPI document that the daemon serves.
+"""
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+USAGE, HOST = 120, 121
+LIMIT_S = 300
+
+
+def until(condition):
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """To STORE/daemon.sock, whose path may be too long for an address."""
+
+    def __init__(self, store):
+        super().__init__("localhost", timeout=LIMIT_S)
+        self.store = store
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        folder = os.open(self.store, os.O_RDONLY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/daemon.sock")
+        finally:
+            os.close(folder)
+
+
+def check(value, schema, document, where):
+    """The part of JSON Schema that the document uses."""
+    if "$ref" in schema:
+        return check(value, document["components"]["schemas"][schema["$ref"].split("/")[-1]],
+                     document, where)
+    if "anyOf" in schema:
+        found = []
+        for one in schema["anyOf"]:
+            try:
+                return check(value, one, document, where)
+            except AssertionError as error:
+                found.append(error)
+        raise AssertionError((where, found))
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    assert isinstance(value, kinds[schema["type"]]), (where, value, schema)
+    assert "enum" not in schema or value in schema["enum"], (where, value)
+    if isinstance(value, dict):
+        for name in schema.get("required", []):
+            assert name in value, (where, name, value)
+        for name, member in schema.get("properties", {}).items():
+            if name in value:
+                check(value[name], member, document, f"{where}.{name}")
+    for member in value if isinstance(value, list) else []:
+        check(member, schema["items"], document, f"{where}[]")
+    return None
+
+
+def operation_of(document, method, path):
+    """The document's row for a path in which names stand for {name}."""
+    for template, operations in document["paths"].items():
+        pattern = re.escape(template).replace(re.escape("{name}"), "[^/]+")
+        if re.fullmatch(pattern, path.split("?")[0]) and method.lower() in operations:
+            return operations[method.lower()]
+    raise AssertionError((method, path, "is not in the document"))
+
+
+class Client:
+    def __init__(self, program, store):
+        self.program, self.store = program, store
+        self.document = None
+
+    def trapeze(self, *arguments, status=0, **options):
+        options.setdefault("env", {**os.environ, "TRAPEZE_HOME": self.store})
+        done = subprocess.run([self.program, *arguments], stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=LIMIT_S, text=True, check=False, **options)
+        assert status is None or done.returncode == status, (arguments, done)
+        return done
+
+    def refuses(self, status, *wanted, arguments):
+        done = self.trapeze(*arguments, status=status)
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("trapeze: "), done
+        for part in wanted:
+            assert part in lines[0], (part, lines[0])
+
+    def connection(self):
+        return UnixConnection(self.store)
+
+    def raw(self, method, path, body=None):
+        connection = self.connection()
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, json.loads(text)
+
+    def api(self, method, path, body=None, status=None):
+        """A call by the book: its operation is in the document, and so is its answer."""
+        return self.call(method, path, body, status)[1]
+
+    def call(self, method, path, body=None, status=None):
+        """As api(): (status, answer)."""
+        if self.document is None:
+            self.document = self.raw("GET", "/v1/openapi.json")[1]
+        operation = operation_of(self.document, method, path)
+        got, answer = self.raw(method, path, json.dumps(body) if body is not None else None)
+        good = str(got) in operation["responses"]
+        response = operation["responses"][str(got) if good else "default"]
+        check(answer, response["content"]["application/json"]["schema"], self.document, path)
+        assert good == (got < 300) and (status is None or got == status), \
+            (method, path, got, answer)
+        return got, answer
+
+    def pid_of_daemon(self):
+        return self.raw("GET", "/v1/version")[1]["pid"]
+
+    def kill_daemon(self, number=signal.SIGKILL):
+        pid = self.pid_of_daemon()
+        os.kill(pid, number)
+        until(lambda: not is_alive(pid))
+
+    def info(self, name):
+        return json.loads(self.trapeze("info", "--json", name).stdout)
+
+    def list(self):
+        return json.loads(self.trapeze("list", "--json").stdout)["instances"]
