@@ -68,6 +68,8 @@ const struct cli_command cli_command_control = {
         "it) and rate (nic=N kbit=N: limits each direction, 0 lifts it); "
         "nic-detach (see 'trapeze net'); "
         "limit (disk=N iops=N bps=SIZE: what a disk may be asked for in a second, 0 lifts it); "
+        "cpu (weight=N cap=PERCENT: its part of contended CPUs, and the most that it uses; 0 lifts "
+        "either; tells what it has used); "
         "disks, disk-attach, disk-detach, insert and eject (see 'trapeze disk'); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",

@@ -23,6 +23,7 @@ static const struct cli_option options[] = {
      NULL},
     CLI_SIZE_OPTIONS,
     CLI_SHARE_OPTION,
+    CLI_LIMIT_OPTIONS,
     CLI_NIC_OPTIONS,
     CLI_SEED_OPTIONS,
     {"start", 0, NULL, "Start it, too.", "And then"},

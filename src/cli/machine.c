@@ -110,15 +110,20 @@ static bool apply_numbers(const struct cli_args *args, struct machine_config *co
         return false;
     if (cli_given(args, "code-cache") && config->code_cache == 0)
         return error_set(err, ERROR_USAGE, "--code-cache: a translator without memory cannot work");
-    if ((text = cli_last(args, "cpus")) != NULL) {
+    const struct {
+        const char *option;
+        unsigned *number;
+    } counts[] = {{"cpus", &config->cpus},
+                  {"pci-slots", &config->pci_slots},
+                  {"cpu-weight", &config->cpu_weight},
+                  {"cpu-cap", &config->cpu_cap}};
+    for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+        if ((text = cli_last(args, counts[i].option)) == NULL)
+            continue;
         if (!cli_parse_count(text, UINT32_MAX, &number))
-            return error_set(err, ERROR_USAGE, "--cpus: '%s' is not a number", text);
-        config->cpus = (unsigned)number;
-    }
-    if ((text = cli_last(args, "pci-slots")) != NULL) {
-        if (!cli_parse_count(text, UINT32_MAX, &number))
-            return error_set(err, ERROR_USAGE, "--pci-slots: '%s' is not a number", text);
-        config->pci_slots = (unsigned)number;
+            return error_set(err, ERROR_USAGE, "--%s: '%s' is not a number", counts[i].option,
+                             text);
+        *counts[i].number = (unsigned)number;
     }
     if (cli_given(args, "balloon")) {
         text = cli_last(args, "balloon");

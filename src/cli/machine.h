@@ -85,6 +85,22 @@
             NULL                                                                                   \
     }
 
+/* What 'trapeze set' can change, too. */
+#define CLI_LIMIT_OPTIONS                                                                          \
+    {"cpu-weight", 0, "N",                                                                         \
+     "The machine's part of CPUs that several of your machines want at once, 1 to 10000; 100 for " \
+     "those without. Who does not want all of its part leaves it to the others.",                  \
+     "Limits"},                                                                                    \
+    {"cpu-cap", 0, "PERCENT",                                                                      \
+     "How much of one CPU the machine uses at most; 150 is one and a half.", NULL},                \
+    {                                                                                              \
+        "balloon", 0, "[=SIZE]",                                                                   \
+            "Give the guest a memory balloon: memory that it does not use goes back to the host "  \
+            "by itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps "    \
+            "that much from the start.",                                                           \
+            NULL                                                                                   \
+    }
+
 #define CLI_SEED_OPTIONS                                                                           \
     {"ssh-key", 0, "FILE",                                                                         \
      "Let who has the secret key to the public key in FILE log in by ssh: it goes to the guest "   \

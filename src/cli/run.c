@@ -29,11 +29,6 @@ static const struct cli_option options[] = {
      NULL},
     CLI_SHARE_OPTION,
     CLI_VSOCK_OPTION,
-    {"balloon", 0, "[=SIZE]",
-     "Give the guest a memory balloon: memory that it does not use goes back to the host by "
-     "itself, and the control verb 'balloon' takes more. With SIZE, the guest keeps that much "
-     "from the start.",
-     NULL},
     {"pci-slots", 0, "N",
      "Give the machine N PCIe slots, 1 to 8, each on a root port of its own. NICs go there while "
      "one is free, and can be attached and detached as hardware is ('trapeze net').",
@@ -49,6 +44,7 @@ static const struct cli_option options[] = {
      "share.",
      NULL},
     {"name", 'n', "NAME", "A name for the machine, shown in messages.", NULL},
+    CLI_LIMIT_OPTIONS,
     CLI_NIC_OPTIONS,
     CLI_SEED_OPTIONS,
     {"code-cache", 0, "SIZE",

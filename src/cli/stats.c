@@ -31,6 +31,11 @@ static void print_table(const json_t *stats, bool all)
            json_string_value(json_object_get(stats, "engine")),
            json_string_value(json_object_get(stats, "state")),
            (double)json_integer_value(json_object_get(stats, "virtual-time-ns")) / 1e9);
+    const json_t *cpu = json_object_get(stats, "cpu");
+    printf("CPU time %.3f s, waited for a CPU %.3f s, held by its limits %.3f s\n",
+           (double)json_integer_value(json_object_get(cpu, "used-ns")) / 1e9,
+           (double)json_integer_value(json_object_get(cpu, "waited-ns")) / 1e9,
+           (double)json_integer_value(json_object_get(cpu, "held-ns")) / 1e9);
     printf("%-28s %18s", "", "total");
     for (size_t i = 0; count > 1 && i < count; i++)
         printf("  %11s%zu", "vcpu", i);
@@ -80,6 +85,9 @@ const struct cli_command cli_command_stats = {
         "Prints how often what happened since the machine was made, for all vCPUs and for each; "
         "they stand still for some microseconds meanwhile. Without SOCKET it is the only machine "
         "that runs ('trapeze control' lists them).\n\n"
+        "CPU time is that of all the machine's threads; its vCPUs waited while the host was busy "
+        "with others, and were held while weight or cap had them stand still ('trapeze run "
+        "--cpu-weight', '--cpu-cap').\n\n"
         "instructions: retired. exits-*: what vCPUs stopped running guest code for (ecall: calls "
         "of "
         "the firmware; wait: for an interrupt; kick: for attention). tlb-*: address translations "

@@ -17,9 +17,10 @@
 #include "base/error.h"
 #include "client/disks.h"
 #include "client/network.h"
+#include "client/worker.h"
 #include "config/vmx.h"
 
-enum { FD_COUNT = 8 };
+enum { FD_COUNT = 9 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
 {
@@ -56,12 +57,26 @@ static void keep_disks(char *list, size_t room, const struct client_disks *disks
     }
 }
 
+/* Where the machines of this user tell each other of their weights (vm/share.h). Without it, say
+ * because there is no folder for it, a machine shares CPUs as the kernel has it. */
+static int open_share(void)
+{
+    char *folder = client_runtime_folder(NULL), *path = NULL;
+    int fd = -1;
+    if (folder != NULL && asprintf(&path, "%s/cpu-share", folder) > 0)
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    free(path);
+    free(folder);
+    return fd;
+}
+
 /* In the child: the worker gets the descriptors it is told of, standard error for its log, and
  * nothing else that is open here, be it ours or inherited from whoever started us. */
 static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
 {
     const int kept[FD_COUNT] = {config,     spawn->console, spawn->control,    spawn->listen,
-                                spawn->gdb, spawn->report,  spawn->transcript, spawn->hold};
+                                spawn->gdb, spawn->report,  spawn->transcript, spawn->hold,
+                                open_share()};
     char numbers[FD_COUNT][16], level[16], nics[MACHINE_MAX_NICS * 12] = "";
     char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -94,6 +109,7 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
                           numbers[5],
                           numbers[6],
                           numbers[7],
+                          numbers[8],
                           (char *)(uintptr_t)spawn->console_kind,
                           level,
                           spawn->gdb_wait ? "wait" : "run",

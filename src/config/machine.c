@@ -266,6 +266,12 @@ bool machine_config_check(const struct machine_config *config, struct error **er
     if (config->pci_slots > MACHINE_MAX_PCI_SLOTS)
         return error_set(err, ERROR_USAGE, "a machine has at most %d slots for hot-plug, not %u",
                          MACHINE_MAX_PCI_SLOTS, config->pci_slots);
+    if (config->cpu_weight > MACHINE_MAX_CPU_WEIGHT)
+        return error_set(err, ERROR_USAGE, "a machine's CPU weight is 1 to %d, not %u",
+                         MACHINE_MAX_CPU_WEIGHT, config->cpu_weight);
+    if (config->cpu_cap > MACHINE_MAX_CPU_CAP)
+        return error_set(err, ERROR_USAGE, "a machine's CPU cap is 1 to %d percent, not %u",
+                         MACHINE_MAX_CPU_CAP, config->cpu_cap);
     if (config->balloon_size > config->memory)
         return error_set(err, ERROR_USAGE, "the guest cannot keep more memory than its %llu MiB",
                          (unsigned long long)(config->memory / MIB));

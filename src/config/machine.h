@@ -18,6 +18,8 @@
 struct error;
 
 #define MACHINE_MAX_CPUS 8
+#define MACHINE_MAX_CPU_WEIGHT 10000
+#define MACHINE_MAX_CPU_CAP    100000 /* percent of one CPU */
 #define MACHINE_MAX_QUEUES MACHINE_MAX_CPUS /* of a disk, pairs of a NIC */
 #define MACHINE_MAX_DISKS 16
 #define MACHINE_MIN_MEMORY (UINT64_C(32) << 20) /* bytes */
@@ -148,6 +150,8 @@ struct machine_config {
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
     enum machine_ram_backend ram_backend;
+    unsigned cpu_weight;   /* 1..10000, its part of CPUs that machines share; 0: not given */
+    unsigned cpu_cap;      /* percent of one CPU; 0: none */
     bool balloon;          /* a virtio balloon */
     uint64_t balloon_size; /* bytes that the guest keeps at first; 0: all */
     enum machine_serial serial;

@@ -68,6 +68,8 @@ static const struct key keys[] = {
     {"trapeze.noReboot", KIND_BOOL, FIELD(no_reboot), truth_words},
     {"trapeze.deterministic", KIND_BOOL, FIELD(deterministic), truth_words},
     {"trapeze.seed", KIND_UINT64, FIELD(seed), NULL},
+    {"trapeze.cpuWeight", KIND_UINT, FIELD(cpu_weight), NULL},
+    {"trapeze.cpuCap", KIND_UINT, FIELD(cpu_cap), NULL},
     {"trapeze.balloon", KIND_BOOL, FIELD(balloon), truth_words},
     {"trapeze.pciSlots", KIND_UINT, FIELD(pci_slots), NULL},
     {"trapeze.vsockCid", KIND_UINT, FIELD(vsock_cid), NULL},

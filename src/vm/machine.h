@@ -65,6 +65,10 @@ struct vm_cpu {
     sem_t wake;             /* 1 at most: posted with `signalled` */
     _Atomic bool signalled; /* somebody wants the thread to look up */
     unsigned spin_failures, spin_skip; /* of looking for that before it sleeps; owner thread */
+    /* When the thread had nothing to run (CLOCK_MONOTONIC): so long before `away_since`, which is 0
+     * while it has. Who reads the two may be wrong by a moment that passes just then. */
+    _Atomic int64_t away_ns, away_since;
+    int64_t begun_ns;        /* the thread, CLOCK_MONOTONIC */
 
     _Atomic int state; /* enum cpu_state */
     /* Where START_PENDING starts, or a non-retentive suspend resumes. */
@@ -159,6 +163,7 @@ struct vm {
     bool quit_threads;
 
     unsigned clock_stops; /* reasons why the clock stands still; loop's thread */
+    struct cpu_limit *cpu_limit; /* NULL: nothing is limited, nobody shares */
     struct gdb *gdb;      /* NULL: no debugger can come */
     struct profile *profile; /* NULL: none is taken; changes while held */
 
@@ -197,6 +202,17 @@ void vm_cpu_threads_stop(struct vm *vm);
 bool vm_cpu_threads_start(struct vm *vm, struct error **err);
 /* Architectural reset; the count of instructions goes on. */
 void vm_cpu_reset(struct vm_cpu *cpu);
+
+/* What the host's CPUs gave the vCPUs' threads and did not: ns. */
+struct vm_cpu_time {
+    uint64_t used;   /* CPU time of the thread */
+    uint64_t waited; /* it would have run and did not */
+};
+/* False: it has no thread. */
+bool vm_cpu_time(const struct vm_cpu *cpu, struct vm_cpu_time *time);
+
+/* cpu_limit.c */
+void vm_cpu_limit_free(struct vm *vm);
 
 /* fence.c: the owner thread, around each engine->run(). */
 void vm_fence_enter(struct vm_cpu *cpu);

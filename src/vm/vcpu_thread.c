@@ -47,18 +47,47 @@ void vm_cpu_wake(struct vcpu *vcpu)
         sem_post(&cpu->wake);
 }
 
-static void sleep_until_woken(struct vm_cpu *cpu)
-{
-    while (sem_wait(&cpu->wake) != 0)
-        assert(errno == EINTR);
-    atomic_store(&cpu->signalled, false);
-}
-
 static int64_t host_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* The owner thread, around what it sleeps in. */
+static void go_away(struct vm_cpu *cpu)
+{
+    atomic_store(&cpu->away_since, host_now());
+}
+
+static void come_back(struct vm_cpu *cpu)
+{
+    atomic_fetch_add(&cpu->away_ns, host_now() - atomic_load(&cpu->away_since));
+    atomic_store(&cpu->away_since, 0);
+}
+
+bool vm_cpu_time(const struct vm_cpu *cpu, struct vm_cpu_time *time)
+{
+    struct timespec spent;
+    clockid_t clock;
+    if (!cpu->has_thread || pthread_getcpuclockid(cpu->thread, &clock) != 0 ||
+        clock_gettime(clock, &spent) != 0)
+        return false;
+    int64_t used = spent.tv_sec * NS_PER_S + spent.tv_nsec;
+    int64_t since = atomic_load(&cpu->away_since), now = host_now();
+    int64_t waited = now - cpu->begun_ns - atomic_load(&cpu->away_ns) - used -
+                     (since != 0 ? now - since : 0);
+    *time = (struct vm_cpu_time){(uint64_t)used, waited > 0 ? (uint64_t)waited : 0};
+    return true;
+}
+
+static void sleep_until_woken(struct vm_cpu *cpu)
+{
+    go_away(cpu);
+    while (sem_wait(&cpu->wake) != 0)
+        assert(errno == EINTR);
+    come_back(cpu);
+    atomic_store(&cpu->signalled, false);
 }
 
 /* True: `signalled` was seen soon, and nobody else wanted this core meanwhile. */
@@ -91,10 +120,12 @@ static void wait_until_woken(struct vm_cpu *cpu)
 }
 
 /* Stands still while a hold is on the VM. False: the thread shall end. */
-static bool park_if_held(struct vm *vm)
+static bool park_if_held(struct vm_cpu *cpu)
 {
+    struct vm *vm = cpu->vm;
     if (atomic_load(&vm->holds) == 0)
         return true;
+    go_away(cpu);
     pthread_mutex_lock(&vm->lock);
     vm->parked++;
     pthread_cond_broadcast(&vm->changed);
@@ -103,6 +134,7 @@ static bool park_if_held(struct vm *vm)
     vm->parked--;
     bool go_on = !vm->quit_threads;
     pthread_mutex_unlock(&vm->lock);
+    come_back(cpu);
     return go_on;
 }
 
@@ -251,7 +283,7 @@ static enum vcpu_exit run_guest(struct vm_cpu *cpu, uint64_t budget)
 static void *run_one(void *opaque)
 {
     struct vm_cpu *cpu = opaque;
-    while (park_if_held(cpu->vm)) {
+    while (park_if_held(cpu)) {
         if (!make_runnable(cpu)) {
             if (cpu->waiting)
                 wait_until_woken(cpu);
@@ -320,7 +352,7 @@ static void end_round(struct vm *vm)
 static void *run_all(void *opaque)
 {
     struct vm *vm = opaque;
-    while (park_if_held(vm))
+    while (park_if_held(&vm->cpus[0]))
         if (run_round(vm))
             end_round(vm);
     return NULL;
@@ -350,6 +382,9 @@ bool vm_cpu_threads_start(struct vm *vm, struct error **err)
     for (unsigned i = 0; i < count; i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
         char name[16];
+        cpu->begun_ns = host_now();
+        atomic_store(&cpu->away_ns, 0);
+        atomic_store(&cpu->away_since, 0);
         int number = vm->config.deterministic ? pthread_create(&cpu->thread, NULL, run_all, vm)
                                               : pthread_create(&cpu->thread, NULL, run_one, cpu);
         if (number != 0) {

@@ -157,7 +157,9 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     if (good) {
         put_gates(vm);
         describe_env(vm);
-        good = vm_board_new(vm, err) && vm_cpu_threads_start(vm, err);
+        good = vm_board_new(vm, err) && vm_cpu_threads_start(vm, err) &&
+               vm_set_cpu_limits(
+                   vm, &(struct vm_cpu_limits){config->cpu_weight, config->cpu_cap}, err);
     }
     if (good)
         return vm;
@@ -172,6 +174,7 @@ void vm_free(struct vm *vm)
     if (vm->state == VM_RUNNING)
         vm_hold(vm);
     vm_cpu_threads_stop(vm);
+    vm_cpu_limit_free(vm);
     vm_power_cancel(vm);
     gdb_free(vm->gdb);
     vm_hotplug_free(vm);

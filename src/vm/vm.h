@@ -108,6 +108,23 @@ size_t vm_nic_count(const struct vm *vm); /* numbers are below this */
 /* False: the NIC of this number was detached. */
 bool vm_get_nic(struct vm *vm, size_t nic, struct vm_nic_status *status);
 
+/* How much of the host's CPUs the machine may use; 0: no limit, nothing given. */
+struct vm_cpu_limits {
+    unsigned weight; /* its part of a CPU that several machines want (vm/share.h); 100 is usual */
+    unsigned cap;    /* percent of one CPU, of all threads of this process */
+};
+struct vm_cpu_usage {
+    uint64_t used_ns;   /* CPU time of this process */
+    uint64_t held_ns;   /* the vCPUs stood still because of the limits */
+    uint64_t waited_ns; /* vCPUs would have run, and the host had no CPU for them; of all of them */
+};
+void vm_get_cpu_limits(const struct vm *vm, struct vm_cpu_limits *limits,
+                       struct vm_cpu_usage *usage);
+bool vm_set_cpu_limits(struct vm *vm, const struct vm_cpu_limits *limits, struct error **err);
+/* Machines that have the same file open share CPUs by weight. fd is taken over. Once, after
+ * vm_new(). */
+bool vm_share_cpus(struct vm *vm, int fd, struct error **err);
+
 /* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
 struct vm_disk_limits {
     uint64_t iops, bps;

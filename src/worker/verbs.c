@@ -2,6 +2,7 @@
  *
  * What a control client can ask of a worker: one function and one row each.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,16 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
                      nics(target->vm));
 }
 
+static json_t *cpu(const struct vm *vm)
+{
+    struct vm_cpu_limits limits;
+    struct vm_cpu_usage usage;
+    vm_get_cpu_limits(vm, &limits, &usage);
+    return json_pack("{s:i, s:i, s:I, s:I, s:I}", "weight", (int)limits.weight, "cap",
+                     (int)limits.cap, "used-ns", (json_int_t)usage.used_ns, "held-ns",
+                     (json_int_t)usage.held_ns, "waited-ns", (json_int_t)usage.waited_ns);
+}
+
 static void add_counter(void *opaque, unsigned vcpu, const char *name, uint64_t value)
 {
     json_t *vcpus = opaque;
@@ -61,6 +72,7 @@ static json_t *verb_stats(struct control_target *target, const json_t *arguments
 {
     json_t *stats = verb_status(target, arguments, err), *vcpus = json_array();
     vm_get_counters(target->vm, add_counter, vcpus);
+    json_object_set_new(stats, "cpu", cpu(target->vm));
     json_object_set_new(stats, "vcpus", vcpus);
     return stats;
 }
@@ -232,7 +244,7 @@ static bool limit_argument(const json_t *arguments, const char *name, uint64_t *
     if (number == NULL)
         return true;
     if (!json_is_integer(number) || json_integer_value(number) < 0)
-        return error_set(err, ERROR_USAGE, "%s is a number per second, 0 for no limit", name);
+        return error_set(err, ERROR_USAGE, "%s is a number, 0 for no limit", name);
     *limit = (uint64_t)json_integer_value(number);
     return true;
 }
@@ -252,6 +264,22 @@ static json_t *verb_limit(struct control_target *target, const json_t *arguments
                      (json_int_t)limits.bps);
 }
 
+/* {"weight": N, "cap": N}: what is not named stays; the answer is what now holds, and what the
+ * machine has had. */
+static json_t *verb_cpu(struct control_target *target, const json_t *arguments, struct error **err)
+{
+    struct vm_cpu_limits limits;
+    struct vm_cpu_usage usage;
+    vm_get_cpu_limits(target->vm, &limits, &usage);
+    uint64_t weight = limits.weight, cap = limits.cap;
+    if (!limit_argument(arguments, "weight", &weight, err) ||
+        !limit_argument(arguments, "cap", &cap, err))
+        return NULL;
+    limits.weight = weight < UINT_MAX ? (unsigned)weight : UINT_MAX;
+    limits.cap = cap < UINT_MAX ? (unsigned)cap : UINT_MAX;
+    return vm_set_cpu_limits(target->vm, &limits, err) ? cpu(target->vm) : NULL;
+}
+
 const struct control_verb control_verbs[] = {
     {"status", true, verb_status},
     {"stats", true, verb_stats},
@@ -269,6 +297,7 @@ const struct control_verb control_verbs[] = {
     {"link", true, verb_link},
     {"rate", true, verb_rate},
     {"limit", true, verb_limit},
+    {"cpu", true, verb_cpu},
     {"nic-attach", true, verb_nic_attach},
     {"nic-detach", true, verb_nic_detach},
     {"quit", true, verb_quit},

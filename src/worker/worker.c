@@ -190,7 +190,8 @@ static void take_disks(struct worker *worker, const char *list)
     }
 }
 
-static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error **err)
+static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, int share_fd,
+                  struct error **err)
 {
     struct vm_env env = {
         .loop = worker->loop,
@@ -205,6 +206,7 @@ static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, struct error
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
     return worker->target.vm != NULL &&
+           (share_fd < 0 || vm_share_cpus(worker->target.vm, share_fd, err)) &&
            (gdb_fd < 0 || vm_debug(worker->target.vm, gdb_fd, gdb_wait, err)) &&
            vm_start(worker->target.vm, err);
 }
@@ -247,6 +249,7 @@ int worker_main(int argc, char **argv)
         REPORT,
         TRANSCRIPT,
         HOLD, /* nothing but open, for as long as we live */
+        SHARE,
         KIND,
         LEVEL,
         WAIT,
@@ -294,7 +297,7 @@ int worker_main(int argc, char **argv)
         worker.panic_watch = loop_watch_add(worker.loop, worker.panic_timer, LOOP_READABLE,
                                             on_panic_timer, &worker, &error);
         good = worker.panic_watch != NULL &&
-               start(&worker, fds[GDB], strcmp(argv[WAIT], "wait") == 0, &error);
+               start(&worker, fds[GDB], strcmp(argv[WAIT], "wait") == 0, fds[SHARE], &error);
     }
     if (good)
         loop_run(worker.loop);
