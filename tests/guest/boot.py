@@ -90,17 +90,27 @@ def check_interrupts(machine, kind):
     assert ("providing IPIs using interrupt" in log) == (kind == "aia")
 
 
+def opensbi_version(machine):
+    found = re.search(r"OpenSBI v(\d+)\.(\d+)", machine.log.decode(errors="replace"))
+    return tuple(map(int, found.groups()))
+
+
 def test_opensbi_as_firmware():
-    for name, cpus, kind in (("fw_dynamic.bin", 3, "plic"), ("fw_dynamic.elf", 4, "aia"),
-                             ("fw_jump.bin", 4, "plic"), ("fw_jump.elf", 1, "aia")):
+    order = []
+    for name, cpus, kind in (("fw_jump.elf", 1, "aia"), ("fw_dynamic.bin", 3, "plic"),
+                             ("fw_dynamic.elf", 4, "aia"), ("fw_jump.bin", 4, "plic")):
         with Machine(TRAPEZE, *LINUX, "--firmware", firmware(name), "--cpus", str(cpus),
-                     "--interrupts", kind) as machine:
+                     "--interrupts", kind, *order) as machine:
             machine.shell()
             assert machine.run("nproc").strip() == str(cpus)
             check_interrupts(machine, kind)
             machine.poweroff()
-            log = machine.log.decode(errors="replace")
-        assert "OpenSBI v" in log and "SBI implementation ID=0x1 " in log, name
+        log = machine.log.decode(errors="replace")
+        assert "SBI implementation ID=0x1 " in log, name
+        # Before 1.3 its hart_start marks a hart as started and then says where: a hart that looks
+        # in between, as may be on a busy host, goes to where the kernel begins and destroys it.
+        if opensbi_version(machine) < (1, 3):
+            order = ["--deterministic"]
 
 
 def test_interrupt_controllers():
