@@ -2,15 +2,8 @@
  *
  * dev/ahci*.c as a driver sees it.
  */
-#include "support.h"
-
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "block/block.h"
 #include "dev/drive_bus.h"
-#include "disk.h"
-#include "virtio_guest.h"
+#include "disk_fixture.h"
 
 extern const struct device_ops device_ahci;
 
@@ -34,33 +27,6 @@ enum { SCTL = 0x2c, SERR = 0x30, SACT = 0x34, CI = 0x38 };
 #define TABLE(port, slot) (LIST(port) + 0x1000 + 0x400 * (slot))
 #define DATA              (GUEST_RAM + 0x100000)
 
-struct fixture {
-    struct guest g;
-    struct block *disk, *disc;
-    int fd;
-};
-
-/* A machine that stops, in the end: the tests quiesce the device themselves. */
-static void on_stopped(void *opaque, struct block *block, enum block_kind kind, int error)
-{
-    (void)opaque, (void)block, (void)kind, (void)error;
-}
-
-static struct block *make_disk(struct fixture *f, bool read_only)
-{
-    static const struct block_image_options raw = {.format = "raw"};
-    static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
-    const struct block_env env = {
-        .loop = f->g.loop, .clock = f->g.env.clock, .deterministic = true, .stopped = on_stopped};
-    char path[32];
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
-    int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    struct block *disk =
-        block_new(disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env, NULL);
-    assert_non_null(disk);
-    return disk;
-}
-
 static uint32_t reg(struct fixture *f, unsigned port, unsigned at)
 {
     return guest_reg(&f->g, 0x100 + 0x80 * port + at, 4);
@@ -69,11 +35,6 @@ static uint32_t reg(struct fixture *f, unsigned port, unsigned at)
 static void set_reg(struct fixture *f, unsigned port, unsigned at, uint32_t value)
 {
     guest_set_reg(&f->g, 0x100 + 0x80 * port + at, value, 4);
-}
-
-static uint8_t *ram(struct fixture *f, uint64_t gpa)
-{
-    return mem_ram_pointer(f->g.mem, gpa, 1, MEM_WRITE);
 }
 
 static void start_port(struct fixture *f, unsigned port)
@@ -98,16 +59,10 @@ static void start_host(struct fixture *f)
 
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    guest_init(&f->g, true);
-    f->fd = memfd_create("disk", MFD_CLOEXEC);
-    for (unsigned i = 0; i < SECTORS; i++) {
-        uint8_t sector[512];
-        memset(sector, (int)(i & 0x7f), sizeof(sector));
-        assert_int_equal(write(f->fd, sector, sizeof(sector)), sizeof(sector));
-    }
-    f->disk = make_disk(f, false);
-    f->disc = make_disk(f, true);
+    static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
+    struct fixture *f = fixture_begin(SECTORS, true);
+    f->disk = fixture_disk(f, false, &stop);
+    f->disc = fixture_disk(f, true, &stop);
     guest_plug(&f->g, &device_ahci, &(struct device_params){.id = "ahci0"});
     const struct drive_params disk = {.id = "disk0", .disk = f->disk, .serial = "SERIAL-1"},
                               disc = {.id = "disk1", .disk = f->disc, .optical = true};
@@ -115,19 +70,6 @@ static int setup(void **state)
     assert_true(ahci_drives.attach(f->g.device, &disc, NULL));
     start_host(f);
     *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    device_free(f->g.device);
-    f->g.device = NULL;
-    block_free(f->disk);
-    block_free(f->disc);
-    guest_free(&f->g);
-    close(f->fd);
-    free(f);
     return 0;
 }
 
@@ -170,12 +112,6 @@ static void prepare(struct fixture *f, unsigned port, unsigned slot, const struc
     store_le64(header + 8, TABLE(port, slot));
 }
 
-static void settle(struct fixture *f)
-{
-    for (unsigned i = 0; i < 200; i++)
-        guest_wait(&f->g);
-}
-
 /* Carries one out; returns PxTFD. */
 static uint32_t run(struct fixture *f, unsigned port, const struct ata *ata)
 {
@@ -196,13 +132,6 @@ static void restart(struct fixture *f, unsigned port)
     assert_int_equal(reg(f, port, CMD) & 0x8000, 0);
     set_reg(f, port, IS, UINT32_MAX);
     set_reg(f, port, CMD, 0x11);
-}
-
-static uint8_t file_byte(struct fixture *f, unsigned sector)
-{
-    uint8_t byte;
-    assert_int_equal(pread(f->fd, &byte, 1, sector * 512), 1);
-    return byte;
 }
 
 static void test_ports(void **state)
@@ -457,12 +386,6 @@ static void test_hot_plug(void **state)
     assert_int_equal(RUN(f, 0, .opcode = 0xec, .bytes = 512), 0x50);
 }
 
-static void mend(struct fixture *f)
-{
-    assert_int_equal(ftruncate(f->fd, SECTORS * 512), 0);
-    assert_int_equal(pwrite(f->fd, "\x75", 1, 8 * 512), 1);
-}
-
 /* What the disk holds because an error stopped the machine is saved, and done in the end. */
 static void test_what_stopped_the_machine(void **state)
 {
@@ -472,7 +395,7 @@ static void test_what_stopped_the_machine(void **state)
     size_t at = 0;
     assert_int_equal(RUN(f, 1, .opcode = 0xa0, .packet = (const uint8_t[12]){0}) & 1, 1);
     restart(f, 1); /* the unit attention condition has been told */
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     prepare(f, 0, 3,
             &(struct ata){.opcode = 0x60, .features = 1, .count = 3 << 3, .lba = 8, .bytes = 512});
     prepare(f, 1, 0,
@@ -497,13 +420,13 @@ static void test_what_stopped_the_machine(void **state)
     state_save(device->ops->state, device, &second);
     assert_int_equal(first.size, second.size);
     assert_memory_equal(first.data, second.data, first.size);
-    mend(f);
+    fixture_mend(f);
     device->ops->unquiesce(device);
     settle(f);
     assert_int_equal(reg(f, 0, SACT) | reg(f, 0, CI) | reg(f, 1, CI), 0);
     assert_int_equal((reg(f, 0, TFD) | reg(f, 1, TFD)) & 1, 0);
-    assert_int_equal(*ram(f, DATA + 0x10000 * 3), 0x75);
-    assert_int_equal(*ram(f, DATA), 0x75);
+    assert_int_equal(*ram(f, DATA + 0x10000 * 3), 8);
+    assert_int_equal(*ram(f, DATA), 8);
     state_buffer_free(&first);
     state_buffer_free(&second);
 }
@@ -512,7 +435,7 @@ static void test_a_reset_of_what_stopped_the_machine(void **state)
 {
     struct fixture *f = *state;
     struct device *device = f->g.device;
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     prepare(f, 0, 0,
             &(struct ata){.opcode = 0x25, .device = 0x40, .lba = 8, .count = 1, .bytes = 512});
     set_reg(f, 0, CI, 1);
@@ -520,11 +443,11 @@ static void test_a_reset_of_what_stopped_the_machine(void **state)
     device->ops->quiesce(device);
     device->ops->reset(device);
     device->ops->unquiesce(device);
-    mend(f);
+    fixture_mend(f);
     start_host(f);
     assert_int_equal(RUN(f, 0, .opcode = 0x25, .device = 0x40, .lba = 8, .count = 1, .bytes = 512),
                      0x50);
-    assert_int_equal(*ram(f, DATA), 0x75);
+    assert_int_equal(*ram(f, DATA), 8);
 }
 
 static void test_state(void **state)
@@ -560,7 +483,7 @@ static void test_state(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(test_ports),
         TEST(test_identify),

@@ -2,13 +2,7 @@
  *
  * dev/virtio_blk.c as a driver sees it.
  */
-#include "support.h"
-
-#include <fcntl.h>
-#include <unistd.h>
-
-#include "disk.h"
-#include "virtio_guest.h"
+#include "disk_fixture.h"
 
 #define SECTORS 128u
 #define F_RO    (UINT64_C(1) << 5)
@@ -23,45 +17,11 @@ enum { OK = 0, IOERR = 1, UNSUPP = 2, UNTOUCHED = 0xee };
 #define STATUS (GUEST_DATA + 0x800)
 #define BUFFER (GUEST_DATA + 0x1000)
 
-struct fixture {
-    struct guest g;
-    char path[64];
-    struct block *disk;
-    int fd; /* to look at the file behind the device's back */
-};
-
-/* A machine that stops, in the end: the tests quiesce the device themselves. */
-static void on_stopped(void *opaque, struct block *block, enum block_kind kind, int error)
-{
-    (void)opaque, (void)block, (void)kind, (void)error;
-}
-
 static struct fixture *fixture_new_with(bool read_only, bool deterministic,
                                         const struct block_options *options, unsigned queues)
 {
-    static const struct block_image_options raw = {.format = "raw"};
-    struct fixture *f = calloc(1, sizeof(*f));
-    strcpy(f->path, "/tmp/trapeze-test-XXXXXX");
-    f->fd = mkstemp(f->path);
-    assert_true(f->fd >= 0);
-    for (unsigned i = 0; i < SECTORS; i++) {
-        uint8_t sector[512];
-        memset(sector, (int)i, sizeof(sector));
-        assert_int_equal(write(f->fd, sector, sizeof(sector)), sizeof(sector));
-    }
-    guest_init(&f->g, deterministic);
-    const struct block_env env = {
-        .loop = f->g.loop,
-        .clock = f->g.env.clock,
-        .deterministic = deterministic,
-        .stopped = options != NULL ? on_stopped : NULL};
-    struct error *err = NULL;
-    int fd = open(f->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    if (options == NULL)
-        f->disk = block_new_raw(fd, read_only, &env, &err);
-    else
-        f->disk = block_new(disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, &err), options, &env, &err);
-    assert_no_error(err);
+    struct fixture *f = fixture_begin(SECTORS, deterministic);
+    f->disk = fixture_disk(f, read_only, options);
     guest_plug(&f->g, &device_virtio_blk,
                &(struct device_params){
                    .id = "disk0", .disk = f->disk, .serial = "serial-1", .queues = queues});
@@ -89,24 +49,6 @@ static int setup_deterministic(void **state)
 {
     *state = fixture_new(false, true);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    device_free(f->g.device);
-    f->g.device = NULL;
-    block_free(f->disk);
-    guest_free(&f->g);
-    close(f->fd);
-    unlink(f->path);
-    free(f);
-    return 0;
-}
-
-static uint8_t *ram(struct fixture *f, uint64_t gpa)
-{
-    return mem_ram_pointer(f->g.mem, gpa, 1, MEM_READ);
 }
 
 /* Puts header and status of request `slot` (its own memory) into the ring, with `bytes` of
@@ -161,13 +103,6 @@ static uint32_t last_length(struct fixture *f)
 {
     const struct ring *ring = &f->g.rings[0];
     return ring_used_length(ring, (uint16_t)(ring->avail_index - 1));
-}
-
-static uint8_t file_byte(struct fixture *f, unsigned sector)
-{
-    uint8_t byte;
-    assert_int_equal(pread(f->fd, &byte, 1, sector * 512), 1);
-    return byte;
 }
 
 static void the_configuration_names_size_and_limits(void **state)
@@ -372,7 +307,7 @@ static void an_io_error_is_reported(void **state)
 {
     struct fixture *f = *state;
     guest_start(&f->g, 0);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     assert_int_equal(request(f, IN, 10, 512), IOERR);
     assert_int_equal(last_length(f), 0);
     assert_int_equal(request(f, IN, 0, 512), OK);
@@ -548,7 +483,7 @@ static void every_queue_answers_for_itself(void **state)
                 assert_int_equal(*ram(f, BUFFER + 512 * i), i);
         }
         void *own = f;
-        teardown(&own);
+        fixture_end(&own);
     }
 }
 
@@ -579,7 +514,7 @@ static void a_queue_reset_forgets_its_requests(void **state)
     assert_int_equal(request(f, IN, 7, 512), OK);
     assert_int_equal(*ram(f, BUFFER), 7);
     void *own = f;
-    teardown(&own);
+    fixture_end(&own);
 }
 
 /* --- what the disk holds back when the machine stands still --- */
@@ -613,7 +548,7 @@ static struct fixture *stopped_machine(bool deterministic)
     static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
     struct fixture *f = fixture_new_with(false, deterministic, &stop, 2);
     guest_start(&f->g, F_FLUSH | F_MQ);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     for (unsigned i = 0; i < 3; i++)
         offer(f, i, IN, 20 * i, BUFFER + 512 * i, 512);
     guest_notify(&f->g, 0);
@@ -622,15 +557,6 @@ static struct fixture *stopped_machine(bool deterministic)
     assert_int_equal(ring_used_index(&f->g.rings[0]), 1);
     assert_false(block_is_stopped(f->disk)); /* the device has them */
     return f;
-}
-
-static void mend(struct fixture *f)
-{
-    for (unsigned i = 0; i < SECTORS; i++) {
-        uint8_t sector[512];
-        memset(sector, (int)i, sizeof(sector));
-        assert_int_equal(pwrite(f->fd, sector, sizeof(sector), 512 * i), sizeof(sector));
-    }
 }
 
 static void what_stopped_the_machine_survives_it(void **state)
@@ -647,13 +573,13 @@ static void what_stopped_the_machine_survives_it(void **state)
 
         other->g.device->ops->unquiesce(other->g.device);
         assert_served(other, 3);
-        mend(f);
+        fixture_mend(f);
         f->g.device->ops->unquiesce(f->g.device);
         assert_served(f, 3);
         struct fixture *all[] = {f, other, again};
         for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
             void *own = all[i];
-            teardown(&own);
+            fixture_end(&own);
         }
     }
 }
@@ -673,16 +599,16 @@ static void what_is_parked_can_stop_again_and_be_forgotten(void **state)
         f->g.device->ops->quiesce(f->g.device);
         f->g.device->ops->reset(f->g.device);
         f->g.device->ops->unquiesce(f->g.device);
-        mend(f);
+        fixture_mend(f);
         guest_start(&f->g, F_FLUSH);
         assert_int_equal(request(f, IN, 3, 512), OK);
         assert_int_equal(ring_used_index(&f->g.rings[0]), 1);
         void *own = f;
-        teardown(&own);
+        fixture_end(&own);
 
         f = stopped_machine(deterministic != 0); /* and the end of the machine */
         own = f;
-        teardown(&own);
+        fixture_end(&own);
     }
 }
 
@@ -695,7 +621,7 @@ static void what_is_parked_may_share_descriptors(void **state)
     struct ring *ring = &f->g.rings[0];
     uint8_t header[16] = {IN, [8] = 40};
     guest_start(&f->g, F_FLUSH);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     assert_true(mem_write(f->g.mem, HEADER, header, sizeof(header)));
     *ram(f, BUFFER + 512) = 0xee;
     ring_desc(ring, 0, HEADER, 16, RING_NEXT, 1);
@@ -704,14 +630,14 @@ static void what_is_parked_may_share_descriptors(void **state)
     guest_notify(&f->g, 0);
     guest_wait(&f->g);
     f->g.device->ops->quiesce(f->g.device);
-    mend(f);
+    fixture_mend(f);
     f->g.device->ops->unquiesce(f->g.device);
     for (unsigned tries = 0; ring_used_index(ring) != 1 && tries < 1000; tries++)
         guest_wait(&f->g);
     assert_int_equal(*ram(f, BUFFER + 512), OK);
     assert_int_equal(*ram(f, BUFFER + 511), 40);
     void *own = f;
-    teardown(&own);
+    fixture_end(&own);
 }
 
 /* A pause does not wait for a limit, nor spend what it allows. */
@@ -737,9 +663,9 @@ static void a_pause_leaves_what_waits_for_a_limit(void **state)
     f->g.device->ops->unquiesce(f->g.device);
     assert_served(f, 6);
     void *own = f;
-    teardown(&own);
+    fixture_end(&own);
     own = other;
-    teardown(&own);
+    fixture_end(&own);
 }
 
 static void state_survives_a_round_trip(void **state)
@@ -771,12 +697,12 @@ static void state_survives_a_round_trip(void **state)
     assert_error(&err, ERROR_USAGE, "the saved state is of a disk of 129 sectors");
     state_buffer_free(&buffer);
     void *other_state = other;
-    teardown(&other_state);
+    fixture_end(&other_state);
 }
 
-#define TEST(name)          cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define READ_ONLY(name)     cmocka_unit_test_setup_teardown(name, setup_read_only, teardown)
-#define DETERMINISTIC(name) cmocka_unit_test_setup_teardown(name, setup_deterministic, teardown)
+#define TEST(name)          cmocka_unit_test_setup_teardown(name, setup, fixture_end)
+#define READ_ONLY(name)     cmocka_unit_test_setup_teardown(name, setup_read_only, fixture_end)
+#define DETERMINISTIC(name) cmocka_unit_test_setup_teardown(name, setup_deterministic, fixture_end)
 
 int main(void)
 {

@@ -2,15 +2,8 @@
  *
  * dev/virtio_scsi*.c as a driver sees it. What commands do is dev_scsi's.
  */
-#include "support.h"
-
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "block/block.h"
 #include "dev/drive_bus.h"
-#include "disk.h"
-#include "virtio_guest.h"
+#include "disk_fixture.h"
 
 #define SECTORS   128u
 #define F_HOTPLUG (UINT64_C(1) << 1)
@@ -23,62 +16,22 @@ enum { REJECTED = 11, INCORRECT_LUN = 12, UNTOUCHED = 0xee };
 #define RESPONSE(slot) (GUEST_DATA + 0x1000 + 128 * (slot))
 #define BUFFER         (GUEST_DATA + 0x4000)
 
-struct fixture {
-    struct guest g;
-    struct block *disk;
-    int fd;
-};
-
 static void attach(struct fixture *f, const char *id, const char *address)
 {
     const struct drive_params params = {.id = id, .disk = f->disk, .address = address};
     assert_true(virtio_scsi_drives.attach(f->g.device, &params, NULL));
 }
 
-/* A machine that stops, in the end: the tests quiesce the device themselves. */
-static void on_stopped(void *opaque, struct block *block, enum block_kind kind, int error)
-{
-    (void)opaque, (void)block, (void)kind, (void)error;
-}
-
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    guest_init(&f->g, true);
-    f->fd = memfd_create("disk", MFD_CLOEXEC);
-    for (unsigned i = 0; i < SECTORS; i++) {
-        uint8_t sector[512];
-        memset(sector, (int)i + 1, sizeof(sector));
-        assert_int_equal(write(f->fd, sector, sizeof(sector)), sizeof(sector));
-    }
-    static const struct block_image_options raw = {.format = "raw"};
     static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP};
-    const struct block_env env = {
-        .loop = f->g.loop, .clock = f->g.env.clock, .deterministic = true, .stopped = on_stopped};
-    f->disk =
-        block_new(disk_open(dup(f->fd), &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env, NULL);
+    struct fixture *f = fixture_begin(SECTORS, true);
+    f->disk = fixture_disk(f, false, &stop);
     guest_plug(&f->g, &device_virtio_scsi, &(struct device_params){.id = "scsi0", .queues = 2});
     attach(f, "disk0", NULL);
     guest_start(&f->g, F_HOTPLUG | F_CHANGE);
     *state = f;
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    device_free(f->g.device);
-    f->g.device = NULL;
-    block_free(f->disk);
-    guest_free(&f->g);
-    close(f->fd);
-    free(f);
-    return 0;
-}
-
-static uint8_t *ram(struct fixture *f, uint64_t gpa)
-{
-    return mem_ram_pointer(f->g.mem, gpa, 1, MEM_WRITE);
 }
 
 struct command {
@@ -102,12 +55,6 @@ static void offer(struct fixture *f, unsigned queue, unsigned slot, const struct
               d + 3);
     ring_desc(ring, d + 3, BUFFER, command->in, RING_WRITE, 0);
     ring_offer(ring, (uint16_t)d);
-}
-
-static void settle(struct fixture *f)
-{
-    for (unsigned i = 0; i < 20; i++)
-        guest_wait(&f->g);
 }
 
 /* Carries one out; returns the response, and the status in its second byte. */
@@ -165,17 +112,15 @@ static void test_configuration(void **state)
 static void test_reads_and_writes(void **state)
 {
     struct fixture *f = *state;
-    uint8_t byte;
     ready(f);
     for (unsigned queue = REQUEST; queue < REQUEST + 2; queue++) {
         memset(ram(f, BUFFER), 0x90 + (int)queue, 1024);
         assert_int_equal(RUN(f, queue, .cdb = {0x2a, [5] = 9, [8] = 2}, .out = 1024), OK);
-        assert_int_equal(pread(f->fd, &byte, 1, 10 * 512), 1);
-        assert_int_equal(byte, 0x90 + queue);
+        assert_int_equal(file_byte(f, 10), 0x90 + queue);
         memset(ram(f, BUFFER), 0, 1024);
         assert_int_equal(RUN(f, queue, .cdb = {0x28, [5] = 10, [8] = 2}, .in = 1536), OK);
         assert_int_equal(*ram(f, BUFFER), 0x90 + queue);
-        assert_int_equal(*ram(f, BUFFER + 512), 12);
+        assert_int_equal(*ram(f, BUFFER + 512), 11);
         assert_int_equal(load_le32(ram(f, RESPONSE(0) + 4)), 512); /* residual */
     }
     assert_int_equal(RUN(f, REQUEST, .cdb = {0x28, [8] = 2}, .in = 512), OVERRUN);
@@ -365,12 +310,6 @@ static void offer_reads(struct fixture *f)
     assert_int_equal(*ram(f, RESPONSE(1) + 11), UNTOUCHED);
 }
 
-static void mend(struct fixture *f)
-{
-    assert_int_equal(ftruncate(f->fd, SECTORS * 512), 0);
-    assert_int_equal(pwrite(f->fd, "\x75", 1, 8 * 512), 1);
-}
-
 /* What the disk holds because an error stopped the machine is saved, and done in the end. */
 static void test_what_stopped_the_machine(void **state)
 {
@@ -380,7 +319,7 @@ static void test_what_stopped_the_machine(void **state)
     struct error *err = NULL;
     size_t at = 0;
     ready(f);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     offer_reads(f);
     device->ops->quiesce(device);
     assert_false(block_is_stopped(f->disk));
@@ -393,12 +332,12 @@ static void test_what_stopped_the_machine(void **state)
     state_save(device->ops->state, device, &second);
     assert_int_equal(first.size, second.size);
     assert_memory_equal(first.data, second.data, first.size);
-    mend(f);
+    fixture_mend(f);
     device->ops->unquiesce(device);
     settle(f);
     for (unsigned slot = 1; slot < 3; slot++)
         assert_int_equal(*ram(f, RESPONSE(slot) + 11), OK);
-    assert_int_equal(*ram(f, BUFFER), 0x75);
+    assert_int_equal(*ram(f, BUFFER), 8);
     state_buffer_free(&first);
     state_buffer_free(&second);
 }
@@ -409,7 +348,7 @@ static void test_forgets_what_stopped_the_machine(void **state)
     struct fixture *f = *state;
     struct device *device = f->g.device;
     ready(f);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     offer_reads(f);
     device->ops->quiesce(device);
     device->ops->reset(device);
@@ -436,14 +375,14 @@ static void test_a_broken_device_is_saved(void **state)
     struct error *err = NULL;
     size_t at = 0;
     ready(f);
-    assert_int_equal(ftruncate(f->fd, 512), 0);
+    fixture_damage(f);
     offer_reads(f);
     break_rules(f);
     device->ops->quiesce(device);
     state_save(device->ops->state, device, &saved);
     assert_true(state_restore(device->ops->state, device, saved.data, saved.size, &at, &err));
     assert_no_error(err);
-    mend(f);
+    fixture_mend(f);
     device->ops->unquiesce(device);
     guest_start(&f->g, F_HOTPLUG);
     ready(f);
@@ -480,7 +419,7 @@ static void test_state(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, fixture_end)
     const struct CMUnitTest tests[] = {
         TEST(test_configuration),
         TEST(test_reads_and_writes),
