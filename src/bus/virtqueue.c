@@ -166,6 +166,8 @@ bool virtq_add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
         uint64_t part = left < here ? left : here;
         if (chain->out_count + chain->in_count == VIRTQ_SEGMENT_MAX)
             return virtq_fail(queue, "a descriptor chain is too long");
+        if (!mem_want(queue->mem, ram, gpa, part))
+            return virtq_fail(queue, "a buffer's contents were lost");
         append_segment(queue, chain, ram, gpa, part, writable);
         gpa += part;
         left -= part;
@@ -472,6 +474,8 @@ static const char *rebuild(const struct virtqueue *queue, const struct saved_cha
         struct mem_ram *ram = mem_ram_find(queue->mem, gpa);
         if (ram == NULL || length == 0 || !range_within(gpa - ram->gpa, length, ram->size))
             return "has a buffer outside of memory";
+        if (!mem_want(queue->mem, ram, gpa, length))
+            return "has a buffer whose contents were lost";
         if (length > limit - chain->out_size - chain->in_size)
             return "has too many bytes";
         append_segment(queue, chain, ram, gpa, length, i >= saved->out_count);

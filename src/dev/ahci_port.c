@@ -184,6 +184,8 @@ uint64_t ahci_window(struct ahci_command *command, uint64_t limit, bool to_guest
         unsigned i = command->iov_count++;
         command->iov[i].iov_base = mem_ram_pointer(mem, gpa, size, to_guest ? MEM_WRITE : MEM_READ);
         command->iov[i].iov_len = (size_t)size;
+        if (command->iov[i].iov_base == NULL) /* its contents were lost */
+            return 0;
         command->gpa[i] = gpa;
         entries[i] = entry;
         starts[i] = done;

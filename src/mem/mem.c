@@ -246,14 +246,14 @@ void *mem_ram_pointer(struct mem_space *space, uint64_t gpa, uint64_t length,
                       enum mem_access access)
 {
     struct mem_ram *ram = mem_ram_find(space, gpa);
-    if (!ram || bytes_in(ram, gpa, length) != length)
+    if (!ram || bytes_in(ram, gpa, length) != length || !mem_want(space, ram, gpa, length))
         return NULL;
     if (access == MEM_WRITE && length > 0)
         note_range(space, ram, gpa, length);
     return ram->host + (gpa - ram->gpa);
 }
 
-/* One RAM region's share of a copy; 0 if gpa is no RAM. Copying towards the guest notes the
+/* One RAM region's share of a copy; 0 if gpa is no RAM, or is lost. Copying towards the guest notes the
  * write on both sides of it: before, so that nothing derived from the old instructions is
  * still being used; after, so that neither a reader of the dirty log nor an engine that came
  * in between keeps the old bytes. */
@@ -265,6 +265,8 @@ static uint64_t copy_part(struct mem_space *space, uint64_t gpa, void *to, const
         return 0;
     uint64_t part = bytes_in(ram, gpa, length);
     uint8_t *host = ram->host + (gpa - ram->gpa);
+    if (!mem_want(space, ram, gpa, part))
+        return 0;
     if (to) {
         memcpy(to, host, (size_t)part);
     } else {
@@ -390,15 +392,103 @@ void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, 
             listener->dirty_reset(listener->opaque, ram, gpa, size);
 }
 
+/* Fresh pages in the place of a file's. */
+static bool map_anonymous(struct mem_ram *ram, uint64_t offset, uint64_t size)
+{
+    void *at = mmap(ram->host + offset, (size_t)size, PROT_READ | PROT_WRITE,
+                    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) /* the old ones are still there: the host allows no more mappings */
+        return false;
+    (void)madvise(at, (size_t)size, MADV_HUGEPAGE);
+    (void)madvise(at, (size_t)size, MADV_DONTDUMP);
+    return true;
+}
+
 bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size)
 {
     struct mem_ram *ram = mem_ram_find(space, gpa);
     if (ram == NULL || gpa % MEM_PAGE_SIZE != 0 || size % MEM_PAGE_SIZE != 0 || size == 0 ||
-        !range_within(gpa - ram->gpa, size, ram->size) || ram->backend == MEM_BACKEND_FILE)
+        !range_within(gpa - ram->gpa, size, ram->size) || ram->backend == MEM_BACKEND_FILE ||
+        !mem_want(space, ram, gpa, size)) /* or it would come later */
         return false;
     mem_note_range(space, gpa, size);
+    if (ram->replaced)
+        return map_anonymous(ram, gpa - ram->gpa, size);
     int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
     return madvise(ram->host + (gpa - ram->gpa), (size_t)size, advice) == 0;
+}
+
+/* ---- contents that come late ---- */
+
+void mem_set_source(struct mem_space *space, const struct mem_source *source)
+{
+    space->source = source;
+}
+
+void mem_set_absent(struct mem_ram *ram, uint64_t offset, uint64_t size)
+{
+    assert(offset % MEM_PAGE_SIZE == 0 && range_within(offset, size, ram->size));
+    _Atomic uint8_t *flag = &ram->flags[offset >> MEM_PAGE_SHIFT];
+    for (uint64_t i = 0; i < size >> MEM_PAGE_SHIFT; i++)
+        atomic_fetch_and_explicit(&flag[i], (uint8_t)~MEM_PAGE_PRESENT, memory_order_relaxed);
+    atomic_store(&ram->lazy, true);
+}
+
+void mem_set_present(struct mem_ram *ram, uint64_t offset, uint64_t size)
+{
+    assert(offset % MEM_PAGE_SIZE == 0 && range_within(offset, size, ram->size));
+    _Atomic uint8_t *flag = &ram->flags[offset >> MEM_PAGE_SHIFT];
+    for (uint64_t i = 0; i < size >> MEM_PAGE_SHIFT; i++)
+        atomic_fetch_or_explicit(&flag[i], (uint8_t)MEM_PAGE_PRESENT, memory_order_release);
+}
+
+void mem_set_complete(struct mem_ram *ram)
+{
+    atomic_store(&ram->lazy, false);
+}
+
+bool mem_want_slow(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t length)
+{
+    if (length == 0)
+        return true;
+    uint64_t first = gpa - ram->gpa, last = first + (length - 1);
+    for (uint64_t at = align_down(first, MEM_PAGE_SIZE); at <= last; at += MEM_PAGE_SIZE)
+        if (!(atomic_load_explicit(&ram->flags[at >> MEM_PAGE_SHIFT], memory_order_acquire) &
+              MEM_PAGE_PRESENT) &&
+            !space->source->fetch(space->source->opaque, ram, at))
+            return false;
+    return true;
+}
+
+bool mem_map_file(struct mem_ram *ram, uint64_t offset, uint64_t size, int fd, uint64_t file_offset,
+                  struct error **err)
+{
+    assert(ram->backend == MEM_BACKEND_ANONYMOUS && range_within(offset, size, ram->size));
+    void *at = mmap(ram->host + offset, (size_t)size, PROT_READ | PROT_WRITE,
+                    MAP_FIXED | MAP_PRIVATE, fd, (off_t)file_offset);
+    if (at == MAP_FAILED)
+        return error_set_errno(err, errno, "cannot map the guest's memory from a file");
+    (void)madvise(at, (size_t)size, MADV_DONTDUMP);
+    ram->replaced = true;
+    return true;
+}
+
+bool mem_clear(struct mem_space *space, struct mem_ram *ram, struct error **err)
+{
+    int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
+    if (!mem_want(space, ram, ram->gpa, ram->size))
+        return error_set(err, ERROR_HOST, "the guest's memory cannot be read");
+    bool good = true;
+    if (ram->backend == MEM_BACKEND_FILE)
+        memset(ram->host, 0, (size_t)ram->size); /* dropped pages would show the file again */
+    else if (ram->replaced)
+        good = map_anonymous(ram, 0, ram->size);
+    else
+        good = madvise(ram->host, (size_t)ram->size, advice) == 0;
+    if (!good)
+        return error_set_errno(err, errno, "cannot clear the guest's memory");
+    mem_note_range(space, ram->gpa, ram->size);
+    return true;
 }
 
 void mem_listen(struct mem_space *space, struct mem_listener *listener)

@@ -19,6 +19,11 @@
  * through a pointer it holds for a while (disk reads) notes it again when it is done.
  * mem_dirty_take() clears MEM_PAGE_DIRTY, then has the listeners drop cached permissions;
  * the page is looked at after that, never before.
+ *
+ * A machine can run before all of its memory is there (lazy resume): while a region is `lazy`, whoever
+ * is about to follow a pointer into it asks mem_want() first, once for each page, and a TLB holds none
+ * that is absent. What is present stays so. Page faults of the host cannot do this: an unprivileged
+ * process gets them from user mode only, not from its system calls.
  */
 #ifndef TRAPEZE_MEM_MEM_H
 #define TRAPEZE_MEM_MEM_H
@@ -57,6 +62,8 @@ struct mem_ram {
     _Atomic uint8_t *flags; /* one per page */
     enum mem_backend backend;
     int fd; /* of MEMFD and FILE backends, owned; else -1 */
+    _Atomic bool lazy; /* some pages may not be MEM_PAGE_PRESENT */
+    bool replaced;     /* parts of it are mem_map_file()'s */
 };
 
 /* Offsets are relative to the region. Called without any lock of mem/. size is 1, 2, 4 or 8
@@ -92,7 +99,8 @@ struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
 struct mem_ram *mem_ram_find(const struct mem_space *space, uint64_t gpa);
 
 /* Host pointer to [gpa, gpa+length) if it lies in one RAM region, else NULL; MEM_WRITE notes
- * the write for every page. The pointer stays valid as long as the space. */
+ * the write for every page. The pointer stays valid as long as the space. NULL also if contents of
+ * the range were lost (mem_want). */
 void *mem_ram_pointer(struct mem_space *space, uint64_t gpa, uint64_t length,
                       enum mem_access access);
 
@@ -145,6 +153,39 @@ bool mem_watch_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
                     const void *except);
 /* Whether all but `except` have dropped what they were asked to. False may be about other pages. */
 bool mem_watch_settled(struct mem_space *space, const void *except);
+
+/* ---- contents that come late ---- */
+
+struct mem_source {
+    /* Has the page at `offset` of the region marked by mem_set_present(), and waits for that. False:
+     * its contents are lost. Any thread, with a device's lock held or as a vCPU in its guest: it waits
+     * for neither. */
+    bool (*fetch)(void *opaque, struct mem_ram *ram, uint64_t offset);
+    void *opaque;
+};
+/* Before vCPUs run. Borrowed, until no region is lazy. */
+void mem_set_source(struct mem_space *space, const struct mem_source *source);
+/* Whole pages of a region: their contents are still to come; before vCPUs run. They are there: any
+ * thread, after it wrote them. The last one says so with mem_set_complete(). */
+void mem_set_absent(struct mem_ram *ram, uint64_t offset, uint64_t size);
+void mem_set_present(struct mem_ram *ram, uint64_t offset, uint64_t size);
+void mem_set_complete(struct mem_ram *ram);
+/* Maps a file's bytes, private to us, in the place of whole pages of an ANONYMOUS region. The
+ * descriptor is borrowed. Before vCPUs run. */
+bool mem_map_file(struct mem_ram *ram, uint64_t offset, uint64_t size, int fd, uint64_t file_offset,
+                  struct error **err);
+/* All of a region as at its beginning: zeroes, present. No vCPU runs. */
+bool mem_clear(struct mem_space *space, struct mem_ram *ram, struct error **err);
+
+bool mem_want_slow(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t length);
+/* Waits until [gpa, gpa+length), which lies in the region, is there. False: contents are lost, and
+ * the machine is about to end for it; as if no RAM was there. Any thread. */
+static inline bool mem_want(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
+                            uint64_t length)
+{
+    return !atomic_load_explicit(&ram->lazy, memory_order_acquire) ||
+           mem_want_slow(space, ram, gpa, length);
+}
 
 struct mem_listener {
     /* A page that an engine had noted as code is about to be written. Any thread. */

@@ -16,6 +16,7 @@ struct mem_space {
     struct mem_ram *ram[MEM_RAM_MAX];
     size_t ram_count;
     struct mem_listener *listeners; /* constant once vCPUs run */
+    const struct mem_source *source; /* of lazy regions */
     pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
 
     pthread_rwlock_t io_lock; /* all below; a leaf */

@@ -16,7 +16,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -274,18 +273,6 @@ bool boot_kernel_contains(const struct boot *boot, const char *string, bool *con
 
 /* ---- carrying it out ---- */
 
-/* A guest that starts again finds memory as at power-on: nothing of its former life. */
-static bool clear_ram(struct mem_space *mem, const struct mem_ram *ram, struct error **err)
-{
-    int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
-    if (ram->backend == MEM_BACKEND_FILE)
-        memset(ram->host, 0, (size_t)ram->size); /* dropped pages would show the file again */
-    else if (madvise(ram->host, (size_t)ram->size, advice) != 0)
-        return error_set_errno(err, errno, "cannot clear the guest's memory");
-    mem_note_range(mem, ram->gpa, ram->size);
-    return true;
-}
-
 bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err)
 {
     for (size_t i = 0; i < boot->segment_count; i++) {
@@ -352,7 +339,8 @@ static bool load_fdt(struct vm *vm, struct error **err)
 bool boot_load(struct vm *vm, struct error **err)
 {
     const struct boot *boot = &vm->boot;
-    if (vm->loaded && !clear_ram(vm->mem, vm->ram, err))
+    /* A guest that starts again finds memory as at power-on: nothing of its former life. */
+    if (vm->loaded && !mem_clear(vm->mem, vm->ram, err))
         return false;
     if (!boot_load_segments(boot, vm->mem, err) || !load_fdt(vm, err))
         return false;

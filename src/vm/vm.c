@@ -28,7 +28,8 @@ static void copy_config(struct machine_config *to, const struct machine_config *
     *to = *from;
     char **const strings[] = {&to->name,   &to->arch,     &to->engine,   &to->kernel,      &to->initrd,
                               &to->append, &to->firmware, &to->dump_fdt, &to->host_features,
-                              &to->trace,  &to->perf,     &to->interrupts, &to->vsock_socket};
+                              &to->trace,  &to->perf,     &to->interrupts, &to->vsock_socket,
+                              &to->guest_os, &to->serial_path};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
         if (*strings[i] != NULL)
             *strings[i] = alloc_string(*strings[i]);

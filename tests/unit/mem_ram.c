@@ -482,9 +482,111 @@ static void a_copy_by_the_log_misses_nothing(void **state)
     mem_space_free(space);
 }
 
+/* ---- contents that come late ---- */
+
+struct late {
+    struct mem_ram *ram;
+    unsigned fetched;
+    uint64_t last;
+    uint64_t lost; /* offset of a page that never comes */
+};
+
+static bool fetch(void *opaque, struct mem_ram *ram, uint64_t offset)
+{
+    struct late *late = opaque;
+    assert_ptr_equal(ram, late->ram);
+    assert_int_equal(offset % PAGE, 0);
+    late->fetched++;
+    late->last = offset;
+    if (offset == late->lost)
+        return false;
+    memset(ram->host + offset, (int)(offset >> MEM_PAGE_SHIFT) + 1, PAGE);
+    mem_set_present(ram, offset, PAGE);
+    return true;
+}
+
+static void contents_come_when_they_are_wanted(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0x100000, 16 * PAGE);
+    struct late late = {.ram = ram, .lost = 9 * PAGE};
+    const struct mem_source source = {fetch, &late};
+    uint8_t bytes[3 * PAGE];
+    mem_set_source(space, &source);
+    mem_set_absent(ram, 0, ram->size);
+    mem_set_present(ram, 15 * PAGE, PAGE);
+
+    assert_true(mem_read(space, ram->gpa + PAGE + 10, bytes, PAGE));
+    assert_int_equal(late.fetched, 2);
+    assert_int_equal(bytes[0], 2);
+    assert_int_equal(bytes[PAGE - 1], 3);
+    assert_true(mem_read(space, ram->gpa + PAGE, bytes, 2 * PAGE)); /* are there already */
+    assert_true(mem_read(space, ram->gpa + 15 * PAGE, bytes, PAGE));
+    assert_int_equal(late.fetched, 2);
+
+    /* A write of a part leaves the rest as it was saved. */
+    assert_true(mem_write(space, ram->gpa + 3 * PAGE + 1, "x", 1));
+    assert_int_equal(late.last, 3 * PAGE);
+    assert_int_equal(ram->host[3 * PAGE], 4);
+    assert_int_equal(ram->host[3 * PAGE + 1], 'x');
+    assert_non_null(mem_ram_pointer(space, ram->gpa + 4 * PAGE, 2 * PAGE, MEM_READ));
+    assert_int_equal(late.fetched, 5);
+
+    /* What is given back does not come later. */
+    assert_true(mem_discard(space, ram->gpa + 6 * PAGE, PAGE));
+    assert_true(mem_read(space, ram->gpa + 6 * PAGE, bytes, 1));
+    assert_int_equal(bytes[0], 0);
+    assert_int_equal(late.fetched, 6);
+
+    /* What is lost is like no memory at all. */
+    assert_null(mem_ram_pointer(space, ram->gpa + 8 * PAGE, 2 * PAGE, MEM_WRITE));
+    assert_false(mem_read(space, ram->gpa + 9 * PAGE, bytes, 1));
+    assert_false(mem_write(space, ram->gpa + 9 * PAGE, bytes, 1));
+    assert_false(mem_discard(space, ram->gpa + 9 * PAGE, PAGE));
+
+    mem_set_complete(ram);
+    late.fetched = 0;
+    assert_true(mem_read(space, ram->gpa + 10 * PAGE, bytes, 1));
+    assert_int_equal(late.fetched, 0);
+    mem_space_free(space);
+}
+
+static void a_files_pages_stand_in_for_memory(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0x100000, 8 * PAGE);
+    struct error *err = NULL;
+    int fd = memfd_create("pages", 0);
+    uint8_t bytes[PAGE], back;
+    memset(bytes, 7, sizeof(bytes));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pwrite(fd, bytes, PAGE, (off_t)(i * (int)PAGE)), PAGE);
+    assert_true(mem_map_file(ram, 2 * PAGE, 3 * PAGE, fd, PAGE, &err));
+    close(fd);
+    assert_int_equal(ram->host[2 * PAGE - 1], 0);
+    assert_int_equal(ram->host[2 * PAGE], 7);
+    assert_int_equal(ram->host[5 * PAGE - 1], 7);
+    assert_int_equal(ram->host[5 * PAGE], 0);
+    /* The file's bytes do not come back. */
+    assert_true(mem_discard(space, ram->gpa + 3 * PAGE, PAGE));
+    assert_int_equal(ram->host[3 * PAGE], 0);
+    assert_int_equal(ram->host[2 * PAGE], 7);
+    assert_true(mem_write(space, ram->gpa, "x", 1));
+    assert_true(mem_clear(space, ram, &err));
+    for (uint64_t at = 0; at < ram->size; at += PAGE) {
+        assert_true(mem_read(space, ram->gpa + at, &back, 1));
+        assert_int_equal(back, 0);
+    }
+    mem_space_free(space);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(contents_come_when_they_are_wanted),
+        cmocka_unit_test(a_files_pages_stand_in_for_memory),
         cmocka_unit_test(regions_are_found_by_address),
         cmocka_unit_test(impossible_regions_are_refused),
         cmocka_unit_test(memory_is_zero_and_writable_to_the_last_byte),

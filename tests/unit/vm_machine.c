@@ -57,6 +57,26 @@ static void finisher_ends_the_run(void **state)
     }
 }
 
+/* Every string of the configuration is the machine's own: freed twice, it would end this. */
+static void the_configuration_is_copied(void **state)
+{
+    struct world w;
+    uint32_t program[9] = {0};
+    (void)state;
+    memcpy(program, finish, sizeof(finish));
+    program[8] = 0x5555;
+    world_open(&w);
+    world_give(&w, &w.config.firmware, program, sizeof(program));
+    w.config.guest_os = strdup("debian12-64");
+    w.config.serial = MACHINE_SERIAL_FILE;
+    w.config.serial_path = strdup("console.txt");
+    world_make(&w);
+    assert_ptr_not_equal(w.vm->config.guest_os, w.config.guest_os);
+    assert_ptr_not_equal(w.vm->config.serial_path, w.config.serial_path);
+    world_run(&w);
+    world_close(&w);
+}
+
 /* A failure that a kernel reports is a crash, not an exit code. */
 static void kernel_failure_is_a_crash(void **state)
 {
@@ -667,6 +687,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finisher_ends_the_run),
+        cmocka_unit_test(the_configuration_is_copied),
         cmocka_unit_test(kernel_failure_is_a_crash),
         cmocka_unit_test(wedged_guest_is_a_crash),
         cmocka_unit_test(htif_prints_and_exits),

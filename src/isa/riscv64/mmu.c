@@ -122,6 +122,8 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
     struct mem_ram *ram = mem_ram_find(hart->vcpu.mem, to.gpa);
     if (!ram)
         return true;
+    if (!mem_want(hart->vcpu.mem, ram, to.gpa, 1))
+        return fault(hart, access, RV_FAULT_ACCESS, va);
     uint64_t offset = to.gpa - ram->gpa;
     place->host = ram->host + offset;
     if (access == RV_STORE) {

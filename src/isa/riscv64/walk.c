@@ -85,7 +85,7 @@ static _Atomic uint64_t *pte_pointer(const struct walk *walk, uint64_t gpa, stru
     if (!walk->debug && !rv_pmp_allows(hart, gpa, 8, RV_LOAD, RV_S))
         return NULL;
     *ram = mem_ram_find(hart->vcpu.mem, gpa);
-    if (!*ram)
+    if (!*ram || !mem_want(hart->vcpu.mem, *ram, gpa, 8))
         return NULL;
     /* RAM regions are whole pages and PTEs are aligned: all 8 bytes are there. */
     return (_Atomic uint64_t *)(void *)((*ram)->host + (gpa - (*ram)->gpa));
