@@ -175,6 +175,7 @@ EJECT = "perl -e 'open(F, q(/dev/{})) and ioctl(F, 0x5329, 0) and ioctl(F, 0x530
 
 
 def eject_from_inside(guest, number, drive, disc, text):
+    guest.run("sysctl -q dev.cdrom.autoclose=0")  # otherwise who reads closes the tray
     guest.run(EJECT.format(drive))
     guest.run(f"! dd if=/dev/{drive} of=/dev/null bs=2048 count=1 2>/dev/null")
     guest.disk("insert", str(number), disc)
