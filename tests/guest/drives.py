@@ -305,7 +305,7 @@ def test_hot_plug_in_debian():
         plug_and_unplug(guest, 20, "cp /tmp/word /dev/{0} && sync && mkdir -p /m && "
                         "mkfs.ext4 -q -F -E offset=1048576 /dev/{0} 3M && "
                         "mount -o loop,offset=1048576 /dev/{0} /m && cp /bin/ls /m && "
-                        "umount /m")
+                        "umount /m && udevadm settle")  # what it has begun to read, it reads
         pull_a_cable(guest)
         no_disk_complained(guest)
         guest.poweroff()
