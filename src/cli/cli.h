@@ -54,6 +54,13 @@ struct cli_args {
     size_t operand_count;
 };
 
+/* A word that a command knows among its operands, for help, manual and completion. */
+struct cli_word {
+    char name[48];    /* "cpus=" */
+    const char *form; /* what follows directly, "N"; NULL: nothing */
+    const char *help;
+};
+
 struct cli_command {
     const char *name;
     const char *operands;    /* for the usage line: "NAME [FILE...]"; NULL: none allowed */
@@ -61,6 +68,8 @@ struct cli_command {
     const char *description; /* paragraphs, separated by an empty line */
     const struct cli_option *options;
     size_t option_count;
+    bool (*words)(size_t index, struct cli_word *word); /* false behind the last; NULL: none */
+    const char *words_title;                            /* heading in --help */
     const struct cli_example *examples;
     size_t example_count;
     bool hidden;

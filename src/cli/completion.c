@@ -13,6 +13,17 @@ static const struct cli_example examples[] = {
     {"trapeze completion fish > ~/.config/fish/completions/trapeze.fish", "For fish."},
 };
 
+/* A command's own words, each behind a space; the first of several devices stands for them all. */
+static void print_words(const struct cli_command *command)
+{
+    struct cli_word word;
+    for (size_t i = 0; command->words != NULL && command->words(i, &word); i++) {
+        putchar(' ');
+        for (const char *at = word.name; *at != '\0'; at++)
+            putchar(*at == 'N' ? '0' : *at);
+    }
+}
+
 /* Options that take a file are left to the shell's own file completion. */
 static void print_bash(void)
 {
@@ -25,6 +36,7 @@ static void print_bash(void)
         printf("  %s) words=\"--help", command->name);
         for (size_t k = 0; k < command->option_count; k++)
             printf(" --%s", command->options[k].name);
+        print_words(command);
         puts("\" ;;");
     }
     fputs("  '') words=\"$words", stdout);
@@ -34,6 +46,7 @@ static void print_bash(void)
     puts("\" ;;\n"
          "  esac\n"
          "  COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+         "  if [[ ${COMPREPLY[0]} == *= ]]; then compopt -o nospace 2>/dev/null || :; fi\n"
          "}\n"
          "complete -o default -F _trapeze trapeze");
 }
@@ -67,7 +80,10 @@ static void print_zsh(void)
          "  shift words; (( CURRENT-- ))\n  case $command in");
     for (size_t i = 0; i < cli_command_count(); i++) {
         const struct cli_command *command = cli_command_at(i);
-        printf("  %s) _arguments '*:file:_files' --help", command->name);
+        printf("  %s) _arguments '*:%s", command->name,
+               command->words == NULL ? "file:_files" : "key:(");
+        print_words(command);
+        printf("%s' --help", command->words == NULL ? "" : ")");
         for (size_t k = 0; k < command->option_count; k++)
             printf(" '*--%s%s'", command->options[k].name,
                    command->options[k].value == NULL ? "" : "=:value:_files");
@@ -85,6 +101,11 @@ static void print_fish(void)
         const struct cli_command *command = cli_command_at(i);
         printf("complete -c trapeze -f -n __fish_use_subcommand -a %s -d \"%s\"\n", command->name,
                command->summary);
+        if (command->words != NULL) {
+            printf("complete -c trapeze -f -n '__fish_seen_subcommand_from %s' -a '", command->name);
+            print_words(command);
+            puts("'");
+        }
         for (size_t k = 0; k < command->option_count; k++)
             printf("complete -c trapeze -n '__fish_seen_subcommand_from %s' -l %s%s\n",
                    command->name, command->options[k].name,

@@ -50,17 +50,34 @@ static void option_spelling(const struct cli_option *option, char *text, size_t 
     snprintf(text, size, "%s--%s%s%s", letter, option->name, joint, value);
 }
 
-static void print_option(FILE *out, const struct cli_option *option)
+static void print_row(FILE *out, const char *spelling, const char *help)
 {
-    char spelling[80];
-    option_spelling(option, spelling, sizeof(spelling));
     int column = fprintf(out, "  %s", spelling);
     if (column > HELP_COLUMN - 2) {
         fputc('\n', out);
         column = 0;
     }
     column += fprintf(out, "%*s", HELP_COLUMN - column, "");
-    print_wrapped(out, option->help, HELP_COLUMN, column);
+    print_wrapped(out, help, HELP_COLUMN, column);
+}
+
+static void print_option(FILE *out, const struct cli_option *option)
+{
+    char spelling[80];
+    option_spelling(option, spelling, sizeof(spelling));
+    print_row(out, spelling, option->help);
+}
+
+static void print_words(FILE *out, const struct cli_command *command)
+{
+    struct cli_word word;
+    if (command->words != NULL)
+        fprintf(out, "\n%s:\n", command->words_title);
+    for (size_t i = 0; command->words != NULL && command->words(i, &word); i++) {
+        char spelling[80];
+        snprintf(spelling, sizeof(spelling), "%s%s", word.name, word.form != NULL ? word.form : "");
+        print_row(out, spelling, word.help);
+    }
 }
 
 void cli_print_overview(FILE *out)
@@ -92,6 +109,7 @@ void cli_print_help(const struct cli_command *command, FILE *out)
                     command->options[i].group != NULL ? command->options[i].group : "Options");
         print_option(out, &command->options[i]);
     }
+    print_words(out, command);
     if (command->example_count > 0)
         fputs("\nExamples:\n", out);
     for (size_t i = 0; i < command->example_count; i++) {
@@ -134,6 +152,22 @@ static void man_text(FILE *out, const char *text)
         fputc('\n', out);
 }
 
+static void man_words(FILE *out, const struct cli_command *command)
+{
+    struct cli_word word;
+    if (command->words == NULL)
+        return;
+    fprintf(out, ".Pp\n%s:\n.Bl -tag -width Ds\n", command->words_title);
+    for (size_t i = 0; command->words(i, &word); i++) {
+        fprintf(out, ".It Cm %s", word.name);
+        if (word.form != NULL)
+            fprintf(out, " Ns Ar %s", word.form);
+        fputc('\n', out);
+        man_text(out, word.help);
+    }
+    fputs(".El\n", out);
+}
+
 static void man_command(FILE *out, const struct cli_command *command)
 {
     fprintf(out, ".Ss trapeze %s%s%s%s\n", command->name,
@@ -157,6 +191,7 @@ static void man_command(FILE *out, const struct cli_command *command)
     }
     if (command->option_count > 0)
         fputs(".El\n", out);
+    man_words(out, command);
     for (size_t i = 0; i < command->example_count; i++) {
         fputs(".Pp\n", out);
         man_text(out, command->examples[i].explanation);

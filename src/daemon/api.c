@@ -266,10 +266,11 @@ static json_t *describe_verb(const struct api_verb *verb)
                             "application/json", "schema", parse(verb->answer), "default",
                             "description", "not done", "content", "application/json", "schema",
                             parse("{\"$ref\": \"#/components/schemas/Error\"}"));
-    if (verb->body != NULL)
+    if (verb->body != NULL || verb->describe_body != NULL)
         json_object_set_new(
             row, "requestBody",
-            json_pack("{s:{s:{s:o}}}", "content", "application/json", "schema", parse(verb->body)));
+            json_pack("{s:{s:{s:o}}}", "content", "application/json", "schema",
+                      verb->body != NULL ? parse(verb->body) : verb->describe_body()));
     return row;
 }
 

@@ -59,6 +59,7 @@ struct api_verb {
     const char *summary;
     const char *query;  /* OpenAPI parameters beside {name}, a JSON array; NULL: none */
     const char *body;   /* JSON schema of the request; NULL: none */
+    json_t *(*describe_body)(void); /* instead, where it is made from a table */
     const char *answer; /* JSON schema of a good reply */
     int status;         /* of a good reply */
     void (*run)(struct api_call *call);

@@ -339,8 +339,15 @@ static void on_unanswered(void *opaque, int fd, unsigned events)
 void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsigned seconds,
                  machine_answer_fn *fn, void *opaque)
 {
+    machine_ask_with(daemon, name, verb, NULL, seconds, fn, opaque);
+}
+
+void machine_ask_with(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+                      unsigned seconds, machine_answer_fn *fn, void *opaque)
+{
     struct machine *machine = machine_find(daemon, name);
     if (machine == NULL || (machine->fd < 0 && !machine->ending)) {
+        json_decref(arguments);
         fn(opaque, NULL, "the instance is not running");
         return;
     }
@@ -352,9 +359,13 @@ void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsi
                         .opaque = opaque};
     machine->asks = ask;
     ask->watch = arm(daemon, seconds, on_unanswered, ask, &ask->timer);
-    if (machine->fd < 0) /* the end is the answer */
+    if (machine->fd < 0) { /* the end is the answer */
+        json_decref(arguments);
         return;
+    }
     json_t *request = json_pack("{s:I, s:s}", "id", ask->id, "verb", verb);
+    if (arguments != NULL)
+        json_object_set_new(request, "arguments", arguments);
     char *text = json_dumps(request, JSON_COMPACT);
     frame_writer_add(&machine->writer, text, strlen(text));
     free(text);

@@ -44,6 +44,9 @@ void machine_free_all(struct daemon *daemon);
 /* One verb of the worker; fn is called once: with its answer, at its end, or in `seconds`. */
 void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsigned seconds,
                  machine_answer_fn *fn, void *opaque);
+/* The same with arguments, which are stolen. */
+void machine_ask_with(struct daemon *daemon, const char *name, const char *verb, json_t *arguments,
+                      unsigned seconds, machine_answer_fn *fn, void *opaque);
 /* fn is called when the machine has ended: in `seconds` at most, then with `end` NULL and the
  * machine still linked. */
 void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds,

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See settings.h.
+ */
+#include "config/settings.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "config/machine.h"
+#include "config/suggest.h"
+
+/* The part of its memory that the guest is to keep. */
+static uint64_t kept_memory(const struct machine_config *config)
+{
+    bool limited = config->balloon_size != 0 && config->balloon_size < config->memory;
+    return limited ? config->balloon_size : config->memory;
+}
+
+#define MACHINE(member) SETTING_MACHINE, offsetof(struct machine_config, member)
+#define DISK(member)    SETTING_DISK, offsetof(struct machine_disk, member)
+#define NIC(member)     SETTING_NIC, offsetof(struct machine_nic, member)
+static const struct setting settings[] = {
+    {"cpus", "1..8",
+     "Virtual CPUs, from the next start on. A guest that runs can do without some of its own "
+     "accord; "
+     "in Linux: echo 0 > /sys/devices/system/cpu/cpu1/online.",
+     SETTING_NUMBER, false, MACHINE(cpus), 1, NULL, NULL, NULL},
+    {"cpu-weight", "0..10000",
+     "The machine's part of CPUs that several of your machines want at once; 100 for those "
+     "without, "
+     "0 takes it back.",
+     SETTING_NUMBER, false, MACHINE(cpu_weight), 1, "cpu", "weight", NULL},
+    {"cpu-cap", "PERCENT", "How much of one CPU the machine uses at most; 0: no limit.",
+     SETTING_NUMBER, false, MACHINE(cpu_cap), 1, "cpu", "cap", NULL},
+    {"memory", "SIZE",
+     "Guest memory. A running guest with a balloon gives memory up, and takes it back up to what "
+     "it "
+     "was started with; more than that comes with the next start.",
+     SETTING_SIZE, true, MACHINE(memory), MIB, "balloon", "size", kept_memory},
+    {"memory-limit", "SIZE", "How much of its memory a guest with a balloon keeps; 0: all.",
+     SETTING_SIZE, true, MACHINE(balloon_size), MIB, "balloon", "size", kept_memory},
+    {"balloon", "on|off", "Whether the guest has a memory balloon, from the next start on.",
+     SETTING_SWITCH, false, MACHINE(balloon), 1, NULL, NULL, NULL},
+    {"code-cache", "SIZE",
+     "Memory for the translations of each vCPU, from the next start on; 0: the default, 64M.",
+     SETTING_SIZE, true, MACHINE(code_cache), MIB, NULL, NULL, NULL},
+    {"diskN.iops", "N",
+     "Requests that disk N (counted from 0) may be asked for in a second; 0: no limit.",
+     SETTING_NUMBER, true, DISK(iops), 1, "limit", "iops", NULL},
+    {"diskN.bps", "SIZE", "Bytes in a second; 0: no limit.", SETTING_SIZE, true, DISK(bps), 1,
+     "limit", "bps", NULL},
+    {"netN.rate", "KBIT",
+     "Kilobits in a second that NIC N may send, and as many that it may receive; 0: no limit.",
+     SETTING_NUMBER, true, NIC(rate), 1, "rate", "kbit", NULL},
+};
+#undef MACHINE
+#undef DISK
+#undef NIC
+
+size_t setting_count(void)
+{
+    return ARRAY_SIZE(settings);
+}
+
+const struct setting *setting_at(size_t index)
+{
+    return &settings[index];
+}
+
+/* "disk12.iops" as "diskN.iops" and 12; false: it is no key of that form. */
+static bool take_number(const char *key, char name[40], unsigned *number)
+{
+    size_t word = strcspn(key, "0123456789"), digits = strspn(key + word, "0123456789");
+    *number = 0;
+    if (strlen(key) >= 36)
+        return false;
+    if (key[word + digits] != '.' || digits == 0 || digits > 4) {
+        snprintf(name, 40, "%s", key);
+        return true;
+    }
+    *number = (unsigned)atoi(key + word);
+    snprintf(name, 40, "%.*sN%s", (int)word, key, key + word + digits);
+    return true;
+}
+
+const struct setting *setting_find(const char *key, unsigned *number, struct error **err)
+{
+    char name[40];
+    struct suggest suggest;
+    bool fits = take_number(key, name, number);
+    for (size_t i = 0; fits && i < ARRAY_SIZE(settings); i++)
+        /* "diskN.iops" itself is no key. */
+        if (strcmp(settings[i].name, name) == 0 &&
+            (settings[i].device == SETTING_MACHINE || strcmp(key, name) != 0))
+            return &settings[i];
+    error_set(err, ERROR_USAGE, "there is no key '%.40s'", key);
+    suggest_start(&suggest, fits ? name : "");
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+        suggest_offer(&suggest, settings[i].name);
+    if (suggest.best != NULL)
+        error_hint(err, "Did you mean %s?", suggest.best);
+    else
+        error_hint(err, "'trapeze set --help' has them all.");
+    return NULL;
+}
+
+/* The device that the key has the number of; the machine itself for other keys. NULL: err. */
+static const char *owner_of(const struct setting *setting, const struct machine_config *config,
+                            unsigned number, struct error **err)
+{
+    const size_t counts[] = {1, config->disk_count, config->nic_count};
+    const void *const firsts[] = {config, config->disks, config->nics};
+    static const size_t sizes[] = {0, sizeof(struct machine_disk), sizeof(struct machine_nic)};
+    if (number < counts[setting->device])
+        return (const char *)firsts[setting->device] + number * sizes[setting->device];
+    error_set(err, ERROR_USAGE, "there is no %s %u",
+              setting->device == SETTING_DISK ? "disk" : "NIC", number);
+    if (counts[setting->device] == 0)
+        error_hint(err, "The machine has none.");
+    else
+        error_hint(err, "They are counted from 0 to %zu.", counts[setting->device] - 1);
+    return NULL;
+}
+
+/* "512M" in bytes, or what counts the units of a bare number. */
+static bool parse_size(const char *text, uint64_t unit, uint64_t *bytes)
+{
+    static const char letters[] = "KMGT";
+    char *end;
+    errno = 0;
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    unsigned long long number = strtoull(text, &end, 10);
+    const char *letter = *end != '\0' ? strchr(letters, toupper((unsigned char)*end)) : NULL;
+    if (*end != '\0' && letter == NULL)
+        return false;
+    if (letter != NULL)
+        unit = UINT64_C(1) << 10 * (letter - letters + 1);
+    if (letter != NULL && end[1] != '\0' && strcmp(end + 1, "iB") != 0 && strcmp(end + 1, "B") != 0)
+        return false;
+    return errno == 0 && !__builtin_mul_overflow(number, unit, bytes);
+}
+
+static bool parse_value(const struct setting *setting, const char *text, uint64_t *value)
+{
+    char *end;
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+        errno = 0;
+        *value = strtoull(text, &end, 10);
+        return isdigit((unsigned char)text[0]) && *end == '\0' && errno == 0 &&
+               (setting->wide ? *value < UINT64_C(1) << 40 : *value <= UINT32_MAX);
+    case SETTING_SIZE:
+        return parse_size(text, setting->unit, value) && *value < UINT64_C(1) << 60;
+    case SETTING_SWITCH:
+        *value = strcmp(text, "on") == 0;
+        return *value == 1 || strcmp(text, "off") == 0;
+    }
+    return false;
+}
+
+bool setting_apply(struct machine_config *config, const char *key, const char *text,
+                   struct error **err)
+{
+    unsigned number;
+    uint64_t value;
+    const struct setting *setting = setting_find(key, &number, err);
+    const char *owner = setting != NULL ? owner_of(setting, config, number, err) : NULL;
+    if (owner == NULL)
+        return false;
+    if (!parse_value(setting, text, &value)) {
+        error_set(err, ERROR_USAGE, "%s: '%.80s' is no %s", key, text,
+                  setting->kind == SETTING_NUMBER ? "number that makes sense"
+                  : setting->kind == SETTING_SIZE ? "size"
+                                                  : "switch");
+        error_hint(err,
+                   setting->kind == SETTING_NUMBER ? "It takes %s."
+                   : setting->kind == SETTING_SIZE ? "Write 512M or 2G."
+                                                   : "It is on or off.",
+                   setting->form);
+        return false;
+    }
+    void *member = (void *)(uintptr_t)(owner + setting->offset);
+    if (setting->kind == SETTING_SWITCH)
+        *(bool *)member = value != 0;
+    else if (setting->wide)
+        *(uint64_t *)member = value;
+    else
+        *(unsigned *)member = (unsigned)value;
+    if (config->balloon_size != 0) /* a limit without a balloon would limit nothing */
+        config->balloon = true;
+    return true;
+}
+
+uint64_t setting_told(const struct setting *setting, const struct machine_config *config,
+                      unsigned number)
+{
+    const char *owner = owner_of(setting, config, number, NULL);
+    if (setting->told != NULL || owner == NULL)
+        return setting->told != NULL ? setting->told(config) : 0;
+    const void *member = owner + setting->offset;
+    return setting->wide ? *(const uint64_t *)member : *(const unsigned *)member;
+}
