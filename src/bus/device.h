@@ -103,7 +103,8 @@ struct device_share {
 /* A socket device: the guest's address, and the unix socket that leads to it (dev/vsock.h). */
 struct device_vsock {
     uint64_t cid;
-    const char *path;
+    const char *path; /* NULL: the guest reaches nobody here */
+    int listen_fd;    /* listens already, taken over; 0: one is made at path, if there is a path */
 };
 
 struct device;

@@ -72,7 +72,7 @@ static int run(const struct cli_args *args, struct error **err)
     struct terminal terminal = {.raw = false};
     int fd = -1, signals = -1;
     sigset_t ends;
-    if (path != NULL && strcmp(state, "stopped") == 0) {
+    if (path != NULL && (strcmp(state, "stopped") == 0 || strcmp(state, "restarting") == 0)) {
         error_set(err, ERROR_USAGE, "the instance is not running");
         error_hint(err, "'trapeze logs %s' shows what it printed last.", name);
     } else if (path != NULL) {

@@ -26,7 +26,15 @@ static const struct cli_option options[] = {
     CLI_LIMIT_OPTIONS,
     CLI_NIC_OPTIONS,
     CLI_SEED_OPTIONS,
-    {"start", 0, NULL, "Start it, too.", "And then"},
+    {"autostart", 0, NULL, "The daemon starts it when it runs for the first time since the host did.",
+     "And then"},
+    {"restart", 0, "WHEN",
+     "Start it again when it has ended: 'always', 'on-failure' (it crashed, its worker died, or a "
+     "bare-metal program's exit code is not 0) or 'no', the default. The daemon waits a second, then "
+     "2, 4 ... 300 before each time, tries 10 times (trapeze.restartTries in the .vmx; 0: for ever) "
+     "and begins anew with one that has run for 10 minutes. 'trapeze stop' ends it.",
+     NULL},
+    {"start", 0, NULL, "Start it, too.", NULL},
     CLI_JSON_OPTION,
 };
 
@@ -34,6 +42,8 @@ static const struct cli_example examples[] = {
     {"trapeze create web --image debian --memory 1G --start", "A Debian machine that stays."},
     {"trapeze create lab --vmx lab.vmx", "From a description, perhaps one of VMware's."},
 };
+
+enum { VSOCK_CID = 3 }; /* the first that is free; each machine has a vsock of its own */
 
 /* The files that go into the instance's folder. */
 struct files {
@@ -130,10 +140,28 @@ static char *describe(const struct cli_args *args, struct machine_config *config
         text_set(text, "numvcpus", "1");
     }
     replace(&config->name, name);
+    if (config->kernel != NULL && config->vsock_cid == 0 && !config->deterministic)
+        config->vsock_cid = VSOCK_CID;
     vmx_update(text, config);
     char *bytes = text_write(text, &size);
     text_free(text);
     return bytes;
+}
+
+/* False: err. */
+static bool apply_restart(const struct cli_args *args, struct machine_config *config,
+                          struct error **err)
+{
+    static const char *const words[] = {"no", "on-failure", "always"};
+    const char *text = cli_last(args, "restart");
+    config->autostart |= cli_given(args, "autostart");
+    for (size_t i = 0; text != NULL && i < ARRAY_SIZE(words); i++)
+        if (strcmp(words[i], text) == 0) {
+            config->restart = (enum machine_restart)i;
+            return true;
+        }
+    return text == NULL || error_set(err, ERROR_USAGE, "--restart is always, on-failure or no, not "
+                                                       "'%s'", text);
 }
 
 static json_t *create(const struct cli_args *args, const char *name, struct error **err)
@@ -142,7 +170,8 @@ static json_t *create(const struct cli_args *args, const char *name, struct erro
     struct files files = {json_array(), err, true};
     json_t *answer = NULL;
     char *vmx = NULL;
-    if (cli_machine_configure(args, NULL, &machine, err) && bring_all(&machine, &files) &&
+    if (cli_machine_configure(args, NULL, &machine, err) &&
+        apply_restart(args, &machine.config, err) && bring_all(&machine, &files) &&
         (vmx = describe(args, &machine.config, name, err)) != NULL)
         answer = cli_api(
             "POST", json_pack("{s:s, s:s, s:O}", "name", name, "vmx", vmx, "files", files.list),
@@ -173,6 +202,7 @@ const struct cli_command cli_command_create = {
         "initrd, firmware, the image's disk and the seed are copied there; other disks, shared "
         "folders and files that are written stay where they are. The .vmx can be edited while the "
         "machine does not run. The "
+        "machine gets a vsock if it boots a kernel, for 'trapeze ssh', 'exec' and 'cp'. The "
         "folder (see 'trapeze info') can be copied to another host's store and started there.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

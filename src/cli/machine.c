@@ -18,6 +18,8 @@
 #include "cli/share.h"
 #include "cli/size.h"
 #include "cli/vsock.h"
+#include "client/api.h"
+#include "client/guest.h"
 #include "client/seed.h"
 #include "config/vmx.h"
 
@@ -299,11 +301,26 @@ static bool apply_image(const char *name, struct cli_machine *machine, bool quie
     return good;
 }
 
-/* A disk like any other to the worker: what stands behind the path is this process's. */
-static bool apply_seed(const struct cli_args *args, struct machine_config *config, int *seed_fd,
-                       struct error **err)
+/* The public key of 'trapeze ssh'; the caller frees it. NULL: this host has no ssh, then. */
+static char *own_key(void)
 {
-    const char **keys = calloc(args->value_count + 1, sizeof(*keys));
+    char *store = api_store_path(NULL), *secret = NULL, *path = NULL;
+    if (store != NULL && guest_key_make(store, NULL)) {
+        secret = guest_key_path(store);
+        if (asprintf(&path, "%s.pub", secret) < 0)
+            path = NULL;
+    }
+    free(secret);
+    free(store);
+    return path;
+}
+
+/* A disk like any other to the worker: what stands behind the path is this process's. */
+static bool apply_seed(const struct cli_args *args, struct machine_config *config, bool keep,
+                       int *seed_fd, struct error **err)
+{
+    const char **keys = calloc(args->value_count + 2, sizeof(*keys));
+    char *own = NULL;
     struct seed seed = {.hostname = cli_last(args, "hostname"),
                         .ssh_keys = keys,
                         .user_data = cli_last(args, "user-data")};
@@ -312,6 +329,10 @@ static bool apply_seed(const struct cli_args *args, struct machine_config *confi
             keys[seed.ssh_key_count++] = args->values[i].text;
     bool asked = seed.hostname != NULL || seed.ssh_key_count > 0;
     bool good = true;
+    if (asked && keep && (own = own_key()) != NULL) {
+        keys[seed.ssh_key_count++] = own;
+        seed.vsock_ssh = true;
+    }
     if (asked && seed.user_data != NULL)
         good = error_set(err, ERROR_USAGE,
                          "--user-data is all of the seed: write keys and host name into it");
@@ -330,6 +351,7 @@ static bool apply_seed(const struct cli_args *args, struct machine_config *confi
         good = asprintf(&disk->path, "/proc/%d/fd/%d", (int)getpid(), *seed_fd) > 0;
     }
     free(keys);
+    free(own);
     return good;
 }
 
@@ -386,7 +408,7 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
             !parse_disk(option, args->values[i].text, config, err))
             return false;
     }
-    if (!apply_seed(args, config, &machine->seed, err) || !cli_apply_nics(args, config, err) ||
+    if (!apply_seed(args, config, machine->keep, &machine->seed, err) || !cli_apply_nics(args, config, err) ||
         !cli_apply_shares(args, config, err) || !cli_apply_vsock(args, config, err) ||
         !apply_append(args, config, err) || !machine_config_check(config, err))
         return false;

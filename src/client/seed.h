@@ -18,6 +18,7 @@ struct seed {
     const char *hostname;        /* NULL: the image's */
     const char *const *ssh_keys; /* files with public keys, one a line */
     size_t ssh_key_count;
+    bool vsock_ssh;        /* the guest's ssh server shall listen on vsock port 22, too */
     const char *user_data; /* a file taken as it is, instead of hostname and keys; or NULL */
 };
 

@@ -20,7 +20,7 @@
 #include "client/worker.h"
 #include "config/vmx.h"
 
-enum { FD_COUNT = 9 };
+enum { FD_COUNT = 10 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
 {
@@ -75,8 +75,8 @@ static int open_share(void)
 static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
 {
     const int kept[FD_COUNT] = {config,     spawn->console, spawn->control,    spawn->listen,
-                                spawn->gdb, spawn->report,  spawn->transcript, spawn->hold,
-                                open_share()};
+                                spawn->gdb, spawn->report,  spawn->transcript, spawn->vsock,
+                                spawn->hold, open_share()};
     char numbers[FD_COUNT][16], level[16], nics[MACHINE_MAX_NICS * 12] = "";
     char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -110,6 +110,7 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
                           numbers[6],
                           numbers[7],
                           numbers[8],
+                          numbers[9],
                           (char *)(uintptr_t)spawn->console_kind,
                           level,
                           spawn->gdb_wait ? "wait" : "run",

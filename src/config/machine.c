@@ -23,6 +23,7 @@ void machine_config_init(struct machine_config *config)
         .interrupts = strdup("auto"),
         .memory = 512 * MIB,
         .cpus = 1,
+        .restart_tries = 10,
     };
 }
 
@@ -86,7 +87,7 @@ static bool check_vsock(const struct machine_config *config, struct error **err)
     if (config->vsock_cid < 3 || config->vsock_cid == UINT32_MAX)
         return error_set(err, ERROR_USAGE, "a guest's CID is from 3 to 4294967294, not %u",
                          config->vsock_cid);
-    if (path == NULL || path[0] == '\0' || strlen(path) > MACHINE_MAX_VSOCK_PATH)
+    if (path != NULL && (path[0] == '\0' || strlen(path) > MACHINE_MAX_VSOCK_PATH))
         return error_set(err, ERROR_USAGE, "a vsock has a socket whose path has 1 to %d bytes",
                          MACHINE_MAX_VSOCK_PATH);
     if (config->deterministic)

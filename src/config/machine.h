@@ -118,6 +118,9 @@ struct machine_share {
 /* Where the console goes if nobody says otherwise; VMware's names for a serial port's end. */
 enum machine_serial { MACHINE_SERIAL_TERMINAL, MACHINE_SERIAL_FILE, MACHINE_SERIAL_PIPE };
 
+/* When a daemon starts a machine again that has ended. */
+enum machine_restart { MACHINE_RESTART_NO, MACHINE_RESTART_ON_FAILURE, MACHINE_RESTART_ALWAYS };
+
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
 struct machine_config {
@@ -145,7 +148,7 @@ struct machine_config {
     size_t share_count;
     unsigned pci_slots; /* PCIe root ports with a slot each, for NICs that come and go */
     unsigned vsock_cid; /* the guest's address; 0: no vsock */
-    char *vsock_socket; /* path of the unix socket that leads to the guest */
+    char *vsock_socket; /* path of the unix socket that leads to the guest; NULL: an instance's own */
     bool no_reboot;
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
@@ -157,6 +160,9 @@ struct machine_config {
     enum machine_serial serial;
     char *serial_path;   /* a file, or a unix socket (PIPE) */
     bool virtio_console; /* the console is hvc0 (virtio) instead of ttyS0 (UART) */
+    bool autostart;     /* a daemon starts it with the host */
+    enum machine_restart restart;
+    unsigned restart_tries; /* in a row; 0: no limit */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
 };
 

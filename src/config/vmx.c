@@ -45,6 +45,7 @@ static const char *const truth_words[] = {"FALSE", "TRUE", NULL};
 static const char *const mode_words[] = {"persistent", "trapeze-readonly", NULL};
 static const char *const ram_words[] = {"anonymous", "memfd", NULL};
 static const char *const net_words[] = {"nat", "hostonly", "bridged", "custom", NULL};
+static const char *const restart_words[] = {"no", "on-failure", "always", NULL};
 static const char *const serial_words[] = {"trapeze-terminal", "file", "pipe", NULL};
 
 #define FIELD(member) offsetof(struct machine_config, member)
@@ -74,6 +75,9 @@ static const struct key keys[] = {
     {"trapeze.pciSlots", KIND_UINT, FIELD(pci_slots), NULL},
     {"trapeze.vsockCid", KIND_UINT, FIELD(vsock_cid), NULL},
     {"trapeze.vsockSocket", KIND_PATH, FIELD(vsock_socket), NULL},
+    {"trapeze.autostart", KIND_BOOL, FIELD(autostart), truth_words},
+    {"trapeze.restart", KIND_WORD, FIELD(restart), restart_words},
+    {"trapeze.restartTries", KIND_UINT, FIELD(restart_tries), NULL},
     {"sched.mem.max", KIND_MIB, FIELD(balloon_size), NULL},
     {"serial0.fileType", KIND_WORD, FIELD(serial), serial_words},
     {"serial0.fileName", KIND_PATH, FIELD(serial_path), NULL},

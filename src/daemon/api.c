@@ -15,6 +15,7 @@
 #include "daemon/http.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/restart.h"
 
 #define X(name) extern const struct api_verb name;
 #include "daemon/verbs.inc"
@@ -155,6 +156,19 @@ void api_change_to(struct api_call *call, job_fn *fn)
         api_change(call, fn);
 }
 
+/* Where a program here reaches the guest's vsock ports. */
+static void describe_vsock(const struct machine_config *config, const char *folder, json_t *answer)
+{
+    char *path = NULL;
+    if (config->vsock_cid == 0)
+        return;
+    if (config->vsock_socket != NULL)
+        json_object_set_new(answer, "vsock", api_text(config->vsock_socket));
+    else if (asprintf(&path, "%s/vsock.sock", folder) > 0)
+        json_object_set_new(answer, "vsock", api_text(path));
+    free(path);
+}
+
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
 {
     struct instance instance;
@@ -176,6 +190,8 @@ json_t *api_describe(struct daemon *daemon, const char *name, struct error **err
                            (int)config.cpus, "nics", (int)config.nic_count, "disks", disks,
                            "not-honoured", noted);
         catalogue_describe(daemon->catalogue, name, answer);
+        describe_vsock(&config, instance.path, answer);
+        restart_describe(daemon, name, &config, answer);
     }
     vmx_notes_clear(&notes);
     machine_config_clear(&config);
@@ -224,6 +240,8 @@ static const char schemas[] =
     "\"created\"], \"properties\": {"
     "\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"},"
     "\"path\": {\"type\": \"string\", \"description\": \"its folder\"},"
+    "\"vsock\": {\"type\": \"string\", \"description\": \"the socket that leads to the guest's "
+    "vsock\"},"
     "\"template\": {\"type\": \"boolean\"},"
     "\"memory\": {\"type\": \"integer\", \"description\": \"bytes\"},"
     "\"cpus\": {\"type\": \"integer\"}, \"nics\": {\"type\": \"integer\"},"
@@ -232,6 +250,11 @@ static const char schemas[] =
     "\"keys of its .vmx\"},"
     "\"owner\": {\"type\": \"integer\", \"description\": \"user id\"},"
     "\"created\": {\"type\": \"integer\", \"description\": \"seconds since 1970\"},"
+    "\"autostart\": {\"type\": \"boolean\"}, \"restart\": {\"type\": \"string\", \"enum\": "
+    "[\"no\", \"on-failure\", \"always\"]}, \"restarts\": {\"type\": \"object\", \"required\": "
+    "[\"tries\", \"gave-up\"], \"properties\": {\"tries\": {\"type\": \"integer\", \"description\": "
+    "\"since it last ran for ten minutes\"}, \"gave-up\": {\"type\": \"boolean\"}, \"next\": {\"type\": "
+    "\"integer\", \"description\": \"seconds since 1970\"}}},"
     "\"started\": {\"type\": \"integer\"}, \"ended\": {\"type\": \"integer\"},"
     "\"last-end\": {\"$ref\": \"#/components/schemas/End\"}}},"
     "\"End\": {\"type\": \"object\", \"required\": [\"end\"], \"properties\": {"

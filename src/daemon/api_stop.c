@@ -4,10 +4,11 @@
  */
 #include "daemon/api.h"
 #include "daemon/flow.h"
+#include "daemon/restart.h"
 
 static void run(struct api_call *call)
 {
-    if (api_take_existing(call))
+    if (!restart_stop_later(call) && api_take_existing(call))
         flow_stop(call, false);
 }
 

@@ -22,10 +22,12 @@
 #include "daemon/catalogue.h"
 #include "daemon/http.h"
 #include "daemon/machine.h"
+#include "daemon/restart.h"
 
 void daemon_event(struct daemon *daemon, const char *instance, const char *type, json_t *detail)
 {
     catalogue_event(daemon->catalogue, instance, type, detail);
+    restart_event(daemon, instance, type, detail);
     json_decref(detail);
     api_events_wake(daemon);
 }
@@ -73,6 +75,7 @@ static bool serve(struct daemon *daemon, int signals, int tick, struct error **e
     }
     if (good) {
         machine_adopt_all(daemon);
+        restart_adopt_all(daemon);
         loop_run(daemon->loop);
         unlinkat(daemon->store.folder, "daemon.sock", 0);
     }
@@ -100,6 +103,7 @@ bool daemon_run(const char *store_path, int log_level, struct error **err)
     daemon.catalogue = catalogue_open(&daemon.store, &daemon.log, err);
     daemon.loop = daemon.catalogue != NULL ? loop_new(err) : NULL;
     bool good = daemon.loop != NULL && serve(&daemon, signals, tick, err);
+    restart_free_all(&daemon);
     machine_free_all(&daemon);
     loop_free(daemon.loop);
     catalogue_close(daemon.catalogue);

@@ -29,6 +29,7 @@ struct daemon {
     struct http *http;
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
+    struct restart *restarts;     /* machines that wait to be started again */
 };
 
 /* Serves the store until a signal of the end; the machines go on. False: err. */

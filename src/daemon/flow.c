@@ -10,6 +10,7 @@
 #include "daemon/api.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/restart.h"
 
 enum {
     STOP_S = 60,
@@ -143,6 +144,9 @@ void flow_stop(struct api_call *call, bool then_start)
                        &timeout) != 0 ||
         timeout < 1 || timeout > 3600)
         refuse(call, 400, "force is true or false, timeout a number of seconds from 1 to 3600");
+    else if (restart_stop(call->daemon, call->name) &&
+             !machine_is_linked(call->daemon, call->name))
+        on_ended(call, NULL);
     else if (!machine_is_linked(call->daemon, call->name))
         refuse(call, 409, "the instance is not running");
     else if (machine_is_ending(call->daemon, call->name))

@@ -22,7 +22,8 @@
 
 /* In a folder, but not of the machine: a copy of it does without them. */
 static const char *const private_files[] = {"lock",         "end",         "control.sock",
-                                            "console.sock", "console.log", "worker.log"};
+                                            "console.sock", "console.log", "worker.log",
+                                            "vsock.sock",   "restart"};
 
 bool instance_name_check(const char *name, struct error **err)
 {

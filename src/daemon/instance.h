@@ -10,8 +10,10 @@
  *                        inherits it, so it is held for exactly as long as the machine runs
  *     NAME/end           how the machine ended last, one line of JSON; empty while it runs, and
  *                        for ever if its worker was killed
- *     NAME/control.sock, NAME/console.sock   of the worker, while it runs
+ *     NAME/control.sock, NAME/console.sock, NAME/vsock.sock   of the worker, while it runs
  *     NAME/console.log, NAME/worker.log      what guest and worker said
+ *     NAME/restart       whether it shall run, and how often it was started again (restart.h)
+ *     NAME/known_hosts   by what the guest's ssh server proves who it is; belongs to the disk
  *
  * A folder is made and removed as store.h says; a file in it is replaced by rename, after fsync.
  * A folder that was renamed or copied by hand is taken as it is: its .vmx follows the name.

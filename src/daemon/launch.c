@@ -14,12 +14,16 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "client/disks.h"
+#include "client/guest.h"
 #include "client/network.h"
 #include "client/spawn.h"
 #include "client/worker.h"
 #include "daemon/machine.h"
 
-enum { LOG_LIMIT = 1 << 20 };
+enum {
+    LOG_LIMIT = 1 << 20,
+    KERNEL_LINE = 1024 /* bytes: COMMAND_LINE_SIZE of Linux for riscv64 */
+};
 
 /* A socket's path has little room, so it is named from the folder, wherever that lies. */
 static int listen_in(const struct instance *instance, const char *name, struct error **err)
@@ -73,7 +77,28 @@ static bool open_all(const struct instance *instance, const struct machine_confi
     }
     if (spawn->console >= 0)
         spawn->listen = listen_in(instance, "control.sock", err);
-    return spawn->console >= 0 && spawn->listen >= 0 && log_to_file(instance, err);
+    bool own_vsock = config->vsock_cid != 0 && config->vsock_socket == NULL;
+    if (spawn->listen >= 0 && own_vsock)
+        spawn->vsock = listen_in(instance, "vsock.sock", err);
+    return spawn->console >= 0 && spawn->listen >= 0 && (spawn->vsock >= 0 || !own_vsock) &&
+           log_to_file(instance, err);
+}
+
+/* What makes 'trapeze ssh' work, unless the command line has no room for it. A host without
+ * ssh-keygen has no use for it. */
+static void add_boot_words(const struct store *store, struct machine_config *config)
+{
+    char *words, *joined = NULL;
+    if (config->vsock_cid == 0 || config->vsock_socket != NULL || config->kernel == NULL ||
+        (words = guest_boot_words(store->path, NULL)) == NULL)
+        return;
+    const char *append = config->append != NULL ? config->append : "";
+    if (strlen(append) + strlen(words) + 2 < KERNEL_LINE &&
+        asprintf(&joined, "%s%s%s", append, append[0] != '\0' ? " " : "", words) > 0) {
+        free(config->append);
+        config->append = joined;
+    }
+    free(words);
 }
 
 static json_t *launch(struct instance *instance, const struct machine_config *config,
@@ -87,6 +112,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .gdb = -1,
                                  .report = -1,
                                  .transcript = -1,
+                                 .vsock = -1,
                                  .hold = instance->lock,
                                  .detach = true,
                                  .log_level = LOG_LEVEL_WARNING,
@@ -103,8 +129,9 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
     if (pid < 0) { /* nobody will listen there */
         unlinkat(instance->fd, "control.sock", 0);
         unlinkat(instance->fd, "console.sock", 0);
+        unlinkat(instance->fd, "vsock.sock", 0);
     }
-    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript};
+    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript, spawn.vsock};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -140,6 +167,7 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
         error_hint(err, "Make an instance of it: trapeze clone %s NAME", name);
     } else if (instance_lock(&instance, err) && instance_config(&instance, &config, NULL, err) &&
                address_nics(&config, name, err) && machine_config_check(&config, err)) {
+        add_boot_words(&daemon->store, &config);
         result = launch(&instance, &config, err);
     }
     machine_config_clear(&config);

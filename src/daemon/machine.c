@@ -145,7 +145,7 @@ const char *machine_state(struct daemon *daemon, const char *name)
 
 /* ---- the end ---- */
 
-static json_t *read_end(struct daemon *daemon, const char *name)
+json_t *machine_last_end(struct daemon *daemon, const char *name)
 {
     char path[INSTANCE_MAX_NAME + 8];
     snprintf(path, sizeof(path), "%s/end", name);
@@ -170,6 +170,7 @@ static void remove_sockets(struct daemon *daemon, const char *name)
         return;
     unlinkat(fd, "control.sock", 0);
     unlinkat(fd, "console.sock", 0);
+    unlinkat(fd, "vsock.sock", 0);
     close(fd);
 }
 
@@ -235,7 +236,7 @@ static void on_gone(void *opaque, const json_t *result, const struct error *erro
     drop_if_idle(machine);
 
     remove_sockets(daemon, name);
-    json_t *end = read_end(daemon, name);
+    json_t *end = machine_last_end(daemon, name);
     const char *message = json_string_value(json_object_get(end, "message"));
     const char *word = json_string_value(json_object_get(end, "end"));
     if (launched != NULL && word != NULL && strcmp(word, "refused") == 0)
@@ -298,7 +299,7 @@ void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds
 {
     struct machine *machine = machine_find(daemon, name);
     if (machine == NULL || (machine->fd < 0 && !machine->ending)) {
-        json_t *end = read_end(daemon, name);
+        json_t *end = machine_last_end(daemon, name);
         fn(opaque, end);
         json_decref(end);
         return;

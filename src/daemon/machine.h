@@ -33,6 +33,9 @@ const char *machine_state(struct daemon *daemon, const char *name);
 bool machine_is_linked(struct daemon *daemon, const char *name);
 bool machine_is_ending(struct daemon *daemon, const char *name);
 
+/* The worker's last report; NULL: none. */
+json_t *machine_last_end(struct daemon *daemon, const char *name);
+
 /* Connects to the instance's worker, or learns how it has ended meanwhile. `launched` is stolen,
  * may be NULL: the detail of a "start" event, for when the worker has not refused its
  * configuration. */

@@ -362,7 +362,8 @@ static void guest_connects(struct vsock *vsock, const struct vsock_packet *packe
     struct connection *c = NULL;
     int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u",
                           vsock->address.sun_path, packet->dst_port);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool known = vsock->address.sun_path[0] != '\0'; /* where they listen */
+    int fd = known ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
     if (fd >= 0) {
         if (length < (int)sizeof(address.sun_path) &&
             connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
@@ -661,30 +662,41 @@ static void remove_abandoned(const struct sockaddr_un *address)
     close(fd);
 }
 
-static bool start_listening(struct vsock *vsock, const char *path, struct error **err)
+static bool bind_path(struct vsock *vsock, const char *path, struct error **err)
 {
     struct sockaddr_un *address = &vsock->address;
-    address->sun_family = AF_UNIX;
-    if (snprintf(address->sun_path, sizeof(address->sun_path), "%s", path) >=
-        (int)sizeof(address->sun_path))
-        return error_set(err, ERROR_USAGE, "the vsock's socket '%s' has too long a name", path);
     vsock->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    vsock->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (vsock->listen_fd < 0 || vsock->spare_fd < 0)
+    if (vsock->listen_fd < 0)
         return error_set_errno(err, errno, "cannot make a socket for the vsock");
     remove_abandoned(address);
     (void)fchmod(vsock->listen_fd, 0600); /* before its name exists */
     if (bind(vsock->listen_fd, (struct sockaddr *)address, sizeof(*address)) != 0)
         return error_set_errno(err, errno, "cannot listen on the vsock's socket '%s'", path);
     vsock->bound = true;
-    if (listen(vsock->listen_fd, BACKLOG) != 0)
-        return error_set_errno(err, errno, "cannot listen on the vsock's socket '%s'", path);
+    return listen(vsock->listen_fd, BACKLOG) == 0 ||
+           error_set_errno(err, errno, "cannot listen on the vsock's socket '%s'", path);
+}
+
+static bool start_listening(struct vsock *vsock, const char *path, struct error **err)
+{
+    struct sockaddr_un *address = &vsock->address;
+    address->sun_family = AF_UNIX;
+    if (path != NULL && snprintf(address->sun_path, sizeof(address->sun_path), "%s", path) >=
+                            (int)sizeof(address->sun_path))
+        return error_set(err, ERROR_USAGE, "the vsock's socket '%s' has too long a name", path);
+    vsock->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (vsock->spare_fd < 0)
+        return error_set_errno(err, errno, "cannot prepare the vsock");
+    if (vsock->listen_fd < 0 && path == NULL)
+        return true;
+    if (vsock->listen_fd < 0 && !bind_path(vsock, path, err))
+        return false;
     vsock->listen_watch =
         loop_watch_add(vsock->loop, vsock->listen_fd, LOOP_READABLE, client_comes, vsock, err);
     return vsock->listen_watch != NULL;
 }
 
-struct vsock *vsock_new(const char *path, uint64_t guest_cid, struct loop *loop,
+struct vsock *vsock_new(const char *path, int listen_fd, uint64_t guest_cid, struct loop *loop,
                         void (*wanted)(void *user), void *user, struct error **err)
 {
     struct vsock *vsock = alloc_zeroed(1, sizeof(*vsock));
@@ -692,7 +704,7 @@ struct vsock *vsock_new(const char *path, uint64_t guest_cid, struct loop *loop,
                             .wanted = wanted,
                             .user = user,
                             .guest_cid = guest_cid,
-                            .listen_fd = -1,
+                            .listen_fd = listen_fd > 0 ? listen_fd : -1,
                             .spare_fd = -1,
                             .next_port = FIRST_PORT};
     TAILQ_INIT(&vsock->all);

@@ -56,10 +56,12 @@ struct vsock_packet {
 };
 
 /* `wanted(user)`: there is something to fetch, or to drop if no guest listens. May be called
- * inside of nothing but the loop. `path` must be free, or a socket nobody listens on any more. */
-struct vsock *vsock_new(const char *path, uint64_t guest_cid, struct loop *loop,
+ * inside of nothing but the loop. `path` must be free, or a socket nobody listens on any more; with
+ * NULL the guest reaches nobody. `listen_fd` listens already and is taken over, whatever comes of it;
+ * 0: one is made at `path`. */
+struct vsock *vsock_new(const char *path, int listen_fd, uint64_t guest_cid, struct loop *loop,
                         void (*wanted)(void *user), void *user, struct error **err);
-void vsock_free(struct vsock *vsock); /* removes the socket's name; NULL is fine */
+void vsock_free(struct vsock *vsock); /* removes the name of a socket it made; NULL is fine */
 
 /* False: fetch first, a packet could need an answer that there is no room for. */
 bool vsock_can_send(const struct vsock *vsock);

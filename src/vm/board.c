@@ -140,7 +140,8 @@ static bool add_share(struct vm *vm, size_t index, struct error **err)
 
 static bool add_vsock(struct vm *vm, struct error **err)
 {
-    const struct device_vsock vsock = {vm->config.vsock_cid, vm->config.vsock_socket};
+    const struct device_vsock vsock = {vm->config.vsock_cid, vm->config.vsock_socket,
+                                       vm->env.vsock_fd};
     const struct device_params params = {.id = "vsock0", .vsock = &vsock};
     return vm_board_add(vm, &device_virtio_vsock, &params, err) != NULL;
 }
@@ -165,7 +166,7 @@ bool vm_board_new(struct vm *vm, struct error **err)
     for (size_t i = 0; i < vm->config.share_count; i++)
         if (!add_share(vm, i, err))
             return false;
-    if (vm->config.vsock_socket != NULL && !add_vsock(vm, err))
+    if (vm->config.vsock_cid != 0 && !add_vsock(vm, err))
         return false;
     return vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
 }

@@ -49,6 +49,7 @@ struct vm_env {
     struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
     const int *nics; /* a frame socket (net/link.h) for each NIC of the config; taken over */
     struct block_chain *disks; /* the files of each disk of the config; taken over */
+    int vsock_fd; /* listens for those who want to reach the guest's vsock; taken over; 0: none */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
     void *opaque;

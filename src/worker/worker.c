@@ -190,7 +190,7 @@ static void take_disks(struct worker *worker, const char *list)
     }
 }
 
-static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, int share_fd,
+static bool start(struct worker *worker, int vsock_fd, int gdb_fd, bool gdb_wait, int share_fd,
                   struct error **err)
 {
     struct vm_env env = {
@@ -200,6 +200,7 @@ static bool start(struct worker *worker, int gdb_fd, bool gdb_wait, int share_fd
         .virtio_console = worker->config.virtio_console ? console_backend(worker->console) : NULL,
         .nics = worker->nics,
         .disks = worker->disks,
+        .vsock_fd = vsock_fd > 0 ? vsock_fd : 0,
         .on_end = on_end,
         .on_state = on_state,
         .opaque = worker,
@@ -248,6 +249,7 @@ int worker_main(int argc, char **argv)
         GDB,
         REPORT,
         TRANSCRIPT,
+        VSOCK,
         HOLD, /* nothing but open, for as long as we live */
         SHARE,
         KIND,
@@ -297,7 +299,8 @@ int worker_main(int argc, char **argv)
         worker.panic_watch = loop_watch_add(worker.loop, worker.panic_timer, LOOP_READABLE,
                                             on_panic_timer, &worker, &error);
         good = worker.panic_watch != NULL &&
-               start(&worker, fds[GDB], strcmp(argv[WAIT], "wait") == 0, fds[SHARE], &error);
+               start(&worker, fds[VSOCK], fds[GDB], strcmp(argv[WAIT], "wait") == 0, fds[SHARE],
+                     &error);
     }
     if (good)
         loop_run(worker.loop);

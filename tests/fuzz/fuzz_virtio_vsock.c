@@ -268,7 +268,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     t->listening = -1;
     for (unsigned i = 0; i < PEERS; i++)
         t->peers[i] = -1;
-    const struct device_vsock vsock = {GUEST_CID, t->address.sun_path};
+    const struct device_vsock vsock = {.cid = GUEST_CID, .path = t->address.sun_path};
     guest_init(&t->g, false);
     guest_plug(&t->g, &device_virtio_vsock, &(struct device_params){.id = "fuzz", .vsock = &vsock});
     guest_map_bar(&t->g);

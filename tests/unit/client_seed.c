@@ -5,7 +5,10 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -125,6 +128,30 @@ static void a_seed_says_who_the_machine_is(void **state)
     assert_non_null(strstr(find(size, "network-config"), "dhcp4: true"));
 }
 
+/* Its command is one plain string of YAML, also for a reader that knows no escapes. */
+static void a_seed_makes_the_vsock_answer(void **state)
+{
+    (void)state;
+    static const char begin[] = "runcmd:\n  - \"";
+    size_t size = load(seed_make(&(struct seed){.vsock_ssh = true}, NULL));
+    const char *command = strstr(find(size, "user-data"), begin);
+    assert_non_null(command);
+    command += sizeof(begin) - 1;
+    size_t length = strcspn(command, "\"\\\n");
+    assert_string_equal(command + length, "\"\n");
+    char *script = strndup(command, length), *argv[] = {"sh", "-n", "-c", script, NULL};
+    assert_non_null(strstr(script, "ListenStream=vsock::22"));
+    pid_t pid = fork();
+    if (pid == 0) {
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    free(script);
+}
+
 static void user_data_is_taken_as_it_is(void **state)
 {
     (void)state;
@@ -162,6 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_found),
         cmocka_unit_test(a_seed_says_who_the_machine_is),
+        cmocka_unit_test(a_seed_makes_the_vsock_answer),
         cmocka_unit_test(user_data_is_taken_as_it_is),
         cmocka_unit_test(what_makes_no_sense_is_refused),
     };

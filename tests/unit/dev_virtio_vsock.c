@@ -57,9 +57,9 @@ static void start(struct fixture *f)
     pump(f);
 }
 
-static void plug(struct guest *g, const char *path)
+static void plug(struct guest *g, const char *path, int listen_fd)
 {
-    const struct device_vsock vsock = {GUEST_CID, path};
+    const struct device_vsock vsock = {.cid = GUEST_CID, .path = path, .listen_fd = listen_fd};
     guest_init(g, false);
     guest_plug(g, &device_virtio_vsock, &(struct device_params){.id = "vsock0", .vsock = &vsock});
 }
@@ -68,7 +68,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     snprintf(f->path, sizeof(f->path), "/tmp/trapeze-vsock-%d", (int)getpid());
-    plug(&f->g, f->path);
+    plug(&f->g, f->path, 0);
     f->buf_alloc = 65536;
     f->src_cid = GUEST_CID;
     f->dst_cid = VSOCK_HOST_CID;
@@ -536,7 +536,7 @@ static void a_restored_guest_is_told(void **state)
     pump(f);
     assert_int_equal(ring_used_index(events), 0);
     snprintf(path, sizeof(path), "%s-other", f->path);
-    plug(&other, path);
+    plug(&other, path, 0);
     f->g.device->ops->quiesce(f->g.device);
     other.device->ops->quiesce(other.device);
     assert_state_round_trip(f->g.device->ops->state, f->g.device, other.device);
@@ -565,7 +565,7 @@ static void the_name_is_taken_or_not(void **state)
 {
     struct fixture *f = *state;
     struct error *err = NULL;
-    assert_null(vsock_new(f->path, 3, f->g.loop, NULL, NULL, &err)); /* somebody listens */
+    assert_null(vsock_new(f->path, 0, 3, f->g.loop, NULL, NULL, &err)); /* somebody listens */
     assert_non_null(strstr(error_message(err), f->path));
     error_free(err);
     struct sockaddr_un address = address_of(f->path, "-left");
@@ -573,9 +573,32 @@ static void the_name_is_taken_or_not(void **state)
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     close(fd);
     err = NULL;
-    struct vsock *vsock = vsock_new(address.sun_path, 3, f->g.loop, NULL, NULL, &err);
+    struct vsock *vsock = vsock_new(address.sun_path, 0, 3, f->g.loop, NULL, NULL, &err);
     assert_no_error(err);
     vsock_free(vsock);
+}
+
+/* As instances have it: who started the machine listens, and the guest reaches nobody. */
+static void a_socket_may_listen_already(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t port;
+    guest_free(&f->g);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un address = address_of(f->path, "");
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    plug(&f->g, NULL, fd);
+    start(f);
+    close(open_from_host(f, &port));
+    pump(f);
+    while (receives(f, NULL, NULL) != 0)
+        ;
+    sends(f, 6000, 900, VSOCK_REQUEST, 0);
+    assert_int_equal(receives(f, &port, NULL), VSOCK_RST);
+    assert_int_equal(port, 6000);
+    assert_int_equal(access(f->path, F_OK), 0); /* not the device's to remove */
+    unlink(f->path);
 }
 
 int main(void)
@@ -594,6 +617,7 @@ int main(void)
         TEST(resets_end_connections),
         TEST(a_restored_guest_is_told),
         TEST(the_name_is_taken_or_not),
+        TEST(a_socket_may_listen_already),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

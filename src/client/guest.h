@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Ways into a running guest that need no network: streams to ports of its vsock, through the socket
+ * in its instance's folder, and the key pair with which its ssh server knows us.
+ *
+ * A store has one key pair, STORE/ssh/id_ed25519. Each start of an instance tells it to the guest,
+ * by words on the kernel's command line that systemd 256 and later obey (systemd-ssh-generator(8),
+ * systemd.system-credentials(7)): its ssh server then listens on vsock port 22 and takes that key
+ * for any user. Nothing of it is kept in the guest, and a folder that moved to another host lets in
+ * whoever starts it there.
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLIENT_GUEST_H
+#define TRAPEZE_CLIENT_GUEST_H
+
+#include <stdbool.h>
+
+struct error;
+
+#define GUEST_SSH_PORT 22u
+
+/* A connection to a port of the guest, when whoever listens there has said its first word (which an
+ * ssh server does); waits up to so many seconds for that, and says so on standard error. `socket`
+ * is the path of the unix socket that leads to the guest, `name` is for messages. -1: err. */
+int guest_connect(const char *socket, const char *name, unsigned port, unsigned seconds,
+                  struct error **err);
+
+/* Makes the store's key pair if there is none. False: err. */
+bool guest_key_make(const char *store, struct error **err);
+/* Its secret half's path; ".pub" behind it is the public one. The caller frees it. */
+char *guest_key_path(const char *store);
+/* The words for the kernel; the caller frees them. NULL: err. */
+char *guest_boot_words(const char *store, struct error **err);
+
+/* A descriptor over a unix socket, with one byte. False: errno. */
+bool guest_send_fd(int socket, int fd);
+int guest_receive_fd(int socket); /* -1: none came */
+
+#endif

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Commands, files and shells in a guest without a network: trapeze ssh, exec and cp.
+
+    reach.py TRAPEZE LOOP_ELF
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import tap
+from daemon_client import Client
+from machine import LIMIT_S, image
+
+TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+USAGE, HOST = 120, 121
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-reach-")
+# Longer than a socket's address, and with what shells and ssh's options take apart.
+STORE = os.path.join(FOLDER.name, "a folder with 'quotes', $x, 100% " * 4, "store")
+os.environ["TRAPEZE_HOME"] = STORE
+image("debian", TRAPEZE)
+
+
+def trapeze(*arguments, status=0, given=b"", **options):
+    done = subprocess.run([TRAPEZE, *arguments], input=given, capture_output=True, check=False,
+                          timeout=LIMIT_S, **options)
+    assert status is None or done.returncode == status, (arguments, done)
+    return done
+
+
+def refuses(status, *wanted, arguments):
+    done = trapeze(*arguments, status=status)
+    lines = done.stderr.decode().strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("trapeze: "), done
+    for part in wanted:
+        assert part in lines[0], (part, lines[0])
+
+
+def run(*words, **options):
+    return trapeze("exec", "--timeout", str(LIMIT_S), "deb", "--", *words, **options)
+
+
+def folder_of(name):
+    return f"{STORE}/instances/{name}"
+
+
+def test_what_cannot_be_reached():
+    trapeze("create", "loop", "--firmware", LOOP_ELF, "-m", "32")
+    refuses(USAGE, "no instance 'nobody'", arguments=["exec", "nobody", "--", "true"])
+    refuses(USAGE, "not running", "trapeze start loop", arguments=["ssh", "loop"])
+    trapeze("start", "loop")
+    refuses(USAGE, "no vsock", "trapeze.vsockCid", arguments=["cp", "loop:/x", "."])
+    trapeze("stop", "--force", "loop")
+    with open(f"{folder_of('loop')}/loop.vmx", "a", encoding="utf-8") as vmx:
+        vmx.write('trapeze.vsockCid = "3"\n')
+    trapeze("start", "loop")
+    done = trapeze("exec", "--timeout", "2", "loop", "--", "true", status=HOST)
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 2 and "waiting for 'loop'" in lines[0], lines
+    assert "nothing listens" in lines[1] and "--timeout" in lines[1], lines
+    trapeze("pause", "loop")
+    refuses(USAGE, "paused", "trapeze resume loop", arguments=["exec", "loop", "--", "true"])
+    trapeze("resume", "loop")
+    refuses(USAGE, "--timeout", arguments=["ssh", "--timeout", "soon", "loop"])
+    refuses(USAGE, "command is missing", arguments=["exec", "loop"])
+    refuses(USAGE, "none of these", arguments=["cp", "a", "b"])
+    refuses(USAGE, "one instance", arguments=["cp", "a:x", "b:y", "."])
+    refuses(USAGE, "one instance", arguments=["cp", "x", "a:x", "a:y"])
+    refuses(USAGE, "by hand", arguments=["vsock-pass"])
+    trapeze("stop", "--force", "loop")
+    assert not os.path.exists(f"{folder_of('loop')}/vsock.sock")
+    trapeze("delete", "loop")
+
+
+def test_exec_is_the_command():
+    trapeze("create", "deb", "--image", "debian", "--net", "none", "--start")
+    done = run("sh", "-c", "cat; echo err >&2; exit 7", given=b"\0in\xff", status=7)
+    assert done.stdout == b"\0in\xff" and b"err\n" in done.stderr, done
+    assert b"Warning" not in done.stderr, done
+    words = ["a  b", "it's", "$HOME", "*", "", "\\", '"', "-x"]
+    assert run("printf", "%s\n", *words).stdout.decode() == "".join(w + "\n" for w in words)
+    assert run("test", "-t", "0", status=1).stderr == b""
+    trapeze("exec", "-t", "deb", "--", "test", "-t", "0")
+    data = os.urandom(1 << 20)
+    assert run("cat", given=data).stdout == data
+    assert os.stat(f"{STORE}/ssh/id_ed25519").st_mode & 0o777 == 0o600
+
+
+def test_ssh_takes_options_and_a_command():
+    done = trapeze("ssh", "deb", "--", "-v", "echo $((6 * 7)); id -un")
+    assert done.stdout == b"42\nroot\n" and b"debug1" in done.stderr, done
+    run("useradd", "-m", "bob")
+    assert trapeze("exec", "-u", "bob", "deb", "--", "id", "-un").stdout == b"bob\n"
+    # There is no other network.
+    assert run("sh", "-c", "ls /sys/class/net").stdout == b"lo\n"
+    assert run("systemctl", "--failed", "--no-legend", "--plain").stdout == b""
+
+
+def test_cp_copies_both_ways():
+    source, back = os.path.join(FOLDER.name, "in"), os.path.join(FOLDER.name, "out")
+    os.makedirs(f"{source}/deep er")
+    data = os.urandom(3 << 20)
+    for name in ("x", "deep er/it's", "a:b"):
+        with open(f"{source}/{name}", "wb") as file:
+            file.write(data)
+    os.mkdir(back)
+    trapeze("cp", source, "deb:/tmp/")
+    trapeze("cp", "./a:b", "x", "deb:", cwd=source)
+    trapeze("cp", "deb:/tmp/in", "deb:a:b", back)
+    for name in ("in/x", "in/deep er/it's", "in/a:b", "a:b"):
+        with open(f"{back}/{name}", "rb") as file:
+            assert file.read() == data, name
+    assert trapeze("cp", "deb:/nowhere", back, status=None).returncode not in (0, USAGE)
+
+
+def test_another_host_key_is_refused():
+    hosts = f"{folder_of('deb')}/known_hosts"
+    with open(hosts, encoding="ascii") as file:
+        known = file.read()
+    assert known.startswith("guest ssh-ed25519 ") and known.count("\n") == 1, known
+    run("sh", "-c", "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' "
+                    "-f /etc/ssh/ssh_host_ed25519_key")
+    assert b"HAS CHANGED" in run("true", status=255).stderr
+    os.unlink(hosts)
+    run("true")
+
+
+def test_stores_do_not_share_keys():
+    other = os.path.join(FOLDER.name, "other")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    key = f"{STORE}/ssh/id_ed25519"
+    os.rename(key, key + ".kept")
+    os.rename(other, key)
+    assert b"Permission denied" in run("true", status=255).stderr
+    os.rename(key + ".kept", key)
+    trapeze("stop", "--timeout", str(LIMIT_S), "deb")
+    trapeze("delete", "deb")
+
+
+def main():
+    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    for name in ("loop", "deb"):
+        trapeze("stop", "--force", name, status=None)
+    Client(TRAPEZE, STORE).kill_daemon()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
