@@ -27,6 +27,7 @@ zlib1g-dev
 libslirp-dev
 libmicrohttpd-dev
 libsqlite3-dev
+libarchive-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="

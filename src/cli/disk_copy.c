@@ -13,37 +13,14 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "block/sparse.h"
 #include "cli/progress.h"
 
 extern char **environ;
 
 #define CHUNK_BYTES (2 * MIB)
-#define ZERO_BYTES  4096u /* what is looked at for being zero */
 
 /* --- copying --- */
-
-static bool is_zero(const uint8_t *data, size_t size)
-{
-    return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
-}
-
-/* Writes a chunk's stretches that are not zero. The target reads as zeros so far. */
-static int write_sparse(struct block_image *to, uint64_t offset, const uint8_t *data, size_t size)
-{
-    int error = 0;
-    for (size_t at = 0, end; error == 0 && at < size; at = end) {
-        size_t piece = size - at < ZERO_BYTES ? size - at : ZERO_BYTES;
-        bool zero = is_zero(data + at, piece);
-        for (end = at + piece; end < size; end += piece) {
-            piece = size - end < ZERO_BYTES ? size - end : ZERO_BYTES;
-            if (is_zero(data + end, piece) != zero)
-                break;
-        }
-        if (!zero)
-            error = block_image_write(to, offset + at, data + at, end - at);
-    }
-    return error;
-}
 
 static int copy_stretch(struct block_image *from, struct block_image *to, uint64_t offset,
                         uint64_t length, bool sparse, uint8_t *buffer, struct progress *progress)
@@ -53,7 +30,7 @@ static int copy_stretch(struct block_image *from, struct block_image *to, uint64
         size_t size = length - done < CHUNK_BYTES ? (size_t)(length - done) : CHUNK_BYTES;
         error = block_image_read(from, offset + done, buffer, size);
         if (error == 0)
-            error = sparse ? write_sparse(to, offset + done, buffer, size)
+            error = sparse ? block_image_write_sparse(to, offset + done, buffer, size)
                            : block_image_write(to, offset + done, buffer, size);
         done += size;
         progress_step(progress, offset + done);

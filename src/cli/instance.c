@@ -13,15 +13,8 @@
 #include "cli/size.h"
 #include "client/api.h"
 
-json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
+json_t *cli_api_answer(char *answer, int status, struct error **err)
 {
-    char *where = NULL, *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
-    int status = 0;
-    va_list values;
-    va_start(values, path);
-    int length = vasprintf(&where, path, values);
-    va_end(values);
-    char *answer = length > 0 ? api_call(method, where, text, &status, err) : NULL;
     json_t *value = answer != NULL ? json_loads(answer, JSON_ALLOW_NUL, NULL) : NULL;
     const char *refusal = json_string_value(json_object_get(value, "error"));
     if (answer != NULL && status / 100 != 2) {
@@ -33,10 +26,22 @@ json_t *cli_api(const char *method, json_t *body, struct error **err, const char
         error_set(err, ERROR_HOST, "the daemon's answer makes no sense");
     }
     free(answer);
+    return value;
+}
+
+json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
+{
+    char *where = NULL, *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
+    int status = 0;
+    va_list values;
+    va_start(values, path);
+    int length = vasprintf(&where, path, values);
+    va_end(values);
+    char *answer = length > 0 ? api_call(method, where, text, &status, err) : NULL;
     free(where);
     free(text);
     json_decref(body);
-    return value;
+    return cli_api_answer(answer, status, err);
 }
 
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,

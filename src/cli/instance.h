@@ -21,6 +21,9 @@
 json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* What came of a call: as of cli_api(). Frees the answer, which may be NULL: err is set then. */
+json_t *cli_api_answer(char *answer, int status, struct error **err);
+
 /* The only operand, a name that can stand in a path. NULL: err. */
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
                          struct error **err);

@@ -145,9 +145,17 @@ static int reach(const char *store, struct error **err)
     return fd;
 }
 
+int api_connect(struct error **err)
+{
+    char *store = api_store_path(err);
+    int fd = store != NULL ? reach(store, err) : -1;
+    free(store);
+    return fd;
+}
+
 /* ---- one request ---- */
 
-static bool send_all(int fd, const char *bytes, size_t size)
+bool api_send(int fd, const char *bytes, size_t size)
 {
     while (size > 0) {
         ssize_t count = send(fd, bytes, size, MSG_NOSIGNAL);
@@ -197,17 +205,16 @@ static char *body_of(const char *answer, size_t size, int *status)
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err)
 {
-    char *store = api_store_path(err), *head = NULL, *answer = NULL, *text = NULL;
+    char *head = NULL, *answer = NULL, *text = NULL;
     size_t size, length = body != NULL ? strlen(body) : 0;
-    int fd = store != NULL ? reach(store, err) : -1;
-    free(store);
+    int fd = api_connect(err);
     if (fd < 0)
         return NULL;
     if (asprintf(&head,
                  "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                  "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
                  method, path, length) > 0 &&
-        send_all(fd, head, strlen(head)) && send_all(fd, body != NULL ? body : "", length))
+        api_send(fd, head, strlen(head)) && api_send(fd, body != NULL ? body : "", length))
         answer = receive_all(fd, &size);
     if (answer != NULL)
         text = body_of(answer, size, status);

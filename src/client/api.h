@@ -13,6 +13,7 @@
 #define TRAPEZE_CLIENT_API_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct error;
 
@@ -27,6 +28,11 @@ bool api_make_folders(const char *path, struct error **err);
  * started if none serves the store. `body` may be NULL. NULL: err. */
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err);
+
+/* Of api_stream.c: a connection to the daemon, which is started if none serves the store (-1: err),
+ * and bytes to it. */
+int api_connect(struct error **err);
+bool api_send(int fd, const char *bytes, size_t size);
 
 /* Whether one serves the store. */
 bool api_is_served(const char *store);

@@ -274,6 +274,9 @@ static json_t *parse(const char *text)
     return value;
 }
 
+#define STREAM_TYPE   "application/octet-stream"
+#define STREAM_SCHEMA "{\"type\": \"string\", \"format\": \"binary\"}"
+
 static json_t *describe_verb(const struct api_verb *verb)
 {
     json_t *parameters = verb->query != NULL ? parse(verb->query) : json_array();
@@ -283,12 +286,18 @@ static json_t *describe_verb(const struct api_verb *verb)
                                     "\"schema\": {\"type\": \"string\"}}"));
     char status[8];
     snprintf(status, sizeof(status), "%d", verb->status);
+    bool gives = verb->stream == API_GIVES_STREAM;
     json_t *row = json_pack("{s:s, s:s, s:o, s:{s:{s:s, s:{s:{s:o}}}, s:{s:s, s:{s:{s:o}}}}}",
                             "operationId", verb->id, "summary", verb->summary, "parameters",
                             parameters, "responses", status, "description", "done", "content",
-                            "application/json", "schema", parse(verb->answer), "default",
-                            "description", "not done", "content", "application/json", "schema",
+                            gives ? STREAM_TYPE : "application/json", "schema",
+                            parse(gives ? STREAM_SCHEMA : verb->answer), "default", "description",
+                            "not done", "content", "application/json", "schema",
                             parse("{\"$ref\": \"#/components/schemas/Error\"}"));
+    if (verb->stream == API_TAKES_STREAM)
+        json_object_set_new(row, "requestBody",
+                            json_pack("{s:{s:{s:o}}}", "content", STREAM_TYPE, "schema",
+                                      parse(STREAM_SCHEMA)));
     if (verb->body != NULL || verb->describe_body != NULL)
         json_object_set_new(
             row, "requestBody",

@@ -52,6 +52,14 @@ struct api_call {
     api_job_fn *job;                  /* api_job()'s */
 };
 
+/* Bytes instead of JSON, of any length, between the client and the verb's job: the job's end of a
+ * socket is call->body's "stream". */
+enum api_stream {
+    API_NO_STREAM,
+    API_TAKES_STREAM, /* the request's body, until its end */
+    API_GIVES_STREAM  /* the answer's, behind a line of JSON that becomes the header Trapeze-About */
+};
+
 struct api_verb {
     const char *id;
     const char *method;
@@ -62,6 +70,7 @@ struct api_verb {
     json_t *(*describe_body)(void); /* instead, where it is made from a table */
     const char *answer; /* JSON schema of a good reply */
     int status;         /* of a good reply */
+    enum api_stream stream;
     void (*run)(struct api_call *call);
 };
 

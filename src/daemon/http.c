@@ -6,9 +6,11 @@
  */
 #include "daemon/http.h"
 
+#include <errno.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -17,7 +19,7 @@
 #include "base/loop.h"
 #include "daemon/api.h"
 
-enum { CONNECTION_LIMIT = 128, IDLE_S = 60 };
+enum { CONNECTION_LIMIT = 128, IDLE_S = 60, STREAM_BLOCK = 65536, PRELUDE_MAX = 16384 };
 
 struct http {
     struct daemon *daemon;
@@ -40,6 +42,10 @@ struct request {
     int status; /* 0: not answered */
     json_t *answer;
     bool dispatched, suspended, too_large;
+    /* of a verb with a stream */
+    int stream, job_stream; /* our end and the job's; -1: none */
+    struct loop_watch *stream_watch;
+    bool gone;  /* the client is, and the job not yet */
 };
 
 /* ---- the loop's side ---- */
@@ -78,12 +84,15 @@ static void on_ready(void *opaque, int fd, unsigned events)
 
 /* ---- calls ---- */
 
-void http_answer(struct api_call *call, int status, json_t *answer)
+static void suspend(struct request *request)
 {
-    struct request *request = (struct request *)call;
+    request->suspended = true;
+    MHD_suspend_connection(request->connection);
+}
+
+static void resume(struct request *request)
+{
     struct http *http = request->http;
-    request->status = status;
-    request->answer = answer;
     if (!request->suspended)
         return;
     request->suspended = false;
@@ -92,6 +101,49 @@ void http_answer(struct api_call *call, int status, json_t *answer)
         http->posted = true;
         loop_post(http->daemon->loop, posted_run, http);
     }
+}
+
+/* Of a socket pair; another job that runs meanwhile may have inherited it. */
+static void close_end(int *fd)
+{
+    if (*fd >= 0) {
+        shutdown(*fd, SHUT_RDWR);
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+static void close_stream(struct request *request)
+{
+    loop_watch_remove(request->stream_watch);
+    request->stream_watch = NULL;
+    close_end(&request->stream);
+}
+
+static void free_request(struct request *request)
+{
+    *request->link = request->next;
+    if (request->next != NULL)
+        request->next->link = request->link;
+    close_stream(request);
+    close_end(&request->job_stream);
+    json_decref(request->call.body);
+    json_decref(request->call.kept);
+    json_decref(request->answer);
+    free(request->body);
+    free(request);
+}
+
+void http_answer(struct api_call *call, int status, json_t *answer)
+{
+    struct request *request = (struct request *)call;
+    request->status = status;
+    request->answer = answer;
+    close_end(&request->job_stream); /* what it has written ends here */
+    if (request->gone)
+        free_request(request);
+    else
+        resume(request);
 }
 
 const char *http_query(const struct api_call *call, const char *name)
@@ -116,6 +168,100 @@ static enum MHD_Result send_answer(struct request *request)
     return result;
 }
 
+/* ---- streams ---- */
+
+/* What it waited for is there; the watch is silent until it waits again. */
+static void on_stream(void *opaque, int fd, unsigned events)
+{
+    struct request *request = opaque;
+    (void)fd, (void)events;
+    loop_watch_remove(request->stream_watch);
+    request->stream_watch = NULL;
+    resume(request);
+}
+
+static bool wait_for_stream(struct request *request, unsigned events)
+{
+    if (request->stream_watch == NULL)
+        request->stream_watch = loop_watch_add(request->http->daemon->loop, request->stream, events,
+                                               on_stream, request, NULL);
+    return request->stream_watch != NULL;
+}
+
+/* Gives the verb its job's end. */
+static bool open_stream(struct request *request)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return false;
+    request->stream = pair[0];
+    request->job_stream = pair[1];
+    json_object_set_new(request->call.body, "stream", json_integer(pair[1]));
+    return true;
+}
+
+/* A piece of the request's body. What was not taken comes again. */
+static enum MHD_Result pass_body(struct request *request, const char *data, size_t *size)
+{
+    ssize_t count = request->status == 0 && request->stream >= 0
+                        ? send(request->stream, data, *size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                        : (ssize_t)*size; /* nobody wants it */
+    if (count >= 0) {
+        *size -= (size_t)count;
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        if (!wait_for_stream(request, LOOP_WRITABLE))
+            return MHD_NO;
+        suspend(request);
+    } else if (errno != EINTR) {
+        close_stream(request);
+        *size = 0;
+    }
+    return MHD_YES;
+}
+
+static ssize_t read_stream(void *opaque, uint64_t position, char *buffer, size_t size)
+{
+    struct request *request = opaque;
+    (void)position;
+    ssize_t count = recv(request->stream, buffer, size, MSG_DONTWAIT);
+    if (count > 0)
+        return count;
+    if (count == 0) /* the job's end is closed, so there is a result */
+        return request->status / 100 == 2 ? MHD_CONTENT_READER_END_OF_STREAM
+                                          : MHD_CONTENT_READER_END_WITH_ERROR;
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (!wait_for_stream(request, LOOP_READABLE))
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    suspend(request);
+    return 0;
+}
+
+/* The job's first line goes into a header, what follows it is the answer. */
+static enum MHD_Result begin_stream(struct request *request)
+{
+    char line[PRELUDE_MAX + 1];
+    ssize_t count = recv(request->stream, line, PRELUDE_MAX, MSG_DONTWAIT | MSG_PEEK);
+    char *end = count > 0 ? memchr(line, '\n', (size_t)count) : NULL;
+    if (end == NULL) {
+        if (count == PRELUDE_MAX || !wait_for_stream(request, LOOP_READABLE))
+            return MHD_NO;
+        suspend(request);
+        return MHD_YES;
+    }
+    if (recv(request->stream, line, (size_t)(end + 1 - line), 0) != end + 1 - line)
+        return MHD_NO;
+    *end = '\0';
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, request, NULL);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/octet-stream");
+    MHD_add_response_header(response, "Trapeze-About", line);
+    enum MHD_Result result =
+        MHD_queue_response(request->connection, (unsigned)request->call.verb->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
 static void dispatch(struct request *request)
 {
     struct api_call *call = &request->call;
@@ -131,7 +277,9 @@ static void dispatch(struct request *request)
     call->body = request->size > 0
                      ? json_loadb(request->body, request->size, JSON_REJECT_DUPLICATES, NULL)
                      : json_object();
-    if (json_is_object(call->body))
+    if (call->verb->stream != API_NO_STREAM && !open_stream(request))
+        api_refuse(call, 500, "the daemon has no descriptors left");
+    else if (json_is_object(call->body))
         call->verb->run(call);
     else
         api_refuse(call, 400, "the request's body is not a JSON object");
@@ -145,6 +293,7 @@ static struct request *begin(struct http *http, struct MHD_Connection *connectio
     request->http = http;
     request->connection = connection;
     request->call.daemon = http->daemon;
+    request->stream = request->job_stream = -1;
     request->next = http->requests;
     request->link = &http->requests;
     if (request->next != NULL)
@@ -171,6 +320,12 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
         *state = begin(http, connection, path, method);
         return MHD_YES;
     }
+    bool takes_body =
+        request->call.verb != NULL && request->call.verb->stream == API_TAKES_STREAM;
+    if (takes_body && !request->dispatched)
+        dispatch(request);
+    if (*size > 0 && takes_body)
+        return pass_body(request, data, size);
     if (*size > 0) {
         request->too_large = request->too_large || request->size + *size > API_MAX_BODY;
         if (!request->too_large && !request->dispatched) {
@@ -183,29 +338,30 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
     }
     if (!request->dispatched)
         dispatch(request);
+    if (request->stream >= 0 && !takes_body && (request->status == 0 || request->status / 100 == 2))
+        return begin_stream(request);
     if (request->status != 0)
         return send_answer(request);
-    request->suspended = true;
-    MHD_suspend_connection(connection);
+    if (takes_body && request->stream >= 0)
+        shutdown(request->stream, SHUT_WR); /* the end of the body */
+    suspend(request);
     return MHD_YES;
 }
 
 static void on_completed(void *opaque, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {
+    struct http *http = opaque;
     struct request *request = *state;
-    (void)opaque, (void)connection, (void)code;
+    (void)connection, (void)code;
     if (request == NULL)
         return;
-    *request->link = request->next;
-    if (request->next != NULL)
-        request->next->link = request->link;
-    json_decref(request->call.body);
-    json_decref(request->call.kept);
-    json_decref(request->answer);
-    free(request->body);
-    free(request);
     *state = NULL;
+    close_stream(request);
+    if (request->status == 0 && request->dispatched && !http->ending)
+        request->gone = true; /* its job still has it */
+    else
+        free_request(request);
 }
 
 /* ---- life ---- */
@@ -247,7 +403,7 @@ void http_free(struct http *http)
     loop_watch_remove(http->timer_watch);
     http->ending = true;
     for (struct request *request = http->requests; request != NULL; request = request->next)
-        if (request->suspended)
+        if (request->suspended && request->status == 0)
             api_refuse(&request->call, 503, "the daemon ends");
     loop_cancel(http->daemon->loop, posted_run, http);
     if (http->server != NULL) {

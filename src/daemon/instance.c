@@ -260,7 +260,7 @@ static bool is_private(const char *name)
     return name[0] == '.';
 }
 
-static bool file_name_check(const char *name, struct error **err)
+bool instance_file_check(const char *name, struct error **err)
 {
     size_t length = strlen(name);
     if (length > 0 && length <= INSTANCE_MAX_NAME && !is_private(name) &&
@@ -279,7 +279,7 @@ bool instance_create(const struct store *store, const char *name, const struct t
     int folder = store_stage(store, staged, err);
     bool good = folder >= 0;
     for (size_t i = 0; i < file_count && good; i++)
-        good = file_name_check(files[i].name, err) &&
+        good = instance_file_check(files[i].name, err) &&
                copy_into(AT_FDCWD, files[i].source, folder, files[i].name, err);
     snprintf(file, sizeof(file), "%s.vmx", name);
     good = good && write_text(folder, file, text, err) && store_publish(store, staged, name, err);
@@ -287,6 +287,23 @@ bool instance_create(const struct store *store, const char *name, const struct t
         store_discard(store, staged, NULL);
     if (folder >= 0)
         close(folder);
+    return good;
+}
+
+int instance_stage(const struct store *store, char staged[32], struct error **err)
+{
+    return store_stage(store, staged, err);
+}
+
+bool instance_finish(const struct store *store, const char *name, const struct text *text,
+                     int folder, const char *staged, bool good, struct error **err)
+{
+    char file[FILE_MAX];
+    snprintf(file, sizeof(file), "%s.vmx", name);
+    good = good && write_text(folder, file, text, err) && store_publish(store, staged, name, err);
+    if (!good)
+        store_discard(store, staged, NULL);
+    close(folder);
     return good;
 }
 

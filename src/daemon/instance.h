@@ -54,6 +54,14 @@ bool instance_name_check(const char *name, struct error **err);
 bool instance_create(const struct store *store, const char *name, const struct text *text,
                      const struct instance_file *files, size_t file_count, struct error **err);
 
+/* Whether a file of an instance may have the name; none that this header speaks of. */
+bool instance_file_check(const char *name, struct error **err);
+/* The same in two steps: a staged folder to put files into (-1: err), and its end: if `good`, it
+ * gets its .vmx and becomes the instance; otherwise it is removed. */
+int instance_stage(const struct store *store, char staged[32], struct error **err);
+bool instance_finish(const struct store *store, const char *name, const struct text *text,
+                     int folder, const char *staged, bool good, struct error **err);
+
 /* Finds it. False: err, also when it is no instance after all. */
 bool instance_open(struct instance *instance, const struct store *store, const char *name,
                    struct error **err);

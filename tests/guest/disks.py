@@ -5,7 +5,6 @@
     disks.py TRAPEZE
 """
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -14,16 +13,15 @@ import shutil
 import subprocess
 import sys
 import time
-import traceback
 
 import tap
 from machine import LIMIT_S, Machine, image, scratch
+from namespace import in_namespace
 
 TRAPEZE = sys.argv[1]
 TINY = image("tiny", TRAPEZE)
 LINUX = ["--kernel", TINY + "/Image", "--initrd", TINY + "/initrd", "--memory", "128M"]
 SIZE = 12 << 20
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 # Writes in pieces of all sizes, in no order, flushed at times, some discarded.
 LOAD = ("for i in 7 3 5 0 2; do dd if=/dev/urandom of=/dev/{0} bs=65536 seek=$((i*20)) count=7 "
         "conv=notrunc 2>/dev/null; dd if=/dev/urandom of=/dev/{0} bs=512 seek=$((i*2973+11)) "
@@ -324,36 +322,6 @@ def test_a_paused_disk_does_not_hinder_a_reset_or_the_end():
             machine.verb("resume")
             machine.shell()
     full_disk("", check)
-
-
-def in_namespace(function):
-    """Runs it in a child with mounts of its own."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            identity = (os.geteuid(), os.getegid())
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS if identity[0] != 0 else CLONE_NEWNS) != 0:
-                status = 77
-            else:
-                if identity[0] != 0:
-                    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {identity[0]} 1"),
-                                       ("gid_map", f"0 {identity[1]} 1")):
-                        with open("/proc/self/" + name, "w", encoding="ascii") as file:
-                            file.write(text)
-                subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-                function()
-                status = 0
-        except BaseException:  # pylint: disable=broad-except
-            for line in traceback.format_exc().splitlines():
-                print("# " + line, file=sys.stderr, flush=True)
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == 77:
-        raise tap.Skip("no namespace of mounts for us")
-    assert status == 0, status
 
 
 def fill_the_host(name):

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See machine.h.
+ */
+#include "archive/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "block/open/open.h"
+#include "config/identity.h"
+#include "config/vmx.h"
+
+enum { NOTE_MAX = 300 /* bytes */ };
+
+/* ---- into an archive ---- */
+
+struct packing {
+    struct pack *pack;
+    const char *description;      /* "web.vmx" */
+    struct machine_config config; /* as the archive has it */
+    struct machine_config found;  /* with names that can be opened */
+};
+
+static void note(struct packing *p, const char *format, const char *what)
+{
+    char text[NOTE_MAX];
+    snprintf(text, sizeof(text), format, what);
+    pack_note(p->pack, text);
+}
+
+static bool is_free(const struct packing *p, const char *name)
+{
+    return pack_name_is_plain(name) && strcasecmp(name, p->description) != 0 &&
+           strcasecmp(name, PACK_MANIFEST) != 0 && strcasecmp(name, PACK_SUMS) != 0 &&
+           !pack_has(p->pack, name);
+}
+
+/* The name in the archive: that of the description if it is one of the machine's folder, otherwise
+ * "STEM", "STEM-2" ... Caller frees. */
+static char *choose_name(const struct packing *p, const char *now, const char *stem,
+                         const char *ending)
+{
+    char *name = alloc_string(now);
+    for (unsigned i = 1; !is_free(p, name); i++) {
+        char number[16] = "";
+        if (i > 1)
+            snprintf(number, sizeof(number), "-%u", i);
+        free(name);
+        if (asprintf(&name, "%s%s%s", stem, number, ending) < 0)
+            abort();
+    }
+    return name;
+}
+
+static bool pack_file(struct packing *p, char **path, const char *found, const char *stem,
+                      const char *ending, struct error **err)
+{
+    if (*path == NULL)
+        return true;
+    char *name = choose_name(p, *path, stem, ending);
+    int fd = open(found, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    bool good = fd >= 0 ? pack_add_file(p->pack, name, fd, err)
+                        : error_set_errno(err, errno, "cannot open '%s'", found);
+    free(*path);
+    *path = name;
+    return good;
+}
+
+static bool pack_disk(struct packing *p, struct machine_disk *disk,
+                      const struct machine_disk *found, struct error **err)
+{
+    if (disk->path[0] == '\0') /* an empty drive */
+        return true;
+    if (block_name_is_uri(found->path)) {
+        note(p, "disk '%.200s' is on a server and stays there", found->path);
+        return true;
+    }
+    if (disk->media != 0) /* a disc has no format but its own */
+        return pack_file(p, &disk->path, found->path, "disc", ".iso", err);
+    const struct block_open_options options = {.format = found->format, .read_only = true};
+    char *name = choose_name(p, disk->path, "disk", ".img");
+    struct block_image *image = block_open(found->path, &options, err);
+    bool good = image != NULL && pack_add_disk(p->pack, name, image, image->format->name, err);
+    free(disk->path);
+    disk->path = name;
+    return good;
+}
+
+static bool pack_all(struct packing *p, struct error **err)
+{
+    struct machine_config *config = &p->config, *found = &p->found;
+    bool good = pack_file(p, &config->kernel, found->kernel, "kernel", "", err) &&
+                pack_file(p, &config->initrd, found->initrd, "initrd", "", err) &&
+                pack_file(p, &config->firmware, found->firmware, "firmware", "", err);
+    for (size_t i = 0; i < config->disk_count && good; i++)
+        good = pack_disk(p, &config->disks[i], &found->disks[i], err);
+    for (size_t i = 0; i < config->share_count && good; i++)
+        note(p, "the shared folder '%.200s' is not in the archive", found->shares[i].path);
+    return good;
+}
+
+struct pack *machine_pack(const char *name, const char *folder, struct text *text,
+                          struct error **err)
+{
+    struct packing p = {.pack = pack_new(name, text)};
+    char description[PACK_MAX_NAME + 8];
+    snprintf(description, sizeof(description), "%.*s.vmx", PACK_MAX_NAME, name);
+    p.description = description;
+    machine_config_init(&p.config);
+    machine_config_init(&p.found);
+    bool good = vmx_read(text, &p.config, NULL, err) && vmx_read(text, &p.found, NULL, err);
+    if (good) {
+        vmx_resolve(&p.found, folder);
+        good = pack_all(&p, err);
+    }
+    if (good) {
+        text_remove(text, "trapeze.parent"); /* it stands alone now */
+        vmx_update(text, &p.config);
+    } else {
+        pack_free(p.pack);
+        p.pack = NULL;
+    }
+    machine_config_clear(&p.config);
+    machine_config_clear(&p.found);
+    return p.pack;
+}
+
+/* ---- out of one ---- */
+
+static bool is_member(const struct unpacked *unpacked, const char *path)
+{
+    for (size_t i = 0; i < json_array_size(unpacked->files); i++)
+        if (strcmp(json_string_value(json_object_get(json_array_get(unpacked->files, i), "name")),
+                   path) == 0)
+            return true;
+    return false;
+}
+
+/* Takes a file name away; notes it by what it is for. */
+static void drop(struct unpacked *unpacked, char **path, const char *what)
+{
+    char text[NOTE_MAX];
+    snprintf(text, sizeof(text), "%s '%.200s' is left out: it is not in the archive", what, *path);
+    json_array_append_new(unpacked->notes, json_string_nocheck(text));
+    free(*path);
+    *path = NULL;
+}
+
+static void keep_member(struct unpacked *unpacked, char **path, const char *what)
+{
+    if (*path != NULL && !is_member(unpacked, *path))
+        drop(unpacked, path, what);
+}
+
+/* A file that the machine makes: in its own folder. */
+static void keep_inside(struct unpacked *unpacked, char **path, const char *what)
+{
+    if (*path != NULL && (!pack_name_is_plain(*path) || is_member(unpacked, *path)))
+        drop(unpacked, path, what);
+}
+
+static void adopt_disks(struct unpacked *unpacked, struct machine_config *config)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < config->disk_count; i++) {
+        struct machine_disk *disk = &config->disks[i];
+        bool drive = disk->media != 0;
+        if (!(drive && disk->path[0] == '\0'))
+            keep_member(unpacked, &disk->path, drive ? "the disc" : "the disk");
+        if (disk->path == NULL && drive)
+            disk->path = alloc_string("");
+        if (disk->path != NULL)
+            config->disks[kept++] = *disk;
+        else
+            machine_disk_clear(disk);
+    }
+    config->disk_count = kept;
+}
+
+static void adopt_rest(struct unpacked *unpacked, struct machine_config *config)
+{
+    keep_member(unpacked, &config->kernel, "the kernel");
+    keep_member(unpacked, &config->initrd, "the initrd");
+    keep_member(unpacked, &config->firmware, "the firmware");
+    keep_inside(unpacked, &config->dump_fdt, "the device tree's file");
+    keep_inside(unpacked, &config->vsock_socket, "the vsock's socket");
+    if (config->vsock_socket == NULL)
+        config->vsock_cid = 0;
+    keep_inside(unpacked, &config->serial_path, "the console's file");
+    if (config->serial_path == NULL)
+        config->serial = MACHINE_SERIAL_TERMINAL;
+    for (size_t i = 0; i < config->share_count; i++) {
+        drop(unpacked, &config->shares[i].path, "the shared folder");
+        free(config->shares[i].tag);
+    }
+    config->share_count = 0;
+    for (size_t i = 0; i < config->nic_count; i++) {
+        keep_inside(unpacked, &config->nics[i].capture, "the capture");
+        if (config->nics[i].host_loopback)
+            json_array_append_new(
+                unpacked->notes,
+                json_string("host-loopback is off: it leads the guest to what trusts this host"));
+        config->nics[i].host_loopback = false;
+    }
+}
+
+bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struct error **err)
+{
+    struct machine_config config;
+    struct vmx_notes notes = {0};
+    machine_config_init(&config);
+    bool good = vmx_read(unpacked->text, &config, &notes, err);
+    if (good) {
+        adopt_disks(unpacked, &config);
+        adopt_rest(unpacked, &config);
+        if (!same)
+            identity_renew(unpacked->text, &config);
+        free(config.name);
+        config.name = alloc_string(name);
+        good = machine_config_check(&config, err);
+    }
+    if (good)
+        vmx_update(unpacked->text, &config);
+    char *sentence = vmx_notes_sentence(&notes, name);
+    if (sentence != NULL)
+        json_array_append_new(unpacked->notes, json_string_nocheck(sentence));
+    free(sentence);
+    vmx_notes_clear(&notes);
+    machine_config_clear(&config);
+    return good;
+}

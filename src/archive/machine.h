@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What goes into an archive of a machine, and what of an archive becomes one.
+ *
+ * Threads: one at a time.
+ */
+#ifndef TRAPEZE_ARCHIVE_MACHINE_H
+#define TRAPEZE_ARCHIVE_MACHINE_H
+
+#include "archive/pack.h"
+#include "archive/unpack.h"
+#include "config/machine.h"
+
+/* The machine in `folder` whose .vmx is `text`: with every file that it reads, wherever that lies,
+ * and every disk as its guest sees it. `text` is changed to name the files as they are in the
+ * archive, and borrowed until pack_free(). What is locked by the reading stays so until then.
+ * NULL: err. */
+struct pack *machine_pack(const char *name, const char *folder, struct text *text,
+                          struct error **err);
+
+/* Makes of a stranger's description one that reaches nothing of this host but the archive's files
+ * (which are in the folder of the .vmx) and what any guest gets; what is taken away is noted. Its
+ * name becomes `name`, and unless `same` is true its addresses are new ones (config/identity.h).
+ * False: err, it describes no machine. */
+bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struct error **err);
+
+#endif

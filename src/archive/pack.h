@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A machine as one compressed file, and back (unpack.h):
+ *
+ *     zstd of a pax tar with, in this order,
+ *         manifest.json    {"trapeze-archive": 1, "name": "web", "description": "web.vmx",
+ *                           "files": [{"name": "disk.img", "size": bytes, "data": bytes that are
+ *                           no holes, "format": "qcow2"}, …], "notes": ["…"]}
+ *         web.vmx          the machine
+ *         disk.img …       "files": what the .vmx names. With a format: a disk, as the guest sees
+ *                          it (no layers, no snapshots), that is to become an image of that format
+ *         sums.json        {"web.vmx": SHA-256, "disk.img": …}
+ *
+ * Holes are a sparse file's (GNU.sparse 1.0), so any tar unpacks an archive. A sum is that of the
+ * lines "OFFSET LENGTH\n" of the file's extents, in decimal, and then of their bytes. All that is
+ * to be believed stands in front and is checked before space is taken; the same machine makes the
+ * same bytes.
+ *
+ * Threads: one at a time.
+ */
+#ifndef TRAPEZE_ARCHIVE_PACK_H
+#define TRAPEZE_ARCHIVE_PACK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "block/image.h"
+#include "config/text.h"
+
+#define PACK_VERSION   1
+#define PACK_MAX_NAME  63 /* bytes of a file's name */
+#define PACK_MAX_FILES 48
+#define PACK_MAX_SIZE  (UINT64_C(1) << 50) /* bytes of a file */
+#define PACK_MANIFEST  "manifest.json"
+#define PACK_SUMS      "sums.json"
+
+struct pack;
+
+/* Letters, digits, '.', '_' and '-', no '.' in front: the same file on every system. */
+bool pack_name_is_plain(const char *name);
+
+/* `text` is borrowed until pack_free(). */
+struct pack *pack_new(const char *name, const struct text *text);
+/* Both take `image` and `fd` over, whatever comes of it; nobody may write to them meanwhile. */
+bool pack_add_disk(struct pack *pack, const char *name, struct block_image *image,
+                   const char *format, struct error **err);
+bool pack_add_file(struct pack *pack, const char *name, int fd, struct error **err);
+/* Something that a user should know. */
+void pack_note(struct pack *pack, const char *sentence);
+bool pack_has(const struct pack *pack, const char *name);
+
+/* {"bytes": about as many as the tar will have, "notes": […]}. The caller frees it. */
+char *pack_describe(const struct pack *pack);
+/* To a file or a socket. */
+bool pack_write(struct pack *pack, int fd, struct error **err);
+void pack_free(struct pack *pack); /* NULL is fine */
+
+#endif

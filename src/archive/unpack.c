@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See unpack.h.
+ */
+#include "archive/unpack.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "archive/sum.h"
+#include "archive/tar.h"
+#include "archive/zstream.h"
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "block/sparse.h"
+
+enum { JSON_MAX = 1 << 20 /* bytes */, NOTES_MAX = 64, NOTE_MAX = 400 };
+#define TRAILER_MAX (1 * MIB) /* zeros behind the last file, with which a tar ends */
+#define SPARE_BYTES (16 * MIB)
+
+/* A file that is being written: a disk image, or plain bytes. */
+struct target {
+    int fd;
+    struct block_image *image;
+};
+
+static bool sense(bool good, const char *what, struct error **err)
+{
+    return good || error_set(err, ERROR_HOST, "the archive's manifest makes no sense: %s", what);
+}
+
+/* ---- what is held in memory ---- */
+
+/* Also adds it to `sum`, if there is one. NULL: err. */
+static char *read_all(struct tar_reader *tar, const struct tar_member *member, size_t limit,
+                      struct sum *sum, struct error **err)
+{
+    if (member->size > limit) {
+        error_set(err, ERROR_HOST, "'%s' in the archive is too large", member->name);
+        return NULL;
+    }
+    char *text = alloc_zeroed(1, (size_t)member->size + 1);
+    const void *bytes;
+    size_t size;
+    uint64_t offset;
+    bool good;
+    if (sum != NULL)
+        sum_add_extents(sum, member->extents, member->count);
+    while ((good = tar_read(tar, &bytes, &size, &offset, err)) && size > 0) {
+        memcpy(text + offset, bytes, size); /* tar_read(): within the member */
+        if (sum != NULL)
+            sum_add(sum, bytes, size);
+    }
+    if (good)
+        return text;
+    free(text);
+    return NULL;
+}
+
+static bool next_is(struct tar_reader *tar, struct tar_member *member, const char *name,
+                    struct error **err)
+{
+    bool there;
+    if (!tar_next(tar, member, &there, err))
+        return false;
+    return (there && strcmp(member->name, name) == 0) ||
+           error_set(err, ERROR_HOST, "the archive lacks '%s', or it is not in its place", name);
+}
+
+static json_t *read_json(struct tar_reader *tar, const char *name, struct error **err)
+{
+    struct tar_member member;
+    char *text =
+        next_is(tar, &member, name, err) ? read_all(tar, &member, JSON_MAX, NULL, err) : NULL;
+    if (text == NULL)
+        return NULL;
+    json_t *value = json_loadb(text, (size_t)member.size, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    if (!json_is_object(value)) {
+        error_set(err, ERROR_HOST, "'%s' in the archive is no JSON object", name);
+        json_decref(value);
+        value = NULL;
+    }
+    return value;
+}
+
+/* ---- the manifest ---- */
+
+static uint64_t number_of(const json_t *row, const char *key)
+{
+    json_int_t number = json_integer_value(json_object_get(row, key));
+    return number > 0 ? (uint64_t)number : 0;
+}
+
+static const char *string_of(const json_t *row, const char *key)
+{
+    return json_string_value(json_object_get(row, key));
+}
+
+static bool check_row(const json_t *files, size_t index, bool (*allowed)(const char *name),
+                      struct error **err)
+{
+    const json_t *row = json_array_get(files, index);
+    const char *name = string_of(row, "name"), *format = string_of(row, "format");
+    uint64_t size = number_of(row, "size"), data = number_of(row, "data");
+    if (!sense(name != NULL && pack_name_is_plain(name) && (allowed == NULL || allowed(name)),
+               "a file's name", err) ||
+        !sense(size <= PACK_MAX_SIZE && data <= size, "a file's size", err))
+        return false;
+    for (size_t i = 0; i < index; i++)
+        if (!sense(strcasecmp(name, string_of(json_array_get(files, i), "name")) != 0,
+                   "a file is there twice", err))
+            return false;
+    if (format == NULL)
+        return sense(data == size, "a file has holes", err);
+    const struct block_format *known = block_format_find(format);
+    return sense(known != NULL && known->create != NULL, "the format of a disk", err) &&
+           sense(size > 0 && size % BLOCK_SECTOR == 0, "a disk's size", err);
+}
+
+static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *name),
+                           struct unpacked *unpacked, struct error **err)
+{
+    json_int_t version = json_integer_value(json_object_get(manifest, "trapeze-archive"));
+    const char *name = string_of(manifest, "name"), *description;
+    json_t *files = json_object_get(manifest, "files"), *notes = json_object_get(manifest, "notes");
+    if (version > PACK_VERSION) {
+        error_set(err, ERROR_HOST, "a newer trapeze made the archive");
+        error_hint(err, "This one knows format %d.", PACK_VERSION);
+        return false;
+    }
+    char wanted[PACK_MAX_NAME + 8] = "";
+    if (!sense(version > 0, "its format", err) ||
+        !sense(name != NULL && pack_name_is_plain(name), "the machine's name", err) ||
+        !sense(json_is_array(files) && json_array_size(files) <= PACK_MAX_FILES, "its files", err))
+        return false;
+    snprintf(wanted, sizeof(wanted), "%s.vmx", name);
+    description = string_of(manifest, "description");
+    if (!sense(description != NULL && strcmp(description, wanted) == 0, "the description's name",
+               err))
+        return false;
+    for (size_t i = 0; i < json_array_size(files); i++)
+        if (!check_row(files, i, allowed, err) ||
+            !sense(strcasecmp(string_of(json_array_get(files, i), "name"), wanted) != 0,
+                   "a file is there twice", err))
+            return false;
+    unpacked->name = alloc_string(name);
+    unpacked->files = json_incref(files);
+    unpacked->notes = json_array();
+    for (size_t i = 0; i < json_array_size(notes) && i < NOTES_MAX; i++) {
+        json_t *note = json_array_get(notes, i);
+        if (json_is_string(note) && json_string_length(note) <= NOTE_MAX)
+            json_array_append(unpacked->notes, note);
+    }
+    return true;
+}
+
+static bool read_manifest(struct tar_reader *tar, bool (*allowed)(const char *name),
+                          struct unpacked *unpacked, struct error **err)
+{
+    json_t *manifest = read_json(tar, PACK_MANIFEST, err);
+    bool good = manifest != NULL && check_manifest(manifest, allowed, unpacked, err);
+    json_decref(manifest);
+    return good;
+}
+
+static bool check_space(const json_t *files, int folder, struct error **err)
+{
+    struct statvfs status;
+    uint64_t needed = SPARE_BYTES;
+    for (size_t i = 0; i < json_array_size(files); i++) { /* 48 of up to 2^50: no overflow */
+        const json_t *row = json_array_get(files, i);
+        const char *format = string_of(row, "format");
+        needed += number_of(row, format != NULL && strcmp(format, "fixed") == 0 ? "size" : "data");
+    }
+    if (fstatvfs(folder, &status) != 0)
+        return error_set_errno(err, errno, "cannot find out how much space there is");
+    if (needed <= (uint64_t)status.f_bavail * status.f_frsize)
+        return true;
+    error_set(err, ERROR_HOST, "there is not enough space for the archive: it takes %llu MiB",
+              (unsigned long long)(needed / MIB));
+    error_hint(err, "Free some space first.");
+    return false;
+}
+
+/* ---- files ---- */
+
+static bool make_target(int folder, const json_t *row, struct target *target, struct error **err)
+{
+    const char *name = string_of(row, "name"), *format = string_of(row, "format");
+    const struct block_image_options options = {.format = format};
+    const struct block_create create = {.size = number_of(row, "size")};
+    *target = (struct target){.fd = -1};
+    int fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_set_errno(err, errno, "cannot make '%s'", name);
+    target->fd = fd;
+    if (format == NULL)
+        return ftruncate(fd, (off_t)create.size) == 0 ||
+               error_set_errno(err, errno, "cannot make '%s'", name);
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    struct block_file *file =
+        own >= 0 ? block_file_new(own, false, BLOCK_CACHE_WRITEBACK, err) : NULL;
+    if (file == NULL) {
+        if (own >= 0)
+            close(own);
+        else
+            error_set_errno(err, errno, "cannot make '%s'", name);
+        return false;
+    }
+    if (block_format_find(format)->create(file, &create, err))
+        target->image = block_image_open(file, name, &options, err);
+    if (target->image == NULL)
+        block_file_close(file);
+    return target->image != NULL;
+}
+
+static int write_at(const struct target *target, uint64_t offset, const void *bytes, size_t size)
+{
+    if (target->image != NULL)
+        return block_image_write_sparse(target->image, offset, bytes, size);
+    for (size_t done = 0; done < size;) {
+        ssize_t count =
+            pwrite(target->fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
+        if (count < 0 && errno != EINTR)
+            return errno;
+        done += count > 0 ? (size_t)count : 0;
+    }
+    return 0;
+}
+
+static bool close_target(struct target *target, const char *name, bool good, struct error **err)
+{
+    int error = good && target->image != NULL ? target->image->format->flush(target->image) : 0;
+    block_image_close(target->image);
+    if (good && error == 0 && fsync(target->fd) != 0)
+        error = errno;
+    if (target->fd >= 0)
+        close(target->fd);
+    return good && (error == 0 || error_set_errno(err, error, "cannot keep '%s'", name));
+}
+
+static bool write_failed(int error, const char *name, struct error **err)
+{
+    error_set_errno(err, error, "cannot write '%s'", name);
+    if (error == ENOSPC || error == EDQUOT)
+        error_hint(err, "Free some space first.");
+    return false;
+}
+
+static bool read_file(struct tar_reader *tar, const json_t *row, int folder, struct sum *sum,
+                      struct error **err)
+{
+    const char *name = string_of(row, "name");
+    struct tar_member member;
+    struct target target;
+    uint64_t data = 0, offset;
+    const void *bytes;
+    size_t size = 1;
+    if (!next_is(tar, &member, name, err))
+        return false;
+    for (size_t i = 0; i < member.count; i++)
+        data += member.extents[i].length;
+    if (member.size != number_of(row, "size") || data != number_of(row, "data"))
+        return error_set(err, ERROR_HOST, "'%s' in the archive is not as its manifest says", name);
+    sum_add_extents(sum, member.extents, member.count);
+    bool good = make_target(folder, row, &target, err);
+    while (good && size > 0) {
+        good = tar_read(tar, &bytes, &size, &offset, err);
+        int error = good && size > 0 ? write_at(&target, offset, bytes, size) : 0;
+        if (error != 0)
+            good = write_failed(error, name, err);
+        else if (good)
+            sum_add(sum, bytes, size);
+    }
+    return close_target(&target, name, good, err);
+}
+
+/* ---- all of it ---- */
+
+static bool keep_sum(json_t *sums, const char *name, struct sum *sum)
+{
+    char text[SUM_TEXT_MAX];
+    sum_end(sum, text);
+    return json_object_set_new(sums, name, json_string(text)) == 0;
+}
+
+static bool read_description(struct tar_reader *tar, struct unpacked *unpacked, json_t *sums,
+                             struct error **err)
+{
+    char name[PACK_MAX_NAME + 8];
+    struct tar_member member;
+    struct sum *sum = sum_new("sha256");
+    snprintf(name, sizeof(name), "%s.vmx", unpacked->name);
+    char *bytes =
+        next_is(tar, &member, name, err) ? read_all(tar, &member, TEXT_MAX_SIZE, sum, err) : NULL;
+    if (bytes != NULL)
+        unpacked->text = text_parse(bytes, (size_t)member.size, name, err);
+    free(bytes);
+    keep_sum(sums, name, sum);
+    return unpacked->text != NULL;
+}
+
+static bool read_to_end(struct tar_reader *tar, tar_read_fn *fn, void *opaque, struct error **err)
+{
+    struct tar_member member;
+    const void *bytes;
+    size_t size = 1;
+    bool there;
+    if (!tar_next(tar, &member, &there, err))
+        return false;
+    if (there)
+        return error_set(err, ERROR_HOST, "the archive has more files than its manifest says");
+    for (uint64_t total = 0; size > 0; total += size)
+        if (!fn(opaque, &bytes, &size, err))
+            return false;
+        else if (total > TRAILER_MAX)
+            return error_set(err, ERROR_HOST, "something follows the archive in its file");
+    return true;
+}
+
+/* Without the end, where fn has to be at its own. */
+static bool read_members(struct tar_reader *tar, int folder, bool (*allowed)(const char *name),
+                         struct unpacked *unpacked, json_t *sums, struct error **err)
+{
+    bool good = read_manifest(tar, allowed, unpacked, err) &&
+                check_space(unpacked->files, folder, err) &&
+                read_description(tar, unpacked, sums, err);
+    for (size_t i = 0; good && i < json_array_size(unpacked->files); i++) {
+        const json_t *row = json_array_get(unpacked->files, i);
+        struct sum *sum = sum_new("sha256");
+        good = read_file(tar, row, folder, sum, err);
+        keep_sum(sums, string_of(row, "name"), sum);
+    }
+    return good;
+}
+
+static bool check_sums(struct tar_reader *tar, const json_t *sums, struct error **err)
+{
+    json_t *said = read_json(tar, PACK_SUMS, err);
+    bool good =
+        said != NULL && (json_equal(said, sums) ||
+                         error_set(err, ERROR_HOST, "the archive is damaged: a checksum is wrong"));
+    json_decref(said);
+    return good;
+}
+
+bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
+                struct unpacked *unpacked, struct error **err)
+{
+    *unpacked = (struct unpacked){0};
+    json_t *sums = json_object();
+    struct tar_reader *tar = tar_reader_new(fn, opaque, err);
+    bool good = tar != NULL && read_members(tar, folder, allowed, unpacked, sums, err) &&
+                check_sums(tar, sums, err) && read_to_end(tar, fn, opaque, err);
+    tar_reader_free(tar);
+    json_decref(sums);
+    if (!good)
+        unpacked_clear(unpacked);
+    return good;
+}
+
+bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
+            struct error **err)
+{
+    *unpacked = (struct unpacked){0};
+    struct zstream_reader *stream = zstream_reader_new(fd, err);
+    bool good = stream != NULL && unpack_tar(zstream_read, stream, folder, allowed, unpacked, err);
+    zstream_reader_free(stream);
+    return good;
+}
+
+bool unpack_look(int fd, struct unpacked *unpacked, struct error **err)
+{
+    *unpacked = (struct unpacked){0};
+    struct zstream_reader *stream = zstream_reader_new(fd, err);
+    struct tar_reader *tar = stream != NULL ? tar_reader_new(zstream_read, stream, err) : NULL;
+    bool good = tar != NULL && read_manifest(tar, NULL, unpacked, err);
+    tar_reader_free(tar);
+    zstream_reader_free(stream);
+    if (!good)
+        unpacked_clear(unpacked);
+    return good;
+}
+
+void unpacked_clear(struct unpacked *unpacked)
+{
+    free(unpacked->name);
+    text_free(unpacked->text);
+    json_decref(unpacked->files);
+    json_decref(unpacked->notes);
+    *unpacked = (struct unpacked){0};
+}
+
+bool unpack_is_ours(int fd)
+{
+    static const unsigned char zstd[4] = {0x28, 0xb5, 0x2f, 0xfd};
+    unsigned char start[4];
+    return pread(fd, start, sizeof(start), 0) == (ssize_t)sizeof(start) &&
+           memcmp(start, zstd, sizeof(zstd)) == 0;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/import?name=NAME: an instance from what export gave. Its files are made in a staged
+ * folder, so that whatever ends it leaves nothing (store.h).
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "archive/machine.h"
+#include "base/error.h"
+#include "daemon/api.h"
+
+static bool is_allowed(const char *name)
+{
+    return instance_file_check(name, NULL);
+}
+
+static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
+                    struct error **err)
+{
+    int stream = (int)json_integer_value(json_object_get(arguments, "stream"));
+    bool same = json_is_true(json_object_get(arguments, "same"));
+    struct unpacked unpacked;
+    char staged[32];
+    int folder = instance_stage(&daemon->store, staged, err);
+    if (folder < 0)
+        return NULL;
+    bool good = unpack(stream, folder, is_allowed, &unpacked, err);
+    if (!good)
+        unpacked = (struct unpacked){0};
+    good = good && machine_adopt(&unpacked, name, same, err);
+    good = instance_finish(&daemon->store, name, unpacked.text, folder, staged, good, err);
+    json_t *answer = good ? json_pack("{s:s, s:O}", "name", name, "notes", unpacked.notes) : NULL;
+    unpacked_clear(&unpacked);
+    return answer;
+}
+
+static void run(struct api_call *call)
+{
+    const char *name = api_query(call, "name"), *identity = api_query(call, "identity");
+    struct error *error = NULL;
+    if (!instance_name_check(name != NULL ? name : "", &error)) {
+        api_fail(call, 400, error);
+        return;
+    }
+    if (identity != NULL && strcmp(identity, "same") != 0 && strcmp(identity, "new") != 0) {
+        api_refuse(call, 400, "identity is 'new' or 'same'");
+        return;
+    }
+    json_object_set_new(call->body, "same",
+                        json_boolean(identity != NULL && strcmp(identity, "same") == 0));
+    snprintf(call->name, sizeof(call->name), "%s", name);
+    if (api_take(call))
+        api_job(call, work);
+}
+
+const struct api_verb api_import = {
+    .id = "import",
+    .method = "POST",
+    .path = "/v1/import",
+    .summary = "Make an instance of what export gave",
+    .query = "[{\"name\": \"name\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "
+             "\"string\"}}, {\"name\": \"identity\", \"in\": \"query\", \"description\": \"new "
+             "(or none): NIC addresses and the like are made anew; same: they stay\", "
+             "\"schema\": {\"type\": \"string\", \"enum\": [\"new\", \"same\"]}}]",
+    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"notes\"], \"properties\": "
+              "{\"name\": {\"type\": \"string\"}, \"notes\": {\"type\": \"array\", \"items\": "
+              "{\"type\": \"string\"}, \"description\": \"what is not as it was\"}}}",
+    .status = 201,
+    .stream = API_TAKES_STREAM,
+    .run = run,
+};

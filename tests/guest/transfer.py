@@ -1,0 +1,544 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Machines that move: export and import, and archives that somebody made to harm.
+
+    transfer.py TRAPEZE LOOP_ELF
+"""
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+import tap
+from machine import image
+from namespace import in_namespace
+
+TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+USAGE, HOST = 120, 121
+LIMIT_S = 300
+MIB = 1 << 20
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-transfer-")
+STORE = os.path.join(FOLDER.name, "store")
+os.environ["TRAPEZE_HOME"] = STORE
+
+
+def scratch(name):
+    return os.path.join(FOLDER.name, name)
+
+
+def trapeze(*arguments, status=0, store=None):
+    environment = dict(os.environ, TRAPEZE_HOME=store or os.environ["TRAPEZE_HOME"])
+    done = subprocess.run([TRAPEZE, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=LIMIT_S, text=True, check=False, env=environment)
+    assert status is None or done.returncode == status, (arguments, done)
+    return done
+
+
+def until(condition):
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
+
+
+def folder(name, store=None):
+    return os.path.join(store or os.environ["TRAPEZE_HOME"], "instances", name)
+
+
+def instances(store=None):
+    return sorted(os.listdir(folder("", store)))
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def make_raw(name, size, seed):
+    """Data, zeros and holes in no order."""
+    source = random.Random(seed)
+    path = scratch(name)
+    with open(path, "wb") as out:
+        out.truncate(size)
+        for _ in range(30):
+            out.seek(source.randrange(0, size // 512) * 512)
+            length = min(source.choice([512, 4096, 70000 // 512 * 512, 300 * 1024]),
+                         size - out.tell())
+            out.write(source.randbytes(length) if source.random() < 0.8 else bytes(length))
+    return path
+
+
+def contents(disk, form):
+    """What a guest sees of it."""
+    out = scratch("contents.raw")
+    trapeze("disk", "convert", "--force", "--from", form, "--format", "raw", disk, out)
+    return read(out)
+
+
+def vmx(name, store=None):
+    with open(f"{folder(name, store)}/{name}.vmx", encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split(" = ") for line in file if " = " in line]
+    return {key: value.strip('"') for key, value in lines}
+
+
+def delete(*names):
+    for name in names:
+        trapeze("stop", "--force", name, status=None)
+        trapeze("delete", name)
+
+
+def layered(name, raw):
+    """A qcow2 on a raw disk, with writes of its own; and what a guest sees of both."""
+    top = scratch(name)
+    own = make_raw("own.raw", os.path.getsize(raw), 99)
+    trapeze("disk", "create", "--format", "qcow2", "--backing", raw, "--backing-format", "raw", top)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {own} {MIB} 2M", top], check=True,
+                   stdout=subprocess.DEVNULL)
+    seen = bytearray(read(raw))
+    pattern = read(own)[:2 * MIB]
+    seen[MIB:3 * MIB] = pattern
+    return top, bytes(seen)
+
+
+# ---- there and back ----
+
+def test_a_machine_goes_into_a_file_and_comes_back():
+    raw = make_raw("plain.raw", 64 * MIB, 1)
+    top, seen = layered("top.qcow2", make_raw("base.raw", 16 * MIB, 2))
+    trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32", "--disk", f"{top},format=qcow2",
+            "--disk", f"{raw},format=raw,readonly", "--share", f"{FOLDER.name}:x",
+            "--net", "nat,mac=02:00:00:00:00:07")
+    shutil.move(top, f"{folder('a')}/layer.qcow2")  # a file of its own, on one that is not
+    path = f"{folder('a')}/a.vmx"
+    text = read(path).decode().replace(top, "layer.qcow2") + "# a remark\n"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+    done = trapeze("export", "a", scratch("a.trapeze"))
+    assert "shared folder" in done.stderr, done
+    trapeze("export", "a", scratch("again.trapeze"))
+    assert read(scratch("a.trapeze")) == read(scratch("again.trapeze"))
+    before = vmx("a")
+    delete("a")
+    for name in ("base.raw", "plain.raw", "layer.qcow2"):
+        if os.path.exists(scratch(name)):
+            os.rename(scratch(name), scratch("gone-" + name))
+
+    done = trapeze("import", scratch("a.trapeze"))
+    assert done.stdout == "a: imported\n" and "shared folder" in done.stderr, done
+    after = vmx("a")
+    assert sorted(os.listdir(folder("a"))) == ["a.vmx", "disk.img", "firmware", "layer.qcow2"]
+    assert contents(f"{folder('a')}/layer.qcow2", "qcow2") == seen
+    assert read(f"{folder('a')}/disk.img") == read(scratch("gone-plain.raw"))
+    status = os.stat(f"{folder('a')}/disk.img")
+    assert status.st_blocks * 512 < status.st_size // 2  # holes are holes
+    assert b"# a remark" in read(f"{folder('a')}/a.vmx")
+    assert after["scsi0:1.mode"] == before["scsi0:1.mode"] == "trapeze-readonly"
+    assert after["ethernet0.address"] != before["ethernet0.address"]
+    assert not any(key.startswith("sharedFolder") for key in after)
+    trapeze("start", "a")
+    until(lambda: "ready" in trapeze("logs", "a").stdout)
+    done = trapeze("export", "a", scratch("running.trapeze"), status=USAGE)
+    assert "running" in done.stderr and not os.path.exists(scratch("running.trapeze"))
+    delete("a")
+
+
+def test_the_identity_is_kept_or_made_anew():
+    trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32",
+            "--net", "nat,mac=02:00:00:00:00:07")
+    with open(f"{folder('a')}/a.vmx", "a", encoding="utf-8") as file:
+        file.write('trapeze.vsockCid = "77"\ntrapeze.vsockSocket = "v"\n'
+                   'uuid.bios = "56 4d 01 02 03 04 05 06-07 08 09 0a 0b 0c 0d 0e"\n')
+    trapeze("export", "a", scratch("identity.trapeze"))
+    keys = ("ethernet0.address", "trapeze.vsockCid", "uuid.bios")
+    refused = trapeze("import", scratch("identity.trapeze"), status=USAGE)
+    assert "there is an instance 'a' already" in refused.stderr
+    trapeze("import", scratch("identity.trapeze"), "b")
+    trapeze("import", "--keep-identity", scratch("identity.trapeze"), "c")
+    for key in keys:
+        assert vmx("c")[key] == vmx("a")[key] != vmx("b")[key], key
+    assert vmx("b")["displayName"] == "b" and vmx("b")["trapeze.vsockSocket"] == "v"
+    delete("a", "b", "c")
+
+
+def test_what_came_back_boots_and_has_its_disks():
+    files = image("tiny", TRAPEZE)
+    data = make_raw("data.raw", 8 * MIB, 3)
+    top, seen = layered("data.qcow2", data)
+    script = scratch("script.img")
+    with open(script, "wb") as out:
+        out.write(b"sha256sum /dev/vdb; dd if=/dev/vdb of=/dev/vdb seek=1 bs=512 count=1 conv=fsync"
+                  b" 2>/dev/null\n".ljust(65536, b"\0"))
+    trapeze("create", "a", "--kernel", f"{files}/Image", "--initrd", f"{files}/initrd", "--append",
+            "console=ttyS0 quiet trapeze.test=vda", "-m", "128", "--disk", f"{script},format=raw",
+            "--disk", f"{top},format=qcow2")
+    trapeze("export", "a", scratch("boots.trapeze"))
+    delete("a")
+    for name in (data, top, script):
+        os.remove(name)
+    trapeze("import", scratch("boots.trapeze"))
+    trapeze("start", "a")
+    until(lambda: "trapeze-test: exit" in trapeze("logs", "a").stdout)
+    log = trapeze("logs", "a").stdout
+    assert hashlib.sha256(seen).hexdigest() in log and "trapeze-test: exit 0" in log, log[-2000:]
+    until(lambda: json.loads(trapeze("info", "--json", "a").stdout)["state"] == "stopped")
+    disk = next(name for name in os.listdir(folder("a")) if name.endswith("-2.img"))
+    assert contents(f"{folder('a')}/{disk}", "qcow2") == seen[:512] + seen[:512] + seen[1024:]
+    delete("a")
+
+
+def test_a_folder_is_copied_to_another_store_and_runs_there():
+    """Cold migration: nothing but the folder, another daemon."""
+    disk = make_raw("cold.raw", 4 * MIB, 4)
+    trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
+    shutil.copy(disk, f"{folder('a')}/disk.img")
+    with open(f"{folder('a')}/a.vmx", "a", encoding="utf-8") as file:
+        file.write('scsi0:0.fileName = "disk.img"\nscsi0:0.trapeze.format = "raw"\n')
+    other = scratch("other")
+    trapeze("list", store=other)
+    shutil.copytree(folder("a"), folder("moved", other))
+    delete("a")
+    trapeze("start", "moved", store=other)
+    until(lambda: "ready" in trapeze("logs", "moved", store=other).stdout)
+    trapeze("stop", "--force", "moved", store=other)
+    assert read(f"{folder('moved', other)}/disk.img") == read(disk)
+    trapeze("delete", "moved", store=other)
+    end_daemon(other)
+
+
+# ---- what goes wrong on the way ----
+
+class Unix(socket.socket):
+    def __init__(self, store):
+        super().__init__(socket.AF_UNIX)
+        self.connect(os.path.join(store, "daemon.sock"))
+
+
+def pid_of_daemon(store=None):
+    store = store or os.environ["TRAPEZE_HOME"]
+    trapeze("list", store=store)
+    with Unix(store) as daemon:
+        return struct_ucred(daemon)
+
+
+def struct_ucred(connection):
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(data[:4], "little")
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def end_daemon(store=None, number=signal.SIGTERM):
+    pid = pid_of_daemon(store)
+    os.kill(pid, number)
+    until(lambda: not is_alive(pid))
+
+
+def make_archive(name, size, seed):
+    """Of random bytes: what takes long to send."""
+    with open(scratch(name + ".raw"), "wb") as out:
+        source = random.Random(seed)
+        for _ in range(size // MIB):
+            out.write(source.randbytes(MIB))
+    trapeze("create", name, "--firmware", LOOP_ELF, "-m", "32", "--disk",
+            scratch(name + ".raw") + ",format=raw")
+    path = scratch(name + ".trapeze")
+    trapeze("export", name, path)
+    trapeze("delete", name)
+    return path
+
+
+def test_who_is_killed_in_the_middle_leaves_nothing():
+    path = make_archive("big", 48 * MIB, 5)
+    trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32", "--disk",
+            scratch("big.raw") + ",format=raw")
+    source = random.Random(6)
+    target = scratch("target")
+    os.mkdir(target)
+    # A whole run's length, to kill at any point of it; how long that takes here proves nothing.
+    begin = time.monotonic()
+    trapeze("import", path, "b")
+    length = time.monotonic() - begin
+    delete("b")
+    for turn in range(12):
+        command = ["import", path, "b"] if turn % 2 == 0 else ["export", "a", f"{target}/x"]
+        whom = ("command", "daemon")[turn // 2 % 2]
+        daemon = pid_of_daemon()
+        run = subprocess.Popen([TRAPEZE, *command], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(source.random() * length)
+        os.kill(run.pid if whom == "command" else daemon, signal.SIGKILL)
+        run.wait(timeout=LIMIT_S)
+        if whom == "daemon":
+            until(lambda: not is_alive(daemon))
+        trapeze("list")  # of a daemon that is there again
+        until(lambda: all(name[0] != "." for name in instances()))
+        if "b" in instances():  # it was over
+            trapeze("export", "b", f"{target}/whole")
+            os.remove(f"{target}/whole")
+            delete("b")
+        if os.path.exists(f"{target}/x"):
+            trapeze("import", f"{target}/x", "c")
+            delete("c")
+            os.remove(f"{target}/x")
+        assert os.listdir(target) == [], os.listdir(target)
+    assert instances() == ["a"]
+    delete("a")
+
+
+def test_a_full_disk_leaves_nothing():
+    path = make_archive("full", 8 * MIB, 7)
+
+    def fill():
+        small = scratch("small")
+        os.mkdir(small)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30M", "none", small], check=False)
+        if done.returncode != 0:
+            os._exit(77)
+        os.environ["TRAPEZE_HOME"] = f"{small}/store"
+        trapeze("list")
+        trapeze("import", path, "fits")
+        delete("fits")
+        with open(f"{small}/ballast", "wb") as out:
+            out.write(bytes(10 * MIB))
+        done = trapeze("import", path, "a", status=HOST)
+        assert "not enough space" in done.stderr and "MiB" in done.stderr, done
+        assert instances() == []
+        trapeze("create", "b", "--firmware", LOOP_ELF, "-m", "32", "--disk",
+                scratch("full.raw") + ",format=raw")
+        with open(f"{small}/ballast2", "wb") as out:
+            out.write(bytes(15 * MIB))
+        done = trapeze("export", "b", f"{small}/x", status=HOST)
+        assert "No space left" in done.stderr and "Free some space" in done.stderr, done
+        assert sorted(os.listdir(small)) == ["ballast", "ballast2", "store"]
+        assert instances() == ["b"]
+        end_daemon()
+    in_namespace(fill)
+
+
+def test_damaged_archives_are_refused():
+    path = make_archive("damaged", 2 * MIB, 8)
+    good = read(path)
+    source = random.Random(9)
+    broken = scratch("broken.trapeze")
+    cases = [good[:-1], good[:len(good) // 2], good[:100], good + b"x", good + good, good[:3], b""]
+    for _ in range(12):
+        copy = bytearray(good)
+        copy[source.randrange(len(copy))] ^= 1 << source.randrange(8)
+        cases.append(bytes(copy))
+    for number, case in enumerate(cases):
+        with open(broken, "wb") as out:
+            out.write(case)
+        done = trapeze("import", broken, "b", status=None)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode in (USAGE, HOST) and len(lines) == 1, (number, done)
+        assert instances() == [], number
+
+
+# ---- what somebody made to harm ----
+
+def store_zstd(data, run=0):
+    """A zstd frame (RFC 8878) of blocks that are stored, and `run` zero bytes in blocks that
+    repeat one."""
+    out = bytearray(b"\x28\xb5\x2f\xfd\x00\x38")  # window of 128 KiB
+    pieces = [data[at:at + 131072] for at in range(0, len(data), 131072)]
+    for piece in pieces:
+        out += (len(piece) << 3).to_bytes(3, "little") + piece
+    for _ in range(run // 131072):
+        out += (131072 << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
+    return bytes(out + (1).to_bytes(3, "little"))
+
+
+def extents_sum(data):
+    return hashlib.sha256((f"0 {len(data)}\n" if data else "").encode() + data).hexdigest()
+
+
+class Archive:
+    """One of ours, by other software; members and manifest can be spoiled."""
+
+    def __init__(self, text, files=()):
+        self.text = text.encode()
+        self.files = dict(files)
+        self.manifest = {
+            "trapeze-archive": 1, "name": "evil", "description": "evil.vmx",
+            "files": [{"name": name, "size": len(data), "data": len(data)}
+                      for name, data in self.files.items()],
+            "notes": []}
+        self.sums = {"evil.vmx": extents_sum(self.text),
+                     **{name: extents_sum(data) for name, data in self.files.items()}}
+        self.more = []  # (TarInfo, bytes) before the sums
+        self.tail = b""
+        self.run = 0
+
+    def write(self):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            def add(name, data, info=None):
+                info = info or tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            add("manifest.json", self.manifest if isinstance(self.manifest, bytes)
+                else json.dumps(self.manifest).encode())
+            add("evil.vmx", self.text)
+            for name, data in self.files.items():
+                add(name, data)
+            for info, data in self.more:
+                add(None, data, info)
+            add("sums.json", json.dumps(self.sums).encode())
+        path = scratch("evil.trapeze")
+        with open(path, "wb") as file:
+            file.write(store_zstd(out.getvalue() + self.tail, self.run))
+        return path
+
+
+def plain():
+    return Archive('memsize = "32"\ntrapeze.firmware = "firmware"\n', {"firmware": read(LOOP_ELF)})
+
+
+def test_what_other_software_wrote_is_taken():
+    trapeze("import", plain().write())
+    trapeze("start", "evil")
+    until(lambda: "ready" in trapeze("logs", "evil").stdout)
+    delete("evil")
+
+
+def member(name, kind=tarfile.REGTYPE, data=b"x", **fields):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, data
+
+
+def test_hostile_archives_are_refused():
+    secret = scratch("secret")
+    with open(secret, "w", encoding="ascii") as file:
+        file.write("untouched")
+    cases = []
+
+    def case(*wanted):
+        cases.append((plain(), wanted))
+        return cases[-1][0]
+    for name in ("../escape", "/tmp/escape", "a/b", "..", ".hidden", "a\\b", "lock", "console.log",
+                 "other.vmx", "x.vmtx", "", "y" * 64, "evil.vmx"):
+        spoiled = case("manifest")
+        spoiled.manifest["files"].append({"name": name, "size": 1, "data": 1})
+        spoiled.more.append(member(name, data=b"x"))
+    for name in ("../escape", "/tmp/escape", "a/b", "firmware", "FIRMWARE", "extra"):
+        case("archive").more.append(member(name))
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        spoiled = case("archive")
+        del spoiled.files["firmware"]
+        spoiled.more.append(member("firmware", kind, b"", linkname=secret))
+    for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+        spoiled = case("archive")
+        del spoiled.files["firmware"]
+        spoiled.more.append(member("firmware", kind, b""))
+    for size, data in ((1, 1), (10**9, 5), (2**62, 2**62), (-1, -1)):
+        row = case("archive").manifest["files"][0]
+        row["size"], row["data"] = size, data
+    spoiled = case("space")
+    spoiled.manifest["files"][0].update(size=2**49, data=2**49)
+    spoiled = case("space")  # taken at once, as the format has it
+    spoiled.manifest["files"][0].update(size=2**49, data=5576, format="fixed")
+    for name in ("vmdk", "nbd", "../raw"):
+        case("format").manifest["files"][0]["format"] = name
+    case("newer").manifest["trapeze-archive"] = 2
+    case("manifest").manifest["trapeze-archive"] = "1"
+    case("manifest").manifest["name"] = "../../escape"
+    case("manifest").manifest["files"] = {}
+    case("JSON").manifest = b"[" * 100000
+    case("JSON").manifest = b'{"trapeze-archive": 1, "trapeze-archive": 1}'
+    case("too large").manifest = b" " * (2 * MIB)
+    case("checksum").sums["firmware"] = "0" * 64
+    case("checksum").sums = {}
+    case("follows").tail = b"\0" * (2 * MIB)
+    case("follows").run = 1 << 40 >> 6  # 16 GiB of zeros in 512 KiB
+    case("").text = b"memsize = \"32\"\ntrapeze.frimware = \"firmware\"\n"
+    for number, (archive, wanted) in enumerate(cases):
+        done = trapeze("import", archive.write(), "evil", status=None)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode in (USAGE, HOST) and len(lines) == 1, (number, wanted, done)
+        assert all(part in lines[0] for part in wanted), (number, wanted, done)
+        assert instances() == [], (number, instances())
+    assert read(secret) == b"untouched" and not os.path.exists("/tmp/escape")
+
+
+def test_a_bomb_of_headers_is_bounded():
+    """A sparse file's map, or a long name, that never ends."""
+    archive = plain()
+    info = tarfile.TarInfo("firmware")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+                        "GNU.sparse.name": "firmware", "GNU.sparse.realsize": "5576"}
+    del archive.files["firmware"]
+    archive.more.append((info, b"9999999\n" + b"0\n0\n" * (4 * MIB)))
+    done = trapeze("import", archive.write(), "evil", status=HOST)
+    assert "headers are unreasonably long" in done.stderr, done
+    archive = plain()
+    archive.more.append(member("n" * (12 * MIB)))
+    done = trapeze("import", archive.write(), "evil", status=HOST)
+    assert len(done.stderr) < 1000, done.stderr[:1000]
+    assert instances() == []
+
+
+def test_what_a_stranger_describes_reaches_nothing_of_this_host():
+    secret = make_raw("secret.raw", MIB, 10)
+    archive = Archive(f'''memsize = "32"
+trapeze.firmware = "firmware"
+trapeze.kernel = "{secret}"
+trapeze.initrd = "../../../etc/passwd"
+scsi0:0.fileName = "{secret}"
+scsi0:1.fileName = "disk.img"
+scsi0:2.fileName = "nbd://localhost/x"
+scsi0:3.fileName = "../{secret}"
+sharedFolder0.hostPath = "/"
+sharedFolder0.guestName = "root"
+sharedFolder0.writeAccess = "TRUE"
+serial0.fileType = "file"
+serial0.fileName = "/tmp/escape"
+trapeze.dumpDeviceTree = "../escape"
+trapeze.vsockCid = "9"
+trapeze.vsockSocket = "{FOLDER.name}/v"
+ethernet0.connectionType = "nat"
+ethernet0.trapeze.hostLoopback = "TRUE"
+ethernet0.trapeze.capture = "/tmp/escape"
+''', {"firmware": read(LOOP_ELF), "disk.img": bytes(4096)})
+    done = trapeze("import", archive.write())
+    text = vmx("evil")
+    assert not any(part in value for value in text.values()
+                   for part in ("/", "nbd:", "..")), text
+    assert [value for key, value in text.items() if key.endswith("fileName")] == ["disk.img"], text
+    assert text.get("ethernet0.trapeze.hostLoopback", "FALSE") == "FALSE", text
+    assert "trapeze.vsockCid" not in text or text["trapeze.vsockCid"] == "0"
+    for word in ("kernel", "initrd", "disk", "nbd://", "shared folder", "console", "device tree",
+                 "vsock", "loopback", "capture"):
+        assert word in done.stderr, (word, done.stderr)
+    delete("evil")
+
+
+def main():
+    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    try:
+        end_daemon()
+    except (OSError, AssertionError):
+        pass
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
