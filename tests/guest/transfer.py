@@ -532,6 +532,7 @@ ethernet0.trapeze.capture = "/tmp/escape"
 
 
 def main():
+    trapeze("list")
     status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
     try:
         end_daemon()
