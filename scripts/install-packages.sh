@@ -28,6 +28,7 @@ libslirp-dev
 libmicrohttpd-dev
 libsqlite3-dev
 libarchive-dev
+libcurl4-gnutls-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).
 run_packages="
@@ -56,6 +57,8 @@ qemu-utils
 nbdkit
 genisoimage
 openssl
+mtools
+u-boot-qemu
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

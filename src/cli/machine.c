@@ -258,13 +258,28 @@ static const char *console_file(const struct client_options *client)
     return client->console == CLIENT_CONSOLE_FILE ? client->console_path : NULL;
 }
 
-/* The copy of an image's disk is raw, whatever a guest that built it wrote there. */
-static void add_copy(struct machine_config *config, const char *path)
+/* The copy of an image's disk has the format that its manifest says, whatever a guest that built it
+ * wrote there. */
+static void add_copy(struct machine_config *config, const char *path, const char *format)
 {
     struct machine_disk *disk = &config->disks[config->disk_count++];
     machine_disk_init(disk);
     disk->path = strdup(path);
-    disk->format = strdup("raw");
+    disk->format = strdup(format != NULL ? format : "raw");
+}
+
+/* A whole disk has a kernel of its own. */
+static bool find_kernel(const char *name, struct image *image, struct error **err)
+{
+    if (image->isa != NULL && strcmp(image->isa, "riscv64") != 0) {
+        error_set(err, ERROR_USAGE, "the image '%s' is for %s, which this build cannot run", name,
+                  image->isa);
+        error_hint(err, "It runs riscv64.");
+        return false;
+    }
+    if (image->kernel == NULL)
+        image->kernel = image_boot_loader(err);
+    return image->kernel != NULL;
 }
 
 static bool apply_image(const char *name, struct cli_machine *machine, bool quiet,
@@ -272,7 +287,7 @@ static bool apply_image(const char *name, struct cli_machine *machine, bool quie
 {
     struct machine_config *config = &machine->config;
     struct image image;
-    if (!image_find(name, &image, err)) {
+    if (!image_find(name, &image, err) || !find_kernel(name, &image, err)) {
         image_clear(&image);
         return false;
     }
@@ -290,7 +305,7 @@ static bool apply_image(const char *name, struct cli_machine *machine, bool quie
         machine->image_disk = strdup(image.disk);
         good = machine->keep || image_copy_make(image.disk, &machine->copy, err);
         if (good)
-            add_copy(config, machine->keep ? image.disk : machine->copy.path);
+            add_copy(config, machine->keep ? image.disk : machine->copy.path, image.disk_format);
     }
     if (good && !quiet && !machine->keep)
         fprintf(stderr, "trapeze: %s%s.%s%s%s\n", image.title,

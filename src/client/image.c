@@ -25,7 +25,27 @@
 #include "client/copy.h"
 #include "client/signals.h"
 
-enum { MANIFEST_FORMAT = 1 };
+static const struct {
+    const char *name, *title;
+} recipes[] = {
+    {"debian", "Debian 13 (trixie), with systemd, ssh and apt"},
+    {"debian-dev", "the same with compiler, Python and stress-ng, for tests"},
+    {"tiny", "Debian's kernel and busybox; a shell in seconds"},
+    {"kernel", "only the kernel, a part of the others"},
+};
+
+const char *image_recipe_title(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(recipes); i++)
+        if (strcmp(recipes[i].name, name) == 0)
+            return recipes[i].title;
+    return NULL;
+}
+
+const char *image_recipe_at(size_t index)
+{
+    return index < ARRAY_SIZE(recipes) ? recipes[index].name : NULL;
+}
 
 static char *cache_folder(struct error **err)
 {
@@ -43,6 +63,29 @@ static char *cache_folder(struct error **err)
         return path;
     error_set(err, ERROR_HOST, "there is no place for guest images");
     error_hint(err, "Set TRAPEZE_CACHE to a folder.");
+    return NULL;
+}
+
+char *image_folder(const char *name, struct error **err)
+{
+    char *cache = cache_folder(err), *path = NULL;
+    if (cache != NULL && asprintf(&path, "%s/%s", cache, name) < 0)
+        path = NULL;
+    free(cache);
+    return path;
+}
+
+char *image_boot_loader(struct error **err)
+{
+    static const char installed[] = "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf";
+    const char *chosen = getenv("TRAPEZE_UBOOT");
+    const char *path = chosen != NULL ? chosen : installed;
+    if (access(path, R_OK) == 0)
+        return strdup(path);
+    error_set(err, ERROR_HOST,
+              "the image is a whole disk with a boot loader, which U-Boot starts, and there is "
+              "no '%s'", path);
+    error_hint(err, "Install it: apt-get install u-boot-qemu");
     return NULL;
 }
 
@@ -128,14 +171,15 @@ static char *manifest_text(const json_t *manifest, const char *key, const char *
     return asprintf(&out, "%s/%s", folder, text) < 0 ? NULL : out;
 }
 
-static bool read_manifest(const char *folder, struct image *image, struct error **err)
+bool image_read(const char *folder, struct image *image, struct error **err)
 {
+    *image = (struct image){0};
     char *path = NULL;
     json_error_t where;
     if (asprintf(&path, "%s/image.json", folder) < 0)
         return error_set(err, ERROR_HOST, "out of memory");
     json_t *manifest = json_load_file(path, 0, &where);
-    bool good = json_integer_value(json_object_get(manifest, "format")) == MANIFEST_FORMAT;
+    bool good = json_integer_value(json_object_get(manifest, "format")) == IMAGE_MANIFEST_FORMAT;
     if (good) {
         image->title = manifest_text(manifest, "title", NULL);
         image->append = manifest_text(manifest, "append", NULL);
@@ -143,14 +187,17 @@ static bool read_manifest(const char *folder, struct image *image, struct error 
         image->kernel = manifest_text(manifest, "kernel", folder);
         image->initrd = manifest_text(manifest, "initrd", folder);
         image->disk = manifest_text(manifest, "disk", folder);
+        image->disk_format = manifest_text(manifest, "disk_format", NULL);
+        image->isa = manifest_text(manifest, "isa", NULL);
+        image->source = manifest_text(manifest, "source", NULL);
         image->memory =
             (uint64_t)json_integer_value(json_object_get(manifest, "memory_mib")) * MIB;
         image->cpus = (unsigned)json_integer_value(json_object_get(manifest, "cpus"));
-        good = image->kernel != NULL && image->title != NULL;
+        good = (image->kernel != NULL || image->disk != NULL) && image->title != NULL;
     }
     if (!good) {
         error_set(err, ERROR_HOST, "'%s' is not a manifest that this version understands", path);
-        error_hint(err, "Remove the image ('trapeze image clean NAME') and run again: it is "
+        error_hint(err, "Remove the image ('trapeze image remove NAME') and run again: it is "
                         "rebuilt.");
     }
     json_decref(manifest);
@@ -198,7 +245,7 @@ bool image_find(const char *name, struct image *image, struct error **err)
     bool good = asprintf(&folder, "%s/images/%s", cache, name) >= 0;
     if (good && access(folder, F_OK) != 0)
         good = build(name, folder, err);
-    good = good && read_manifest(folder, image, err);
+    good = good && image_read(folder, image, err);
     free(folder);
     free(cache);
     return good;
@@ -220,6 +267,9 @@ void image_clear(struct image *image)
     free(image->kernel);
     free(image->initrd);
     free(image->disk);
+    free(image->disk_format);
+    free(image->isa);
+    free(image->source);
     free(image->append);
     free(image->login);
     *image = (struct image){0};

@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
@@ -16,9 +17,12 @@ struct error;
  * ready to open. */
 struct image {
     char *title;
-    char *kernel;
+    char *isa;    /* "riscv64"; NULL: not known */
+    char *kernel; /* NULL: the disk has a boot loader (image_boot_loader()) */
     char *initrd; /* NULL: none */
     char *disk;   /* the immutable original; NULL: none */
+    char *disk_format; /* NULL: raw */
+    char *source; /* where it was pulled from; NULL: it was built */
     char *append;
     char *login;  /* user who logs in without a password; NULL: none */
     uint64_t memory; /* bytes */
@@ -30,6 +34,18 @@ bool image_find(const char *name, struct image *image, struct error **err);
 void image_clear(struct image *image);
 
 bool image_is_built(const char *name);
+/* Of an image that there is a recipe for, in the order of `index`; NULL: there is none. */
+const char *image_recipe_title(const char *name);
+const char *image_recipe_at(size_t index);
+
+/* What starts the boot loader of a whole disk: U-Boot for S-mode, which runs EFI programs. It is
+ * $TRAPEZE_UBOOT or where Debian's u-boot-qemu has it. The caller frees it; NULL: err. */
+char *image_boot_loader(struct error **err);
+
+/* Of image_store.c. A folder of the cache; the caller frees its path, NULL: err. */
+char *image_folder(const char *name, struct error **err);
+#define IMAGE_MANIFEST_FORMAT 1
+bool image_read(const char *folder, struct image *image, struct error **err);
 
 /* Runs images/build with these arguments (NULL-terminated, without the program), standard
  * input closed. Returns its exit status, or -1 with err. */

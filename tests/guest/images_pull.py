@@ -1,0 +1,433 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""'trapeze image' list, pull and remove, with servers that behave and servers that do not.
+
+    images_pull.py TRAPEZE LOOP_ELF
+"""
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+import zlib
+
+import tap
+from machine import image
+from namespace import in_namespace
+
+TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+USAGE, HOST = 120, 121
+LIMIT_S = 300
+MIB = 1 << 20
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-pull-")
+TINY = image("tiny", TRAPEZE)  # of the user's own cache
+CACHE = os.path.join(FOLDER.name, "cache")
+os.environ["TRAPEZE_HOME"] = os.path.join(FOLDER.name, "store")
+os.environ["TRAPEZE_CACHE"] = CACHE
+
+
+def scratch(name):
+    return os.path.join(FOLDER.name, name)
+
+
+def trapeze(*arguments, status=0):
+    done = subprocess.run([TRAPEZE, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=LIMIT_S, text=True, check=False)
+    assert status is None or done.returncode == status, (arguments, done)
+    return done
+
+
+def refuses(*wanted, arguments):
+    done = trapeze(*arguments, status=None)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode in (USAGE, HOST) and len(lines) == 1, done
+    assert all(part in lines[0] for part in wanted), (wanted, lines[0])
+
+
+def until(condition):
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def images():
+    return {row["name"]: row for row in json.loads(trapeze("image", "list", "--json").stdout)}
+
+
+def left_over():
+    """What pulls have left, beside images."""
+    found = []
+    for folder in ("pull", "images"):
+        with contextlib.suppress(FileNotFoundError):
+            found += [name for name in os.listdir(f"{CACHE}/{folder}")
+                      if folder == "pull" or name[0] == "."]
+    return sorted(found)
+
+
+def disk(seed, size=3 * MIB):
+    """Begins like one with a partition table."""
+    return random.Random(seed).randbytes(510) + b"\x55\xaa" + random.Random(seed + 1).randbytes(
+        size - 512)
+
+
+# ---- servers ----
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        self.server.behave(self)
+
+    def send(self, data, *, status=200, headers=(), length=None):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(data)
+
+    def drop(self):
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(2)
+        self.close_connection = True
+
+    def send_ranges(self, data, etag='"one"', cut=None):
+        """As a good server; with `cut` it breaks off after so many bytes."""
+        begin, status, headers = 0, 200, [("ETag", etag)]
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if asked and self.headers.get("If-Range") == etag:
+            begin = int(asked[1])
+            status = 206
+            headers.append(("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}"))
+        rest = data[begin:]
+        self.send(rest[:cut], status=status, headers=headers, length=len(rest))
+        if cut is not None and len(rest) > cut:
+            self.drop()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    allow_reuse_address = True
+
+    def handle_error(self, request, client_address):
+        """A client that is killed, or has had enough, is no error."""
+
+
+@contextlib.contextmanager
+def serving(behave, address=("127.0.0.1", 0)):
+    server = Server(address, Handler)
+    server.behave, server.requests = behave, []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# ---- what works ----
+
+def test_an_image_from_a_server():
+    data = disk(1)
+    with serving(lambda h: h.send_ranges(data)) as server:
+        done = trapeze("image", "pull", f"{server.url}/x/cloud-riscv64.raw?y=z", "--sha256",
+                       hashlib.sha256(data).hexdigest().upper())
+    assert done.stdout == "cloud-riscv64\n", done
+    folder = f"{CACHE}/images/cloud-riscv64"
+    assert read(f"{folder}/disk.img") == data and left_over() == []
+    assert all(os.stat(f"{folder}/{name}").st_mode & 0o222 == 0 for name in os.listdir(folder))
+    row = images()["cloud-riscv64"]
+    assert row["pulled"] and row["bytes"] >= len(data) and row["used-by"] == ""
+    assert "cloud-riscv64" in trapeze("image", "list").stdout
+    assert trapeze("image", "path", "cloud-riscv64").stdout == folder + "\n"
+    refuses("already", arguments=["image", "pull", scratch("any"), "cloud-riscv64"])
+    trapeze("image", "remove", "cloud-riscv64")
+    assert images() == {} and left_over() == []
+    refuses("no image", arguments=["image", "remove", "cloud-riscv64"])
+
+
+def test_a_download_goes_on_where_it_broke_off():
+    data = disk(2)
+    cuts = [MIB, MIB // 2, 100]
+
+    def behave(handler):
+        handler.send_ranges(data, cut=cuts.pop(0) if cuts else None)
+    with serving(behave) as server:
+        trapeze("image", "pull", f"{server.url}/a.img")
+        ranges = [asked for _, asked in server.requests]
+    assert ranges == [None, "bytes=1048576-", "bytes=1572864-", "bytes=1572964-"], ranges
+    assert read(f"{CACHE}/images/a/disk.img") == data and left_over() == []
+    trapeze("image", "remove", "a")
+
+
+def test_another_attempt_goes_on_too():
+    """After a kill -9, and not if the file is another by then."""
+    for same in (True, False):
+        data, other = disk(3), disk(4)
+        seen = threading.Event()
+
+        def first(handler):
+            handler.send(data[:MIB], length=len(data), headers=[("ETag", '"one"')])
+            seen.set()
+            time.sleep(60)
+        with serving(first) as server:
+            address = server.server_address
+            pull = subprocess.Popen([TRAPEZE, "image", "pull", f"{server.url}/b.img"],
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            seen.wait(LIMIT_S)
+            part = lambda: [name for name in left_over() if "." not in name]
+            until(lambda: part() and os.path.getsize(f"{CACHE}/pull/{part()[0]}") == MIB)
+            refuses("somebody else", arguments=["image", "pull", f"{server.url}/b.img"])
+            pull.send_signal(signal.SIGKILL)
+            pull.wait()
+        assert images() == {}
+        with serving((lambda h: h.send_ranges(data)) if same else
+                     (lambda h: h.send_ranges(other, etag='"two"')), address) as server:
+            trapeze("image", "pull", f"{server.url}/b.img")
+            assert server.requests[0][1] == f"bytes={MIB}-"
+        assert read(f"{CACHE}/images/b/disk.img") == (data if same else other)
+        assert left_over() == []
+        trapeze("image", "remove", "b")
+
+
+def test_redirections():
+    data = disk(5)
+
+    def behave(handler):
+        number = int(handler.path.rsplit("/", 1)[1].removesuffix(".img"))
+        if number > 0:
+            handler.send(b"elsewhere", status=302, headers=[("Location", f"/{number - 1}.img")])
+        else:
+            handler.send_ranges(data)
+    with serving(behave) as server:
+        trapeze("image", "pull", f"{server.url}/9.img", "c")
+        assert read(f"{CACHE}/images/c/disk.img") == data
+        trapeze("image", "remove", "c")
+        refuses("redirects", arguments=["image", "pull", f"{server.url}/12.img", "c"])
+    with serving(lambda h: h.send(b"", status=302, headers=[("Location", h.path)])) as server:
+        refuses("redirects", arguments=["image", "pull", f"{server.url}/0.img", "c"])
+    for target in ("file:///etc/passwd", "ftp://localhost/x", "gopher://localhost/"):
+        with serving(lambda h, t=target: h.send(b"", status=302, headers=[("Location", t)])
+                     ) as server:
+            refuses("cannot pull", arguments=["image", "pull", f"{server.url}/0.img", "c"])
+    assert images() == {}
+
+
+# ---- what does not ----
+
+def test_servers_that_do_not_behave():
+    data = disk(6)
+    cases = [
+        (["not enough space", "MiB"], lambda h: h.send(data, length=1 << 60)),
+        (["404"], lambda h: h.send(b"no", status=404)),
+        (["500"], lambda h: h.send(b"no", status=500)),
+        (["no partition table"], lambda h: h.send(b"<html>" + bytes(1018))),
+        (["multiple of 512"], lambda h: h.send(b"<html>It works!</html>")),
+        ([], lambda h: h.send(b"")),
+        ([], lambda h: h.drop()),
+        ([], lambda h: (h.wfile.write(b"\0" * 5000), h.drop())),
+        ([], lambda h: (h.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200000), h.drop())),
+        ([], lambda h: h.send(data, status=206, headers=[("Content-Range", "bytes 7-9/10")])),
+    ]
+    for number, (wanted, behave) in enumerate(cases):
+        with serving(behave) as server:
+            refuses(*wanted, arguments=["image", "pull", f"{server.url}/{number}.img", "d"])
+        assert images() == {}, number
+    shutil.rmtree(f"{CACHE}/pull")
+
+
+def test_a_wrong_sum():
+    data = disk(7)
+    with serving(lambda h: h.send_ranges(data)) as server:
+        refuses("SHA-256", hashlib.sha256(data).hexdigest(), arguments=[
+            "image", "pull", f"{server.url}/e.img", "--sha256", "0" * 64])
+        assert images() == {} and left_over() == []
+        for text in ("0" * 63, "0" * 65, "g" * 64, ""):
+            refuses("64 hexadecimal", arguments=["image", "pull", f"{server.url}/e.img",
+                                                 "--sha256", text])
+
+
+def test_names():
+    path = scratch("some disk.raw")
+    with open(path, "wb") as file:
+        file.write(disk(8))
+    refuses("no name", arguments=["image", "pull", path])
+    for name in ("../x", "a/b", ".x", "", "x" * 64):
+        refuses("no name", arguments=["image", "pull", path, name])
+    for name in ("debian", "tiny"):
+        refuses("is built", arguments=["image", "pull", path, name])
+    trapeze("image", "pull", path, "f")
+    assert read(f"{CACHE}/images/f/disk.img") == read(path)
+    trapeze("image", "remove", "f")
+
+
+def test_a_qcow2_that_lies_on_another_file_is_refused():
+    secret = scratch("secret.raw")
+    with open(secret, "wb") as file:
+        file.write(disk(9))
+    evil = scratch("evil.qcow2")
+    trapeze("disk", "create", "--format", "qcow2", "--backing", secret, "--backing-format", "raw",
+            evil)
+    refuses(arguments=["image", "pull", evil])
+    assert images() == {} and left_over() == []
+
+
+def test_a_full_disk_leaves_nothing():
+    data = disk(10, 80 * MIB)
+
+    def fill():
+        small = scratch("small")
+        os.mkdir(small)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100M", "none", small],
+                              check=False)
+        if done.returncode != 0:
+            os._exit(77)
+        os.environ["TRAPEZE_CACHE"] = f"{small}/cache"
+        path = scratch("g.raw")
+        with open(path, "wb") as file:
+            file.write(data)
+        with open(f"{small}/ballast", "wb") as file:
+            file.write(bytes(30 * MIB))
+        refuses("No space", arguments=["image", "pull", path])
+        assert os.listdir(f"{small}/cache/images") == []
+        with serving(lambda h: h.send_ranges(data)) as server:
+            refuses("space", arguments=["image", "pull", f"{server.url}/g.raw"])
+        assert os.listdir(f"{small}/cache/images") == []
+    in_namespace(fill)
+
+
+# ---- what uses them ----
+
+def test_an_image_that_is_used_stays():
+    path = scratch("h.raw")
+    with open(path, "wb") as file:
+        file.write(disk(11))
+    trapeze("image", "pull", path, "h")
+    top = scratch("top.qcow2")
+    trapeze("disk", "create", "--format", "qcow2", "--backing", f"{CACHE}/images/h/disk.img",
+            "--backing-format", "raw", top)
+    trapeze("create", "web", "--firmware", LOOP_ELF, "-m", "32", "--disk", f"{top},format=qcow2")
+    assert images()["h"]["used-by"] == "web"
+    refuses("in use by: web", arguments=["image", "remove", "h"])
+    trapeze("delete", "web")
+    trapeze("image", "remove", "h")
+    assert images() == {}
+
+
+def test_an_archive_becomes_an_image():
+    data = disk(12)
+    with open(scratch("i.raw"), "wb") as file:
+        file.write(data)
+    trapeze("create", "i", "--kernel", LOOP_ELF, "-m", "96", "--append", "console=ttyS0 x",
+            "--disk", scratch("i.raw") + ",format=raw")
+    trapeze("export", "i", scratch("i.trapeze"))
+    trapeze("delete", "i")
+    with serving(lambda h: h.send_ranges(read(scratch("i.trapeze")))) as server:
+        trapeze("image", "pull", f"{server.url}/i.trapeze", "j")
+    assert read(f"{CACHE}/images/j/disk.img") == data and left_over() == []
+    trapeze("create", "k", "--image", "j")
+    with open(f"{os.environ['TRAPEZE_HOME']}/instances/k/k.vmx", encoding="utf-8") as file:
+        text = file.read()
+    assert 'memsize = "96"' in text and "console=ttyS0 x" in text, text
+    assert read(f"{os.environ['TRAPEZE_HOME']}/instances/k/disk.img") == data
+    trapeze("delete", "k")
+    trapeze("image", "remove", "j")
+
+
+def test_a_disk_for_another_processor():
+    path = scratch("debian-amd64.raw")
+    with open(path, "wb") as file:
+        file.write(disk(13))
+    trapeze("image", "pull", path)
+    refuses("x86_64", "cannot run", arguments=["create", "l", "--image", "debian-amd64"])
+    trapeze("image", "remove", "debian-amd64")
+
+
+def efi_disk(path):
+    """A disk with an EFI system partition, on which the boot loader is Linux itself (its EFI
+    stub)."""
+    size, first = 64 * MIB, MIB // 512
+    sectors = size // 512
+    kind = uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B").bytes_le
+    entry = struct.pack("<16s16sQQQ72s", kind, uuid.uuid4().bytes_le, first, sectors - 2048, 0,
+                        "esp".encode("utf-16le"))
+    table = entry.ljust(128 * 128, b"\0")
+
+    def header(here, other, where):
+        text = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, here, other, 34,
+                           sectors - 34, uuid.uuid4().bytes_le, where, 128, 128, zlib.crc32(table))
+        return (text[:16] + struct.pack("<I", zlib.crc32(text)) + text[20:]).ljust(512, b"\0")
+    protective = bytearray(512)
+    protective[446:462] = struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0xee, 255, 255, 255, 1,
+                                      sectors - 1)
+    protective[510:] = b"\x55\xaa"
+    with open(path, "wb") as out:
+        out.truncate(size)
+        out.write(bytes(protective) + header(1, sectors - 1, 2) + table)
+        out.seek((sectors - 33) * 512)
+        out.write(table + header(sectors - 1, 1, sectors - 33))
+    partition = f"{path}@@{MIB}"
+    subprocess.run(["mformat", "-i", partition, "-F", "-T", str(sectors - 4096), "::"], check=True)
+    subprocess.run(["mmd", "-i", partition, "::/EFI", "::/EFI/BOOT"], check=True)
+    subprocess.run(["mcopy", "-i", partition, f"{TINY}/Image", "::/EFI/BOOT/BOOTRISCV64.EFI"],
+                   check=True)
+
+
+def test_a_whole_disk_boots_by_its_own_boot_loader():
+    if shutil.which("mformat") is None or not os.path.exists(
+            "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf"):
+        raise tap.Skip("mtools or u-boot-qemu is not installed")
+    path = scratch("whole-riscv64.raw")
+    efi_disk(path)
+    trapeze("image", "pull", path, "whole")
+    os.environ["TRAPEZE_UBOOT"] = scratch("absent")
+    refuses("U-Boot", "apt-get install u-boot-qemu", arguments=["create", "m", "--image", "whole"])
+    del os.environ["TRAPEZE_UBOOT"]
+    trapeze("create", "m", "--image", "whole", "-m", "256")
+    trapeze("start", "m")
+    until(lambda: "end Kernel panic" in trapeze("logs", "m").stdout)  # it has no root file system
+    log = trapeze("logs", "m").stdout
+    assert "U-Boot" in log and "efi: EFI v" in log and "Linux version" in log, log[-2000:]
+    trapeze("stop", "--force", "m", status=None)
+    until(lambda: json.loads(trapeze("info", "--json", "m").stdout)["state"] == "stopped")
+    trapeze("delete", "m")
+    trapeze("image", "remove", "whole")
+
+
+def main():
+    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    with contextlib.suppress(OSError):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if os.environ["TRAPEZE_HOME"] in open(f"/proc/{pid}/cmdline",
+                                                      encoding="utf-8").read():
+                    os.kill(int(pid), signal.SIGTERM)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
