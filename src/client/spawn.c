@@ -15,6 +15,7 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "client/cgroup.h"
 #include "client/disks.h"
 #include "client/network.h"
 #include "client/worker.h"
@@ -121,6 +122,16 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
     _exit(127);
 }
 
+/* From here, as the worker may see nothing of the host's cgroups. */
+static void enter_group(const struct machine_config *config, const struct client_spawn *spawn,
+                        pid_t pid)
+{
+    char *group = pid > 0 && spawn->group != NULL ? cgroup_for_machine(spawn->group, config) : NULL;
+    if (group != NULL)
+        cgroup_enter(group, pid, NULL);
+    free(group);
+}
+
 pid_t client_spawn(const struct machine_config *config, const struct client_spawn *spawn,
                    struct error **err)
 {
@@ -132,6 +143,7 @@ pid_t client_spawn(const struct machine_config *config, const struct client_spaw
         exec_worker(spawn, fd);
     if (pid < 0)
         error_set_errno(err, errno, "cannot start the worker process");
+    enter_group(config, spawn, pid);
     close(fd);
     return pid;
 }

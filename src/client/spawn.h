@@ -30,6 +30,7 @@ struct client_spawn {
     int hold;       /* kept open while it lives, for the lock on it */
     bool gdb_wait;
     bool detach; /* a session of its own */
+    const char *group; /* a name for its cgroup (cgroup.h); NULL: it is to have none */
     int log_level;
     const struct client_network *network;
     const struct client_disks *disks;

@@ -28,11 +28,13 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/log.h"
+#include "client/cgroup.h"
 #include "client/disks.h"
 #include "client/network.h"
 #include "client/signals.h"
 #include "client/spawn.h"
 #include "client/terminal.h"
+#include "config/machine.h"
 
 enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096, LAST_WORDS_MS = 1000 };
 
@@ -46,6 +48,7 @@ struct session {
     bool ended;   /* the worker said how the machine ended */
     bool quitting;
     bool made_console_socket;
+    char group[24]; /* the cgroup's name, if it gets one */
     struct terminal terminal;
     struct frame_reader reader;
     struct frame_writer writer;
@@ -112,6 +115,12 @@ static void close_if_open(int fd)
         close(fd);
 }
 
+/* A machine of a moment gets a cgroup if it is to have limits. */
+static bool is_limited(const struct machine_config *config)
+{
+    return config->cpu_weight != 0 || config->cpu_cap != 0;
+}
+
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
                   const struct client_network *network, const struct client_disks *disks,
@@ -126,6 +135,7 @@ static bool start(struct session *session, const struct machine_config *config,
                                  .vsock = -1,
                                  .hold = -1,
                                  .gdb_wait = options->gdb_wait,
+                                 .group = is_limited(config) ? session->group : NULL,
                                  .log_level = options->log_level,
                                  .network = network,
                                  .disks = disks,
@@ -414,6 +424,7 @@ bool client_run(const struct machine_config *config, const struct client_options
         .console = -1, .control = -1, .signals = -1, .out = -1, .result = result};
     sigset_t blocked, before;
     *result = (struct client_result){0};
+    snprintf(session.group, sizeof(session.group), "run-%d", (int)getpid());
     char *path = options->control_path != NULL ? strdup(options->control_path)
                                                : default_control_path(err);
     struct client_network network = {0};
@@ -444,6 +455,8 @@ bool client_run(const struct machine_config *config, const struct client_options
     client_disks_close(&disks);
     if (good)
         good = live_with(&session, options, err);
+    if (is_limited(config))
+        cgroup_forget_machine(session.group);
     client_network_stop(&network);
     unlink(path);
     free(path);

@@ -44,16 +44,40 @@ void machine_nic_copy(struct machine_nic *to, const struct machine_nic *from)
             *texts[k] = strdup(*texts[k]);
 }
 
+#define STRING(member) offsetof(struct machine_config, member)
+static const size_t strings[] = {
+    STRING(name),     STRING(owner),      STRING(guest_os),      STRING(arch),
+    STRING(engine),   STRING(interrupts), STRING(host_features), STRING(trace),
+    STRING(perf),     STRING(kernel),     STRING(initrd),        STRING(append),
+    STRING(firmware), STRING(dump_fdt),   STRING(vsock_socket),  STRING(serial_path),
+};
+#undef STRING
+
+static char **string_at(struct machine_config *config, size_t index)
+{
+    return (char **)(void *)((char *)config + strings[index]);
+}
+
+void machine_config_copy(struct machine_config *to, const struct machine_config *from)
+{
+    *to = *from;
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+        if (*string_at(to, i) != NULL)
+            *string_at(to, i) = strdup(*string_at(to, i));
+    for (size_t i = 0; i < to->disk_count; i++)
+        machine_disk_copy(&to->disks[i], &from->disks[i]);
+    for (size_t i = 0; i < to->nic_count; i++)
+        machine_nic_copy(&to->nics[i], &from->nics[i]);
+    for (size_t i = 0; i < to->share_count; i++) {
+        to->shares[i].path = strdup(from->shares[i].path);
+        to->shares[i].tag = strdup(from->shares[i].tag);
+    }
+}
+
 void machine_config_clear(struct machine_config *config)
 {
-    char *const strings[] = {config->name,     config->arch,     config->engine,
-                             config->kernel,   config->initrd,   config->append,
-                             config->firmware, config->dump_fdt, config->host_features,
-                             config->trace,    config->perf,     config->interrupts,
-                             config->vsock_socket, config->guest_os,
-                             config->serial_path};
     for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
-        free(strings[i]);
+        free(*string_at(config, i));
     for (size_t i = 0; i < config->disk_count; i++)
         machine_disk_clear(&config->disks[i]);
     for (size_t i = 0; i < config->nic_count; i++)

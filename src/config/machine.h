@@ -125,6 +125,7 @@ enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
 struct machine_config {
     char *name;         /* displayName; NULL: none */
+    char *owner;        /* who made it, a user's name; NULL: not said */
     char *guest_os;     /* guestOS, VMware's word for what runs there; NULL: not said */
     char *arch;         /* "riscv64" */
     char *engine;       /* "interp", "dbt", "auto": the fastest that works here */
@@ -169,6 +170,7 @@ struct machine_config {
 /* Defaults: riscv64, auto, 512 MiB, 1 CPU. */
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
+void machine_config_copy(struct machine_config *to, const struct machine_config *from);
 
 void machine_nic_clear(struct machine_nic *nic);
 /* Copies the strings too. */

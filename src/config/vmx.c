@@ -51,6 +51,7 @@ static const char *const serial_words[] = {"trapeze-terminal", "file", "pipe", N
 #define FIELD(member) offsetof(struct machine_config, member)
 static const struct key keys[] = {
     {"displayName", KIND_STRING, FIELD(name), NULL},
+    {"trapeze.owner", KIND_STRING, FIELD(owner), NULL},
     {"guestOS", KIND_STRING, FIELD(guest_os), NULL},
     {"memsize", KIND_MIB, FIELD(memory), NULL},
     {"numvcpus", KIND_UINT, FIELD(cpus), NULL},

@@ -15,6 +15,7 @@
 #include "daemon/http.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/owner.h"
 #include "daemon/restart.h"
 
 #define X(name) extern const struct api_verb name;
@@ -169,6 +170,17 @@ static void describe_vsock(const struct machine_config *config, const char *fold
     free(path);
 }
 
+/* What 'set' may have changed, and whose it is. */
+static void describe_policy(const struct machine_config *config, json_t *answer)
+{
+    char name[OWNER_MAX];
+    owner_name((uid_t)json_integer_value(json_object_get(answer, "uid")), name);
+    json_object_set_new(answer, "owner", api_text(config->owner != NULL ? config->owner : name));
+    json_object_set_new(answer, "cpu-weight", json_integer(config->cpu_weight));
+    json_object_set_new(answer, "cpu-cap", json_integer(config->cpu_cap));
+    json_object_set_new(answer, "memory-limit", json_integer((json_int_t)config->balloon_size));
+}
+
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
 {
     struct instance instance;
@@ -192,6 +204,7 @@ json_t *api_describe(struct daemon *daemon, const char *name, struct error **err
         catalogue_describe(daemon->catalogue, name, answer);
         describe_vsock(&config, instance.path, answer);
         restart_describe(daemon, name, &config, answer);
+        describe_policy(&config, answer);
     }
     vmx_notes_clear(&notes);
     machine_config_clear(&config);
@@ -248,7 +261,17 @@ static const char schemas[] =
     "\"disks\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}},"
     "\"not-honoured\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"description\": "
     "\"keys of its .vmx\"},"
-    "\"owner\": {\"type\": \"integer\", \"description\": \"user id\"},"
+    "\"owner\": {\"type\": \"string\", \"description\": \"who made it\"},"
+    "\"uid\": {\"type\": \"integer\", \"description\": \"user id of its folder's owner\"},"
+    "\"cpu-weight\": {\"type\": \"integer\", \"description\": \"0: not given, 100\"},"
+    "\"cpu-cap\": {\"type\": \"integer\", \"description\": \"percent of one CPU; 0: none\"},"
+    "\"memory-limit\": {\"type\": \"integer\", \"description\": \"bytes that the guest keeps; 0: "
+    "all\"},"
+    "\"cpu\": {\"type\": \"object\", \"description\": \"of one that runs: ns since its start\", "
+    "\"properties\": {\"used-ns\": {\"type\": \"integer\"}, \"held-ns\": {\"type\": "
+    "\"integer\", \"description\": \"stood still because of its limits\"}, \"waited-ns\": "
+    "{\"type\": \"integer\", \"description\": \"its vCPUs would have run, and the host was "
+    "busy\"}}},"
     "\"created\": {\"type\": \"integer\", \"description\": \"seconds since 1970\"},"
     "\"autostart\": {\"type\": \"boolean\"}, \"restart\": {\"type\": \"string\", \"enum\": "
     "[\"no\", \"on-failure\", \"always\"]}, \"restarts\": {\"type\": \"object\", \"required\": "

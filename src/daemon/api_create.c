@@ -3,11 +3,13 @@
  * POST /v1/instances: an instance from a .vmx text and files of the host.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
 #include "daemon/api.h"
 #include "daemon/machine.h"
+#include "daemon/owner.h"
 
 static json_t *create(struct daemon *daemon, const char *name, const json_t *arguments,
                       struct error **err)
@@ -22,6 +24,11 @@ static json_t *create(struct daemon *daemon, const char *name, const json_t *arg
     machine_config_init(&config);
     bool good =
         text != NULL && vmx_read(text, &config, NULL, err) && machine_config_check(&config, err);
+    if (good && config.owner == NULL) {
+        char owner[OWNER_MAX];
+        owner_name(geteuid(), owner);
+        text_set(text, "trapeze.owner", owner);
+    }
     for (size_t i = 0; i < count && good; i++) {
         const json_t *file = json_array_get(list, i);
         files[i].source = json_string_value(json_object_get(file, "source"));

@@ -1,24 +1,53 @@
 /* SPDX-License-Identifier: MIT
  *
- * GET /v1/instances/{name}.
+ * GET /v1/instances/{name}. A machine that runs is asked what it has used.
  */
+#include "base/bits.h"
 #include "base/error.h"
 #include "daemon/api.h"
 #include "daemon/catalogue.h"
+#include "daemon/machine.h"
 
-static void run(struct api_call *call)
+enum { ANSWER_S = 2 }; /* one that says nothing is told of without */
+
+/* A worker is a stranger: what is no number is not passed on. */
+static void add_usage(json_t *answer, const json_t *result)
 {
-    struct instance instance;
+    static const char *const names[] = {"used-ns", "held-ns", "waited-ns"};
+    json_t *cpu = json_object();
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        json_t *value = json_object_get(result, names[i]);
+        if (json_is_integer(value))
+            json_object_set(cpu, names[i], value);
+    }
+    json_object_set_new(answer, "cpu", cpu);
+}
+
+static void on_usage(void *opaque, const json_t *result, const char *refusal)
+{
+    struct api_call *call = opaque;
     struct error *error = NULL;
-    if (!api_open(call, &instance))
-        return;
-    instance_close(&instance);
-    catalogue_sync(call->daemon->catalogue, &call->daemon->store);
+    (void)refusal;
     json_t *answer = api_describe(call->daemon, call->name, &error);
+    if (answer != NULL && result != NULL)
+        add_usage(answer, result);
     if (answer != NULL)
         api_reply(call, answer);
     else
         api_fail(call, 500, error);
+}
+
+static void run(struct api_call *call)
+{
+    struct instance instance;
+    if (!api_open(call, &instance))
+        return;
+    instance_close(&instance);
+    catalogue_sync(call->daemon->catalogue, &call->daemon->store);
+    if (machine_is_linked(call->daemon, call->name))
+        machine_ask(call->daemon, call->name, "cpu", ANSWER_S, on_usage, call);
+    else
+        on_usage(call, NULL, NULL);
 }
 
 const struct api_verb api_info = {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "client/cgroup.h"
 #include "config/settings.h"
 #include "daemon/api.h"
 #include "daemon/job.h"
@@ -73,6 +74,7 @@ static json_t *change(struct daemon *daemon, const char *name, const json_t *key
         good = instance_write(&instance, text, err);
     }
     if (good) {
+        cgroup_change_machine(name, &config);
         list = json_array();
         json_object_foreach((json_t *)(uintptr_t)keys, key, value)
         {

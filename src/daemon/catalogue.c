@@ -222,7 +222,7 @@ json_t *catalogue_events(struct catalogue *catalogue, long long after, int limit
 
 void catalogue_describe(struct catalogue *catalogue, const char *instance, json_t *answer)
 {
-    static const char *const names[] = {"owner", "created", "started", "ended"};
+    static const char *const names[] = {"uid", "created", "started", "ended"};
     sqlite3_stmt *rows = prepare(
         catalogue, "SELECT owner, created, started, ended, last_end FROM instances WHERE name = ?",
         "s", instance);

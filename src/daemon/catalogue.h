@@ -29,7 +29,7 @@ long long catalogue_event(struct catalogue *catalogue, const char *instance, con
 /* Events behind `after`, the oldest first, at most `limit`. */
 json_t *catalogue_events(struct catalogue *catalogue, long long after, int limit);
 
-/* Adds owner, created, started, ended and last-end. */
+/* Adds uid (of its folder), created, started, ended and last-end. */
 void catalogue_describe(struct catalogue *catalogue, const char *instance, json_t *answer);
 
 #endif

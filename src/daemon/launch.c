@@ -115,6 +115,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .vsock = -1,
                                  .hold = instance->lock,
                                  .detach = true,
+                                 .group = instance->name,
                                  .log_level = LOG_LEVEL_WARNING,
                                  .network = &network,
                                  .disks = &disks};

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/loop.h"
+#include "client/cgroup.h"
 #include "daemon/job.h"
 
 enum {
@@ -201,7 +202,7 @@ static void wait_free(struct wait *wait)
     free(wait);
 }
 
-/* In a job: the lock is free when the process is gone. */
+/* In a job: the lock is free when the process is gone, and its cgroup then empty. */
 static json_t *wait_for_lock(struct daemon *daemon, const char *name, const json_t *arguments,
                              struct error **err)
 {
@@ -213,6 +214,7 @@ static json_t *wait_for_lock(struct daemon *daemon, const char *name, const json
     int fd = openat(instance.fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     while (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &lock) != 0 && errno == EINTR)
         ;
+    cgroup_forget_machine(name);
     return json_true();
 }
 

@@ -25,15 +25,16 @@
 
 #define MS       INT64_C(1000000)
 #define BURST_NS (100 * MS)
-#define IDLE_NS  (50 * MS)   /* between two looks at a machine that does nothing */
-#define CALM_NS  (1000 * MS) /* ... at whether somebody has been given a weight by now */
+#define IDLE_NS  (50 * MS)    /* between two looks at a machine that does nothing */
+#define LONG_NS  (10000 * MS) /* what was not used before is no credit */
+#define CALM_NS  (1000 * MS)  /* ... at whether somebody has been given a weight by now */
 
 struct cpu_limit {
     struct vm *vm;
     int timer;
     struct loop_watch *watch;
     struct vm_cpu_limits limits;
-    int64_t looked;           /* CLOCK_MONOTONIC */
+    int64_t looked, shared;   /* CLOCK_MONOTONIC: last, and last at the others */
     uint64_t used;            /* CPU time until then, of the process */
     struct vm_cpu_time vcpus; /* ... and what the vCPUs had of it */
     int64_t bucket;           /* ns of CPU time that may be used now */
@@ -82,47 +83,50 @@ static uint64_t grown(uint64_t now, uint64_t before)
     return now > before ? now - before : 0;
 }
 
-/* Since the last look, for the cap: what the whole process used. */
-static void fill_bucket(struct cpu_limit *limit, int64_t passed)
+/* For the cap: what the whole process used since the last look, which is returned. */
+static uint64_t fill_bucket(struct cpu_limit *limit, int64_t passed)
 {
     int64_t cap = limit->limits.cap, most = BURST_NS * cap / 100;
-    uint64_t used = (uint64_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    limit->bucket += passed * cap / 100 - (int64_t)(used - limit->used);
-    limit->used = used;
+    uint64_t now = (uint64_t)clock_ns(CLOCK_PROCESS_CPUTIME_ID), used = now - limit->used;
+    limit->bucket += (passed < LONG_NS ? passed : LONG_NS) * cap / 100 - (int64_t)used;
+    limit->used = now;
     if (limit->bucket > most || cap == 0)
         limit->bucket = most;
     limit->capped = limit->bucket < 0;
+    return used;
 }
 
-/* ... and for sharing: what the vCPUs did. What these looks cost is not the guest's. */
-static struct share_time take_time(struct cpu_limit *limit, int64_t passed)
+/* For sharing: what the vCPUs did. What these looks cost is not the guest's. */
+static struct share_time take_time(struct cpu_limit *limit)
 {
     struct vm_cpu_time now = time_of_vcpus(limit->vm);
-    struct share_time time = {.passed = passed,
+    struct share_time time = {.passed = limit->looked - limit->shared,
                               .used = grown(now.used, limit->vcpus.used),
                               .waited = grown(now.waited, limit->vcpus.waited)};
+    limit->shared = limit->looked;
     limit->vcpus = now;
     return time;
 }
 
-static void look_at_others(struct cpu_limit *limit, const struct share_time *time)
+static void look_at_others(struct cpu_limit *limit)
 {
     struct share_slot others[SHARE_SLOTS], own;
-    if (limit->file.fd < 0)
+    bool calm = !limit->self.active && limit->looked - limit->shared < CALM_NS;
+    if (limit->file.fd < 0 || (calm && limit->self.weight == limit->limits.weight))
         return;
+    struct share_time time = take_time(limit);
     limit->self.weight = limit->limits.weight;
     limit->self.cpus = host_cpus(limit->vm);
     size_t count = share_read(&limit->file, limit->looked, others);
-    share_look(&limit->self, others, count, time);
+    share_look(&limit->self, others, count, &time);
     share_publish(&limit->self, limit->looked, &own);
     share_write(&limit->file, &own);
 }
 
 /* When to look again. */
-static int64_t next_look(const struct cpu_limit *limit, const struct share_time *time)
+static int64_t next_look(const struct cpu_limit *limit, bool idle)
 {
     int64_t cap = limit->limits.cap, next = CALM_NS;
-    bool idle = time->used * 50 < (uint64_t)time->passed && !limit->held;
     if (limit->self.active)
         next = idle ? IDLE_NS : SHARE_TICK_NS;
     if (cap == 0)
@@ -151,17 +155,16 @@ static void hold(struct cpu_limit *limit, bool held)
 static void look(struct cpu_limit *limit)
 {
     int64_t now = clock_ns(CLOCK_MONOTONIC), passed = now - limit->looked;
-    struct share_time time = take_time(limit, passed);
     bool runs = limit->vm->state == VM_RUNNING;
     limit->looked = now;
     limit->held_ns += limit->held ? (uint64_t)passed : 0;
-    fill_bucket(limit, passed);
-    look_at_others(limit, &time);
+    uint64_t used = fill_bucket(limit, passed);
+    look_at_others(limit);
     hold(limit, runs && (limit->capped || limit->self.held));
     if (limit->file.fd < 0 && limit->limits.cap == 0)
         arm(limit, 0); /* until somebody limits it */
     else
-        arm(limit, next_look(limit, &time));
+        arm(limit, next_look(limit, used * 50 < (uint64_t)passed && !limit->held));
 }
 
 static void on_timer(void *opaque, int fd, unsigned events)

@@ -16,13 +16,14 @@ enum {
     STARVED = SHARE_CPU / 10,     /* waits for so much while others stand still: not theirs alone */
     WEIGHT_MAX = 10000
 };
-#define MS         INT64_C(1000000)
-#define DEMAND_NS  (100 * MS)  /* how far back "lately" goes */
-#define WAITING_NS (1000 * MS) /* longer: it must not go by in the pauses of those who hold us up  \
-                                */
-#define SLACK_NS (4 * MS)      /* ahead by less is not ahead */
-#define GONE_NS  (2000 * MS)   /* nobody looks that seldom */
-#define LIVE_NS  (1000 * MS)   /* how often locks are looked at */
+#define MS        INT64_C(1000000)
+#define DEMAND_NS (100 * MS) /* how far back "lately" goes */
+#define WAITING_NS                                                                                 \
+    (1000 * MS)              /* longer: it must not go by in the pauses of those who hold us up    \
+                              */
+#define SLACK_NS (4 * MS)    /* ahead by less is not ahead */
+#define GONE_NS  (2000 * MS) /* nobody looks that seldom */
+#define LIVE_NS  (1000 * MS) /* how often locks are looked at */
 
 /* A moving average over about `span`. */
 static uint64_t average(uint64_t old, uint64_t ns, int64_t passed, int64_t span)
@@ -181,12 +182,25 @@ bool share_take(struct share_file *file, int fd)
     return false;
 }
 
+/* Who can have a slot's lock for reading finds nobody there. */
+static bool is_taken(const struct share_file *file, unsigned slot)
+{
+    struct flock lock = lock_of(slot);
+    lock.l_type = F_RDLCK;
+    if (fcntl(file->fd, F_OFD_SETLK, &lock) != 0)
+        return true;
+    lock.l_type = F_UNLCK;
+    fcntl(file->fd, F_OFD_SETLK, &lock);
+    return false;
+}
+
 static void find_living(struct share_file *file)
 {
+    file->end = 0;
     for (unsigned slot = 0; slot < SHARE_SLOTS; slot++) {
-        struct flock lock = lock_of(slot);
-        file->live[slot] = slot != file->slot && fcntl(file->fd, F_OFD_GETLK, &lock) == 0 &&
-                           lock.l_type != F_UNLCK;
+        file->live[slot] = slot != file->slot && is_taken(file, slot);
+        if (file->live[slot])
+            file->end = slot + 1;
     }
 }
 
@@ -200,12 +214,12 @@ static bool makes_sense(const struct share_slot *slot, int64_t now)
 size_t share_read(struct share_file *file, int64_t now, struct share_slot others[SHARE_SLOTS])
 {
     struct share_slot all[SHARE_SLOTS];
-    ssize_t size = pread(file->fd, all, sizeof(all), 0);
-    size_t slots = size > 0 ? (size_t)size / sizeof(all[0]) : 0, count = 0;
     if (now - file->checked >= LIVE_NS) {
         find_living(file);
         file->checked = now;
     }
+    ssize_t size = file->end > 0 ? pread(file->fd, all, file->end * sizeof(all[0]), 0) : 0;
+    size_t slots = size > 0 ? (size_t)size / sizeof(all[0]) : 0, count = 0;
     for (size_t i = 0; i < slots; i++)
         if (file->live[i] && makes_sense(&all[i], now))
             others[count++] = all[i];

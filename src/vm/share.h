@@ -89,6 +89,7 @@ struct share_file {
     int fd;
     unsigned slot;
     int64_t checked;        /* when `live` was found out */
+    unsigned end;           /* no slot from here on is */
     bool live[SHARE_SLOTS]; /* somebody holds the slot's lock */
 };
 

@@ -23,26 +23,6 @@
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
 
-static void copy_config(struct machine_config *to, const struct machine_config *from)
-{
-    *to = *from;
-    char **const strings[] = {&to->name,   &to->arch,     &to->engine,   &to->kernel,      &to->initrd,
-                              &to->append, &to->firmware, &to->dump_fdt, &to->host_features,
-                              &to->trace,  &to->perf,     &to->interrupts, &to->vsock_socket,
-                              &to->guest_os, &to->serial_path};
-    for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
-        if (*strings[i] != NULL)
-            *strings[i] = alloc_string(*strings[i]);
-    for (size_t i = 0; i < to->share_count; i++) {
-        to->shares[i].path = alloc_string(to->shares[i].path);
-        to->shares[i].tag = alloc_string(to->shares[i].tag);
-    }
-    for (size_t i = 0; i < to->nic_count; i++)
-        machine_nic_copy(&to->nics[i], &from->nics[i]);
-    for (size_t i = 0; i < to->disk_count; i++)
-        machine_disk_copy(&to->disks[i], &from->disks[i]);
-}
-
 /* Which interrupt controller serves the guest best: messages, if its kernel has a driver for
  * them. Software that is no kernel of Linux finds the controller that there always was. */
 static bool choose_interrupts(struct vm *vm, struct error **err)
@@ -147,7 +127,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     vm->holds = vm->clock_stops = 1; /* until vm_start() */
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
-    copy_config(&vm->config, config);
+    machine_config_copy(&vm->config, config);
     vm->disks_given = config->disk_count;
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);

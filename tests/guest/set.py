@@ -6,6 +6,7 @@
 """
 import json
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,9 @@ def test_a_machine_that_runs():
                     "memory-limit\na: from the next start on: cpus\n"), said
     cpu = worker("a", "cpu")
     assert (cpu["weight"], cpu["cap"]) == (200, 20), cpu
+    info = api("GET", "/v1/instances/a")
+    assert (info["cpu-weight"], info["cpu-cap"], info["memory-limit"]) == (200, 20, 40 << 20), info
+    assert info["cpu"]["used-ns"] > 0 and "waited-ns" in info["cpu"], info
     assert worker("a", "limit") == {"iops": 500, "bps": 1 << 20}
     assert worker("a", "balloon")["wanted"] == 24 << 20
     assert change("a", "memory-limit=0")["live"] == ["memory-limit"]
@@ -137,6 +141,22 @@ def test_a_machine_that_runs():
     for name in "a", "bare":
         trapeze("stop", "--force", name)
         trapeze("delete", name)
+
+
+def test_an_instance_has_an_owner():
+    create("a")
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    assert f'trapeze.owner = "{name}"' in vmx("a")
+    row = CLIENT.list()[0]
+    assert row["owner"] == name and row["uid"] == os.geteuid() and "cpu" not in row, row
+    with open(f"{STORE}/instances/a/a.vmx", encoding="utf-8") as file:
+        text = file.read()
+    with open(f"{STORE}/instances/a/a.vmx", "w", encoding="utf-8") as file:
+        file.write(text.replace(f'"{name}"', '"somebody"'))
+    assert CLIENT.info("a")["owner"] == "somebody"
+    trapeze("set", "a", "cpus=2")
+    assert 'trapeze.owner = "somebody"' in vmx("a")
+    trapeze("delete", "a")
 
 
 def test_help_and_completion_know_the_keys():

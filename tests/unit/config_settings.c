@@ -9,6 +9,7 @@
 #include "base/bits.h"
 #include "config/machine.h"
 #include "config/settings.h"
+#include "config/vmx.h"
 
 static void make(struct machine_config *config)
 {
@@ -139,6 +140,33 @@ static void what_is_no_key(void **state)
     machine_config_clear(&config);
 }
 
+/* Every string of a description is the copy's own. */
+static void a_copy_shares_nothing(void **state)
+{
+    static const char text[] =
+        "displayName = \"a\"\ntrapeze.owner = \"b\"\nguestOS = \"c\"\ntrapeze.kernel = \"d\"\n"
+        "trapeze.initrd = \"e\"\ntrapeze.append = \"f\"\ntrapeze.trace = \"g\"\ntrapeze.perf = \"h\"\n"
+        "trapeze.hostCpuFeatures = \"i\"\ntrapeze.vsockSocket = \"j\"\ntrapeze.dumpDeviceTree = \"k\"\n"
+        "serial0.fileType = \"file\"\nserial0.fileName = \"l\"\ntrapeze.firmware = \"m\"\n"
+        "scsi0:0.fileName = \"n\"\nethernet0.connectionType = \"nat\"\nethernet0.address = "
+        "\"02:00:00:00:00:01\"\nsharedFolder0.hostPath = \"o\"\nsharedFolder0.guestName = \"p\"\n";
+    struct machine_config config, copy;
+    struct error *err = NULL;
+    size_t size, copy_size;
+    (void)state;
+    machine_config_init(&config);
+    assert_true(vmx_parse(text, sizeof(text) - 1, "text", &config, &err));
+    machine_config_copy(&copy, &config);
+    char *before = vmx_write(&config, &size);
+    machine_config_clear(&config); /* what it shared would be gone, or freed twice below */
+    char *after = vmx_write(&copy, &copy_size);
+    assert_int_equal(size, copy_size);
+    assert_memory_equal(before, after, size);
+    free(before);
+    free(after);
+    machine_config_clear(&copy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +174,7 @@ int main(void)
         cmocka_unit_test(sizes),
         cmocka_unit_test(what_a_balloon_is_told),
         cmocka_unit_test(what_is_no_key),
+        cmocka_unit_test(a_copy_shares_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
