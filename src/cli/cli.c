@@ -205,8 +205,49 @@ static int unknown_command(const char *word)
     return report(error);
 }
 
+const struct cli_global cli_globals[] = {
+    {{"host", 0, "URL",
+      "The daemon to talk to: https://NAME[:7443]; 'local' is this host's. Default: $TRAPEZE_HOST, "
+      "else 'host' in ~/.config/trapeze/client.conf, else local.",
+      NULL},
+     "TRAPEZE_HOST"},
+    {{"ca", 0, "FILE", "Who has signed its certificate (PEM), if this host does not trust them.",
+      NULL},
+     "TRAPEZE_CA"},
+    {{"certificate", 0, "FILE", "The certificate to show it (PEM).", NULL}, "TRAPEZE_CERTIFICATE"},
+    {{"key", 0, "FILE", "Its key (PEM).", NULL}, "TRAPEZE_KEY"},
+    {{"token-file", 0, "FILE", "The token to show it, in a file of mode 0600.", NULL},
+     "TRAPEZE_TOKEN_FILE"},
+};
+
+size_t cli_global_count(void)
+{
+    return ARRAY_SIZE(cli_globals);
+}
+
+/* "--host=URL" or "--host URL" at argv[1]: how many words it takes; 0: it is none of them. */
+static int take_global(int argc, char **argv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(cli_globals); i++) {
+        const char *name = cli_globals[i].option.name, *word = argv[1];
+        size_t length = strlen(name);
+        if (strncmp(word, "--", 2) != 0 || strncmp(word + 2, name, length) != 0)
+            continue;
+        const char *value = word[2 + length] == '='              ? word + 2 + length + 1
+                            : word[2 + length] == '\0' && argc > 2 ? argv[2]
+                                                                 : NULL;
+        if (value == NULL)
+            continue;
+        setenv(cli_globals[i].variable, value, 1);
+        return value == argv[argc > 2 ? 2 : 1] ? 2 : 1;
+    }
+    return 0;
+}
+
 int cli_main(int argc, char **argv)
 {
+    for (int taken; argc > 1 && (taken = take_global(argc, argv)) > 0; argc -= taken)
+        argv += taken;
     if (argc < 2) {
         cli_print_overview(stderr);
         return CLI_USAGE;

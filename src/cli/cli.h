@@ -85,6 +85,15 @@ void cli_machines_free(char **paths);
  * that runs. Caller frees. NULL: err. */
 char *cli_machine(const struct cli_args *args, struct error **err);
 
+/* Options before the command: which daemon it talks to (client/remote.h). Each sets the environment
+ * variable of its row, which is the same for whatever else is started. */
+struct cli_global {
+    struct cli_option option;
+    const char *variable;
+};
+extern const struct cli_global cli_globals[];
+size_t cli_global_count(void);
+
 int cli_main(int argc, char **argv);
 
 size_t cli_command_count(void);

@@ -63,14 +63,34 @@ static void relay(int fd, int signals, bool raw)
     }
 }
 
+/* Through the API: the instance's folder is on another host. */
+static int connect_remotely(const char *name, struct error **err)
+{
+    char *path = NULL, *refusal = NULL;
+    if (asprintf(&path, "/v1/instances/%s/console", name) < 0)
+        return -1;
+    int fd = api_upgrade(path, "trapeze-console", &refusal, err);
+    json_t *answer = refusal != NULL ? json_loads(refusal, 0, NULL) : NULL;
+    const char *sentence = json_string_value(json_object_get(answer, "error"));
+    if (fd < 0 && refusal != NULL)
+        error_set(err, ERROR_USAGE, "%s",
+                  sentence != NULL ? sentence : "the daemon refuses without a word");
+    json_decref(answer);
+    free(refusal);
+    free(path);
+    return fd;
+}
+
 static int run(const struct cli_args *args, struct error **err)
 {
     const char *name = cli_instance(args, 0, 1, err);
-    json_t *answer = name != NULL ? cli_api("GET", NULL, err, "/v1/instances/%s", name) : NULL;
+    bool is_remote = name != NULL && api_is_remote();
+    json_t *answer =
+        name != NULL && !is_remote ? cli_api("GET", NULL, err, "/v1/instances/%s", name) : NULL;
     const char *path = json_string_value(json_object_get(answer, "path"));
     const char *state = json_string_value(json_object_get(answer, "state"));
     struct terminal terminal = {.raw = false};
-    int fd = -1, signals = -1;
+    int fd = is_remote ? connect_remotely(name, err) : -1, signals = -1;
     sigset_t ends;
     if (path != NULL && (strcmp(state, "stopped") == 0 || strcmp(state, "restarting") == 0)) {
         error_set(err, ERROR_USAGE, "the instance is not running");

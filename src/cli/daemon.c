@@ -4,8 +4,10 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "cli/cli.h"
@@ -15,13 +17,36 @@ static const struct cli_option options[] = {
     {"store", 's', "FOLDER",
      "Where the instances are. Default: $TRAPEZE_HOME, else ~/.local/share/trapeze.", NULL},
     {"verbose", 'v', NULL, "Say more.", NULL},
+    {"listen", 0, "tcp:ADDRESS:PORT",
+     "Serve there, too, over HTTPS (TLS 1.2 or later), whoever has a token ('trapeze token "
+     "create') "
+     "or a certificate that --client-ca has signed. What names files or networks of this host is "
+     "refused there.",
+     "Over the network"},
+    {"certificate", 0, "FILE", "The server's certificate, PEM, with its chain.", NULL},
+    {"key", 0, "FILE", "Its key, PEM, which nobody else may read.", NULL},
+    {"client-ca", 0, "FILE", "Certificates of authorities, PEM, whose clients are let in.", NULL},
+    {"insecure", 0, NULL, "Without TLS, on a loopback address; clients still need a token.", NULL},
 };
 
 static const struct cli_example examples[] = {
     {"trapeze daemon --verbose", "In this terminal; Ctrl-C ends it, the machines run on."},
     {"curl --unix-socket ~/.local/share/trapeze/daemon.sock http://localhost/v1/openapi.json",
      "What it understands."},
+    {"trapeze daemon --listen tcp:0.0.0.0:7443 --certificate server.pem --key server.key",
+     "For other hosts; there: trapeze --host https://NAME:7443 list"},
 };
+
+/* "KEY=VALUE", or "KEY" of a switch. */
+static char *word(const char *key, const char *value)
+{
+    char *text = NULL;
+    if (value == NULL)
+        return alloc_string(key);
+    if (asprintf(&text, "%s=%s", key, value) < 0)
+        abort();
+    return text;
+}
 
 static int run(const struct cli_args *args, struct error **err)
 {
@@ -36,10 +61,16 @@ static int run(const struct cli_args *args, struct error **err)
     if (store == NULL)
         return CLI_USAGE;
     /* The server is no part of the command line: another life of this executable (main.c). */
-    char *const argv[] = {"trapeze", "daemon-server", store,
-                          cli_given(args, "verbose") ? "verbose" : "normal", NULL};
+    char *argv[2 + ARRAY_SIZE(options) + 1] = {"trapeze", "daemon-server"};
+    size_t count = 2;
+    argv[count++] = word("store", store);
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+        if (strcmp(options[i].name, "store") != 0 && cli_given(args, options[i].name))
+            argv[count++] = word(options[i].name, cli_last(args, options[i].name));
     execv("/proc/self/exe", argv);
     error_set_errno(err, errno, "cannot start the daemon");
+    for (size_t i = 2; i < count; i++)
+        free(argv[i]);
     if (given == NULL)
         free(store);
     return CLI_HOST_FAILURE;

@@ -82,18 +82,22 @@ static void print_words(FILE *out, const struct cli_command *command)
 
 void cli_print_overview(FILE *out)
 {
-    fputs("Trapeze runs virtual machines: unmodified operating systems, on any Linux host, with no\n"
-          "root, no daemon and no hardware support needed.\n\n"
-          "usage: trapeze COMMAND [OPTION...]\n\n"
-          "The first thing to try:\n"
-          "  trapeze run --image debian      a Debian 13 machine, at its login prompt\n\n"
-          "Commands:\n",
-          out);
+    fputs(
+        "Trapeze runs virtual machines: unmodified operating systems, on any Linux host, with no\n"
+        "root, no daemon and no hardware support needed.\n\n"
+        "usage: trapeze COMMAND [OPTION...]\n\n"
+        "The first thing to try:\n"
+        "  trapeze run --image debian      a Debian 13 machine, at its login prompt\n\n"
+        "Commands:\n",
+        out);
     for (size_t i = 0; i < cli_command_count(); i++) {
         const struct cli_command *command = cli_command_at(i);
         if (!command->hidden)
             fprintf(out, "  %-14s %s\n", command->name, command->summary);
     }
+    fputs("\nOptions before the command, for a daemon on another host:\n", out);
+    for (size_t i = 0; i < cli_global_count(); i++)
+        print_option(out, &cli_globals[i].option);
     fputs("\n'trapeze COMMAND --help' explains a command; the manual is trapeze(1).\n", out);
 }
 
@@ -168,6 +172,20 @@ static void man_words(FILE *out, const struct cli_command *command)
     fputs(".El\n", out);
 }
 
+static void man_option(FILE *out, const struct cli_option *option)
+{
+    fputs(".It", out);
+    if (option->letter != 0)
+        fprintf(out, " Fl %c ,", option->letter);
+    fprintf(out, " Fl Fl %s", option->name);
+    if (option->value != NULL && option->value[0] != '[')
+        fprintf(out, " Ar %s", option->value);
+    else if (option->value != NULL)
+        fprintf(out, " Ns Oo %.*s Oc", (int)strlen(option->value) - 2, option->value + 1);
+    fputc('\n', out);
+    man_text(out, option->help);
+}
+
 static void man_command(FILE *out, const struct cli_command *command)
 {
     fprintf(out, ".Ss trapeze %s%s%s%s\n", command->name,
@@ -176,19 +194,8 @@ static void man_command(FILE *out, const struct cli_command *command)
     man_text(out, command->description);
     if (command->option_count > 0)
         fputs(".Bl -tag -width Ds\n", out);
-    for (size_t i = 0; i < command->option_count; i++) {
-        const struct cli_option *option = &command->options[i];
-        fputs(".It", out);
-        if (option->letter != 0)
-            fprintf(out, " Fl %c ,", option->letter);
-        fprintf(out, " Fl Fl %s", option->name);
-        if (option->value != NULL && option->value[0] != '[')
-            fprintf(out, " Ar %s", option->value);
-        else if (option->value != NULL)
-            fprintf(out, " Ns Oo %.*s Oc", (int)strlen(option->value) - 2, option->value + 1);
-        fputc('\n', out);
-        man_text(out, option->help);
-    }
+    for (size_t i = 0; i < command->option_count; i++)
+        man_option(out, &command->options[i]);
     if (command->option_count > 0)
         fputs(".El\n", out);
     man_words(out, command);
@@ -204,6 +211,9 @@ static const char man_surroundings[] =
     ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
     ".It Ev TRAPEZE_HOME\nWhere instances are kept, instead of\n"
     ".Pa trapeze\nin\n.Ev XDG_DATA_HOME\nor\n.Pa ~/.local/share .\n"
+    ".It Ev TRAPEZE_HOST , TRAPEZE_CA , TRAPEZE_CERTIFICATE , TRAPEZE_KEY , TRAPEZE_TOKEN_FILE\nAs "
+    "the options before the command.\n"
+    ".It Ev TRAPEZE_TOKEN\nThe token itself.\n"
     ".It Ev TRAPEZE_CACHE\nWhere guest images are kept, instead of\n"
     ".Pa trapeze\nin\n.Ev XDG_CACHE_HOME\nor\n.Pa ~/.cache .\n"
     ".It Ev TRAPEZE_MIRROR\nDebian archive that guest images are made from, instead of the one in "
@@ -215,6 +225,8 @@ static const char man_surroundings[] =
     ".It Pa ~/.local/share/trapeze/instances/NAME\nAn instance: its description NAME.vmx, disks, "
     "logs.\n"
     ".It Pa ~/.local/share/trapeze/daemon.sock\nThe daemon's API, HTTP; daemon.log beside it.\n"
+    ".It Pa ~/.config/trapeze/client.conf\nLines of key = \"value\": host, ca, certificate, key, "
+    "token-file.\n"
     ".It Pa ~/.cache/trapeze/images\nGuest images.\n"
     ".It Pa ~/.cache/trapeze/runs\nThe running machines' private copies of their disks.\n"
     ".It Pa $XDG_RUNTIME_DIR/trapeze\nControl sockets of running machines.\n.El\n";
@@ -226,8 +238,11 @@ void cli_print_man(FILE *out)
           ".Nd run virtual machines\n.Sh SYNOPSIS\n.Nm\n.Ar command\n.Op Ar option ...\n"
           ".Sh DESCRIPTION\n.Nm\nruns unmodified operating systems in virtual machines on any "
           "Linux host.\nIt needs no root, no daemon and no hardware support.\n"
-          ".Sh COMMANDS\n",
+          ".Pp\nOptions before the command, for a daemon on another host:\n.Bl -tag -width Ds\n",
           out);
+    for (size_t i = 0; i < cli_global_count(); i++)
+        man_option(out, &cli_globals[i].option);
+    fputs(".El\n.Sh COMMANDS\n", out);
     for (size_t i = 0; i < cli_command_count(); i++)
         if (!cli_command_at(i)->hidden)
             man_command(out, cli_command_at(i));

@@ -19,8 +19,10 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "client/remote.h"
 
 enum { ANSWER_MAX = 64 << 20, START_TRIES = 200, START_PAUSE_MS = 50, START_AGAIN = 20 };
+enum { HEAD_MAX = 16 << 10, REFUSAL_MAX = 64 << 10 };
 
 char *api_store_path(struct error **err)
 {
@@ -147,6 +149,11 @@ static int reach(const char *store, struct error **err)
 
 int api_connect(struct error **err)
 {
+    if (api_is_remote()) {
+        error_set(err, ERROR_USAGE, "this is done on the daemon's own host, not over the network");
+        error_hint(err, "Without --host and TRAPEZE_HOST it is about this host.");
+        return -1;
+    }
     char *store = api_store_path(err);
     int fd = store != NULL ? reach(store, err) : -1;
     free(store);
@@ -202,26 +209,111 @@ static char *body_of(const char *answer, size_t size, int *status)
     return alloc_string(blank + 4);
 }
 
+/* A connection with the head of a request on its way. -1: err. */
+static int begin(const char *method, const char *path, const char *more, size_t length,
+                 struct error **err)
+{
+    struct client_remote remote;
+    char *head = NULL, *store = NULL;
+    if (!client_remote_load(&remote, err))
+        return -1;
+    if (!remote.is_remote)
+        store = api_store_path(err);
+    int fd = remote.is_remote ? client_remote_connect(&remote, err)
+             : store != NULL  ? reach(store, err)
+                              : -1;
+    bool v6 = remote.is_remote && strchr(remote.host, ':') != NULL;
+    if (fd >= 0 &&
+        (asprintf(&head,
+                  "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n"
+                  "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                  method, path, v6 ? "[" : "", remote.is_remote ? remote.host : "localhost",
+                  v6 ? "]" : "", remote.token != NULL ? "Authorization: Bearer " : "",
+                  remote.token != NULL ? remote.token : "", remote.token != NULL ? "\r\n" : "",
+                  more, length) < 0 ||
+         !api_send(fd, head, strlen(head)))) {
+        error_set(err, ERROR_HOST, "the daemon does not listen");
+        close(fd);
+        fd = -1;
+    }
+    free(head);
+    free(store);
+    client_remote_clear(&remote);
+    return fd;
+}
+
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err)
 {
-    char *head = NULL, *answer = NULL, *text = NULL;
+    char *answer = NULL, *text = NULL;
     size_t size, length = body != NULL ? strlen(body) : 0;
-    int fd = api_connect(err);
+    int fd = begin(method, path, "Connection: close", length, err);
     if (fd < 0)
         return NULL;
-    if (asprintf(&head,
-                 "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                 method, path, length) > 0 &&
-        api_send(fd, head, strlen(head)) && api_send(fd, body != NULL ? body : "", length))
-        answer = receive_all(fd, &size);
+    /* Who refuses before he has read everything answers all the same. */
+    (void)api_send(fd, body != NULL ? body : "", length);
+    answer = receive_all(fd, &size);
     if (answer != NULL)
         text = body_of(answer, size, status);
     if (text == NULL)
         error_set(err, ERROR_HOST, "the daemon ended in the middle of its answer");
     free(answer);
-    free(head);
     close(fd);
     return text;
+}
+
+/* Byte by byte, as what follows belongs to somebody else. False: it is none. */
+static bool receive_head(int fd, char head[HEAD_MAX + 1])
+{
+    size_t size = 0;
+    while (size < HEAD_MAX) {
+        ssize_t count = recv(fd, head + size, 1, 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return false;
+        head[++size] = '\0';
+        if (size >= 4 && strcmp(head + size - 4, "\r\n\r\n") == 0)
+            return true;
+    }
+    return false;
+}
+
+int api_upgrade(const char *path, const char *protocol, char **body, struct error **err)
+{
+    char *more = NULL, head[HEAD_MAX + 1] = "";
+    int status = 0;
+    size_t size = 0;
+    *body = NULL;
+    if (asprintf(&more, "Connection: Upgrade\r\nUpgrade: %s", protocol) < 0)
+        return -1;
+    int fd = begin("GET", path, more, 0, err);
+    free(more);
+    if (fd < 0)
+        return -1;
+    if (receive_head(fd, head) && sscanf(head, "HTTP/1.%*1[01] %3d", &status) == 1 && status == 101)
+        return fd;
+    const char *length = strcasestr(head, "\r\nContent-Length:");
+    size = length != NULL ? strtoul(length + strlen("\r\nContent-Length:"), NULL, 10) : 0;
+    if (size > 0 && size <= REFUSAL_MAX) {
+        *body = alloc_zeroed(1, size + 1);
+        if (recv(fd, *body, size, MSG_WAITALL) != (ssize_t)size) {
+            free(*body);
+            *body = NULL;
+        }
+    }
+    if (*body == NULL)
+        error_set(err, ERROR_HOST, "the daemon ended in the middle of its answer");
+    close(fd);
+    return -1;
+}
+
+bool api_is_remote(void)
+{
+    struct client_remote remote;
+    if (!client_remote_load(&remote, NULL))
+        return true;
+    bool is = remote.is_remote;
+    client_remote_clear(&remote);
+    return is;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * The other side of the daemon's API, for the command line: one request on the store's unix
- * socket, and a daemon to answer it.
+ * socket, and a daemon to answer it, or one to a daemon on another host (remote.h).
  *
- * HTTP by hand, against our own server and on a unix socket: libcurl would cost every command and
+ * HTTP by hand, against our own server: libcurl would cost every command and
  * every worker, which is the same executable, 4.5 ms of CPU at its start (6 without; measured
  * 2026-11-21 by preloading it).
  *
@@ -24,15 +24,23 @@ char *api_store_path(struct error **err);
 /* As 'mkdir -p'; what is made is private. False: err. */
 bool api_make_folders(const char *path, struct error **err);
 
-/* The answer's body (caller frees), also of a call that was refused: *status tells. A daemon is
- * started if none serves the store. `body` may be NULL. NULL: err. */
+/* The answer's body (caller frees), also of a call that was refused: *status tells. It goes to the
+ * daemon that remote.h's settings name, else to this user's, which is started if none serves the
+ * store. `body` may be NULL. NULL: err. */
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err);
 
-/* Of api_stream.c: a connection to the daemon, which is started if none serves the store (-1: err),
- * and bytes to it. */
+/* Of api_stream.c: a connection to this user's daemon, which is started if none serves the store
+ * (-1: err, also if the settings name another daemon), and bytes to it. */
 int api_connect(struct error **err);
 bool api_send(int fd, const char *bytes, size_t size);
+/* Asks to go on with `protocol`, and yields the stream that the connection then is, *body NULL; or
+ * -1 and *body, the refusal (caller frees); or -1 and NULL: err. */
+int api_upgrade(const char *path, const char *protocol, char **body, struct error **err);
+
+/* Whether remote.h's settings name another daemon than this user's. A setting that makes no sense:
+ * yes, and the next call says what. */
+bool api_is_remote(void);
 
 /* Whether one serves the store. */
 bool api_is_served(const char *store);

@@ -9,7 +9,7 @@
  *
  * A verb answers each call exactly once, at once or later, by api_reply() or api_fail(). Errors
  * are {"error": "sentence"}: 400 what was asked for makes no sense, 404 there is no such thing,
- * 409 not now, 500 the host failed.
+ * 409 not now, 500 the host failed; over TCP also 401 who are you, 403 not from there, 429 later.
  *
  * Threads: the loop's.
  */
@@ -45,7 +45,7 @@ struct api_call {
     const struct api_verb *verb;
     char name[INSTANCE_MAX_NAME + 1]; /* the instance of the path; "" if it has none */
     json_t *body;                     /* an object; {} if there was none */
-    void *connection;                 /* http.c's */
+    const char *who; /* over TCP: who it is (remote.h); NULL: the owner, at the unix socket */
     struct api_call *next;            /* of the verb's own list, if it has one */
     json_t *kept;                     /* the verb's own, freed with the call */
     long long number;                 /* the verb's own */
@@ -71,6 +71,9 @@ struct api_verb {
     const char *answer; /* JSON schema of a good reply */
     int status;         /* of a good reply */
     enum api_stream stream;
+    /* May be asked for over TCP: it names nothing of the daemon's host (files, sockets, networks)
+     * but instances that are there. */
+    bool remote;
     void (*run)(struct api_call *call);
 };
 

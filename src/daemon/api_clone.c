@@ -30,5 +30,6 @@ const struct api_verb api_clone = {
     .body = API_BODY_TO,
     .answer = API_ANSWER_NAME,
     .status = 201,
+    .remote = true,
     .run = run,
 };

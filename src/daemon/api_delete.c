@@ -29,5 +29,6 @@ const struct api_verb api_delete = {
     .summary = "Remove an instance that does not run, with all its files",
     .answer = API_ANSWER_NAME,
     .status = 200,
+    .remote = true,
     .run = run,
 };

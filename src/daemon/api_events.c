@@ -68,5 +68,6 @@ const struct api_verb api_events = {
     .answer = "{\"type\": \"object\", \"required\": [\"events\"], \"properties\": {\"events\": "
               "{\"type\": \"array\", \"items\": {\"$ref\": \"#/components/schemas/Event\"}}}}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

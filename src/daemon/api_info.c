@@ -57,5 +57,6 @@ const struct api_verb api_info = {
     .summary = "One instance",
     .answer = "{\"$ref\": \"#/components/schemas/Instance\"}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

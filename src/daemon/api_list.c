@@ -42,5 +42,6 @@ const struct api_verb api_list = {
               "\"string\"}, \"state\": {\"type\": \"string\", \"enum\": [\"broken\"]}, "
               "\"error\": {\"type\": \"string\"}}}]}}}}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

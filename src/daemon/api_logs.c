@@ -66,5 +66,6 @@ const struct api_verb api_logs = {
     .answer = "{\"type\": \"object\", \"required\": [\"text\"], \"properties\": {\"text\": "
               "{\"type\": \"string\"}}}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

@@ -16,5 +16,6 @@ const struct api_verb api_openapi_json = {
     .summary = "This document",
     .answer = "{\"type\": \"object\", \"required\": [\"openapi\", \"info\", \"paths\"]}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

@@ -18,5 +18,6 @@ const struct api_verb api_pause = {
     .summary = "Stand still, with memory and devices as they are",
     .answer = API_ANSWER_STATE,
     .status = 200,
+    .remote = true,
     .run = run,
 };

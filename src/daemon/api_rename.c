@@ -30,5 +30,6 @@ const struct api_verb api_rename = {
     .body = API_BODY_TO,
     .answer = API_ANSWER_NAME,
     .status = 200,
+    .remote = true,
     .run = run,
 };

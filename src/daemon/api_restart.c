@@ -19,5 +19,6 @@ const struct api_verb api_restart = {
     .body = FLOW_STOP_BODY,
     .answer = API_ANSWER_STATE,
     .status = 200,
+    .remote = true,
     .run = run,
 };

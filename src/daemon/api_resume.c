@@ -18,5 +18,6 @@ const struct api_verb api_resume = {
     .summary = "Go on after a pause",
     .answer = API_ANSWER_STATE,
     .status = 200,
+    .remote = true,
     .run = run,
 };

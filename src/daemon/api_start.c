@@ -20,5 +20,6 @@ const struct api_verb api_start = {
     .summary = "Start an instance",
     .answer = API_ANSWER_STATE,
     .status = 200,
+    .remote = true,
     .run = run,
 };

@@ -35,5 +35,6 @@ const struct api_verb api_template = {
             "{\"type\": \"boolean\"}}}",
     .answer = API_ANSWER_NAME,
     .status = 200,
+    .remote = true,
     .run = run,
 };

@@ -20,5 +20,6 @@ const struct api_verb api_version = {
     .answer = "{\"type\": \"object\", \"required\": [\"version\", \"pid\"], \"properties\": "
               "{\"version\": {\"type\": \"string\"}, \"pid\": {\"type\": \"integer\"}}}",
     .status = 200,
+    .remote = true,
     .run = run,
 };

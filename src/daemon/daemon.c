@@ -14,6 +14,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "client/signals.h"
@@ -22,6 +23,7 @@
 #include "daemon/catalogue.h"
 #include "daemon/http.h"
 #include "daemon/machine.h"
+#include "daemon/relay.h"
 #include "daemon/restart.h"
 
 void daemon_event(struct daemon *daemon, const char *instance, const char *type, json_t *detail)
@@ -47,9 +49,11 @@ static void on_tick(void *opaque, int fd, unsigned events)
     struct daemon *daemon = opaque;
     uint64_t expirations;
     (void)events;
-    if (read(fd, &expirations, sizeof(expirations)) == (ssize_t)sizeof(expirations) &&
-        daemon->event_waits != NULL)
+    if (read(fd, &expirations, sizeof(expirations)) != (ssize_t)sizeof(expirations))
+        return;
+    if (daemon->event_waits != NULL)
         api_events_wake(daemon);
+    http_tick(daemon->remote_http);
 }
 
 /* As listen_in() of launch.c: the path of a socket has little room. */
@@ -60,12 +64,26 @@ static int listen_in_store(const struct store *store, struct error **err)
     return client_listen(path, err);
 }
 
-static bool serve(struct daemon *daemon, int signals, int tick, struct error **err)
+static bool serve_remotely(struct daemon *daemon, const struct remote_options *options,
+                           struct error **err)
 {
-    int listen_fd = listen_in_store(&daemon->store, err);
-    daemon->http = listen_fd >= 0 ? http_new(daemon, listen_fd, err) : NULL;
+    if (options->listen == NULL)
+        return true;
+    daemon->remote = remote_new(options, -1, &daemon->store, &daemon->log, err);
+    if (daemon->remote != NULL)
+        daemon->remote_http =
+            http_new(daemon, remote_take_socket(daemon->remote), daemon->remote, err);
+    return daemon->remote_http != NULL;
+}
+
+static bool serve(struct daemon *daemon, const struct daemon_options *options, int signals,
+                  int tick, struct error **err)
+{
+    bool good = serve_remotely(daemon, &options->remote, err);
+    int listen_fd = good ? listen_in_store(&daemon->store, err) : -1;
+    daemon->http = listen_fd >= 0 ? http_new(daemon, listen_fd, NULL, err) : NULL;
     struct loop_watch *ends = NULL, *ticks = NULL;
-    bool good = daemon->http != NULL;
+    good = daemon->http != NULL;
     if (good) {
         ends = loop_watch_add(daemon->loop, signals, LOOP_READABLE, on_signal, daemon, err);
         ticks = ends != NULL
@@ -79,20 +97,25 @@ static bool serve(struct daemon *daemon, int signals, int tick, struct error **e
         loop_run(daemon->loop);
         unlinkat(daemon->store.folder, "daemon.sock", 0);
     }
+    relay_end_all(daemon, NULL);
+    http_free(daemon->remote_http);
     http_free(daemon->http);
+    remote_free(daemon->remote);
+    http_forget_counts(daemon);
     loop_watch_remove(ends);
     loop_watch_remove(ticks);
     return good;
 }
 
-bool daemon_run(const char *store_path, int log_level, struct error **err)
+bool daemon_run(const struct daemon_options *options, struct error **err)
 {
     struct daemon daemon = {.loop = NULL};
     struct itimerspec every_second = {{1, 0}, {1, 0}};
     sigset_t blocked;
     umask(077);
-    log_init(&daemon.log, (enum log_level)log_level, STDERR_FILENO, "trapeze daemon");
-    if (!store_open(&daemon.store, store_path, err))
+    log_init(&daemon.log, options->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, STDERR_FILENO,
+             "trapeze daemon");
+    if (!store_open(&daemon.store, options->store, err))
         return false;
     signals_of_the_end(&blocked);
     sigprocmask(SIG_BLOCK, &blocked, NULL);
@@ -102,7 +125,7 @@ bool daemon_run(const char *store_path, int log_level, struct error **err)
     timerfd_settime(tick, 0, &every_second, NULL);
     daemon.catalogue = catalogue_open(&daemon.store, &daemon.log, err);
     daemon.loop = daemon.catalogue != NULL ? loop_new(err) : NULL;
-    bool good = daemon.loop != NULL && serve(&daemon, signals, tick, err);
+    bool good = daemon.loop != NULL && serve(&daemon, options, signals, tick, err);
     restart_free_all(&daemon);
     machine_free_all(&daemon);
     loop_free(daemon.loop);
@@ -113,15 +136,45 @@ bool daemon_run(const char *store_path, int log_level, struct error **err)
     return good;
 }
 
+/* KEY=VALUE; false: it is none of ours. */
+static bool take_option(struct daemon_options *options, char *text)
+{
+    const struct {
+        const char *key;
+        const char **value;
+    } rows[] = {
+        {"store", &options->store},
+        {"listen", &options->remote.listen},
+        {"certificate", &options->remote.certificate},
+        {"key", &options->remote.key},
+        {"client-ca", &options->remote.client_ca},
+    };
+    char *value = strchr(text, '=');
+    if (strcmp(text, "verbose") == 0)
+        return options->verbose = true;
+    if (strcmp(text, "insecure") == 0)
+        return options->remote.insecure = true;
+    for (size_t i = 0; value != NULL && i < ARRAY_SIZE(rows); i++)
+        if (strncmp(text, rows[i].key, (size_t)(value - text)) == 0 &&
+            rows[i].key[value - text] == '\0') {
+            *rows[i].value = value + 1;
+            return true;
+        }
+    return false;
+}
+
 int daemon_main(int argc, char **argv)
 {
     struct error *error = NULL;
-    if (argc != 3) {
+    struct daemon_options options = {.store = NULL};
+    bool good = true;
+    for (int i = 1; i < argc; i++)
+        good = take_option(&options, argv[i]) && good;
+    if (!good || options.store == NULL) {
         fputs("trapeze: 'daemon-server' is started by 'trapeze daemon'\n", stderr);
         return 1;
     }
-    int level = strcmp(argv[2], "verbose") == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING;
-    if (daemon_run(argv[1], level, &error))
+    if (daemon_run(&options, &error))
         return 0;
     fprintf(stderr, "trapeze: %s\n", error_message(error));
     bool usage = error_kind(error) == ERROR_USAGE;

@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "base/log.h"
+#include "daemon/remote.h"
 #include "daemon/store.h"
 
 struct catalogue;
@@ -26,15 +27,24 @@ struct daemon {
     struct log log;
     struct store store;
     struct catalogue *catalogue;
-    struct http *http;
+    struct http *http;        /* at the unix socket */
+    struct remote *remote;    /* NULL: not served over TCP */
+    struct http *remote_http; /* there */
+    struct relay *relays;
+    struct http_count *answers;
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
     struct restart *restarts;     /* machines that wait to be started again */
 };
 
+struct daemon_options {
+    const char *store;
+    bool verbose;
+    struct remote_options remote; /* no `listen`: not served over TCP */
+};
 /* Serves the store until a signal of the end; the machines go on. False: err. */
-bool daemon_run(const char *store_path, int log_level, struct error **err);
-/* `trapeze daemon` as a process: argv is "daemon-server", the store, "normal" or "verbose". */
+bool daemon_run(const struct daemon_options *options, struct error **err);
+/* `trapeze daemon` as a process: argv is "daemon-server" and KEY=VALUE for each of the options. */
 int daemon_main(int argc, char **argv);
 
 /* Something happened: into the catalogue, and to those who wait for it. `detail` is stolen and

@@ -7,22 +7,40 @@
 #include "daemon/http.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <microhttpd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "daemon/api.h"
+#include "daemon/remote.h"
+#include "daemon/tls_front.h"
 
-enum { CONNECTION_LIMIT = 128, IDLE_S = 60, STREAM_BLOCK = 65536, PRELUDE_MAX = 16384 };
+enum {
+    CONNECTION_LIMIT = 128,
+    IDLE_S = 60,
+    STREAM_BLOCK = 65536,
+    PRELUDE_MAX = 16384,
+    REMOTE_CONNECTION_LIMIT = 64,
+    REMOTE_ADDRESS_LIMIT = 16,
+    REMOTE_REQUEST_S = 60,
+    CONNECTION_MEMORY = 32 << 10, /* bytes: more than any head that makes sense */
+};
 
 struct http {
     struct daemon *daemon;
+    struct remote *remote;   /* NULL: the owner's socket */
+    struct tls_front *front; /* NULL: without TLS */
+    struct http_link *links;
     struct MHD_Daemon *server;
     struct loop_watch *watch;
     int timer;
@@ -31,12 +49,36 @@ struct http {
     bool posted, ending;
 };
 
+/* A connection. */
+struct http_link {
+    struct http_link *next, **link;
+    struct MHD_Connection *connection;
+    time_t since; /* the client has something to do since then (monotonic); 0: we have */
+};
+
+struct http_upgrade {
+    struct http *http;
+    struct MHD_UpgradeResponseHandle *handle;
+};
+
+struct http_count {
+    struct http_count *next;
+    const char *verb;
+    int status;
+    unsigned long long count;
+};
+
 struct request {
     struct api_call call; /* first */
     struct http *http;
+    char who[REMOTE_WHO];
+    const char *type; /* of `text`, which is the answer then */
+    char *text;
+    const char *protocol; /* of fn, whose the connection is to be */
+    http_upgrade_fn *fn;
+    void *opaque;
     struct request *next, **link;
     struct MHD_Connection *connection;
-    const struct api_verb *verb;
     char *body;
     size_t size;
     int status; /* 0: not answered */
@@ -45,7 +87,7 @@ struct request {
     /* of a verb with a stream */
     int stream, job_stream; /* our end and the job's; -1: none */
     struct loop_watch *stream_watch;
-    bool gone;  /* the client is, and the job not yet */
+    bool gone; /* the client is, and the job not yet */
 };
 
 /* ---- the loop's side ---- */
@@ -70,6 +112,13 @@ static void posted_run(void *opaque)
     struct http *http = opaque;
     http->posted = false;
     run(http);
+}
+
+static void run_soon(struct http *http)
+{
+    if (!http->posted)
+        loop_post(http->daemon->loop, posted_run, http);
+    http->posted = true;
 }
 
 static void on_ready(void *opaque, int fd, unsigned events)
@@ -97,10 +146,7 @@ static void resume(struct request *request)
         return;
     request->suspended = false;
     MHD_resume_connection(request->connection);
-    if (!http->posted) {
-        http->posted = true;
-        loop_post(http->daemon->loop, posted_run, http);
-    }
+    run_soon(http);
 }
 
 /* Of a socket pair; another job that runs meanwhile may have inherited it. */
@@ -127,23 +173,56 @@ static void free_request(struct request *request)
         request->next->link = request->link;
     close_stream(request);
     close_end(&request->job_stream);
+    if (request->fn != NULL)
+        request->fn(request->opaque, NULL, -1, NULL, 0);
     json_decref(request->call.body);
     json_decref(request->call.kept);
     json_decref(request->answer);
+    free(request->text);
     free(request->body);
     free(request);
 }
 
-void http_answer(struct api_call *call, int status, json_t *answer)
+static void answered(struct request *request, int status)
 {
-    struct request *request = (struct request *)call;
     request->status = status;
-    request->answer = answer;
     close_end(&request->job_stream); /* what it has written ends here */
     if (request->gone)
         free_request(request);
     else
         resume(request);
+}
+
+void http_answer(struct api_call *call, int status, json_t *answer)
+{
+    ((struct request *)call)->answer = answer;
+    answered((struct request *)call, status);
+}
+
+void http_answer_text(struct api_call *call, int status, const char *type, char *text)
+{
+    struct request *request = (struct request *)call;
+    request->type = type;
+    request->text = text;
+    answered(request, status);
+}
+
+void http_answer_upgrade(struct api_call *call, const char *protocol, http_upgrade_fn *fn,
+                         void *opaque)
+{
+    struct request *request = (struct request *)call;
+    request->protocol = protocol;
+    request->fn = fn;
+    request->opaque = opaque;
+    answered(request, MHD_HTTP_SWITCHING_PROTOCOLS);
+}
+
+bool http_offers(const struct api_call *call, const char *protocol)
+{
+    const struct request *request = (const struct request *)call;
+    const char *offered =
+        MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_UPGRADE);
+    return offered != NULL && strcasecmp(offered, protocol) == 0;
 }
 
 const char *http_query(const struct api_call *call, const char *name)
@@ -152,19 +231,89 @@ const char *http_query(const struct api_call *call, const char *name)
     return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
-static enum MHD_Result send_answer(struct request *request)
+static time_t now_s(void)
 {
-    char *text = json_dumps(request->answer, JSON_COMPACT | JSON_ENCODE_ANY);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec + 1; /* never 0 */
+}
+
+static struct http_link *link_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void count_answer(struct request *request, int status)
+{
+    struct daemon *daemon = request->http->daemon;
+    const char *verb = request->call.verb != NULL ? request->call.verb->id : "none";
+    struct http_count *row = daemon->answers;
+    while (row != NULL && (row->status != status || strcmp(row->verb, verb) != 0))
+        row = row->next;
+    if (row == NULL) {
+        row = alloc_zeroed(1, sizeof(*row));
+        *row = (struct http_count){.next = daemon->answers, .verb = verb, .status = status};
+        daemon->answers = row;
+    }
+    row->count++;
+}
+
+static void on_upgraded(void *opaque, struct MHD_Connection *connection, void *state,
+                        const char *early, size_t size, MHD_socket fd,
+                        struct MHD_UpgradeResponseHandle *handle)
+{
+    struct request *request = opaque;
+    http_upgrade_fn *fn = request->fn;
+    (void)state;
+    request->fn = NULL;
+    link_of(connection)->since = 0;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    struct http_upgrade *stream = alloc_zeroed(1, sizeof(*stream));
+    *stream = (struct http_upgrade){request->http, handle};
+    fn(request->opaque, stream, fd, early, size);
+}
+
+void http_upgrade_close(struct http_upgrade *stream)
+{
+    MHD_upgrade_action(stream->handle, MHD_UPGRADE_ACTION_CLOSE);
+    run_soon(stream->http); /* which does it */
+    free(stream);
+}
+
+static struct MHD_Response *make_response(struct request *request)
+{
+    if (request->fn != NULL) {
+        struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, request);
+        MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, request->protocol);
+        return response;
+    }
+    char *text = request->text != NULL
+                     ? request->text
+                     : json_dumps(request->answer, JSON_COMPACT | JSON_ENCODE_ANY);
+    const char *type = request->text != NULL ? request->type : "application/json";
+    request->text = NULL;
     if (text == NULL) { /* out of memory, or one of ours is no JSON */
         request->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
         text = alloc_string("{\"error\":\"the daemon has no answer; its log may say why\"}");
     }
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    return response;
+}
+
+static enum MHD_Result send_answer(struct request *request)
+{
+    struct MHD_Response *response = make_response(request);
+    if (request->status == MHD_HTTP_UNAUTHORIZED)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    if (request->status == MHD_HTTP_TOO_MANY_REQUESTS)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "60");
     enum MHD_Result result =
         MHD_queue_response(request->connection, (unsigned)request->status, response);
     MHD_destroy_response(response);
+    count_answer(request, request->status);
+    link_of(request->connection)->since = now_s();
     return result;
 }
 
@@ -259,6 +408,7 @@ static enum MHD_Result begin_stream(struct request *request)
     enum MHD_Result result =
         MHD_queue_response(request->connection, (unsigned)request->call.verb->status, response);
     MHD_destroy_response(response);
+    count_answer(request, request->call.verb->status);
     return result;
 }
 
@@ -266,6 +416,7 @@ static void dispatch(struct request *request)
 {
     struct api_call *call = &request->call;
     request->dispatched = true;
+    link_of(request->connection)->since = 0;
     if (request->http->ending) { /* what waited now would wait for ever */
         api_refuse(call, 503, "the daemon ends");
         return;
@@ -285,11 +436,54 @@ static void dispatch(struct request *request)
         api_refuse(call, 400, "the request's body is not a JSON object");
 }
 
-static struct request *begin(struct http *http, struct MHD_Connection *connection, const char *path,
-                             const char *method)
+/* A stranger's request ends here, before anything but its head was looked at. */
+static bool admit(struct request *request)
+{
+    struct MHD_Connection *connection = request->connection;
+    const union MHD_ConnectionInfo *from =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    switch (remote_admit(
+        request->http->remote, from != NULL ? from->client_addr : NULL,
+        tls_front_certificate(request->http->front, fd),
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION),
+        request->who)) {
+    case REMOTE_ADMITTED:
+        request->call.who = request->who;
+        return true;
+    case REMOTE_STRANGER:
+        api_refuse(&request->call, MHD_HTTP_UNAUTHORIZED,
+                   "this takes a client certificate or a token ('trapeze token create' on the "
+                   "daemon's host)");
+        break;
+    case REMOTE_TOO_OFTEN:
+        api_refuse(&request->call, MHD_HTTP_TOO_MANY_REQUESTS,
+                   "too many failed attempts; try again in a minute");
+        break;
+    }
+    request->dispatched = true;
+    return false;
+}
+
+static void find_verb(struct request *request, const char *path, const char *method)
+{
+    struct api_call *call = &request->call;
+    bool known;
+    call->verb = api_find(method, path, call->name, &known);
+    request->dispatched = call->verb == NULL || (call->who != NULL && !call->verb->remote);
+    if (call->verb == NULL)
+        api_refuse(call, known ? 405 : 404,
+                   known ? "this is not a method for this path; see /v1/openapi.json"
+                         : "there is no such path; see /v1/openapi.json");
+    else if (request->dispatched)
+        api_refuse(call, MHD_HTTP_FORBIDDEN,
+                   "this reaches into the daemon's host, so it is done there and not over the "
+                   "network");
+}
+
+static struct request *begin(struct http *http, struct MHD_Connection *connection)
 {
     struct request *request = alloc_zeroed(1, sizeof(*request));
-    bool known;
     request->http = http;
     request->connection = connection;
     request->call.daemon = http->daemon;
@@ -299,13 +493,6 @@ static struct request *begin(struct http *http, struct MHD_Connection *connectio
     if (request->next != NULL)
         request->next->link = &request->next;
     http->requests = request;
-    request->call.verb = api_find(method, path, request->call.name, &known);
-    if (request->call.verb == NULL) {
-        request->dispatched = true;
-        api_refuse(&request->call, known ? 405 : 404,
-                   known ? "this is not a method for this path; see /v1/openapi.json"
-                         : "there is no such path; see /v1/openapi.json");
-    }
     return request;
 }
 
@@ -317,11 +504,14 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
     struct request *request = *state;
     (void)version;
     if (request == NULL) {
-        *state = begin(http, connection, path, method);
+        request = begin(http, connection);
+        *state = request;
+        if (http->remote != NULL && !admit(request))
+            return send_answer(request);
+        find_verb(request, path, method);
         return MHD_YES;
     }
-    bool takes_body =
-        request->call.verb != NULL && request->call.verb->stream == API_TAKES_STREAM;
+    bool takes_body = request->call.verb != NULL && request->call.verb->stream == API_TAKES_STREAM;
     if (takes_body && !request->dispatched)
         dispatch(request);
     if (*size > 0 && takes_body)
@@ -353,9 +543,10 @@ static void on_completed(void *opaque, struct MHD_Connection *connection, void *
 {
     struct http *http = opaque;
     struct request *request = *state;
-    (void)connection, (void)code;
+    (void)code;
     if (request == NULL)
         return;
+    link_of(connection)->since = now_s();
     *state = NULL;
     close_stream(request);
     if (request->status == 0 && request->dispatched && !http->ending)
@@ -364,18 +555,99 @@ static void on_completed(void *opaque, struct MHD_Connection *connection, void *
         free_request(request);
 }
 
+static void on_connection(void *opaque, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *http = opaque;
+    struct http_link *link = *context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        link = alloc_zeroed(1, sizeof(*link));
+        *link = (struct http_link){
+            .next = http->links, .link = &http->links, .connection = connection, .since = now_s()};
+        if (link->next != NULL)
+            link->next->link = &link->next;
+        http->links = link;
+        *context = link;
+    } else if (link != NULL) {
+        *link->link = link->next;
+        if (link->next != NULL)
+            link->next->link = link->link;
+        free(link);
+        *context = NULL;
+    }
+}
+
+/* libmicrohttpd's own time limit begins anew with every byte. */
+void http_tick(struct http *http)
+{
+    if (http == NULL || http->remote == NULL)
+        return;
+    tls_front_tick(http->front);
+    for (struct http_link *link = http->links; link != NULL; link = link->next)
+        if (link->since != 0 && now_s() - link->since > REMOTE_REQUEST_S) {
+            const union MHD_ConnectionInfo *info =
+                MHD_get_connection_info(link->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+            shutdown(info->connect_fd, SHUT_RDWR);
+            link->since = 0;
+        }
+}
+
+bool http_is_idle(const struct http *http)
+{
+    return http == NULL || http->links == NULL;
+}
+
+void http_counts(const struct daemon *daemon, http_count_fn *each, void *opaque)
+{
+    for (const struct http_count *row = daemon->answers; row != NULL; row = row->next)
+        each(opaque, row->verb, row->status, row->count);
+}
+
+void http_forget_counts(struct daemon *daemon)
+{
+    while (daemon->answers != NULL) {
+        struct http_count *row = daemon->answers;
+        daemon->answers = row->next;
+        free(row);
+    }
+}
+
 /* ---- life ---- */
 
-struct http *http_new(struct daemon *daemon, int listen_fd, struct error **err)
+static void on_client(void *opaque, int fd, const struct sockaddr *from, socklen_t size)
+{
+    struct http *http = opaque;
+    if (MHD_add_connection(http->server, fd, from, size) == MHD_YES) /* else it has closed it */
+        run_soon(http);
+}
+
+static struct MHD_Daemon *start_server(struct http *http, int listen_fd)
+{
+    const bool remote = http->remote != NULL;
+    struct MHD_OptionItem options[] = {
+        {listen_fd >= 0 ? MHD_OPTION_LISTEN_SOCKET : MHD_OPTION_END, listen_fd, NULL},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
+                     (listen_fd < 0 ? MHD_USE_NO_LISTEN_SOCKET : 0u);
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(remote ? REMOTE_CONNECTION_LIMIT : CONNECTION_LIMIT),
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)(remote ? REMOTE_ADDRESS_LIMIT : 0),
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+}
+
+struct http *http_new(struct daemon *daemon, int listen_fd, struct remote *remote,
+                      struct error **err)
 {
     struct http *http = alloc_zeroed(1, sizeof(*http));
     http->daemon = daemon;
+    http->remote = remote;
     http->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    http->server = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http,
-        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTION_LIMIT, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_S, MHD_OPTION_END);
+    bool tls = remote != NULL && remote_credentials(remote) != NULL;
+    http->server = start_server(http, tls ? -1 : listen_fd);
     const union MHD_DaemonInfo *info =
         http->server != NULL ? MHD_get_daemon_info(http->server, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (info == NULL) {
@@ -388,7 +660,9 @@ struct http *http_new(struct daemon *daemon, int listen_fd, struct error **err)
         if (http->watch != NULL)
             http->timer_watch =
                 loop_watch_add(daemon->loop, http->timer, LOOP_READABLE, on_ready, http, err);
-        if (http->timer_watch != NULL)
+        if (http->timer_watch != NULL && tls)
+            http->front = tls_front_new(daemon->loop, remote, listen_fd, on_client, http, err);
+        if (http->timer_watch != NULL && (!tls || http->front != NULL))
             return http;
     }
     http_free(http);
@@ -410,6 +684,7 @@ void http_free(struct http *http)
         MHD_run(http->server);
         MHD_stop_daemon(http->server);
     }
+    tls_front_free(http->front);
     close(http->timer);
     free(http);
 }

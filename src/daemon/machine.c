@@ -442,12 +442,13 @@ static void on_link(void *opaque, int fd, unsigned events)
         unlink_machine(machine);
 }
 
-static int connect_to_worker(struct daemon *daemon, const char *name)
+int machine_connect(struct daemon *daemon, const char *name, const char *socket_name)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int folder =
         openat(daemon->store.instances, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/control.sock", folder);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder,
+             socket_name);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool good =
         folder >= 0 && fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
@@ -466,7 +467,7 @@ void machine_link(struct daemon *daemon, const char *name, json_t *launched)
     struct error *error = NULL;
     assert(machine->fd < 0 && !machine->ending);
     machine->launched = launched;
-    machine->fd = connect_to_worker(daemon, name);
+    machine->fd = machine_connect(daemon, name, "control.sock");
     if (machine->fd >= 0)
         machine->watch =
             loop_watch_add(daemon->loop, machine->fd, LOOP_READABLE, on_link, machine, &error);

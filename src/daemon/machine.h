@@ -43,6 +43,8 @@ void machine_link(struct daemon *daemon, const char *name, json_t *launched);
 /* Connects to all workers of the store: after the daemon's own start. */
 void machine_adopt_all(struct daemon *daemon);
 void machine_free_all(struct daemon *daemon);
+/* To a socket in the instance's folder, without waiting; -1: nobody listens there. */
+int machine_connect(struct daemon *daemon, const char *name, const char *socket_name);
 
 /* One verb of the worker; fn is called once: with its answer, at its end, or in `seconds`. */
 void machine_ask(struct daemon *daemon, const char *name, const char *verb, unsigned seconds,

@@ -65,7 +65,7 @@ static int connect_unix(const char *path, struct error **err)
     return -1;
 }
 
-static int connect_tcp(const char *host, const char *port, struct error **err)
+int block_connect_tcp(const char *host, const char *port, struct error **err)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found;
@@ -95,7 +95,7 @@ static int connect_tcp(const char *host, const char *port, struct error **err)
 int block_connect(const struct nbd_uri *uri, struct error **err)
 {
     int fd = uri->socket != NULL ? connect_unix(uri->socket, err)
-                                 : connect_tcp(uri->host, uri->port, err);
+                                 : block_connect_tcp(uri->host, uri->port, err);
     if (fd < 0)
         error_hint(err, "Is the server running, and is this its address?");
     return fd >= 0 && uri->tls ? block_tls_start(fd, uri, err) : fd;

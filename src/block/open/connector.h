@@ -21,5 +21,7 @@ int block_connector_main(int argc, char **argv); /* argv[0] is "nbd-connect" */
 /* A connected stream socket on which the server speaks plain NBD; takes a few seconds at most.
  * -1: err. Any thread. */
 int block_connect(const struct nbd_uri *uri, struct error **err);
+/* The same of a TCP port. */
+int block_connect_tcp(const char *host, const char *port, struct error **err);
 
 #endif
