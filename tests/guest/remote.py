@@ -473,6 +473,8 @@ def test_sentences():
     os.chmod(at("server.key"), 0o600)
     with open(f"{LOCAL.store}/tokens.json", "w", encoding="ascii") as file:
         file.write("{")
+    LOCAL.refuses(HOST, "others can read or write", arguments=["token", "list"])
+    os.chmod(f"{LOCAL.store}/tokens.json", 0o600)
     LOCAL.refuses(HOST, "damaged", arguments=["token", "list"])
     os.remove(f"{LOCAL.store}/tokens.json")
 
