@@ -25,39 +25,48 @@ static uint64_t kept_memory(const struct machine_config *config)
 #define MACHINE(member) SETTING_MACHINE, offsetof(struct machine_config, member)
 #define DISK(member)    SETTING_DISK, offsetof(struct machine_disk, member)
 #define NIC(member)     SETTING_NIC, offsetof(struct machine_nic, member)
+/* In the order of enum machine_restart. */
+static const char *const restart_words[] = {"no", "on-failure", "always", NULL};
+
 static const struct setting settings[] = {
     {"cpus", "1..8",
      "Virtual CPUs, from the next start on. A guest that runs can do without some of its own "
      "accord; "
      "in Linux: echo 0 > /sys/devices/system/cpu/cpu1/online.",
-     SETTING_NUMBER, false, MACHINE(cpus), 1, NULL, NULL, NULL},
+     SETTING_NUMBER, false, MACHINE(cpus), 1, NULL, NULL, NULL, NULL, false},
     {"cpu-weight", "0..10000",
      "The machine's part of CPUs that several of your machines want at once; 100 for those "
      "without, "
      "0 takes it back.",
-     SETTING_NUMBER, false, MACHINE(cpu_weight), 1, "cpu", "weight", NULL},
+     SETTING_NUMBER, false, MACHINE(cpu_weight), 1, "cpu", "weight", NULL, NULL, false},
     {"cpu-cap", "PERCENT", "How much of one CPU the machine uses at most; 0: no limit.",
-     SETTING_NUMBER, false, MACHINE(cpu_cap), 1, "cpu", "cap", NULL},
+     SETTING_NUMBER, false, MACHINE(cpu_cap), 1, "cpu", "cap", NULL, NULL, false},
     {"memory", "SIZE",
      "Guest memory. A running guest with a balloon gives memory up, and takes it back up to what "
      "it "
      "was started with; more than that comes with the next start.",
-     SETTING_SIZE, true, MACHINE(memory), MIB, "balloon", "size", kept_memory},
+     SETTING_SIZE, true, MACHINE(memory), MIB, "balloon", "size", kept_memory, NULL, false},
     {"memory-limit", "SIZE", "How much of its memory a guest with a balloon keeps; 0: all.",
-     SETTING_SIZE, true, MACHINE(balloon_size), MIB, "balloon", "size", kept_memory},
+     SETTING_SIZE, true, MACHINE(balloon_size), MIB, "balloon", "size", kept_memory, NULL, false},
     {"balloon", "on|off", "Whether the guest has a memory balloon, from the next start on.",
-     SETTING_SWITCH, false, MACHINE(balloon), 1, NULL, NULL, NULL},
+     SETTING_SWITCH, false, MACHINE(balloon), 1, NULL, NULL, NULL, NULL, false},
     {"code-cache", "SIZE",
      "Memory for the translations of each vCPU, from the next start on; 0: the default, 64M.",
-     SETTING_SIZE, true, MACHINE(code_cache), MIB, NULL, NULL, NULL},
+     SETTING_SIZE, true, MACHINE(code_cache), MIB, NULL, NULL, NULL, NULL, false},
     {"diskN.iops", "N",
      "Requests that disk N (counted from 0) may be asked for in a second; 0: no limit.",
-     SETTING_NUMBER, true, DISK(iops), 1, "limit", "iops", NULL},
+     SETTING_NUMBER, true, DISK(iops), 1, "limit", "iops", NULL, NULL, false},
     {"diskN.bps", "SIZE", "Bytes in a second; 0: no limit.", SETTING_SIZE, true, DISK(bps), 1,
-     "limit", "bps", NULL},
+     "limit", "bps", NULL, NULL, false},
     {"netN.rate", "KBIT",
      "Kilobits in a second that NIC N may send, and as many that it may receive; 0: no limit.",
-     SETTING_NUMBER, true, NIC(rate), 1, "rate", "kbit", NULL},
+     SETTING_NUMBER, true, NIC(rate), 1, "rate", "kbit", NULL, NULL, false},
+    {"autostart", "on|off", "Whether the daemon starts it with the host.", SETTING_SWITCH, false,
+     MACHINE(autostart), 1, NULL, NULL, NULL, NULL, true},
+    {"restart", "no|on-failure|always", "When the daemon starts it again after its end.",
+     SETTING_WORD, false, MACHINE(restart), 1, NULL, NULL, NULL, restart_words, true},
+    {"restart-tries", "N", "How often in a row; 0: for ever.", SETTING_NUMBER, false,
+     MACHINE(restart_tries), 1, NULL, NULL, NULL, NULL, true},
 };
 #undef MACHINE
 #undef DISK
@@ -161,6 +170,11 @@ static bool parse_value(const struct setting *setting, const char *text, uint64_
     case SETTING_SWITCH:
         *value = strcmp(text, "on") == 0;
         return *value == 1 || strcmp(text, "off") == 0;
+    case SETTING_WORD:
+        for (*value = 0; setting->words[*value] != NULL; ++*value)
+            if (strcmp(setting->words[*value], text) == 0)
+                return true;
+        return false;
     }
     return false;
 }
@@ -175,14 +189,10 @@ bool setting_apply(struct machine_config *config, const char *key, const char *t
     if (owner == NULL)
         return false;
     if (!parse_value(setting, text, &value)) {
-        error_set(err, ERROR_USAGE, "%s: '%.80s' is no %s", key, text,
-                  setting->kind == SETTING_NUMBER ? "number that makes sense"
-                  : setting->kind == SETTING_SIZE ? "size"
-                                                  : "switch");
-        error_hint(err,
-                   setting->kind == SETTING_NUMBER ? "It takes %s."
-                   : setting->kind == SETTING_SIZE ? "Write 512M or 2G."
-                                                   : "It is on or off.",
+        static const char *const kinds[] = {"number that makes sense", "size", "switch",
+                                            "word for it"};
+        error_set(err, ERROR_USAGE, "%s: '%.80s' is no %s", key, text, kinds[setting->kind]);
+        error_hint(err, setting->kind == SETTING_SIZE ? "Write 512M or 2G." : "It takes %s.",
                    setting->form);
         return false;
     }

@@ -3,7 +3,7 @@
  * What 'trapeze set' changes of an instance: a key is a row of one table (settings.c). From it come
  * the command's help and completion, the API's schema, what changes in the .vmx, and what a running
  * machine is told of it: one number, as an argument of a verb of its worker's (worker/control.h).
- * Keys without a verb take effect at the next start.
+ * Other keys take effect at the next start, or at once where the daemon itself heeds them.
  *
  * Threads: any.
  */
@@ -20,7 +20,8 @@ struct machine_config;
 enum setting_kind {
     SETTING_NUMBER,
     SETTING_SIZE,  /* "512M", "2G"; a bare number counts units */
-    SETTING_SWITCH /* on, off */
+    SETTING_SWITCH, /* on, off */
+    SETTING_WORD
 };
 
 /* Devices that a key has the number of: "disk0.iops". */
@@ -39,6 +40,8 @@ struct setting {
     const char *argument;
     /* What the verb is told, if not the value itself. */
     uint64_t (*told)(const struct machine_config *config);
+    const char *const *words; /* of an enum, in its order; NULL at the end */
+    bool at_once; /* nobody has to be told: the daemon looks when the time comes */
 };
 
 size_t setting_count(void);

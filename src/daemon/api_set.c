@@ -33,13 +33,15 @@ static bool apply(struct machine_config *config, const char *key, const json_t *
     return setting_apply(config, key, text, err);
 }
 
-/* What a machine that runs is told of it: {"key", and with a verb "verb", "arguments"}. */
+/* What a machine that runs is told of it: {"key", "at-once", and with a verb "verb", "arguments"}.
+ */
 static json_t *describe(const struct machine_config *config, const char *key)
 {
     static const char *const devices[] = {NULL, "disk", "nic"};
     unsigned number;
     const struct setting *setting = setting_find(key, &number, NULL);
-    json_t *told = json_pack("{s:s}", "key", key), *arguments;
+    json_t *told = json_pack("{s:s, s:b}", "key", key, "at-once", (int)setting->at_once);
+    json_t *arguments;
     if (setting->verb == NULL)
         return told;
     arguments =
@@ -126,7 +128,10 @@ static void go_on(struct api_call *call)
                              call);
             return;
         }
-        postpone(call, json_string_value(json_object_get(next, "key")), NULL);
+        if (json_is_true(json_object_get(next, "at-once")))
+            json_array_append(json_object_get(call->kept, "live"), json_object_get(next, "key"));
+        else
+            postpone(call, json_string_value(json_object_get(next, "key")), NULL);
         call->number++;
     }
     json_t *answer = json_pack("{s:s, s:O, s:O}", "name", call->name, "live",
@@ -165,7 +170,8 @@ static json_t *describe_body(void)
         const struct setting *setting = setting_at(i);
         char text[600], pattern[60];
         snprintf(text, sizeof(text), "%s. %s%s", setting->form, setting->help,
-                 setting->verb == NULL ? " Takes effect at the next start." : "");
+                 setting->verb == NULL && !setting->at_once ? " Takes effect at the next start."
+                                                            : "");
         json_t *row = json_pack("{s:s, s:[{s:s}, {s:s}, {s:s}]}", "description", text, "anyOf",
                                 "type", "string", "type", "integer", "type", "boolean");
         if (setting->device == SETTING_MACHINE) {

@@ -194,16 +194,6 @@ static bool is_taken(const struct share_file *file, unsigned slot)
     return false;
 }
 
-static void find_living(struct share_file *file)
-{
-    file->end = 0;
-    for (unsigned slot = 0; slot < SHARE_SLOTS; slot++) {
-        file->live[slot] = slot != file->slot && is_taken(file, slot);
-        if (file->live[slot])
-            file->end = slot + 1;
-    }
-}
-
 /* Written by another process: nothing in it may lead astray for longer than it lasts. */
 static bool makes_sense(const struct share_slot *slot, int64_t now)
 {
@@ -211,15 +201,29 @@ static bool makes_sense(const struct share_slot *slot, int64_t now)
            slot->looked < now + GONE_NS && slot->virtual_ns < (uint64_t)INT64_MAX / 2;
 }
 
+/* Most slots are nobody's, which their content tells without a system call for each. */
+static void find_living(struct share_file *file, const struct share_slot *all, size_t slots,
+                        int64_t now)
+{
+    file->end = 0;
+    for (unsigned slot = 0; slot < SHARE_SLOTS; slot++) {
+        file->live[slot] = slot < slots && slot != file->slot && makes_sense(&all[slot], now) &&
+                           is_taken(file, slot);
+        if (file->live[slot])
+            file->end = slot + 1;
+    }
+    file->checked = now;
+}
+
 size_t share_read(struct share_file *file, int64_t now, struct share_slot others[SHARE_SLOTS])
 {
     struct share_slot all[SHARE_SLOTS];
-    if (now - file->checked >= LIVE_NS) {
-        find_living(file);
-        file->checked = now;
-    }
-    ssize_t size = file->end > 0 ? pread(file->fd, all, file->end * sizeof(all[0]), 0) : 0;
-    size_t slots = size > 0 ? (size_t)size / sizeof(all[0]) : 0, count = 0;
+    bool check = now - file->checked >= LIVE_NS;
+    size_t wanted = check ? SHARE_SLOTS : file->end, count = 0;
+    ssize_t size = wanted > 0 ? pread(file->fd, all, wanted * sizeof(all[0]), 0) : 0;
+    size_t slots = size > 0 ? (size_t)size / sizeof(all[0]) : 0;
+    if (check)
+        find_living(file, all, slots, now);
     for (size_t i = 0; i < slots; i++)
         if (file->live[i] && makes_sense(&all[i], now))
             others[count++] = all[i];

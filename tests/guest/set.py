@@ -60,6 +60,10 @@ def test_a_machine_that_does_not_run():
     assert trapeze("set", "a", "memory=64").stdout == "a: from the next start on: memory\n"
     assert change("a", "cpu-weight=0", "cpus=1")["live"] == []
     assert vmx("a").replace('trapeze.cpuWeight = "0"\n', "") == before, vmx("a")
+    assert change("a", "restart=always", "restart-tries=3", "autostart=on")["next-start"] == []
+    assert (CLIENT.info("a")["restart"], CLIENT.info("a")["autostart"]) == ("always", True)
+    assert 'trapeze.restartTries = "3"' in vmx("a")
+    change("a", "restart=no", "autostart=off")
     trapeze("template", "a")
     change("a", "cpu-cap=50")
     trapeze("template", "--undo", "a")
@@ -75,7 +79,7 @@ def test_what_makes_no_sense_changes_nothing():
                         (["cpus=2", "cpus=3"], "twice"), (["cpus=9"], "1 to 8"),
                         (["cpus=2", "cpu-weight=10001"], "10000"), (["memory=x"], "512M"),
                         (["memory=1M"], "32 MiB"), (["disk0.iops=5"], "has none"),
-                        (["net1.rate=5"], "0 to 0"), (["balloon=maybe"], "on or off"),
+                        (["net1.rate=5"], "0 to 0"), (["balloon=maybe"], "on|off"), (["restart=never"], "on-failure"),
                         (["cpu-cap=-1"], "PERCENT"), (["diskN.iops=1"], "no key"),
                         (["memory-limit=128M"], "64 MiB"), ([], "KEY=VALUE")):
         refuses(USAGE, part, arguments=["set", "a", *words])

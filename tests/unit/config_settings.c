@@ -43,11 +43,13 @@ static void every_key_is_found_and_kept(void **state)
         make(&config);
         name_of(setting, name);
         assert_ptr_equal(setting_find(name, &number, &err), setting);
-        const char *text = setting->kind == SETTING_SWITCH ? "on" : "5";
+        const char *text = setting->kind == SETTING_SWITCH ? "on"
+                           : setting->kind == SETTING_WORD ? setting->words[1]
+                                                           : "5";
         assert_true(setting_apply(&config, name, text, &err));
         if (setting->told == NULL)
             assert_int_equal(setting_told(setting, &config, number),
-                             setting->kind == SETTING_SWITCH ? 1 : 5 * setting->unit);
+                             setting->kind >= SETTING_SWITCH ? 1 : 5 * setting->unit);
         if (setting->device == SETTING_DISK) /* the last one's, not another's */
             assert_true(config.disks[0].iops == 0 && config.disks[0].bps == 0 &&
                         config.disks[2].iops + config.disks[2].bps == 5);
