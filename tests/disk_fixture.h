@@ -42,10 +42,13 @@ static inline struct block *fixture_disk(struct fixture *f, bool read_only,
     char path[32];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
     int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    struct block *disk =
-        options == NULL
-            ? block_new_raw(fd, read_only, &env, &err)
-            : block_new(disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, &err), options, &env, &err);
+    struct block *disk;
+    if (options == NULL) {
+        disk = block_new_raw(fd, read_only, &env, &err);
+    } else {
+        disk = block_new(disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, &err), options, &env, &err);
+        close(fd);
+    }
     assert_no_error(err);
     return disk;
 }

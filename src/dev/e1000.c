@@ -49,6 +49,7 @@ struct e1000 {
     struct e1000_phy phy;
     struct context context;
     struct vtimer *throttle;
+    int64_t throttled_until; /* of a saved state: its deadline */
     bool quiesced, dma;
     bool fresh;                      /* frames the driver has not been told of */
     bool receive_waits, send_waits;  /* the port holds a frame; takes none */
@@ -735,9 +736,18 @@ static bool e1000_post_restore(void *object, struct error **err)
     nic->mask &= CAUSES;
     *at(nic, ICR) &= CAUSES;
     *at(nic, STATUS) = STATUS_FIXED | (net_port_link(nic->port) ? STATUS_LINK : 0u);
-    vtimer_disarm(nic->throttle);
-    update_interrupt(nic);
+    bool wanted = (*at(nic, ICR) & nic->mask) != 0;
+    vtimer_arm(nic->throttle, nic->throttled_until);
+    if (!wanted || nic->throttled_until == VCLOCK_NEVER)
+        pci_set_intx(&nic->function, wanted);
+    nic->throttled_until = VCLOCK_NEVER;
     return true;
+}
+
+static void e1000_pre_save(void *object)
+{
+    struct e1000 *nic = object;
+    nic->throttled_until = vtimer_deadline(nic->throttle);
 }
 
 static const struct state_field context_fields[] = {
@@ -760,9 +770,11 @@ static const struct state_field e1000_fields[] = {
     STATE_STRUCT(struct e1000, phy, "phy", &e1000_phy_state),
     STATE_STRUCT(struct e1000, context, "context", &context_state),
     STATE_STRUCT(struct e1000, function, "function", &pci_function_state),
+    STATE_UINT(struct e1000, throttled_until, "throttled_until"),
     STATE_END,
 };
-static const struct state_table e1000_state = {"e1000", 1, e1000_fields, NULL, e1000_post_restore};
+static const struct state_table e1000_state = {"e1000", 1, e1000_fields, e1000_pre_save,
+                                               e1000_post_restore};
 
 const struct device_ops device_e1000 = {
     .name = "e1000",

@@ -2,7 +2,10 @@
  *
  * main() of a fuzz target without libFuzzer, so that every compiler and every test run can
  * fuzz a little: the committed inputs, mutations of them, and generated ones. Reports in TAP.
- * Run i of base seed s is made from a seed of its own, which a crash prints.
+ * Run i of base seed s is made from a seed of its own, which a crash prints:
+ *
+ *     fuzz_NAME --random SEED 1      a generated input again
+ *     fuzz_NAME SEEDS --run NUMBER   a mutated one
  */
 #include "fuzz.h"
 
@@ -60,22 +63,28 @@ static bool run_file(const char *path, struct inputs *inputs)
     return true;
 }
 
+static int is_input(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+/* In the order of their names, so that a number names the same run everywhere. */
 static bool run_directory(const char *path, struct inputs *inputs)
 {
-    DIR *directory = opendir(path);
-    if (directory == NULL) {
+    struct dirent **entries;
+    int count = scandir(path, &entries, is_input, alphasort);
+    if (count < 0) {
         perror(path);
         return false;
     }
-    const struct dirent *entry;
     bool good = true;
-    while ((entry = readdir(directory)) != NULL) {
+    for (int i = 0; i < count; i++) {
         char name[4096];
-        snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
-        if (entry->d_name[0] != '.')
-            good = run_file(name, inputs) && good;
+        snprintf(name, sizeof(name), "%s/%s", path, entries[i]->d_name);
+        good = run_file(name, inputs) && good;
+        free(entries[i]);
     }
-    closedir(directory);
+    free(entries);
     return good && inputs->count > 0;
 }
 
@@ -105,17 +114,17 @@ static size_t mutate(uint64_t *seed, const struct inputs *inputs, uint8_t *data)
     return size;
 }
 
-static void run_random(const struct inputs *inputs, uint64_t base, unsigned long count)
+static void run_random(const struct inputs *inputs, uint64_t base, unsigned long first,
+                       unsigned long count)
 {
     static uint8_t data[FUZZ_INPUT_MAX];
-    for (unsigned long i = 0; i < count; i++) {
+    for (unsigned long i = first; i < first + count; i++) {
         uint64_t seed = base + i, name = seed;
         snprintf(current, sizeof(current), "# crashed on: --random %" PRIu64 " 1\n", name);
         bool generated = inputs == NULL || inputs->count == 0 || fuzz_random(&seed) % 4 != 0;
         size_t size = generated ? fuzz_generate(&seed, data) : mutate(&seed, inputs, data);
         if (!generated)
-            snprintf(current, sizeof(current), "# crashed on a mutated seed file: run %lu of all\n",
-                     i);
+            snprintf(current, sizeof(current), "# crashed on: SEEDS --run %lu\n", i);
         LLVMFuzzerTestOneInput(data, size);
     }
 }
@@ -138,6 +147,12 @@ int main(int argc, char **argv)
         }
         return 0;
     }
+    if (argc == 4 && strcmp(argv[2], "--run") == 0) {
+        if (!run_directory(argv[1], &inputs))
+            return 1;
+        run_random(&inputs, BASE_SEED, strtoul(argv[3], NULL, 0), 1);
+        return 0;
+    }
     if (argc != 2) {
         for (int i = 1; i < argc; i++)
             run_file(argv[i], NULL);
@@ -151,7 +166,7 @@ int main(int argc, char **argv)
     bool good = run_directory(argv[1], &inputs);
     printf("%s 1 - %u committed inputs\n", good ? "ok" : "not ok", inputs.count);
     fflush(stdout);
-    run_random(&inputs, BASE_SEED, count);
+    run_random(&inputs, BASE_SEED, 0, count);
     printf("ok 2 - %lu random inputs\n", count);
     return good ? 0 : 1;
 }
