@@ -21,6 +21,7 @@ libfdt-dev
 libgnutls28-dev
 libjansson-dev
 liburing-dev
+libseccomp-dev
 libnbd-dev
 libzstd-dev
 zlib1g-dev

@@ -155,9 +155,8 @@ static bool suits_ring(const struct block *block, const struct block_request *re
 
 static bool to_ring(struct block *block, struct block_request *request, uint64_t host)
 {
-    int fd = block->image->file->fd;
-    if (block->ring == NULL || !suits_ring(block, request) || fd < 0 ||
-        !block_ring_add(block->ring, request, fd, host))
+    if (block->ring == NULL || !suits_ring(block, request) || block->image->file->fd < 0 ||
+        !block_ring_add(block->ring, request, host))
         return false;
     block->in_ring++;
     if (block->plugs == 0)
@@ -563,6 +562,14 @@ bool block_is_stopped(struct block *block)
 
 /* --- threads and the ring --- */
 
+static void drop_ring(struct block *block)
+{
+    loop_watch_remove(block->ring_watch);
+    block_ring_free(block->ring);
+    block->ring_watch = NULL;
+    block->ring = NULL;
+}
+
 void block_threads_stop(struct block *block)
 {
     pthread_mutex_lock(&block->lock);
@@ -572,10 +579,7 @@ void block_threads_stop(struct block *block)
     while (block->thread_count > 0)
         pthread_join(block->threads[--block->thread_count], NULL);
     block->quit = false;
-    loop_watch_remove(block->ring_watch);
-    block_ring_free(block->ring);
-    block->ring_watch = NULL;
-    block->ring = NULL;
+    drop_ring(block);
     for (struct block_image *i = block->image; i != NULL; i = i->backing)
         if (i->file->ops->threads_stop != NULL)
             i->file->ops->threads_stop(i->file);
@@ -585,9 +589,13 @@ static bool start_ring(struct block *block, struct error **err)
 {
     if (block->options.threads_only || block->image->file->fd < 0)
         return true;
-    block->ring = block_ring_new();
+    block->ring = block_ring_new(block->env.rings);
     if (block->ring == NULL)
         return true;
+    if (!block_ring_use(block->ring, block->image->file->fd)) {
+        drop_ring(block);
+        return true;
+    }
     block->ring_watch = loop_watch_add(block->env.loop, block_ring_fd(block->ring), LOOP_READABLE,
                                        ring_readable, block, err);
     return block->ring_watch != NULL;
@@ -700,6 +708,8 @@ struct block_image *block_swap(struct block *block, struct block_image *image)
     struct block_image *before = block->image;
     block->image = image;
     find_granule(block);
+    if (block->ring != NULL && !block_ring_use(block->ring, image->file->fd))
+        drop_ring(block);
     pthread_mutex_unlock(&block->lock);
     return before;
 }

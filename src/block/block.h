@@ -44,6 +44,7 @@
 
 struct block;
 struct block_bitmap;
+struct block_rings;
 struct error;
 struct log;
 struct loop;
@@ -95,6 +96,7 @@ struct block_env {
     struct loop *loop;    /* where requests complete */
     struct vclock *clock; /* for limits (NULL: there are none) and in deterministic mode */
     bool deterministic;
+    struct block_rings *rings; /* where its ring comes from; NULL: it makes one */
     /* A request is held: the machine has to stop. NULL: nobody can, so errors are reported.
      * Event-loop thread (deterministic: see above), once until block_retry(). */
     void (*stopped)(void *opaque, struct block *block, enum block_kind kind, int error);

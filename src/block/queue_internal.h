@@ -81,12 +81,16 @@ int64_t limiter_admit(struct limiter *limiter, uint64_t bytes, int64_t now);
 
 /* --- ring.c: all with the queue's lock held, but for the descriptor --- */
 
-/* NULL: the host has no io_uring for us. */
-struct block_ring *block_ring_new(void);
-void block_ring_free(struct block_ring *ring);
+/* One of `rings`, or a new one if that is NULL. NULL: there is none left, or the host has no
+ * io_uring for us. */
+struct block_ring *block_ring_new(struct block_rings *rings);
+void block_ring_free(struct block_ring *ring); /* nothing is in flight */
 int block_ring_fd(const struct block_ring *ring); /* readable: something completed */
-/* False: there is no room. `fd`: of the file; `host`: where in it. */
-bool block_ring_add(struct block_ring *ring, struct block_request *request, int fd, uint64_t host);
+/* What is added reads and writes this file from now on, which is kept open until another one, or
+ * -1, takes its place. Nothing is in flight. False: it cannot. */
+bool block_ring_use(struct block_ring *ring, int fd);
+/* False: there is no room. `host`: where in the file. */
+bool block_ring_add(struct block_ring *ring, struct block_request *request, uint64_t host);
 void block_ring_submit(struct block_ring *ring);
 /* A completed request and what became of it: bytes or a negative errno. NULL: no more. */
 struct block_request *block_ring_reap(struct block_ring *ring, int64_t *result);

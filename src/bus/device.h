@@ -96,15 +96,15 @@ struct device_params {
 /* A folder of the host for the guest. */
 struct device_share {
     int folder;      /* its descriptor, which the device takes over */
+    int own_fds;     /* the folder of this process's descriptors, for as long as the device lives */
     const char *tag; /* the name to mount it by */
     bool read_only;
 };
 
-/* A socket device: the guest's address, and the unix socket that leads to it (dev/vsock.h). */
+/* A socket device: the guest's address, and two sockets (dev/vsock.h), which it takes over. */
 struct device_vsock {
     uint64_t cid;
-    const char *path; /* NULL: the guest reaches nobody here */
-    int listen_fd;    /* listens already, taken over; 0: one is made at path, if there is a path */
+    int listen_fd, connector_fd; /* -1: programs here reach no port; the guest reaches none */
 };
 
 struct device;

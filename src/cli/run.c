@@ -12,6 +12,7 @@
 #include "cli/nic.h"
 #include "cli/share.h"
 #include "cli/vsock.h"
+#include "sandbox/sandbox.h"
 
 static const struct cli_option options[] = {
     CLI_WHAT_OPTIONS,
@@ -87,6 +88,11 @@ static const struct cli_option options[] = {
      "host, with tcp.",
      NULL},
     {"gdb-wait", 0, NULL, "Do not start before GDB says 'continue'.", NULL},
+    {"sandbox", 0, "MODE",
+     "How the process that runs the machine is locked in, lest a guest that takes it over gets "
+     "anywhere: 'auto' (default) does all that this host allows, and warns of what it refuses; "
+     "'on' does not start the machine without all of it; 'off' is for debugging trapeze itself.",
+     NULL},
     {"dump-fdt", 0, "FILE", "Write the guest's device tree (dtb) to FILE before starting.", NULL},
     {"verbose", 'v', NULL, "Say more; twice: debugging.", NULL},
     {"quiet", 'q', NULL, "Only say what went wrong.", NULL},
@@ -167,6 +173,12 @@ static int run(const struct cli_args *args, struct error **err)
     int status = CLI_HOST_FAILURE;
     if (client.gdb_wait && client.gdb == NULL) {
         error_set(err, ERROR_USAGE, "--gdb-wait needs --gdb WHERE");
+        return CLI_USAGE;
+    }
+    const char *sandbox = cli_last(args, "sandbox");
+    if (sandbox != NULL && !sandbox_mode_from(sandbox, &client.sandbox)) {
+        error_set(err, ERROR_USAGE, "--sandbox: there is no '%s'", sandbox);
+        error_hint(err, "It takes auto, on or off.");
         return CLI_USAGE;
     }
     if (!parse_console(cli_last(args, "console"), &client, err))

@@ -18,10 +18,11 @@
 #include "client/cgroup.h"
 #include "client/disks.h"
 #include "client/network.h"
+#include "client/vsock.h"
 #include "client/worker.h"
 #include "config/vmx.h"
 
-enum { FD_COUNT = 10 };
+enum { FD_COUNT = 11 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
 {
@@ -73,12 +74,20 @@ static int open_share(void)
 
 /* In the child: the worker gets the descriptors it is told of, standard error for its log, and
  * nothing else that is open here, be it ours or inherited from whoever started us. */
-static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
+static _Noreturn void exec_worker(const struct client_spawn *spawn, int config, int refused)
 {
-    const int kept[FD_COUNT] = {config,     spawn->console, spawn->control,    spawn->listen,
-                                spawn->gdb, spawn->report,  spawn->transcript, spawn->vsock,
-                                spawn->hold, open_share()};
-    char numbers[FD_COUNT][16], level[16], nics[MACHINE_MAX_NICS * 12] = "";
+    const int kept[FD_COUNT] = {config,
+                                spawn->console,
+                                spawn->control,
+                                spawn->listen,
+                                spawn->gdb,
+                                spawn->report,
+                                spawn->transcript,
+                                spawn->vsock->listen,
+                                spawn->vsock->connector,
+                                spawn->hold,
+                                open_share()};
+    char numbers[FD_COUNT][16], level[16], sandbox[32], nics[MACHINE_MAX_NICS * 12] = "";
     char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, STDIN_FILENO);
@@ -93,6 +102,7 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
         keep(nics, sizeof(nics), i > 0 ? "," : "", spawn->network->links[i]);
     keep_disks(disks, sizeof(disks), spawn->disks);
     snprintf(level, sizeof(level), "%d", spawn->log_level);
+    snprintf(sandbox, sizeof(sandbox), "%s:%d", sandbox_mode_names[spawn->sandbox], refused);
     /* Keys for the terminal (Ctrl-C when not raw) are ours to handle, not the worker's. */
     if (spawn->detach)
         setsid();
@@ -112,8 +122,10 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config)
                           numbers[7],
                           numbers[8],
                           numbers[9],
+                          numbers[10],
                           (char *)(uintptr_t)spawn->console_kind,
                           level,
+                          sandbox,
                           spawn->gdb_wait ? "wait" : "run",
                           nics,
                           disks,
@@ -138,9 +150,10 @@ pid_t client_spawn(const struct machine_config *config, const struct client_spaw
     int fd = config_memfd(config, err);
     if (fd < 0)
         return -1;
-    pid_t pid = fork();
+    int refused = 0;
+    pid_t pid = spawn->sandbox != SANDBOX_OFF ? sandbox_fork(&refused) : fork();
     if (pid == 0)
-        exec_worker(spawn, fd);
+        exec_worker(spawn, fd, refused);
     if (pid < 0)
         error_set_errno(err, errno, "cannot start the worker process");
     enter_group(config, spawn, pid);

@@ -12,8 +12,11 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "sandbox/sandbox.h"
+
 struct client_disks;
 struct client_network;
+struct client_vsock;
 struct error;
 struct machine_config;
 
@@ -26,14 +29,15 @@ struct client_spawn {
     int gdb;
     int report;     /* a file: one line of JSON in the end, how the machine ended */
     int transcript; /* a file for what the guest printed last, 512 KiB at most */
-    int vsock;      /* listens for the guest's vsock, if its socket has no path */
     int hold;       /* kept open while it lives, for the lock on it */
     bool gdb_wait;
     bool detach; /* a session of its own */
     const char *group; /* a name for its cgroup (cgroup.h); NULL: it is to have none */
+    enum sandbox_mode sandbox;
     int log_level;
     const struct client_network *network;
     const struct client_disks *disks;
+    const struct client_vsock *vsock;
     const sigset_t *unblock; /* signals that only we block */
 };
 

@@ -34,6 +34,7 @@
 #include "client/signals.h"
 #include "client/spawn.h"
 #include "client/terminal.h"
+#include "client/vsock.h"
 #include "config/machine.h"
 
 enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096, LAST_WORDS_MS = 1000 };
@@ -124,7 +125,7 @@ static bool is_limited(const struct machine_config *config)
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
                   const struct client_network *network, const struct client_disks *disks,
-                  const sigset_t *ours, struct error **err)
+                  const struct client_vsock *vsock, const sigset_t *ours, struct error **err)
 {
     struct client_spawn spawn = {.console_kind = "none",
                                  .control = -1,
@@ -132,13 +133,14 @@ static bool start(struct session *session, const struct machine_config *config,
                                  .gdb = gdb_fd,
                                  .report = -1,
                                  .transcript = -1,
-                                 .vsock = -1,
                                  .hold = -1,
                                  .gdb_wait = options->gdb_wait,
                                  .group = is_limited(config) ? session->group : NULL,
+                                 .sandbox = options->sandbox,
                                  .log_level = options->log_level,
                                  .network = network,
                                  .disks = disks,
+                                 .vsock = vsock,
                                  .unblock = ours};
     int pair[2];
     spawn.console = open_console(options, session, &spawn.console_kind, err);
@@ -353,6 +355,8 @@ static bool worker_died(int status, struct error **err)
         if (WTERMSIG(status) == SIGKILL)
             error_hint(err, "If nobody did that, the host ran out of memory: give the guest less "
                             "with --memory.");
+        if (WTERMSIG(status) == SIGSYS)
+            error_hint(err, "The log says which system call the sandbox refused.");
         return false;
     }
     return error_set(err, ERROR_HOST,
@@ -429,9 +433,12 @@ bool client_run(const struct machine_config *config, const struct client_options
                                                : default_control_path(err);
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
+    struct client_vsock vsock = {.listen = -1, .connector = -1};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
     if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err) ||
-        !client_disks_open(config, &disks, err) || !client_network_start(config, &network, err)) {
+        !client_disks_open(config, &disks, err) || !client_network_start(config, &network, err) ||
+        !client_vsock_start(config, &vsock, err)) {
+        client_network_stop(&network);
         client_disks_close(&disks);
         close_if_open(gdb_fd);
         if (listen_fd >= 0) {
@@ -448,16 +455,18 @@ bool client_run(const struct machine_config *config, const struct client_options
     void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
     session.out = open_output();
     bool good =
-        start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &blocked, err);
+        start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &vsock, &blocked, err);
     close(listen_fd);
     close_if_open(gdb_fd);
     client_network_close_links(&network);
     client_disks_close(&disks);
+    client_vsock_close(&vsock);
     if (good)
         good = live_with(&session, options, err);
     if (is_limited(config))
         cgroup_forget_machine(session.group);
     client_network_stop(&network);
+    client_vsock_stop(&vsock);
     unlink(path);
     free(path);
     if (session.made_console_socket)

@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "sandbox/sandbox.h"
+
 struct error;
 struct machine_config;
 
@@ -31,6 +33,7 @@ struct client_options {
     const char *console_path; /* FILE and SOCKET */
     const char *control_path; /* control socket; NULL: one is made under the runtime folder */
     int log_level;            /* enum log_level */
+    enum sandbox_mode sandbox;
     const char *gdb;          /* where a debugger finds the machine (client_listen_at); or NULL */
     bool gdb_wait;            /* the machine does not start before one says so */
 };

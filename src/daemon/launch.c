@@ -17,6 +17,7 @@
 #include "client/guest.h"
 #include "client/network.h"
 #include "client/spawn.h"
+#include "client/vsock.h"
 #include "client/worker.h"
 #include "daemon/machine.h"
 
@@ -77,11 +78,7 @@ static bool open_all(const struct instance *instance, const struct machine_confi
     }
     if (spawn->console >= 0)
         spawn->listen = listen_in(instance, "control.sock", err);
-    bool own_vsock = config->vsock_cid != 0 && config->vsock_socket == NULL;
-    if (spawn->listen >= 0 && own_vsock)
-        spawn->vsock = listen_in(instance, "vsock.sock", err);
-    return spawn->console >= 0 && spawn->listen >= 0 && (spawn->vsock >= 0 || !own_vsock) &&
-           log_to_file(instance, err);
+    return spawn->console >= 0 && spawn->listen >= 0 && log_to_file(instance, err);
 }
 
 /* What makes 'trapeze ssh' work, unless the command line has no room for it. A host without
@@ -101,38 +98,55 @@ static void add_boot_words(const struct store *store, struct machine_config *con
     free(words);
 }
 
+/* Of a vsock without a path the instance's folder has the socket, and the guest reaches nobody. */
+static bool start_vsock(const struct instance *instance, const struct machine_config *config,
+                        struct client_vsock *vsock, struct error **err)
+{
+    if (!client_vsock_start(config, vsock, err))
+        return false;
+    if (config->vsock_cid == 0 || config->vsock_socket != NULL)
+        return true;
+    vsock->listen = listen_in(instance, "vsock.sock", err);
+    return vsock->listen >= 0;
+}
+
 static json_t *launch(struct instance *instance, const struct machine_config *config,
                       struct error **err)
 {
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
+    struct client_vsock vsock = {.listen = -1, .connector = -1};
     struct client_spawn spawn = {.console = -1,
                                  .control = -1,
                                  .listen = -1,
                                  .gdb = -1,
                                  .report = -1,
                                  .transcript = -1,
-                                 .vsock = -1,
                                  .hold = instance->lock,
                                  .detach = true,
                                  .group = instance->name,
                                  .log_level = LOG_LEVEL_WARNING,
                                  .network = &network,
-                                 .disks = &disks};
+                                 .disks = &disks,
+                                 .vsock = &vsock};
     bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
-                client_network_start(config, &network, err);
+                client_network_start(config, &network, err) &&
+                start_vsock(instance, config, &vsock, err);
     pid_t pid = good ? client_spawn(config, &spawn, err) : -1;
-    if (pid > 0)
+    if (pid > 0) {
         client_network_close_links(&network);
-    else if (good)
+        client_vsock_close(&vsock);
+    } else {
         client_network_stop(&network);
+        client_vsock_stop(&vsock);
+    }
     client_disks_close(&disks);
     if (pid < 0) { /* nobody will listen there */
         unlinkat(instance->fd, "control.sock", 0);
         unlinkat(instance->fd, "console.sock", 0);
         unlinkat(instance->fd, "vsock.sock", 0);
     }
-    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript, spawn.vsock};
+    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);

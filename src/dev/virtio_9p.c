@@ -165,9 +165,7 @@ static bool share_realize(struct device *device, const struct device_params *par
     const struct device_share *what = params->share;
     size_t length = strlen(what->tag);
     assert(length > 0 && CONFIG_TAG + length <= VIRTIO_CONFIG_MAX);
-    share->server = p9_new(what->folder, what->read_only, err);
-    if (share->server == NULL)
-        return false;
+    share->server = p9_new(what->folder, what->own_fds, what->read_only);
     pthread_cond_init(&share->changed, NULL);
     share->ops = share_ops;
     share->ops.config_size = (unsigned)(CONFIG_TAG + length);

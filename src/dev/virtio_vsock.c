@@ -265,8 +265,8 @@ static bool vsock_realize(struct device *device, const struct device_params *par
     struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, pci.device);
     const struct device_vsock *what = params->vsock;
     assert(!device->env->deterministic);
-    vsock->host = vsock_new(what->path, what->listen_fd, what->cid, device->env->loop, look_again,
-                            vsock, err);
+    vsock->host = vsock_new(what->listen_fd, what->connector_fd, what->cid, device->env->loop,
+                            look_again, vsock, err);
     if (vsock->host == NULL)
         return false;
     if (!virtio_pci_realize(&vsock->pci, &vsock_ops, FEATURE_STREAM, params, err)) {

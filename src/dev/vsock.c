@@ -5,7 +5,7 @@
  * connection goes away, and it is the last thing that is done with it.
  *
  *     STRANGER ─CONNECT→ REQUESTED ─RESPONSE→ OPEN ─RST→ (freed, or FLUSHING)
- *                        guest's REQUEST ────→ OPEN ─error→ DEAD ─RST told→ (freed)
+ *     guest's REQUEST ─► ASKED ──connected──→ OPEN ─error→ DEAD ─RST told→ (freed)
  *
  * In OPEN, guest_shut and host_shut say who has stopped what. A guest that has closed gets its
  * RST when all its data is delivered; if it forgets the connection before, the data still is.
@@ -19,8 +19,6 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -28,12 +26,12 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "bus/virtqueue.h"
+#include "net/vsock_connector.h"
 
 #define FIRST_PORT     UINT32_C(0x40000000) /* of ours; clients of the host get them */
 #define LINE_MAX_BYTES 32u                  /* "CONNECT 4294967295\n" and to spare */
-#define BACKLOG        64
 
-enum state { STRANGER, REQUESTED, OPEN, FLUSHING, DEAD, FREED };
+enum state { STRANGER, REQUESTED, ASKED, OPEN, FLUSHING, DEAD, FREED };
 /* Packets that are to be sent. */
 enum { SEND_REQUEST = 1, SEND_RESPONSE = 2, SEND_CREDIT = 4, ASK_CREDIT = 8 };
 
@@ -42,7 +40,8 @@ struct connection {
     TAILQ_ENTRY(connection) all, ready;
     bool is_ready; /* it is in vsock->ready */
     enum state state;
-    int fd; /* -1: closed */
+    int fd; /* -1: closed, or not yet there */
+    uint32_t question; /* ASKED: its number */
     struct loop_watch *watch;
     uint32_t host_port, guest_port;
     unsigned pending;
@@ -70,11 +69,11 @@ struct vsock {
     struct loop *loop;
     void (*wanted)(void *user);
     void *user;
-    struct sockaddr_un address;
     uint64_t guest_cid;
-    int listen_fd, spare_fd; /* spare: lets us refuse when there are no descriptors left */
-    bool bound;
-    struct loop_watch *listen_watch;
+    int listen_fd, connector_fd;
+    int spare_fd; /* lets us refuse when there are no descriptors left */
+    struct loop_watch *listen_watch, *connector_watch;
+    uint32_t questions;
     struct connection_list all, ready; /* all: the oldest first */
     unsigned count, strangers;
     uint32_t next_port;
@@ -151,19 +150,28 @@ static bool make_room(struct vsock *vsock)
     return false;
 }
 
-/* Takes the descriptor over; NULL if there is no room for one more. */
+static bool set_socket(struct connection *c, int fd)
+{
+    c->watch = loop_watch_add(c->vsock->loop, fd, 0, socket_event, c, NULL);
+    if (c->watch != NULL)
+        c->fd = fd;
+    else
+        close(fd);
+    return c->watch != NULL;
+}
+
+/* Takes the descriptor (-1: it comes later) over; NULL if there is no room for one more. */
 static struct connection *add_connection(struct vsock *vsock, int fd, enum state state)
 {
     if (!make_room(vsock)) {
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         return NULL;
     }
     struct connection *c = alloc_zeroed(1, sizeof(*c));
     c->vsock = vsock;
-    c->fd = fd;
-    c->watch = loop_watch_add(vsock->loop, fd, 0, socket_event, c, NULL);
-    if (c->watch == NULL) {
-        close(fd);
+    c->fd = -1;
+    if (fd >= 0 && !set_socket(c, fd)) {
         free(c);
         return NULL;
     }
@@ -358,30 +366,81 @@ static void guest_answers(struct connection *c)
 
 static void guest_connects(struct vsock *vsock, const struct vsock_packet *packet)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const struct vsock_question question = {vsock->questions++, packet->dst_port};
     struct connection *c = NULL;
-    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u",
-                          vsock->address.sun_path, packet->dst_port);
-    bool known = vsock->address.sun_path[0] != '\0'; /* where they listen */
-    int fd = known ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-    if (fd >= 0) {
-        if (length < (int)sizeof(address.sun_path) &&
-            connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-            c = add_connection(vsock, fd, OPEN);
-        else
-            close(fd);
-    }
+    if (vsock->connector_watch != NULL &&
+        send(vsock->connector_fd, &question, sizeof(question), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+            (ssize_t)sizeof(question))
+        c = add_connection(vsock, -1, ASKED);
     if (c == NULL) {
         add_reset(vsock, VSOCK_HOST_CID, packet->dst_port, packet->src_port, VSOCK_TYPE_STREAM);
         return;
     }
+    c->question = question.number;
     c->host_port = packet->dst_port;
     c->guest_port = packet->src_port;
     c->guest_alloc = packet->buf_alloc;
     c->guest_taken = packet->fwd_cnt;
     c->sent = packet->fwd_cnt; /* 0, if the guest keeps to the rules */
-    c->pending = SEND_RESPONSE;
+}
+
+/* `fd`: -1 if nobody listens there. The guest may have thought better of it since. */
+static void host_answers(struct vsock *vsock, uint32_t question, int fd)
+{
+    struct connection *c;
+    TAILQ_FOREACH(c, &vsock->all, all)
+    if (c->state == ASKED && c->question == question)
+        break;
+    if (c == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    c->pending |= SEND_RESPONSE;
+    set_state(c, fd >= 0 && set_socket(c, fd) ? OPEN : DEAD);
     settle(c);
+}
+
+/* The process that connected has gone: nothing more will be answered. */
+static void lose_connector(struct vsock *vsock)
+{
+    struct connection *c, *next;
+    loop_watch_remove(vsock->connector_watch);
+    vsock->connector_watch = NULL;
+    for (c = TAILQ_FIRST(&vsock->all); c != NULL; c = next) {
+        next = TAILQ_NEXT(c, all);
+        if (c->state == ASKED)
+            host_answers(vsock, c->question, -1);
+    }
+}
+
+static void connector_event(void *opaque, int socket, unsigned events)
+{
+    struct vsock *vsock = opaque;
+    struct vsock_question question;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {&question, sizeof(question)};
+    struct msghdr answer = {.msg_iov = &iov,
+                            .msg_iovlen = 1,
+                            .msg_control = &control,
+                            .msg_controllen = sizeof(control)};
+    int fd = -1;
+    (void)events;
+    ssize_t size = recvmsg(socket, &answer, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (size > 0 && answer.msg_controllen >= CMSG_LEN(sizeof(int)) &&
+        control.header.cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+    if (size == sizeof(question))
+        host_answers(vsock, question.number, fd);
+    else
+        lose_connector(vsock);
+    if (vsock_has_more(vsock))
+        vsock->wanted(vsock->user);
 }
 
 static void send_on(struct connection *c, const struct vsock_packet *packet, struct iovec *iov,
@@ -633,7 +692,7 @@ static void client_comes(void *opaque, int fd, unsigned events)
         client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
         if (client >= 0)
             close(client);
-        vsock->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        vsock->spare_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         return;
     }
     if (client < 0)
@@ -647,56 +706,7 @@ static void client_comes(void *opaque, int fd, unsigned events)
 
 /* --- life --- */
 
-/* A socket that a killed machine has left behind is no obstacle. */
-static void remove_abandoned(const struct sockaddr_un *address)
-{
-    struct stat status;
-    if (lstat(address->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode))
-        return;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return;
-    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 &&
-        errno == ECONNREFUSED)
-        (void)unlink(address->sun_path);
-    close(fd);
-}
-
-static bool bind_path(struct vsock *vsock, const char *path, struct error **err)
-{
-    struct sockaddr_un *address = &vsock->address;
-    vsock->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (vsock->listen_fd < 0)
-        return error_set_errno(err, errno, "cannot make a socket for the vsock");
-    remove_abandoned(address);
-    (void)fchmod(vsock->listen_fd, 0600); /* before its name exists */
-    if (bind(vsock->listen_fd, (struct sockaddr *)address, sizeof(*address)) != 0)
-        return error_set_errno(err, errno, "cannot listen on the vsock's socket '%s'", path);
-    vsock->bound = true;
-    return listen(vsock->listen_fd, BACKLOG) == 0 ||
-           error_set_errno(err, errno, "cannot listen on the vsock's socket '%s'", path);
-}
-
-static bool start_listening(struct vsock *vsock, const char *path, struct error **err)
-{
-    struct sockaddr_un *address = &vsock->address;
-    address->sun_family = AF_UNIX;
-    if (path != NULL && snprintf(address->sun_path, sizeof(address->sun_path), "%s", path) >=
-                            (int)sizeof(address->sun_path))
-        return error_set(err, ERROR_USAGE, "the vsock's socket '%s' has too long a name", path);
-    vsock->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (vsock->spare_fd < 0)
-        return error_set_errno(err, errno, "cannot prepare the vsock");
-    if (vsock->listen_fd < 0 && path == NULL)
-        return true;
-    if (vsock->listen_fd < 0 && !bind_path(vsock, path, err))
-        return false;
-    vsock->listen_watch =
-        loop_watch_add(vsock->loop, vsock->listen_fd, LOOP_READABLE, client_comes, vsock, err);
-    return vsock->listen_watch != NULL;
-}
-
-struct vsock *vsock_new(const char *path, int listen_fd, uint64_t guest_cid, struct loop *loop,
+struct vsock *vsock_new(int listen_fd, int connector_fd, uint64_t guest_cid, struct loop *loop,
                         void (*wanted)(void *user), void *user, struct error **err)
 {
     struct vsock *vsock = alloc_zeroed(1, sizeof(*vsock));
@@ -704,12 +714,20 @@ struct vsock *vsock_new(const char *path, int listen_fd, uint64_t guest_cid, str
                             .wanted = wanted,
                             .user = user,
                             .guest_cid = guest_cid,
-                            .listen_fd = listen_fd > 0 ? listen_fd : -1,
-                            .spare_fd = -1,
+                            .listen_fd = listen_fd,
+                            .connector_fd = connector_fd,
+                            .spare_fd = listen_fd >= 0 ? fcntl(listen_fd, F_DUPFD_CLOEXEC, 0) : -1,
                             .next_port = FIRST_PORT};
     TAILQ_INIT(&vsock->all);
     TAILQ_INIT(&vsock->ready);
-    if (start_listening(vsock, path, err))
+    if (listen_fd >= 0)
+        vsock->listen_watch =
+            loop_watch_add(loop, listen_fd, LOOP_READABLE, client_comes, vsock, err);
+    if (connector_fd >= 0)
+        vsock->connector_watch =
+            loop_watch_add(loop, connector_fd, LOOP_READABLE, connector_event, vsock, err);
+    if ((listen_fd < 0 || vsock->listen_watch != NULL) &&
+        (connector_fd < 0 || vsock->connector_watch != NULL))
         return vsock;
     vsock_free(vsock);
     return NULL;
@@ -729,11 +747,10 @@ void vsock_free(struct vsock *vsock)
         return;
     vsock_drop(vsock);
     loop_watch_remove(vsock->listen_watch);
-    if (vsock->bound)
-        (void)unlink(vsock->address.sun_path);
-    if (vsock->listen_fd >= 0)
-        close(vsock->listen_fd);
-    if (vsock->spare_fd >= 0)
-        close(vsock->spare_fd);
+    loop_watch_remove(vsock->connector_watch);
+    const int fds[] = {vsock->listen_fd, vsock->connector_fd, vsock->spare_fd};
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     free(vsock);
 }

@@ -3,7 +3,8 @@
  * The host's end of a guest's vsock: streams (virtio 1.2, 5.10) become streams of unix sockets.
  * A program of the host that connects to PATH and writes "CONNECT 1234\n" reaches the guest's
  * port 1234, which answers "OK PORT\n" with the port it was given here; a guest that connects to
- * port 5000 of the host (CID 2) reaches whoever listens on PATH_5000.
+ * port 5000 of the host (CID 2) reaches whoever listens on PATH_5000. Names are others' business:
+ * a process at the other end of a socket connects when it is asked to (net/vsock_connector.h).
  *
  *     guest ── virtio-vsock ── vsock ═══ unix sockets ═══ programs of the host
  *
@@ -56,12 +57,12 @@ struct vsock_packet {
 };
 
 /* `wanted(user)`: there is something to fetch, or to drop if no guest listens. May be called
- * inside of nothing but the loop. `path` must be free, or a socket nobody listens on any more; with
- * NULL the guest reaches nobody. `listen_fd` listens already and is taken over, whatever comes of it;
- * 0: one is made at `path`. */
-struct vsock *vsock_new(const char *path, int listen_fd, uint64_t guest_cid, struct loop *loop,
+ * inside of nothing but the loop. `listen_fd`: a listening stream socket; `connector_fd`: that of
+ * who connects. Both are taken over, whatever comes of it; -1: nobody reaches the guest, or it
+ * reaches nobody. */
+struct vsock *vsock_new(int listen_fd, int connector_fd, uint64_t guest_cid, struct loop *loop,
                         void (*wanted)(void *user), void *user, struct error **err);
-void vsock_free(struct vsock *vsock); /* removes the name of a socket it made; NULL is fine */
+void vsock_free(struct vsock *vsock); /* NULL is fine */
 
 /* False: fetch first, a packet could need an answer that there is no room for. */
 bool vsock_can_send(const struct vsock *vsock);

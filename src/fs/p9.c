@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,22 +112,11 @@ void p9_reset(struct p9 *p9)
     p9->message_max = P9_MESSAGE_MAX;
 }
 
-struct p9 *p9_new(int folder, bool read_only, struct error **err)
+struct p9 *p9_new(int folder, int own_fds, bool read_only)
 {
-    struct rlimit limit;
     struct p9 *p9 = alloc_zeroed(1, sizeof(*p9));
-    *p9 = (struct p9){.root = folder, .read_only = read_only, .message_max = P9_MESSAGE_MAX};
-    p9->self = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (p9->self < 0) {
-        error_set_errno(err, errno, "cannot share a folder without /proc");
-        p9_free(p9);
-        return NULL;
-    }
-    /* A descriptor or two per file that the guest holds. */
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    *p9 = (struct p9){
+        .root = folder, .self = own_fds, .read_only = read_only, .message_max = P9_MESSAGE_MAX};
     return p9;
 }
 
@@ -138,8 +126,6 @@ void p9_free(struct p9 *p9)
         return;
     p9_reset(p9);
     close(p9->root);
-    if (p9->self >= 0)
-        close(p9->self);
     free(p9);
 }
 

@@ -3,7 +3,7 @@
  * A shared folder's server: 9P2000.L (Linux, Documentation/filesystems/9p.rst and
  * include/net/9p/9p.h; the protocol's text is that of diod), one message at a time.
  *
- *     struct p9 *server = p9_new(folder_fd, read_only, &err);
+ *     struct p9 *server = p9_new(folder_fd, own_fds, read_only);
  *     size = p9_handle(server, request, request_size, reply, reply_room);
  *
  * Whoever sends the messages is hostile. It reaches what is below the folder and nothing else:
@@ -29,8 +29,10 @@ struct state_buffer;
 #define P9_MESSAGE_MIN 4096
 #define P9_FIDS_MAX    16384 /* files a client may know at a time */
 
-/* Takes the folder's descriptor (O_PATH will do) over, also on failure. */
-struct p9 *p9_new(int folder, bool read_only, struct error **err);
+/* Takes the folder's descriptor (O_PATH will do) over. `own_fds`: one of /proc/self/fd, borrowed.
+ * The process may want to raise its limit of descriptors: one or two for each file that the client
+ * holds. */
+struct p9 *p9_new(int folder, int own_fds, bool read_only);
 void p9_free(struct p9 *p9);
 
 /* Forgets all files: the client starts anew. */

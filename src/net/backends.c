@@ -19,6 +19,7 @@ static const struct {
     {"net-nat", net_nat_main},
     {"net-tap", net_tap_main},
     {"net-switch", net_switch_main},
+    {"vsock-connect", net_vsock_main},
 };
 
 bool net_backend_main(int argc, char **argv, int *status)

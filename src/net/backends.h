@@ -23,6 +23,7 @@
 int net_nat_main(int argc, char **argv);
 int net_tap_main(int argc, char **argv);
 int net_switch_main(int argc, char **argv);
+int net_vsock_main(int argc, char **argv); /* net/vsock_connector.h */
 
 /* Runs the backend that argv[1] names. False: it names none. */
 bool net_backend_main(int argc, char **argv, int *status);

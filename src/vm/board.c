@@ -84,7 +84,7 @@ static bool add_parts(struct vm *vm, struct error **err)
         struct device_params params = {
             .id = part->id,
             .gpa = part->gpa,
-            .gpa_machine = vm->boot.sbi ? 0 : part->gpa_machine,
+            .gpa_machine = vm->files.boot.sbi ? 0 : part->gpa_machine,
             .irq_number = part->irq,
             .irq_phandle = (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC : wired_phandle,
             .phandle = part->phandle,
@@ -129,19 +129,18 @@ static bool add_share(struct vm *vm, size_t index, struct error **err)
 {
     const struct machine_share *config = &vm->config.shares[index];
     char id[32];
-    int folder = open(config->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0)
-        return error_set_errno(err, errno, "cannot share the folder '%s'", config->path);
     snprintf(id, sizeof(id), "share%zu", index);
-    const struct device_share share = {folder, config->tag, !config->writable};
+    const struct device_share share = {vm->files.shares[index], vm->files.own_fds, config->tag,
+                                       !config->writable};
+    vm->files.shares[index] = -1;
     const struct device_params params = {.id = id, .share = &share};
     return vm_board_add(vm, &device_virtio_9p, &params, err) != NULL;
 }
 
 static bool add_vsock(struct vm *vm, struct error **err)
 {
-    const struct device_vsock vsock = {vm->config.vsock_cid, vm->config.vsock_socket,
-                                       vm->env.vsock_fd};
+    const struct device_vsock vsock = {vm->config.vsock_cid, vm->env.vsock_listen,
+                                       vm->env.vsock_connector};
     const struct device_params params = {.id = "vsock0", .vsock = &vsock};
     return vm_board_add(vm, &device_virtio_vsock, &params, err) != NULL;
 }

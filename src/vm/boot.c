@@ -35,28 +35,36 @@
 
 /* ---- files ---- */
 
-static struct boot_file *open_file(struct boot *boot, const char *what, const char *path,
-                                   struct error **err)
+static bool open_file(struct boot_file *file, const char *what, const char *path,
+                      struct error **err)
 {
     struct stat status;
-    struct boot_file *file = &boot->files[boot->file_count];
+    if (path == NULL)
+        return true;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        error_set_errno(err, errno, "cannot open the %s '%s'", what, path);
-        return NULL;
-    }
-    boot->file_count++;
+    if (fd < 0)
+        return error_set_errno(err, errno, "cannot open the %s '%s'", what, path);
     *file = (struct boot_file){fd, 0, alloc_string(path)};
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-        error_set(err, ERROR_USAGE, "the %s '%s' is not a regular file", what, path);
-        return NULL;
-    }
-    if (status.st_size == 0) {
-        error_set(err, ERROR_USAGE, "the %s '%s' is empty", what, path);
-        return NULL;
-    }
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+        return error_set(err, ERROR_USAGE, "the %s '%s' is not a regular file", what, path);
+    if (status.st_size == 0)
+        return error_set(err, ERROR_USAGE, "the %s '%s' is empty", what, path);
     file->size = (uint64_t)status.st_size;
-    return file;
+    return true;
+}
+
+bool boot_open(struct boot *boot, const struct machine_config *config, struct error **err)
+{
+    *boot = (struct boot){.sbi = config->firmware == NULL};
+    return open_file(&boot->files[BOOT_FIRMWARE], "firmware", config->firmware, err) &&
+           open_file(&boot->files[BOOT_KERNEL], "kernel", config->kernel, err) &&
+           open_file(&boot->files[BOOT_INITRD], "initrd", config->initrd, err);
+}
+
+/* NULL: there is none. */
+static const struct boot_file *file_of(const struct boot *boot, unsigned which)
+{
+    return boot->files[which].path != NULL ? &boot->files[which] : NULL;
 }
 
 bool boot_read(const struct boot_file *file, uint64_t offset, void *to, size_t size,
@@ -80,8 +88,9 @@ bool boot_read(const struct boot_file *file, uint64_t offset, void *to, size_t s
 
 void boot_clear(struct boot *boot)
 {
-    for (size_t i = 0; i < boot->file_count; i++) {
-        close(boot->files[i].fd);
+    for (size_t i = 0; i < BOOT_FILES; i++) {
+        if (boot->files[i].path != NULL)
+            close(boot->files[i].fd);
         free(boot->files[i].path);
     }
     *boot = (struct boot){0};
@@ -153,13 +162,10 @@ static bool plan_image(struct planner *plan, const struct boot_file *file, uint6
     return boot_add_segment(plan->boot, &segment, plan->ram_base, plan->ram_size, err);
 }
 
-static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry, struct error **err)
+static bool plan_kernel(struct planner *plan, const struct boot_file *file, uint64_t *entry,
+                        struct error **err)
 {
     uint8_t head[BOOT_HEAD_SIZE] = {0};
-    struct boot_file *file = open_file(plan->boot, "kernel", path, err);
-    if (file == NULL)
-        return false;
-    plan->boot->kernel = file;
     size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
     if (!boot_read(file, 0, head, size, err))
         return false;
@@ -176,13 +182,10 @@ static bool plan_kernel(struct planner *plan, const char *path, uint64_t *entry,
 }
 
 /* M-mode firmware: an ELF, or a raw binary for the start of RAM. */
-static bool plan_firmware(struct planner *plan, const char *path, struct error **err)
+static bool plan_firmware(struct planner *plan, const struct boot_file *file, struct error **err)
 {
     struct boot *boot = plan->boot;
     uint8_t head[16] = {0};
-    struct boot_file *file = open_file(boot, "firmware", path, err);
-    if (file == NULL)
-        return false;
     size_t size = file->size < sizeof(head) ? (size_t)file->size : sizeof(head);
     if (!boot_read(file, 0, head, size, err))
         return false;
@@ -202,16 +205,15 @@ static bool plan_firmware(struct planner *plan, const char *path, struct error *
     return boot_add_segment(boot, &segment, plan->ram_base, plan->ram_size, err);
 }
 
-static bool plan_initrd(struct planner *plan, const char *path, struct error **err)
+static bool plan_initrd(struct planner *plan, const struct boot_file *file, struct error **err)
 {
     struct boot *boot = plan->boot;
-    const struct boot_file *file = open_file(boot, "initrd", path, err);
-    if (file == NULL || !boot_check_initrd(file, err))
+    if (!boot_check_initrd(file, err))
         return false;
     if (file->size > boot->fdt_gpa - plan->ram_base ||
         align_down(boot->fdt_gpa - file->size, MEM_PAGE_SIZE) < plan->loaded_end) {
         error_set(err, ERROR_USAGE, "the initrd '%s' (%llu MiB) does not fit behind the kernel",
-                  path, (unsigned long long)((file->size + MIB - 1) / MIB));
+                  file->path, (unsigned long long)((file->size + MIB - 1) / MIB));
         error_hint(err, "Give the guest more memory with --memory.");
         return false;
     }
@@ -221,22 +223,23 @@ static bool plan_initrd(struct planner *plan, const char *path, struct error **e
     return boot_add_segment(boot, &segment, plan->ram_base, plan->ram_size, err);
 }
 
-bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t ram_base,
-               uint64_t ram_size, struct error **err)
+bool boot_plan(struct boot *boot, uint64_t ram_base, uint64_t ram_size, struct error **err)
 {
     struct planner plan = {boot, ram_base, ram_size, ram_base};
-    *boot = (struct boot){.sbi = config->firmware == NULL};
+    const struct boot_file *firmware = file_of(boot, BOOT_FIRMWARE),
+                           *kernel = file_of(boot, BOOT_KERNEL),
+                           *initrd = file_of(boot, BOOT_INITRD);
     uint64_t *kernel_entry = boot->sbi ? &boot->entry : &boot->next_entry;
     uint64_t firmware_end = ram_base;
-    if (config->firmware != NULL && !plan_firmware(&plan, config->firmware, err))
+    if (firmware != NULL && !plan_firmware(&plan, firmware, err))
         return false;
     firmware_end = plan.loaded_end;
-    if (config->kernel != NULL && !plan_kernel(&plan, config->kernel, kernel_entry, err))
+    if (kernel != NULL && !plan_kernel(&plan, kernel, kernel_entry, err))
         return false;
-    if (config->firmware != NULL && config->kernel != NULL && *kernel_entry < firmware_end)
+    if (firmware != NULL && kernel != NULL && *kernel_entry < firmware_end)
         return error_set(err, ERROR_USAGE,
-                         "the firmware '%s' and the kernel '%s' overlap in memory",
-                         config->firmware, config->kernel);
+                         "the firmware '%s' and the kernel '%s' overlap in memory", firmware->path,
+                         kernel->path);
     uint64_t top = ram_base + (ram_size < TOP_LIMIT ? ram_size : TOP_LIMIT);
     boot->fdt_gpa = align_down(top - FDT_ROOM, FDT_ROOM);
     boot->fdt_limit = FDT_MAX;
@@ -245,7 +248,7 @@ bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t 
         error_hint(err, "Give the guest more memory with --memory.");
         return false;
     }
-    return config->initrd == NULL || plan_initrd(&plan, config->initrd, err);
+    return initrd == NULL || plan_initrd(&plan, initrd, err);
 }
 
 bool boot_kernel_contains(const struct boot *boot, const char *string, bool *contains,
@@ -254,13 +257,14 @@ bool boot_kernel_contains(const struct boot *boot, const char *string, bool *con
     enum { CHUNK = 256 * 1024 };
     size_t length = strlen(string), kept = 0;
     uint8_t *bytes = alloc_zeroed(1, CHUNK);
-    uint64_t size = boot->kernel != NULL ? boot->kernel->size : 0;
+    const struct boot_file *kernel = file_of(boot, BOOT_KERNEL);
+    uint64_t size = kernel != NULL ? kernel->size : 0;
     bool good = true;
     *contains = false;
     /* The end of each piece is looked at again in front of the next one. */
     for (uint64_t at = 0; good && !*contains && at < size;) {
         size_t piece = size - at < CHUNK - kept ? (size_t)(size - at) : CHUNK - kept;
-        good = boot_read(boot->kernel, at, bytes + kept, piece, err);
+        good = boot_read(kernel, at, bytes + kept, piece, err);
         size_t have = kept + piece;
         *contains = good && memmem(bytes, have, string, length) != NULL;
         at += piece;
@@ -291,7 +295,7 @@ bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct e
 /* What OpenSBI's fw_dynamic reads at a2 (its include/sbi/fw_dynamic.h). */
 static uint64_t write_dynamic_info(struct vm *vm)
 {
-    const struct boot *boot = &vm->boot;
+    const struct boot *boot = &vm->files.boot;
     uint64_t gpa = boot->fdt_gpa + FDT_MAX;
     const uint64_t info[6] = {
         UINT64_C(0x4942534f), /* "OSBI" */
@@ -310,15 +314,16 @@ static uint64_t write_dynamic_info(struct vm *vm)
     return gpa;
 }
 
+/* At every start anew. */
 static void dump_fdt(struct vm *vm, const void *fdt, size_t size)
 {
-    const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    int fd = open(vm->config.dump_fdt, flags, 0666); /* a FIFO without a reader must not hold us */
+    int fd = vm->files.dump_fdt;
+    errno = vm->files.dump_error;
+    if (fd >= 0 && lseek(fd, 0, SEEK_SET) == 0)
+        (void)!ftruncate(fd, 0);
     if (fd < 0 || write(fd, fdt, size) != (ssize_t)size)
         log_warning(vm->log, "cannot write the device tree to '%s': %s", vm->config.dump_fdt,
                     strerror(errno));
-    if (fd >= 0)
-        close(fd);
 }
 
 static bool load_fdt(struct vm *vm, struct error **err)
@@ -327,7 +332,7 @@ static bool load_fdt(struct vm *vm, struct error **err)
     void *fdt = vm_fdt_new(vm, &size, err);
     if (fdt == NULL)
         return false;
-    bool good = size <= vm->boot.fdt_limit && mem_write(vm->mem, vm->boot.fdt_gpa, fdt, size);
+    bool good = size <= vm->files.boot.fdt_limit && mem_write(vm->mem, vm->files.boot.fdt_gpa, fdt, size);
     if (!good)
         error_set(err, ERROR_INTERNAL, "the device tree is too large (%zu bytes)", size);
     if (good && vm->config.dump_fdt != NULL)
@@ -338,7 +343,7 @@ static bool load_fdt(struct vm *vm, struct error **err)
 
 bool boot_load(struct vm *vm, struct error **err)
 {
-    const struct boot *boot = &vm->boot;
+    const struct boot *boot = &vm->files.boot;
     /* A guest that starts again finds memory as at power-on: nothing of its former life. */
     if (vm->loaded && !mem_clear(vm->mem, vm->ram, err))
         return false;

@@ -19,7 +19,7 @@ struct machine_config;
 struct mem_space;
 struct vm;
 
-#define BOOT_MAX_FILES    3
+enum { BOOT_KERNEL, BOOT_INITRD, BOOT_FIRMWARE, BOOT_FILES };
 #define BOOT_MAX_SEGMENTS 32
 
 struct boot_file {
@@ -36,9 +36,7 @@ struct boot_segment {
 };
 
 struct boot {
-    struct boot_file files[BOOT_MAX_FILES];
-    size_t file_count;
-    const struct boot_file *kernel; /* one of them, or NULL */
+    struct boot_file files[BOOT_FILES]; /* without a path: there is none */
     struct boot_segment segments[BOOT_MAX_SEGMENTS];
     size_t segment_count;
     bool sbi;                          /* the VMM is the firmware: the kernel starts in S-mode */
@@ -49,9 +47,10 @@ struct boot {
     uint64_t tohost_gpa, fromhost_gpa; /* HTIF symbols of a bare-metal ELF; 0 = none */
 };
 
-/* Fills in the plan for RAM [ram_base, ram_base+ram_size). boot_clear() in either case. */
-bool boot_plan(struct boot *boot, const struct machine_config *config, uint64_t ram_base,
-               uint64_t ram_size, struct error **err);
+/* Opens what the configuration names; looks at nothing in it. boot_clear() in either case. */
+bool boot_open(struct boot *boot, const struct machine_config *config, struct error **err);
+/* Fills in the plan for RAM [ram_base, ram_base+ram_size). */
+bool boot_plan(struct boot *boot, uint64_t ram_base, uint64_t ram_size, struct error **err);
 void boot_clear(struct boot *boot);
 
 /* Whether the kernel's file has a string in it, for example the name of a device it has a

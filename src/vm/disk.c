@@ -90,6 +90,7 @@ struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
         .loop = vm->env.loop,
         .clock = vm->clock,
         .deterministic = vm->config.deterministic,
+        .rings = vm->files.rings,
         .stopped = on_stopped,
         .opaque = vm,
     };

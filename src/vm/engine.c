@@ -7,9 +7,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/trace.h"
 #include "engine/dbt/dbt.h"
-#include "engine/emit/perf.h"
 #include "engine/interp/interp.h"
 #include "vm/machine.h"
 
@@ -51,24 +49,6 @@ static bool attach_best(struct vm *vm, struct error **err)
                     engines[i]->name, error_message(why));
         error_free(why);
     }
-}
-
-bool vm_engine_prepare(struct vm *vm, struct error **err)
-{
-    const struct machine_config *config = &vm->config;
-    struct engine_options *options = &vm->engine_options;
-    options->code_cache = config->code_cache;
-    options->host_features = config->host_features;
-    options->count_blocks = config->count_blocks;
-    if (config->trace != NULL && (options->trace = trace_open(config->trace, err)) == NULL)
-        return false;
-    return config->perf == NULL || (options->perf = perf_open(config->perf, err)) != NULL;
-}
-
-void vm_engine_finish(struct vm *vm)
-{
-    trace_close(vm->engine_options.trace);
-    perf_close(vm->engine_options.perf);
 }
 
 bool vm_engine_attach(struct vm *vm, struct error **err)

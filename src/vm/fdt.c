@@ -65,9 +65,9 @@ static void write_chosen(struct writer *w, struct vm *vm)
     begin(w, "chosen");
     if (vm->config.append != NULL)
         text(w, "bootargs", vm->config.append);
-    if (vm->boot.initrd_size != 0) {
-        wide(w, "linux,initrd-start", vm->boot.initrd_gpa);
-        wide(w, "linux,initrd-end", vm->boot.initrd_gpa + vm->boot.initrd_size);
+    if (vm->files.boot.initrd_size != 0) {
+        wide(w, "linux,initrd-start", vm->files.boot.initrd_gpa);
+        wide(w, "linux,initrd-end", vm->files.boot.initrd_gpa + vm->files.boot.initrd_size);
     }
     snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)BOARD_UART_GPA);
     text(w, "stdout-path", path);

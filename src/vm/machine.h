@@ -17,7 +17,7 @@
 #include "config/machine.h"
 #include "isa/vcpu.h"
 #include "mem/mem.h"
-#include "vm/boot.h"
+#include "vm/files.h"
 #include "vm/vm.h"
 
 #define VM_RAM_BASE    UINT64_C(0x80000000)
@@ -114,6 +114,7 @@ struct vm_slot {
 };
 
 struct vm {
+    struct vm_files files;
     struct vm_env env; /* deterministic mode: the consoles are the gates' insides */
     struct log *log;
     struct machine_config config; /* own copies of what is needed after vm_new() */
@@ -148,7 +149,6 @@ struct vm {
     } nics[MACHINE_MAX_NICS];
     struct vm_slot slots[MACHINE_MAX_PCI_SLOTS]; /* config.pci_slots of them */
     _Atomic bool slots_settling; /* a hold is on the VM until slots_settle() has run */
-    struct boot boot;
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
@@ -222,9 +222,6 @@ void vm_fence_leave(struct vm_cpu *cpu);
 void vm_fence(struct vm *vm, uint64_t harts, const struct vm_fence *fence);
 
 /* engine.c */
-/* Opens what the configuration says an engine shall write to; before there are vCPUs. */
-bool vm_engine_prepare(struct vm *vm, struct error **err);
-void vm_engine_finish(struct vm *vm); /* after them */
 /* Gives every vCPU the engine that the configuration names; "auto" is the first that works on
  * this host. */
 bool vm_engine_attach(struct vm *vm, struct error **err);

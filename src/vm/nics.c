@@ -39,14 +39,6 @@ static const struct model *find_model(const struct machine_nic *nic)
     return &models[0];
 }
 
-static int open_capture(const char *path, struct error **err)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        error_set_errno(err, errno, "cannot write the capture file '%s'", path);
-    return fd;
-}
-
 /* Port and device of NIC `index`, as its configuration says; takes the descriptors over. */
 static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, struct error **err)
 {
@@ -87,15 +79,11 @@ static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, st
 
 static bool add_first_nic(struct vm *vm, size_t index, struct error **err)
 {
-    const char *capture = vm->config.nics[index].capture;
     if (vm->env.nics == NULL || vm->env.nics[index] < 0)
         return error_set(err, ERROR_INTERNAL, "net%zu: no frame socket", index);
-    int capture_fd = capture != NULL ? open_capture(capture, err) : -1;
-    if (capture != NULL && capture_fd < 0) {
-        close(vm->env.nics[index]);
-        return false;
-    }
-    return add_nic(vm, index, vm->env.nics[index], capture_fd, err);
+    int capture = vm->files.captures[index];
+    vm->files.captures[index] = -1;
+    return add_nic(vm, index, vm->env.nics[index], capture, err);
 }
 
 bool vm_nics_new(struct vm *vm, struct error **err)

@@ -171,7 +171,7 @@ static void serve_htif(struct vm_cpu *cpu)
     uint8_t zero[8] = {0}, bytes[8], character = (uint8_t)payload;
     struct char_backend *console = vm->env.console;
     cpu->vcpu->htif_value = 0;
-    mem_write(vm->mem, vm->boot.tohost_gpa, zero, sizeof(zero));
+    mem_write(vm->mem, vm->files.boot.tohost_gpa, zero, sizeof(zero));
     if (device == 0 && (payload & 1) != 0) {
         /* A failure stays one, however large its code. */
         uint32_t code = payload >> 1 > UINT32_MAX ? UINT32_MAX : (uint32_t)(payload >> 1);
@@ -188,9 +188,9 @@ static void serve_htif(struct vm_cpu *cpu)
         store_le64(bytes, call[3]);
         mem_write(vm->mem, payload, bytes, sizeof(bytes));
     }
-    if (vm->boot.fromhost_gpa != 0) {
+    if (vm->files.boot.fromhost_gpa != 0) {
         store_le64(bytes, answer);
-        mem_write(vm->mem, vm->boot.fromhost_gpa, bytes, sizeof(bytes));
+        mem_write(vm->mem, vm->files.boot.fromhost_gpa, bytes, sizeof(bytes));
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -31,7 +32,7 @@ static bool choose_interrupts(struct vm *vm, struct error **err)
     if (strcmp(wish, "auto") != 0)
         vm->aia = strcmp(wish, "aia") == 0;
     else
-        return boot_kernel_contains(&vm->boot, "riscv,imsics", &vm->aia, err);
+        return boot_kernel_contains(&vm->files.boot, "riscv,imsics", &vm->aia, err);
     return true;
 }
 
@@ -116,6 +117,24 @@ static void describe_env(struct vm *vm)
     };
 }
 
+static bool take_files(struct vm *vm, struct error **err)
+{
+    const struct machine_config *config = &vm->config;
+    vm_files_init(&vm->files);
+    if (vm->env.files == NULL && !vm_files_open(&vm->files, config, getpid(), err))
+        return false;
+    if (vm->env.files != NULL) {
+        vm->files = *vm->env.files;
+        vm_files_init(vm->env.files);
+    }
+    vm->engine_options = (struct engine_options){.code_cache = config->code_cache,
+                                                 .host_features = config->host_features,
+                                                 .count_blocks = config->count_blocks,
+                                                 .trace = vm->files.trace,
+                                                 .perf = vm->files.perf};
+    return true;
+}
+
 struct vm *vm_new(const struct machine_config *config, const struct vm_env *env, struct error **err)
 {
     if (!machine_config_check(config, err))
@@ -131,9 +150,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     vm->disks_given = config->disk_count;
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
-    bool good = boot_plan(&vm->boot, config, VM_RAM_BASE, config->memory, err) &&
-                choose_interrupts(vm, err) && make_memory(vm, err) && vm_engine_prepare(vm, err) &&
-                vm_cpus_new(vm, err) &&
+    bool good = take_files(vm, err) &&
+                boot_plan(&vm->files.boot, VM_RAM_BASE, config->memory, err) && choose_interrupts(vm, err) && make_memory(vm, err) && vm_cpus_new(vm, err) &&
                 vm_engine_attach(vm, err);
     if (good) {
         put_gates(vm);
@@ -165,8 +183,7 @@ void vm_free(struct vm *vm)
         input_gate_free(vm->gates[i]);
     vm_profile_stop(vm);
     vm_cpus_free(vm);
-    vm_engine_finish(vm);
-    boot_clear(&vm->boot);
+    vm_files_close(&vm->files);
     if (vm->mem != NULL)
         mem_space_free(vm->mem);
     entropy_free(vm->entropy);

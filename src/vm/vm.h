@@ -31,6 +31,7 @@ struct machine_disk;
 struct machine_nic;
 struct state_buffer;
 struct vm;
+struct vm_files;
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED, VM_FAILED };
 
@@ -47,15 +48,16 @@ struct vm_env {
     struct log *log;
     struct char_backend *console;        /* UART; borrowed; NULL: output goes nowhere */
     struct char_backend *virtio_console; /* hvc0; NULL: no virtio-console device */
+    struct vm_files *files; /* taken over; NULL: vm_new() opens what the config names */
     const int *nics; /* a frame socket (net/link.h) for each NIC of the config; taken over */
     struct block_chain *disks; /* the files of each disk of the config; taken over */
-    int vsock_fd; /* listens for those who want to reach the guest's vsock; taken over; 0: none */
+    int vsock_listen, vsock_connector; /* dev/vsock.h; taken over if the config has a vsock */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
     void *opaque;
 };
 
-/* Opens images, allocates memory, builds the board, loads the guest. Errors are sentences
+/* Allocates memory, builds the board, loads the guest. Errors are sentences
  * for the user. The config is not needed afterwards. */
 struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
                   struct error **err);

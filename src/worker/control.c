@@ -185,7 +185,7 @@ static bool client_add(struct control *control, int fd, bool is_link, struct err
     control->clients = client;
     control->client_count++;
     json_t *greeting = json_pack("{s:s, s:i, s:i}", "trapeze", "worker", "protocol",
-                                 CONTROL_PROTOCOL, "pid", (int)getpid());
+                                 CONTROL_PROTOCOL, "pid", (int)control->target->pid);
     bool good = client->watch != NULL;
     /* Who does not wait for the greeting may have sent a request all the same. */
     if (good)

@@ -18,6 +18,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define CONTROL_PROTOCOL 1
 
@@ -30,7 +31,9 @@ struct vm;
 
 /* What the verbs act on; filled in by worker.c, lives as long as the control. */
 struct control_target {
-    struct vm *vm; /* NULL until it exists */
+    pid_t pid;           /* this process, as clients know it */
+    const char *sandbox; /* the parts in force, for people */
+    struct vm *vm;       /* NULL until it exists */
     struct console *console;
     struct frame_fds *fds; /* came with the request; a verb that takes one leaves -1 */
 };

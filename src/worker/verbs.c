@@ -41,8 +41,8 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
     (void)arguments, (void)err;
     struct vm_status status;
     vm_get_status(target->vm, &status);
-    return json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
-                     "engine", status.engine, "cpus", (int)status.cpus, "memory",
+    return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
+                     "engine", status.engine, "sandbox", target->sandbox, "cpus", (int)status.cpus, "memory",
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
                      (json_int_t)console_lost(target->console), "nics",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * See worker.h. worker_main() reads like the start order: descriptors, configuration, loop,
- * console, control, machine; then the loop runs until the machine ends.
+ * See worker.h. worker_begin() and worker_main() read like the start order: descriptors,
+ * configuration, loop, control, names, sandbox; console, machine; then the loop runs until the
+ * machine ends.
  */
 #include "worker/worker.h"
 
@@ -12,17 +13,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/chain.h"
+#include "block/rings.h"
 #include "config/vmx.h"
+#include "sandbox/sandbox.h"
+#include "vm/files.h"
 #include "vm/vm.h"
+#include "worker/confine.h"
 #include "worker/console.h"
 #include "worker/control.h"
 
@@ -37,9 +44,15 @@ struct worker {
     struct control_target target;
     struct machine_config config;
     int nics[MACHINE_MAX_NICS];
+    int vsock_listen, vsock_connector;
     struct block_chain disks[MACHINE_MAX_DISKS];
-    int panic_timer;
-    struct loop_watch *panic_watch;
+    struct vm_files files;
+    int console_fd, transcript_fd, gdb_fd, share_fd;
+    enum console_kind console_kind;
+    bool gdb_wait;
+    char sandbox[128];
+    int panic_timer, signals;
+    struct loop_watch *panic_watch, *signal_watch;
     char panic_line[200];
     bool ended;
     int report; /* a file that learns how the machine ended, or -1 */
@@ -149,6 +162,7 @@ static bool read_config(struct worker *worker, int fd, struct error **err)
         return error_set_errno(err, errno, "cannot read the configuration");
     bool good = vmx_parse(text, size, "configuration", &worker->config, err);
     munmap(text, size);
+    close(fd);
     return good;
 }
 
@@ -190,25 +204,27 @@ static void take_disks(struct worker *worker, const char *list)
     }
 }
 
-static bool start(struct worker *worker, int vsock_fd, int gdb_fd, bool gdb_wait, int share_fd,
-                  struct error **err)
+static bool start(struct worker *worker, struct error **err)
 {
     struct vm_env env = {
         .loop = worker->loop,
         .log = &worker->log,
         .console = worker->config.virtio_console ? NULL : console_backend(worker->console),
         .virtio_console = worker->config.virtio_console ? console_backend(worker->console) : NULL,
+        .files = &worker->files,
         .nics = worker->nics,
         .disks = worker->disks,
-        .vsock_fd = vsock_fd > 0 ? vsock_fd : 0,
+        .vsock_listen = worker->vsock_listen,
+        .vsock_connector = worker->vsock_connector,
         .on_end = on_end,
         .on_state = on_state,
         .opaque = worker,
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
     return worker->target.vm != NULL &&
-           (share_fd < 0 || vm_share_cpus(worker->target.vm, share_fd, err)) &&
-           (gdb_fd < 0 || vm_debug(worker->target.vm, gdb_fd, gdb_wait, err)) &&
+           (worker->share_fd < 0 || vm_share_cpus(worker->target.vm, worker->share_fd, err)) &&
+           (worker->gdb_fd < 0 ||
+            vm_debug(worker->target.vm, worker->gdb_fd, worker->gdb_wait, err)) &&
            vm_start(worker->target.vm, err);
 }
 
@@ -233,84 +249,165 @@ static void finish(struct worker *worker)
     finish_console(worker);
     control_free(worker->control);
     loop_watch_remove(worker->panic_watch);
+    loop_watch_remove(worker->signal_watch);
     if (worker->panic_timer >= 0)
         close(worker->panic_timer);
+    if (worker->signals >= 0)
+        close(worker->signals);
     loop_free(worker->loop);
+    vm_files_close(&worker->files);
     machine_config_clear(&worker->config);
+    free(worker);
 }
 
-int worker_main(int argc, char **argv)
+/* What happened, to whoever can hear it; the process's exit status. */
+static int refuse(struct worker *worker, struct error *error)
 {
-    enum {
-        CONFIG = 1,
-        CONSOLE,
-        LINK,
-        LISTEN,
-        GDB,
-        REPORT,
-        TRANSCRIPT,
-        VSOCK,
-        HOLD, /* nothing but open, for as long as we live */
-        SHARE,
-        KIND,
-        LEVEL,
-        WAIT,
-        NICS,
-        DISKS,
-        COUNT
-    };
-    struct worker worker = {.panic_timer = -1};
-    struct error *error = NULL;
+    int status = worker->control != NULL ? 0 : 1;
+    report(worker, "refused", 0, error_message(error), error_kind(error) == ERROR_USAGE);
+    if (status != 0)
+        fprintf(stderr, "trapeze: %s\n", error_message(error));
+    error_free(error);
+    finish(worker);
+    return status;
+}
+
+/* The first process of a PID namespace ignores what it does not handle; and who ends a machine by
+ * a signal wants it ended well. */
+static void on_signal(void *opaque, int fd, unsigned events)
+{
+    struct worker *worker = opaque;
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (worker->target.vm != NULL)
+        vm_quit(worker->target.vm);
+    else
+        loop_quit(worker->loop, 0);
+}
+
+static bool heed_signals(struct worker *worker, struct error **err)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    /* Our process group is not the terminal's foreground one: with `stty tostop` the first
+     * line of the log would stop the machine. */
+    signal(SIGTTOU, SIG_IGN);
+    worker->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (worker->signals >= 0)
+        worker->signal_watch =
+            loop_watch_add(worker->loop, worker->signals, LOOP_READABLE, on_signal, worker, err);
+    return worker->signal_watch != NULL;
+}
+
+enum argument {
+    CONFIG = 1,
+    CONSOLE,
+    LINK,
+    LISTEN,
+    GDB,
+    REPORT,
+    TRANSCRIPT,
+    VSOCK_LISTEN,
+    VSOCK_CONNECTOR,
+    HOLD, /* nothing but open, for as long as we live */
+    SHARE,
+    KIND,
+    LEVEL,
+    SANDBOX,
+    WAIT,
+    NICS,
+    DISKS,
+    ARGUMENTS
+};
+
+static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
+{
     enum console_kind kind;
-    int fds[KIND];
-    if (argc != COUNT || !console_kind_from(argv[KIND], &kind)) {
+    if (argc != ARGUMENTS || !console_kind_from(argv[KIND], &kind)) {
         fputs("trapeze: 'worker' is started by 'trapeze run', not by hand\n", stderr);
-        return 1;
+        return NULL;
     }
     for (int i = CONFIG; i < KIND; i++) {
         fds[i] = atoi(argv[i]);
         if (fds[i] >= 0)
             fcntl(fds[i], F_SETFD, FD_CLOEXEC);
     }
-    worker.report = fds[REPORT];
-    take_nics(&worker, argv[NICS]);
-    take_disks(&worker, argv[DISKS]);
-    signal(SIGPIPE, SIG_IGN);
-    /* Our process group is not the terminal's foreground one: with `stty tostop` the first
-     * line of the log would stop the machine. */
-    signal(SIGTTOU, SIG_IGN);
-    log_init(&worker.log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");
-    machine_config_init(&worker.config);
-    worker.loop = loop_new(&error);
-    bool good = worker.loop != NULL;
+    struct worker *worker = alloc_zeroed(1, sizeof(*worker));
+    worker->console_kind = kind;
+    worker->console_fd = fds[CONSOLE];
+    worker->gdb_fd = fds[GDB];
+    worker->share_fd = fds[SHARE];
+    worker->gdb_wait = strcmp(argv[WAIT], "wait") == 0;
+    worker->report = fds[REPORT];
+    worker->transcript_fd = fds[TRANSCRIPT];
+    worker->vsock_listen = fds[VSOCK_LISTEN];
+    worker->vsock_connector = fds[VSOCK_CONNECTOR];
+    worker->panic_timer = worker->signals = -1;
+    worker->target.pid = sandbox_outer_pid();
+    worker->target.sandbox = worker->sandbox;
+    take_nics(worker, argv[NICS]);
+    take_disks(worker, argv[DISKS]);
+    log_init(&worker->log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");
+    machine_config_init(&worker->config);
+    vm_files_init(&worker->files);
+    return worker;
+}
+
+struct worker *worker_begin(int argc, char **argv)
+{
+    struct error *error = NULL;
+    int fds[KIND];
+    struct worker *worker = take_arguments(argc, argv, fds);
+    if (worker == NULL)
+        return NULL;
+    json_object_seed(0); /* from a file */
+    worker->loop = loop_new(&error);
+    bool good = worker->loop != NULL && heed_signals(worker, &error);
     if (good)
-        worker.control = control_new(worker.loop, fds[LINK], fds[LISTEN], &worker.target,
-                                     on_link_lost, &worker, &error);
-    good = good && worker.control != NULL && read_config(&worker, fds[CONFIG], &error);
-    if (good) {
-        worker.console = console_new(worker.loop, kind, fds[CONSOLE], on_panic, &worker, &error);
-        worker.target.console = worker.console;
-        if (worker.console != NULL && fds[TRANSCRIPT] >= 0)
-            console_transcribe(worker.console, fds[TRANSCRIPT]);
-        worker.panic_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        good = worker.console != NULL;
-    }
-    if (good) {
-        worker.panic_watch = loop_watch_add(worker.loop, worker.panic_timer, LOOP_READABLE,
-                                            on_panic_timer, &worker, &error);
-        good = worker.panic_watch != NULL &&
-               start(&worker, fds[VSOCK], fds[GDB], strcmp(argv[WAIT], "wait") == 0, fds[SHARE],
-                     &error);
-    }
+        worker->control = control_new(worker->loop, fds[LINK], fds[LISTEN], &worker->target,
+                                      on_link_lost, worker, &error);
+    good = good && worker->control != NULL && read_config(worker, fds[CONFIG], &error) &&
+           vm_files_open(&worker->files, &worker->config, worker->target.pid, &error);
     if (good)
-        loop_run(worker.loop);
-    else
-        report(&worker, "refused", 0, error_message(error),
-               error_kind(error) == ERROR_USAGE);
-    bool told = worker.control != NULL;
-    if (!told)
-        fprintf(stderr, "trapeze: %s\n", error_message(error));
-    error_free(error);
-    finish(&worker);
-    return told ? 0 : 1;
+        worker->files.rings = block_rings_new(vm_files_rings(&worker->config));
+    if (good && worker_confine(argv[SANDBOX], &worker->config, &worker->files, &worker->log,
+                               worker->sandbox, sizeof(worker->sandbox), &error))
+        return worker;
+    refuse(worker, error);
+    return NULL;
+}
+
+static bool begin_console(struct worker *worker, struct error **err)
+{
+    worker->console = console_new(worker->loop, worker->console_kind, worker->console_fd, on_panic,
+                                  worker, err);
+    worker->target.console = worker->console;
+    if (worker->console == NULL)
+        return false;
+    if (worker->transcript_fd >= 0)
+        console_transcribe(worker->console, worker->transcript_fd);
+    worker->panic_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    worker->panic_watch = loop_watch_add(worker->loop, worker->panic_timer, LOOP_READABLE,
+                                         on_panic_timer, worker, err);
+    return worker->panic_watch != NULL;
+}
+
+int worker_main(int argc, char **argv)
+{
+    struct error *error = NULL;
+    struct worker *worker = worker_begin(argc, argv);
+    if (worker == NULL)
+        return 1;
+    if (!begin_console(worker, &error) || !start(worker, &error))
+        return refuse(worker, error);
+    loop_run(worker->loop);
+    finish(worker);
+    return 0;
 }

@@ -6,10 +6,17 @@
 #ifndef TRAPEZE_WORKER_WORKER_H
 #define TRAPEZE_WORKER_WORKER_H
 
-/* argv: "worker" CONFIG_FD CONSOLE_FD LINK_FD LISTEN_FD GDB_FD CONSOLE_KIND LOG_LEVEL run|wait NICS;
- * started by client/worker.c only. NICS: a frame socket for each NIC, with
- * commas. GDB_FD is -1 or a listening socket for a debugger; "wait":
- * the machine waits for one. Returns the process's exit status (0 once it could report). */
+struct worker;
+
+/* argv: "worker" CONFIG_FD CONSOLE_FD LINK_FD LISTEN_FD GDB_FD REPORT_FD TRANSCRIPT_FD
+ * VSOCK_LISTEN_FD VSOCK_CONNECTOR_FD HOLD_FD SHARE_FD CONSOLE_KIND LOG_LEVEL SANDBOX run|wait NICS DISKS;
+ * started by client/spawn.c only, which says what they are. Descriptors are -1 if there is none.
+ * NICS: a frame socket for each NIC, with commas; DISKS: the files of each disk. "wait": the machine
+ * waits for a debugger. Returns the process's exit status (0 once it could report). */
 int worker_main(int argc, char **argv);
+
+/* How worker_main() begins: everything that has a name is opened, and the sandbox closed, before
+ * anything is looked at that others have made. NULL: it has said why not. */
+struct worker *worker_begin(int argc, char **argv);
 
 #endif

@@ -25,7 +25,7 @@ static void check_plan(const struct boot *boot, uint64_t ram_size)
 {
     uint64_t total = 0;
     fuzz_check(range_within(boot->fdt_gpa - RAM, boot->fdt_limit, ram_size));
-    fuzz_check(boot->segment_count <= BOOT_MAX_SEGMENTS && boot->file_count <= BOOT_MAX_FILES);
+    fuzz_check(boot->segment_count <= BOOT_MAX_SEGMENTS);
     for (size_t i = 0; i < boot->segment_count; i++) {
         const struct boot_segment *segment = &boot->segments[i];
         fuzz_check(segment->gpa >= RAM &&
@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.firmware = role == AS_FIRMWARE ? path : role == AS_BOTH ? kernel_path : NULL;
     struct boot boot;
     struct error *err = NULL;
-    if (boot_plan(&boot, &config, RAM, ram_size, &err)) {
+    if (boot_open(&boot, &config, &err) && boot_plan(&boot, RAM, ram_size, &err)) {
         fuzz_check(err == NULL);
         check_plan(&boot, ram_size);
     } else {

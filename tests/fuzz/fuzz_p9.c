@@ -83,7 +83,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     put_file(outside, "secret", SECRET);
     put_file(outside, "in/f", "inside");
     fuzz_check(symlinkat("../secret", outside, "in/l") == 0);
-    struct p9 *p9 = p9_new(openat(outside, "in", O_PATH | O_DIRECTORY), read_only, NULL);
+    int own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY);
+    struct p9 *p9 = p9_new(openat(outside, "in", O_PATH | O_DIRECTORY), own_fds, read_only);
     attach(p9, m);
     while (input.left > 0) {
         uint8_t type = (uint8_t)fuzz_take(&input, 1);
@@ -102,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check(memmem(m->reply, m->answer, SECRET, strlen(SECRET)) == NULL);
     }
     p9_free(p9);
+    close(own_fds);
     check_file(outside, "secret", SECRET);
     if (read_only)
         check_file(outside, "in/f", "inside");

@@ -16,6 +16,7 @@
 #include "base/state.h"
 #include "dev/vsock.h"
 #include "virtio_guest.h"
+#include "vsock_host.h"
 
 extern const struct device_ops device_virtio_vsock;
 
@@ -45,7 +46,8 @@ enum { RECEIVE, TRANSMIT, EVENT, QUEUES, HEADER = 44, GUEST_CID = 3, PEERS = 8 }
 
 struct target {
     struct guest g;
-    struct sockaddr_un address, other; /* the device's, and that of the host's port 5 */
+    struct vsock_host host;
+    struct sockaddr_un other; /* of the host's port 5 */
     int peers[PEERS], listening;
     uint16_t seen, given; /* receive buffers */
     bool tidy;            /* the receive ring has no buffers but ours */
@@ -76,8 +78,10 @@ static void check_received(struct target *t)
 
 static void run(struct target *t)
 {
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 3; i++) {
         guest_pump(&t->g);
+        vsock_host_answer(&t->host);
+    }
     check_received(t);
 }
 
@@ -136,7 +140,7 @@ static void client(struct target *t, int *fd, uint16_t b, uint32_t c)
     nonblocking_close(fd);
     *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     fuzz_check(*fd >= 0);
-    if (connect(*fd, (struct sockaddr *)&t->address, sizeof(t->address)) != 0) {
+    if (connect(*fd, (struct sockaddr *)&t->host.address, sizeof(t->host.address)) != 0) {
         nonblocking_close(fd);
         return;
     }
@@ -261,14 +265,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
     struct target *t = calloc(1, sizeof(*t));
-    t->address.sun_family = t->other.sun_family = AF_UNIX;
-    snprintf(t->address.sun_path, sizeof(t->address.sun_path), "/tmp/trapeze-fuzz-%d",
-             (int)getpid());
+    char path[64];
+    snprintf(path, sizeof(path), "/tmp/trapeze-fuzz-%d", (int)getpid());
+    t->other.sun_family = AF_UNIX;
     snprintf(t->other.sun_path, sizeof(t->other.sun_path), "/tmp/trapeze-fuzz-%d_5", (int)getpid());
     t->listening = -1;
     for (unsigned i = 0; i < PEERS; i++)
         t->peers[i] = -1;
-    const struct device_vsock vsock = {.cid = GUEST_CID, .path = t->address.sun_path};
+    const struct device_vsock vsock = vsock_host_open(&t->host, path, GUEST_CID);
     guest_init(&t->g, false);
     guest_plug(&t->g, &device_virtio_vsock, &(struct device_params){.id = "fuzz", .vsock = &vsock});
     guest_map_bar(&t->g);
@@ -282,6 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         nonblocking_close(&t->peers[i]);
     nonblocking_close(&t->listening);
     (void)unlink(t->other.sun_path);
+    vsock_host_close(&t->host);
     free(t);
     return 0;
 }

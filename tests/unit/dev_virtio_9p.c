@@ -16,7 +16,10 @@ extern const struct device_ops device_virtio_9p;
 static struct guest *make(bool deterministic)
 {
     struct guest *g = calloc(1, sizeof(*g));
-    const struct device_share share = {open("/usr", O_PATH | O_DIRECTORY), "stuff", true};
+    static int own_fds = -1;
+    if (own_fds < 0)
+        own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY);
+    const struct device_share share = {open("/usr", O_PATH | O_DIRECTORY), own_fds, "stuff", true};
     guest_init(g, deterministic);
     guest_plug(g, &device_virtio_9p, &(struct device_params){.id = "share0", .share = &share});
     guest_start(g, 1);

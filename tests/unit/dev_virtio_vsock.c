@@ -15,6 +15,7 @@
 #include "base/state.h"
 #include "dev/vsock.h"
 #include "virtio_guest.h"
+#include "vsock_host.h"
 
 extern const struct device_ops device_virtio_vsock;
 
@@ -24,6 +25,7 @@ enum { HEADER = 44, GUEST_CID = 7, BUFFERS = 64, BUFFER_BYTES = 4096 };
 
 struct fixture {
     struct guest g;
+    struct vsock_host host;
     char path[64];
     uint16_t seen;               /* of the receive queue's used ring */
     unsigned head;               /* receive buffer of the last packet */
@@ -36,8 +38,10 @@ struct fixture {
 
 static void pump(struct fixture *f)
 {
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 6; i++) {
+        vsock_host_answer(&f->host);
         guest_pump(&f->g);
+    }
 }
 
 static void give(struct fixture *f, unsigned index)
@@ -57,9 +61,9 @@ static void start(struct fixture *f)
     pump(f);
 }
 
-static void plug(struct guest *g, const char *path, int listen_fd)
+static void plug(struct guest *g, struct vsock_host *host, const char *path)
 {
-    const struct device_vsock vsock = {.cid = GUEST_CID, .path = path, .listen_fd = listen_fd};
+    const struct device_vsock vsock = vsock_host_open(host, path, GUEST_CID);
     guest_init(g, false);
     guest_plug(g, &device_virtio_vsock, &(struct device_params){.id = "vsock0", .vsock = &vsock});
 }
@@ -68,7 +72,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     snprintf(f->path, sizeof(f->path), "/tmp/trapeze-vsock-%d", (int)getpid());
-    plug(&f->g, f->path, 0);
+    plug(&f->g, &f->host, f->path);
     f->buf_alloc = 65536;
     f->src_cid = GUEST_CID;
     f->dst_cid = VSOCK_HOST_CID;
@@ -82,7 +86,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
     guest_free(&f->g);
-    assert_int_equal(access(f->path, F_OK), -1); /* its name is gone */
+    vsock_host_close(&f->host);
     free(f);
     return 0;
 }
@@ -536,11 +540,13 @@ static void a_restored_guest_is_told(void **state)
     pump(f);
     assert_int_equal(ring_used_index(events), 0);
     snprintf(path, sizeof(path), "%s-other", f->path);
-    plug(&other, path, 0);
+    struct vsock_host other_host;
+    plug(&other, &other_host, path);
     f->g.device->ops->quiesce(f->g.device);
     other.device->ops->quiesce(other.device);
     assert_state_round_trip(f->g.device->ops->state, f->g.device, other.device);
     guest_free(&other);
+    vsock_host_close(&other_host);
 
     struct state_buffer saved = {0};
     size_t at = 0;
@@ -561,34 +567,65 @@ static void a_restored_guest_is_told(void **state)
     close(fd);
 }
 
-static void the_name_is_taken_or_not(void **state)
+/* What it does before it is connected, and what comes of an answer that is not wanted any more. */
+static void a_guest_does_not_wait_for_the_answer(void **state)
 {
     struct fixture *f = *state;
-    struct error *err = NULL;
-    assert_null(vsock_new(f->path, 0, 3, f->g.loop, NULL, NULL, &err)); /* somebody listens */
-    assert_non_null(strstr(error_message(err), f->path));
-    error_free(err);
-    struct sockaddr_un address = address_of(f->path, "-left");
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    close(fd);
-    err = NULL;
-    struct vsock *vsock = vsock_new(address.sun_path, 0, 3, f->g.loop, NULL, NULL, &err);
-    assert_no_error(err);
-    vsock_free(vsock);
+    int listening = listener(f), questions = f->host.questions;
+    f->host.questions = -1; /* it takes its time */
+    sends(f, 5000, 900, VSOCK_REQUEST, 0);
+    assert_int_equal(receives(f, NULL, NULL), 0);
+    sends(f, 5000, 900, VSOCK_RST, 0);
+    sends(f, 5000, 901, VSOCK_REQUEST, 0);
+    sends_as(f, 5000, 901, VSOCK_RW, 0, "early", 5, 5);
+    assert_int_equal(receives(f, NULL, NULL), VSOCK_RST);
+    sends(f, 5000, 902, VSOCK_REQUEST, 0);
+    f->host.questions = questions;
+    pump(f);
+    uint32_t guest_port;
+    assert_int_equal(receives(f, NULL, &guest_port), VSOCK_RESPONSE);
+    assert_int_equal(guest_port, 902);
+    assert_int_equal(receives(f, NULL, NULL), 0);
+    for (unsigned i = 0; i < 3; i++) { /* the first two were connected in vain */
+        int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        assert_true(fd >= 0);
+        if (i < 2)
+            expect_end(fd);
+        close(fd);
+    }
+    stop_listening(f, listening);
 }
 
-/* As instances have it: who started the machine listens, and the guest reaches nobody. */
-static void a_socket_may_listen_already(void **state)
+static void the_connector_goes(void **state)
+{
+    struct fixture *f = *state;
+    int listening = listener(f), questions = f->host.questions;
+    f->host.questions = -1;
+    sends(f, 5000, 900, VSOCK_REQUEST, 0);
+    assert_int_equal(receives(f, NULL, NULL), 0);
+    f->host.questions = questions;
+    vsock_host_leave(&f->host);
+    pump(f);
+    assert_int_equal(receives(f, NULL, NULL), VSOCK_RST);
+    sends(f, 5000, 901, VSOCK_REQUEST, 0);
+    assert_int_equal(receives(f, NULL, NULL), VSOCK_RST);
+    uint32_t port;
+    close(open_from_host(f, &port)); /* the other way still works */
+    stop_listening(f, listening);
+}
+
+/* As instances have it: programs here reach the guest, and it reaches nobody. */
+static void a_guest_may_reach_nobody(void **state)
 {
     struct fixture *f = *state;
     uint32_t port;
     guest_free(&f->g);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_un address = address_of(f->path, "");
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(fd, 4), 0);
-    plug(&f->g, NULL, fd);
+    vsock_host_close(&f->host);
+    struct device_vsock vsock = vsock_host_open(&f->host, f->path, GUEST_CID);
+    close(vsock.connector_fd);
+    vsock.connector_fd = -1;
+    guest_init(&f->g, false);
+    guest_plug(&f->g, &device_virtio_vsock, &(struct device_params){.id = "v", .vsock = &vsock});
     start(f);
     close(open_from_host(f, &port));
     pump(f);
@@ -597,8 +634,6 @@ static void a_socket_may_listen_already(void **state)
     sends(f, 6000, 900, VSOCK_REQUEST, 0);
     assert_int_equal(receives(f, &port, NULL), VSOCK_RST);
     assert_int_equal(port, 6000);
-    assert_int_equal(access(f->path, F_OK), 0); /* not the device's to remove */
-    unlink(f->path);
 }
 
 int main(void)
@@ -616,8 +651,9 @@ int main(void)
         TEST(lies_about_lengths_break_the_device),
         TEST(resets_end_connections),
         TEST(a_restored_guest_is_told),
-        TEST(the_name_is_taken_or_not),
-        TEST(a_socket_may_listen_already),
+        TEST(a_guest_does_not_wait_for_the_answer),
+        TEST(the_connector_goes),
+        TEST(a_guest_may_reach_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@
 
 struct fixture {
     char base[64]; /* holds "secret", and the shared folder "in" */
+    int own_fds;
     struct p9 *p9;
     struct p9_message m;
 };
@@ -40,10 +41,8 @@ static void put_file(struct fixture *f, const char *name, const char *text)
 
 static void open_server(struct fixture *f, bool read_only)
 {
-    struct error *err = NULL;
     int folder = open(path_of(f, "in"), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    f->p9 = p9_new(folder, read_only, &err);
-    assert_no_error(err);
+    f->p9 = p9_new(folder, f->own_fds, read_only);
     p9_begin(&f->m, 104); /* attach as fid 0 */
     p9_u32(&f->m, 0);
     p9_u32(&f->m, ~0u);
@@ -58,6 +57,8 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     strcpy(f->base, "/tmp/trapeze-p9-XXXXXX");
+    f->own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    assert_true(f->own_fds >= 0);
     assert_non_null(mkdtemp(f->base));
     assert_int_equal(mkdir(path_of(f, "in"), 0755), 0);
     assert_int_equal(mkdir(path_of(f, "in/sub"), 0755), 0);
@@ -76,6 +77,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     char command[128];
     p9_free(f->p9);
+    close(f->own_fds);
     snprintf(command, sizeof(command), "rm -rf %s", f->base);
     assert_int_equal(system(command), 0);
     free(f);

@@ -33,7 +33,8 @@ static void give(struct bench *b, enum role role, const struct boot_bytes *file)
 
 static bool plan(struct bench *b, uint64_t ram_size)
 {
-    return boot_plan(&b->boot, &b->config, RAM, ram_size, &b->err);
+    return boot_open(&b->boot, &b->config, &b->err) &&
+           boot_plan(&b->boot, RAM, ram_size, &b->err);
 }
 
 static void bench_done(struct bench *b)
@@ -443,7 +444,7 @@ static void a_string_in_a_kernel(void **state)
         memset(bytes, 'r', SIZE);
         memcpy(bytes + places[i], string, sizeof(string) - 1);
         struct boot_file file = {put_file(bytes, SIZE, path), SIZE, path};
-        struct boot boot = {.kernel = &file};
+        struct boot boot = {.files = {[BOOT_KERNEL] = file}};
         assert_true(boot_kernel_contains(&boot, string, &found, &err) && found);
         assert_true(boot_kernel_contains(&boot, "riscv,imsicsx", &found, &err) && !found);
         close(file.fd);

@@ -116,9 +116,9 @@ static void root_and_chosen(void **state)
     expect_text(t, "/chosen", "stdout-path", "/soc/serial@10000000");
     expect_text(t, "/aliases", "serial0", "/soc/serial@10000000");
     assert_true(fdt_path_offset(t->fdt, "/soc/serial@10000000") > 0);
-    assert_true(wide(t, "/chosen", "linux,initrd-start") == t->vm->boot.initrd_gpa);
+    assert_true(wide(t, "/chosen", "linux,initrd-start") == t->vm->files.boot.initrd_gpa);
     assert_true(wide(t, "/chosen", "linux,initrd-end") ==
-                t->vm->boot.initrd_gpa + t->vm->boot.initrd_size);
+                t->vm->files.boot.initrd_gpa + t->vm->files.boot.initrd_size);
     property(t, "/chosen", "rng-seed", &size);
     assert_true(size >= 32);
     assert_true(wide(t, "/memory@80000000", "reg") == UINT64_C(0x80000000));

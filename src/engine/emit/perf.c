@@ -19,6 +19,7 @@
 
 struct perf {
     int fd;
+    pid_t pid;
     bool dump;
     void *marker; /* a mapping of the dump by which perf finds it in its recording */
     size_t marker_size;
@@ -70,7 +71,7 @@ static bool begin_dump(struct perf *perf, const char *path, struct error **err)
         .version = JITDUMP_VERSION,
         .size = sizeof(header),
         .machine = JITDUMP_X86_64,
-        .pid = (uint32_t)getpid(),
+        .pid = (uint32_t)perf->pid,
         .time = now(),
     };
     perf->marker_size = (size_t)sysconf(_SC_PAGESIZE);
@@ -84,7 +85,7 @@ static bool begin_dump(struct perf *perf, const char *path, struct error **err)
     return error_set_errno(err, errno, "perf: cannot write '%s'", path);
 }
 
-struct perf *perf_open(const char *spec, struct error **err)
+struct perf *perf_open(const char *spec, pid_t pid, struct error **err)
 {
     bool map = strcmp(spec, "map") == 0, dump = strncmp(spec, "jitdump", 7) == 0;
     const char *folder = dump && spec[7] == ':' && spec[8] != '\0' ? spec + 8 : ".";
@@ -94,13 +95,14 @@ struct perf *perf_open(const char *spec, struct error **err)
         return NULL;
     }
     char *path = NULL;
-    if ((map ? asprintf(&path, "/tmp/perf-%d.map", (int)getpid())
-             : asprintf(&path, "%s/jit-%d.dump", folder, (int)getpid())) < 0) {
+    if ((map ? asprintf(&path, "/tmp/perf-%d.map", (int)pid)
+             : asprintf(&path, "%s/jit-%d.dump", folder, (int)pid)) < 0) {
         error_set_errno(err, errno, "perf");
         return NULL;
     }
     struct perf *perf = alloc_zeroed(1, sizeof(*perf));
     pthread_mutex_init(&perf->lock, NULL);
+    perf->pid = pid;
     perf->dump = dump;
     perf->fd = create(path);
     bool good = perf->fd >= 0;
@@ -123,8 +125,8 @@ static void add_to_dump(struct perf *perf, const void *code, size_t size, const 
 {
     struct jitdump_load load = {
         .record = {.id = JITDUMP_CODE_LOAD, .time = now()},
-        .pid = (uint32_t)getpid(),
-        .tid = (uint32_t)gettid(),
+        .pid = (uint32_t)perf->pid,
+        .tid = (uint32_t)perf->pid, /* a thread's own would be that of another pid namespace */
         .vma = (uintptr_t)code,
         .code = (uintptr_t)code,
         .code_size = size,

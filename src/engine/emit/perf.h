@@ -15,12 +15,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct error;
 struct perf;
 
-/* `spec`: "map", "jitdump" (in the current folder) or "jitdump:DIR". NULL: err. */
-struct perf *perf_open(const char *spec, struct error **err);
+/* `spec`: "map", "jitdump" (in the current folder) or "jitdump:DIR". `pid`: this process, as perf
+ * sees it. NULL: err. */
+struct perf *perf_open(const char *spec, pid_t pid, struct error **err);
 void perf_close(struct perf *perf); /* NULL is fine */
 
 /* `name` has no line breaks. */
