@@ -384,6 +384,11 @@ struct worker *worker_begin(int argc, char **argv)
     return NULL;
 }
 
+const struct vm_files *worker_files(const struct worker *worker)
+{
+    return &worker->files;
+}
+
 static bool begin_console(struct worker *worker, struct error **err)
 {
     worker->console = console_new(worker->loop, worker->console_kind, worker->console_fd, on_panic,

@@ -6,6 +6,7 @@
 #ifndef TRAPEZE_WORKER_WORKER_H
 #define TRAPEZE_WORKER_WORKER_H
 
+struct vm_files;
 struct worker;
 
 /* argv: "worker" CONFIG_FD CONSOLE_FD LINK_FD LISTEN_FD GDB_FD REPORT_FD TRANSCRIPT_FD
@@ -18,5 +19,7 @@ int worker_main(int argc, char **argv);
 /* How worker_main() begins: everything that has a name is opened, and the sandbox closed, before
  * anything is looked at that others have made. NULL: it has said why not. */
 struct worker *worker_begin(int argc, char **argv);
+/* For tests, which then try what nobody may. */
+const struct vm_files *worker_files(const struct worker *worker);
 
 #endif
