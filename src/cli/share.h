@@ -18,7 +18,8 @@ struct machine_config;
     {"share", 0, "FOLDER:TAG[:ro]",                                                                \
      "Let the guest mount FOLDER of this host: 'mount -t 9p -o trans=virtio,version=9p2000.L TAG " \
      "/mnt' in the guest. It sees what is below FOLDER and nothing else, with your rights; ':ro': " \
-     "it cannot change it. May be given several times.",                                          \
+     "it cannot change it. Unless root runs trapeze, files of other users show as nobody's. May be " \
+     "given several times.",                                                                       \
      NULL}
 /* clang-format on */
 
