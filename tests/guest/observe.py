@@ -253,7 +253,9 @@ def test_jitdump():
         at += size
     else:
         raise AssertionError("no closing record")
-    assert loads >= sum(translated) > 1000 and len(threads) == 2, (loads, translated)
+    assert loads >= sum(translated) > 1000, (loads, translated)
+    # A thread's own number would be one of the worker's PID namespace, which perf is not in.
+    assert threads == {pid}, threads
 
 
 # ---- the translator's options ----
