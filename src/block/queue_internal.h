@@ -84,7 +84,7 @@ int64_t limiter_admit(struct limiter *limiter, uint64_t bytes, int64_t now);
 /* One of `rings`, or a new one if that is NULL. NULL: there is none left, or the host has no
  * io_uring for us. */
 struct block_ring *block_ring_new(struct block_rings *rings);
-void block_ring_free(struct block_ring *ring); /* nothing is in flight */
+void block_ring_free(struct block_ring *ring);    /* nothing is in flight */
 int block_ring_fd(const struct block_ring *ring); /* readable: something completed */
 /* What is added reads and writes this file from now on, which is kept open until another one, or
  * -1, takes its place. Nothing is in flight. False: it cannot. */

@@ -455,7 +455,8 @@ bool client_run(const struct machine_config *config, const struct client_options
     void (*on_pipe)(int) = signal(SIGPIPE, SIG_IGN);
     session.out = open_output();
     bool good =
-        start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &vsock, &blocked, err);
+        start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &vsock, &blocked,
+              err);
     close(listen_fd);
     close_if_open(gdb_fd);
     client_network_close_links(&network);

@@ -40,7 +40,7 @@ struct connection {
     TAILQ_ENTRY(connection) all, ready;
     bool is_ready; /* it is in vsock->ready */
     enum state state;
-    int fd; /* -1: closed, or not yet there */
+    int fd;            /* -1: closed, or not yet there */
     uint32_t question; /* ASKED: its number */
     struct loop_watch *watch;
     uint32_t host_port, guest_port;

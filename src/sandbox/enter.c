@@ -119,7 +119,8 @@ static uint64_t allowed_below(const struct sandbox_folder *folder)
 int sandbox_only_folders(const struct sandbox_folder *folders, size_t count, bool network)
 {
     struct ruleset rules = {0, 0, 0};
-    int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    int version =
+        (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (version < 0)
         return errno;
     for (size_t i = 0; i < count; i++)
@@ -191,7 +192,7 @@ void sandbox_describe(const struct sandbox_report *report, bool in_force, char *
         if ((error == 0) != in_force)
             continue;
         used += (size_t)snprintf(text + used, room - used, "%s%s%s%s%s", used > 0 ? ", " : "",
-                                 names[part], in_force ? "" : " (",
-                                 in_force ? "" : strerror(error), in_force ? "" : ")");
+                                 names[part], in_force ? "" : " (", in_force ? "" : strerror(error),
+                                 in_force ? "" : ")");
     }
 }

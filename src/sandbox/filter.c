@@ -51,10 +51,22 @@ struct row {
     struct condition conditions[2];
 };
 
-#define IS(argument, value)           {argument, SCMP_CMP_EQ, value, 0, false}
-#define IS_NOT(argument, value)       {argument, SCMP_CMP_NE, value, 0, false}
-#define HAS(argument, mask, value)    {argument, SCMP_CMP_MASKED_EQ, mask, value, false}
-#define IS_US(argument)               {argument, SCMP_CMP_EQ, 0, 0, true}
+#define IS(argument, value)                                                                        \
+    {                                                                                              \
+        argument, SCMP_CMP_EQ, value, 0, false                                                     \
+    }
+#define IS_NOT(argument, value)                                                                    \
+    {                                                                                              \
+        argument, SCMP_CMP_NE, value, 0, false                                                     \
+    }
+#define HAS(argument, mask, value)                                                                 \
+    {                                                                                              \
+        argument, SCMP_CMP_MASKED_EQ, mask, value, false                                           \
+    }
+#define IS_US(argument)                                                                            \
+    {                                                                                              \
+        argument, SCMP_CMP_EQ, 0, 0, true                                                          \
+    }
 #define NEW_NAMESPACES                                                                             \
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |  \
      CLONE_NEWNET)
@@ -275,9 +287,9 @@ static int add_row(scmp_filter_ctx filter, const struct row *row)
             .datum_b = from->masked,
         };
     }
-    return seccomp_rule_add_array(filter, row->error == 0 ? SCMP_ACT_ALLOW
-                                                          : SCMP_ACT_ERRNO((uint16_t)row->error),
-                                  number, count, conditions);
+    return seccomp_rule_add_array(
+        filter, row->error == 0 ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO((uint16_t)row->error), number,
+        count, conditions);
 }
 
 static int fill(scmp_filter_ctx filter, unsigned features)

@@ -49,8 +49,7 @@ enum sandbox_part {
 
 /* What a process does beyond what all do: sets of rows of the table. */
 enum sandbox_feature {
-    SANDBOX_ALL = 0,
-    SANDBOX_CODE = 1,    /* maps memory executable that it has written through another mapping */
+    SANDBOX_CODE = 1,   /* maps memory executable that it has written through another mapping */
     SANDBOX_FOLDERS = 2 /* opens, makes and removes files below folders that it has */
 };
 

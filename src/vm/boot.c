@@ -332,7 +332,8 @@ static bool load_fdt(struct vm *vm, struct error **err)
     void *fdt = vm_fdt_new(vm, &size, err);
     if (fdt == NULL)
         return false;
-    bool good = size <= vm->files.boot.fdt_limit && mem_write(vm->mem, vm->files.boot.fdt_gpa, fdt, size);
+    bool good =
+        size <= vm->files.boot.fdt_limit && mem_write(vm->mem, vm->files.boot.fdt_gpa, fdt, size);
     if (!good)
         error_set(err, ERROR_INTERNAL, "the device tree is too large (%zu bytes)", size);
     if (good && vm->config.dump_fdt != NULL)

@@ -106,14 +106,16 @@ static bool open_shares(struct vm_files *files, const struct machine_config *con
         return true;
     allow_descriptors();
     files->own_fds = open_folder("/proc/self/fd", false);
-    return files->own_fds >= 0 || error_set_errno(err, errno, "cannot share a folder without /proc");
+    return files->own_fds >= 0 ||
+           error_set_errno(err, errno, "cannot share a folder without /proc");
 }
 
 bool vm_files_open(struct vm_files *files, const struct machine_config *config, pid_t pid,
                    struct error **err)
 {
     open_dump(files, config->dump_fdt);
-    return boot_open(&files->boot, config, err) && open_captures(files, config, err) && open_shares(files, config, err) &&
+    return boot_open(&files->boot, config, err) && open_captures(files, config, err) &&
+           open_shares(files, config, err) &&
            (config->trace == NULL || (files->trace = trace_open(config->trace, err)) != NULL) &&
            (config->perf == NULL || (files->perf = perf_open(config->perf, pid, err)) != NULL);
 }

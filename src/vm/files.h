@@ -25,14 +25,15 @@ struct trace;
 
 /* Descriptors are -1 where there is nothing. */
 struct vm_files {
-    struct boot boot; /* opened, not yet planned */
+    struct boot boot;         /* opened, not yet planned */
     int dump_fdt, dump_error; /* why it is not open */
     int captures[MACHINE_MAX_NICS];
     int shares[MACHINE_MAX_SHARES];
     int own_fds; /* a folder of this process's descriptors, as /proc/self/fd; for shares */
     struct trace *trace;
     struct perf *perf;
-    struct block_rings *rings; /* for all disks, also those that come later; NULL: made when needed */
+    struct block_rings
+        *rings; /* for all disks, also those that come later; NULL: made when needed */
 };
 
 void vm_files_init(struct vm_files *files);

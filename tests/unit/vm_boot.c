@@ -33,8 +33,7 @@ static void give(struct bench *b, enum role role, const struct boot_bytes *file)
 
 static bool plan(struct bench *b, uint64_t ram_size)
 {
-    return boot_open(&b->boot, &b->config, &b->err) &&
-           boot_plan(&b->boot, RAM, ram_size, &b->err);
+    return boot_open(&b->boot, &b->config, &b->err) && boot_plan(&b->boot, RAM, ram_size, &b->err);
 }
 
 static void bench_done(struct bench *b)

@@ -178,8 +178,7 @@ static int connect_by_sending(const struct knowledge *k)
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)k->port),
                                   .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    return result_of(
-        sendto(3, "x", 1, MSG_FASTOPEN, (struct sockaddr *)&address, sizeof(address)));
+    return result_of(sendto(3, "x", 1, MSG_FASTOPEN, (struct sockaddr *)&address, sizeof(address)));
 }
 
 #define CALL(name, ...)                                                                            \
@@ -236,9 +235,8 @@ static int fork_itself(const struct knowledge *k)
 static int a_thread_elsewhere(const struct knowledge *k)
 {
     (void)k;
-    return result_of(syscall(SYS_clone,
-                             CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_NEWNET, NULL, NULL,
-                             NULL, 0));
+    return result_of(syscall(SYS_clone, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_NEWNET,
+                             NULL, NULL, NULL, 0));
 }
 
 static int more_of_a_limit(const struct knowledge *k)
@@ -390,9 +388,18 @@ static const struct attempt {
     int expected, alone; /* an errno value, SUCCESS or KILLED; and where there are no namespaces */
     const char *call;    /* KILLED: what the log names */
 } attempts[] = {
-#define FAILS(kinds, name, error)         {#name, name, kinds, error, error, NULL}
-#define DIES(kinds, name, call)           {#name, name, kinds, KILLED, KILLED, call}
-#define CALL_DIES(name)                   {#name, try_##name, ANY, KILLED, KILLED, #name}
+#define FAILS(kinds, name, error)                                                                  \
+    {                                                                                              \
+#name, name, kinds, error, error, NULL                                                     \
+    }
+#define DIES(kinds, name, call)                                                                    \
+    {                                                                                              \
+#name, name, kinds, KILLED, KILLED, call                                                   \
+    }
+#define CALL_DIES(name)                                                                            \
+    {                                                                                              \
+#name, try_##name, ANY, KILLED, KILLED, #name                                              \
+    }
     FAILS(TRANSLATES | INTERPRETS, another_disk, ENOENT),
     FAILS(TRANSLATES | INTERPRETS, the_catalogue, ENOENT),
     FAILS(TRANSLATES | INTERPRETS, others_processes, ENOENT),
@@ -487,7 +494,7 @@ static int attack(int argc, char **argv)
 struct fixture {
     char folder[64];
     pid_t victim;
-    int listening; /* TCP */
+    int listening;             /* TCP */
     bool namespaces, landlock; /* what this host has */
 };
 
@@ -538,8 +545,9 @@ static void describe(const struct fixture *f, enum kind kind, struct machine_con
     if (kind != SHARES)
         return;
     for (size_t i = 0; i < 2; i++)
-        config->shares[i] = (struct machine_share){
-            .path = in_folder(f, "shared"), .tag = strdup(i == 0 ? "rw" : "ro"), .writable = i == 0};
+        config->shares[i] = (struct machine_share){.path = in_folder(f, "shared"),
+                                                   .tag = strdup(i == 0 ? "rw" : "ro"),
+                                                   .writable = i == 0};
     config->share_count = 2;
 }
 
