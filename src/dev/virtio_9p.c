@@ -94,6 +94,7 @@ static bool serve_one(struct virtio_9p *share)
 static void *serve(void *opaque)
 {
     struct virtio_9p *share = opaque;
+    pthread_setname_np(pthread_self(), "9p");
     pthread_mutex_lock(&share->pci.device.lock);
     while (!share->quit) {
         if (serve_one(share))
@@ -139,8 +140,6 @@ static const struct virtio_ops share_ops = {
 static bool start_thread(struct virtio_9p *share, struct error **err)
 {
     share->threaded = pthread_create(&share->thread, NULL, serve, share) == 0;
-    if (share->threaded)
-        pthread_setname_np(share->thread, "9p");
     return share->threaded ||
            error_set(err, ERROR_HOST, "cannot start a thread for a shared folder");
 }

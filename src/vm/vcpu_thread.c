@@ -280,9 +280,18 @@ static enum vcpu_exit run_guest(struct vm_cpu *cpu, uint64_t budget)
 
 /* ---- one thread per hart ---- */
 
+/* Naming another thread would take a file of /proc. */
+static void name_thread(const struct vm_cpu *cpu)
+{
+    char name[16];
+    snprintf(name, sizeof(name), "vcpu%u", (unsigned)(cpu - cpu->vm->cpus));
+    pthread_setname_np(pthread_self(), name);
+}
+
 static void *run_one(void *opaque)
 {
     struct vm_cpu *cpu = opaque;
+    name_thread(cpu);
     while (park_if_held(cpu)) {
         if (!make_runnable(cpu)) {
             if (cpu->waiting)
@@ -352,6 +361,7 @@ static void end_round(struct vm *vm)
 static void *run_all(void *opaque)
 {
     struct vm *vm = opaque;
+    name_thread(&vm->cpus[0]);
     while (park_if_held(&vm->cpus[0]))
         if (run_round(vm))
             end_round(vm);
@@ -381,7 +391,6 @@ bool vm_cpu_threads_start(struct vm *vm, struct error **err)
     unsigned count = vm->config.deterministic ? 1 : vm->cpu_count;
     for (unsigned i = 0; i < count; i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
-        char name[16];
         cpu->begun_ns = host_now();
         atomic_store(&cpu->away_ns, 0);
         atomic_store(&cpu->away_since, 0);
@@ -391,8 +400,6 @@ bool vm_cpu_threads_start(struct vm *vm, struct error **err)
             vm_cpu_threads_stop(vm);
             return error_set_errno(err, number, "cannot start a thread for vCPU %u", i);
         }
-        snprintf(name, sizeof(name), "vcpu%u", i);
-        pthread_setname_np(cpu->thread, name);
         cpu->has_thread = true;
         vm->threads++;
     }

@@ -73,6 +73,9 @@ def test_all_parts_are_in_force():
     for name in ("user", "mnt", "pid", "net", "ipc", "uts"):
         assert os.readlink(f"/proc/{worker}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")
     assert os.listdir(f"/proc/{worker}/root") == []
+    names = [status_of(f"{worker}/task/{thread}")["Name"]
+             for thread in os.listdir(f"/proc/{worker}/task")]
+    assert "vcpu0" in names, names
     if os.geteuid() == 0:
         assert status_of(worker)["Uid"].split() == ["65534"] * 4
     # The first process of a PID namespace would not hear this one by itself.
