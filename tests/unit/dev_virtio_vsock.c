@@ -468,7 +468,7 @@ static void floods_are_bounded(void **state)
     guest_start(&f->g, 1);
     uint16_t before = ring_used_index(ring);
     for (unsigned i = 0; i < VSOCK_RESETS + 20; i++)
-        sends(f, 6000, 900, VSOCK_REQUEST, 0);
+        sends(f, 6000, 900, VSOCK_RW, 0); /* of no connection */
     assert_int_equal((uint16_t)(ring_used_index(ring) - before), VSOCK_RESETS);
     f->seen = 0;
     for (unsigned i = 0; i < BUFFERS; i++)
