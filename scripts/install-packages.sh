@@ -29,6 +29,7 @@ libslirp-dev
 libmicrohttpd-dev
 libsqlite3-dev
 libarchive-dev
+libexpat1-dev
 libcurl4-gnutls-dev
 '
 # images/build makes the guest's disk with these (apt and dpkg are there).

@@ -25,6 +25,7 @@ struct packing {
     const char *description;      /* "web.vmx" */
     struct machine_config config; /* as the archive has it */
     struct machine_config found;  /* with names that can be opened */
+    const struct machine_opener *opener;
 };
 
 static void note(struct packing *p, const char *format, const char *what)
@@ -84,8 +85,10 @@ static bool pack_disk(struct packing *p, struct machine_disk *disk,
     if (disk->media != 0) /* a disc has no format but its own */
         return pack_file(p, &disk->path, found->path, "disc", ".iso", err);
     const struct block_open_options options = {.format = found->format, .read_only = true};
-    char *name = choose_name(p, disk->path, "disk", ".img");
-    struct block_image *image = block_open(found->path, &options, err);
+    char *name = p->opener != NULL ? choose_name(p, "", "disk", ".qcow2")
+                                   : choose_name(p, disk->path, "disk", ".img");
+    struct block_image *image = p->opener != NULL ? p->opener->open(p->opener, disk->path, err)
+                                                  : block_open(found->path, &options, err);
     bool good = image != NULL && pack_add_disk(p->pack, name, image, image->format->name, err);
     free(disk->path);
     disk->path = name;
@@ -106,9 +109,9 @@ static bool pack_all(struct packing *p, struct error **err)
 }
 
 struct pack *machine_pack(const char *name, const char *folder, struct text *text,
-                          struct error **err)
+                          const struct machine_opener *opener, struct error **err)
 {
-    struct packing p = {.pack = pack_new(name, text)};
+    struct packing p = {.pack = pack_new(name, text), .opener = opener};
     char description[PACK_MAX_NAME + 8];
     snprintf(description, sizeof(description), "%.*s.vmx", PACK_MAX_NAME, name);
     p.description = description;
@@ -223,7 +226,7 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struc
             identity_renew(unpacked->text, &config);
         free(config.name);
         config.name = alloc_string(name);
-        good = machine_config_check(&config, err);
+        good = machine_config_check_parts(&config, err);
     }
     if (good)
         vmx_update(unpacked->text, &config);

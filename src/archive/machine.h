@@ -11,12 +11,20 @@
 #include "archive/unpack.h"
 #include "config/machine.h"
 
+/* Opens disks for machine_pack() that are not simply opened by their names. */
+struct machine_opener {
+    /* `name`: of the disk's file, as the description has it. NULL: err. */
+    struct block_image *(*open)(const struct machine_opener *opener, const char *name,
+                                struct error **err);
+    void *opaque;
+};
+
 /* The machine in `folder` whose .vmx is `text`: with every file that it reads, wherever that lies,
  * and every disk as its guest sees it. `text` is changed to name the files as they are in the
  * archive, and borrowed until pack_free(). What is locked by the reading stays so until then.
- * NULL: err. */
+ * `opener` may be NULL. NULL: err. */
 struct pack *machine_pack(const char *name, const char *folder, struct text *text,
-                          struct error **err);
+                          const struct machine_opener *opener, struct error **err);
 
 /* Makes of a stranger's description one that reaches nothing of this host but the archive's files
  * (which are in the folder of the .vmx) and what any guest gets; what is taken away is noted. Its

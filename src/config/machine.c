@@ -239,7 +239,7 @@ static bool check_nics(const struct machine_config *config, struct error **err)
     return true;
 }
 
-bool machine_config_check(const struct machine_config *config, struct error **err)
+static bool check_config(const struct machine_config *config, bool runs, struct error **err)
 {
     if (strcmp(config->arch, "riscv64") != 0) {
         error_set(err, ERROR_USAGE, "there is no guest architecture '%s'", config->arch);
@@ -270,7 +270,7 @@ bool machine_config_check(const struct machine_config *config, struct error **er
                          "a code cache is a whole number of KiB from %u KiB to %u MiB",
                          (unsigned)(MACHINE_MIN_CODE_CACHE / KIB),
                          (unsigned)(MACHINE_MAX_CODE_CACHE / MIB));
-    if (config->kernel == NULL && config->firmware == NULL) {
+    if (runs && config->kernel == NULL && config->firmware == NULL) {
         error_set(err, ERROR_USAGE, "there is nothing to run");
         error_hint(err, "Name an image (--image debian), a kernel (--kernel FILE) or a firmware or "
                         "bare-metal program (--firmware FILE).");
@@ -312,4 +312,14 @@ bool machine_config_check(const struct machine_config *config, struct error **er
             return error_set(err, ERROR_USAGE, "a disk has 1 to %d queues, not %llu",
                              MACHINE_MAX_QUEUES, (unsigned long long)config->disks[i].queues);
     return check_nics(config, err) && check_vsock(config, err);
+}
+
+bool machine_config_check(const struct machine_config *config, struct error **err)
+{
+    return check_config(config, true, err);
+}
+
+bool machine_config_check_parts(const struct machine_config *config, struct error **err)
+{
+    return check_config(config, false, err);
 }

@@ -190,5 +190,7 @@ bool machine_make_mac(const char *name, size_t index, char text[18], struct erro
 
 /* Checks what can be checked without opening a file: ranges, contradictions. */
 bool machine_config_check(const struct machine_config *config, struct error **err);
+/* The same of a machine that may have nothing to run yet. */
+bool machine_config_check_parts(const struct machine_config *config, struct error **err);
 
 #endif

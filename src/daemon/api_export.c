@@ -28,7 +28,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     if (!instance_open_locked(&instance, &daemon->store, name, err))
         return NULL;
     struct text *text = instance_read(&instance, err);
-    struct pack *pack = text != NULL ? machine_pack(name, instance.path, text, err) : NULL;
+    struct pack *pack = text != NULL ? machine_pack(name, instance.path, text, NULL, err) : NULL;
     bool good = pack != NULL && send_about(pack, stream, err) && pack_write(pack, stream, err);
     pack_free(pack);
     text_free(text);
