@@ -193,8 +193,6 @@ static void adopt_rest(struct unpacked *unpacked, struct machine_config *config)
     keep_member(unpacked, &config->firmware, "the firmware");
     keep_inside(unpacked, &config->dump_fdt, "the device tree's file");
     keep_inside(unpacked, &config->vsock_socket, "the vsock's socket");
-    if (config->vsock_socket == NULL)
-        config->vsock_cid = 0;
     keep_inside(unpacked, &config->serial_path, "the console's file");
     if (config->serial_path == NULL)
         config->serial = MACHINE_SERIAL_TERMINAL;
@@ -224,6 +222,11 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struc
         adopt_rest(unpacked, &config);
         if (!same)
             identity_renew(unpacked->text, &config);
+        if (!same && config.autostart) {
+            config.autostart = false;
+            json_array_append_new(unpacked->notes,
+                                  json_string("it does not start with the host any more"));
+        }
         free(config.name);
         config.name = alloc_string(name);
         good = machine_config_check_parts(&config, err);

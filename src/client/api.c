@@ -147,19 +147,6 @@ static int reach(const char *store, struct error **err)
     return fd;
 }
 
-int api_connect(struct error **err)
-{
-    if (api_is_remote()) {
-        error_set(err, ERROR_USAGE, "this is done on the daemon's own host, not over the network");
-        error_hint(err, "Without --host and TRAPEZE_HOST it is about this host.");
-        return -1;
-    }
-    char *store = api_store_path(err);
-    int fd = store != NULL ? reach(store, err) : -1;
-    free(store);
-    return fd;
-}
-
 /* ---- one request ---- */
 
 bool api_send(int fd, const char *bytes, size_t size)
@@ -209,9 +196,7 @@ static char *body_of(const char *answer, size_t size, int *status)
     return alloc_string(blank + 4);
 }
 
-/* A connection with the head of a request on its way. -1: err. */
-static int begin(const char *method, const char *path, const char *more, size_t length,
-                 struct error **err)
+int api_begin(const char *method, const char *path, const char *headers, struct error **err)
 {
     struct client_remote remote;
     char *head = NULL, *store = NULL;
@@ -224,13 +209,11 @@ static int begin(const char *method, const char *path, const char *more, size_t 
                               : -1;
     bool v6 = remote.is_remote && strchr(remote.host, ':') != NULL;
     if (fd >= 0 &&
-        (asprintf(&head,
-                  "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n"
-                  "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                  method, path, v6 ? "[" : "", remote.is_remote ? remote.host : "localhost",
-                  v6 ? "]" : "", remote.token != NULL ? "Authorization: Bearer " : "",
+        (asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n", method, path,
+                  v6 ? "[" : "", remote.is_remote ? remote.host : "localhost", v6 ? "]" : "",
+                  remote.token != NULL ? "Authorization: Bearer " : "",
                   remote.token != NULL ? remote.token : "", remote.token != NULL ? "\r\n" : "",
-                  more, length) < 0 ||
+                  headers) < 0 ||
          !api_send(fd, head, strlen(head)))) {
         error_set(err, ERROR_HOST, "the daemon does not listen");
         close(fd);
@@ -239,6 +222,19 @@ static int begin(const char *method, const char *path, const char *more, size_t 
     free(head);
     free(store);
     client_remote_clear(&remote);
+    return fd;
+}
+
+/* Of a request with a JSON body of `length` bytes. */
+static int begin(const char *method, const char *path, const char *more, size_t length,
+                 struct error **err)
+{
+    char *headers = NULL;
+    int fd = -1;
+    if (asprintf(&headers, "%s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n", more,
+                 length) > 0)
+        fd = api_begin(method, path, headers, err);
+    free(headers);
     return fd;
 }
 

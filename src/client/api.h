@@ -30,9 +30,9 @@ bool api_make_folders(const char *path, struct error **err);
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err);
 
-/* Of api_stream.c: a connection to this user's daemon, which is started if none serves the store
- * (-1: err, also if the settings name another daemon), and bytes to it. */
-int api_connect(struct error **err);
+/* Of api_stream.c: a connection to the daemon of api_call() with the head of a request on its way
+ * (-1: err), and more bytes. Each of the headers ends with CR LF. */
+int api_begin(const char *method, const char *path, const char *headers, struct error **err);
 bool api_send(int fd, const char *bytes, size_t size);
 /* Asks to go on with `protocol`, and yields the stream that the connection then is, *body NULL; or
  * -1 and *body, the refusal (caller frees); or -1 and NULL: err. */

@@ -148,19 +148,12 @@ static char *take_answer(struct stream *stream, const struct head *head, struct 
     return NULL;
 }
 
-static bool begin(struct stream *stream, const char *method, const char *path, const char *more,
+static bool begin(struct stream *stream, const char *method, const char *path, const char *headers,
                   struct error **err)
 {
-    char *head = NULL;
-    *stream = (struct stream){.fd = api_connect(err)};
-    if (stream->fd < 0)
-        return false;
+    *stream = (struct stream){.fd = api_begin(method, path, headers, err)};
     stream->buffer = alloc_zeroed(1, BUFFER_BYTES);
-    bool good =
-        asprintf(&head, "%s %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", method, path, more) > 0 &&
-        api_send(stream->fd, head, strlen(head));
-    free(head);
-    return good || broke_off(err);
+    return stream->fd >= 0;
 }
 
 static void finish(struct stream *stream)

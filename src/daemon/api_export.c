@@ -50,5 +50,6 @@ const struct api_verb api_export = {
         "\"bytes\", its size before compression, about, and \"notes\", sentences",
     .status = 200,
     .stream = API_GIVES_STREAM,
+    .remote = true,
     .run = run,
 };

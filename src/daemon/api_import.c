@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * POST /v1/import?name=NAME: an instance from what export gave. Its files are made in a staged
- * folder, so that whatever ends it leaves nothing (store.h).
+ * folder, so that whatever ends it leaves nothing (store.h). Not over TCP, as create is not: a
+ * description may name networks and ports of the daemon's host.
  */
 #include <string.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include "archive/machine.h"
 #include "base/error.h"
 #include "daemon/api.h"
+#include "daemon/owner.h"
 
 static bool is_allowed(const char *name)
 {
@@ -25,10 +27,13 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     int folder = instance_stage(&daemon->store, staged, err);
     if (folder < 0)
         return NULL;
-    bool good = unpack(stream, folder, is_allowed, &unpacked, err);
-    if (!good)
-        unpacked = (struct unpacked){0};
-    good = good && machine_adopt(&unpacked, name, same, err);
+    char owner[OWNER_MAX];
+    bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
+                machine_adopt(&unpacked, name, same, err);
+    if (good) {
+        owner_name(geteuid(), owner);
+        text_set(unpacked.text, "trapeze.owner", owner);
+    }
     good = instance_finish(&daemon->store, name, unpacked.text, folder, staged, good, err);
     json_t *answer = good ? json_pack("{s:s, s:O}", "name", name, "notes", unpacked.notes) : NULL;
     unpacked_clear(&unpacked);

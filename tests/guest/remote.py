@@ -205,6 +205,11 @@ def test_command_line():
         remotely(daemon, "clone", "a", "b", token=token)
         assert remotely(daemon, "events", "--json", token=token).stdout.count("\n") >= 3
         remotely(daemon, "delete", "b", token=token)
+        remotely(daemon, "export", "a", at("a.trapeze"), token=token)
+        done = remotely(daemon, "import", at("a.trapeze"), "c", status=USAGE, token=token)
+        assert "host" in done.stderr, done
+        LOCAL.trapeze("import", at("a.trapeze"), "c")
+        LOCAL.trapeze("delete", "c")
         for settings, part in ((dict(), "takes a client certificate or a token"),
                                (dict(TRAPEZE_CA=at("theirs.pem")), "cannot reach the daemon"),
                                (dict(TRAPEZE_HOST="https://127.0.0.1:1"), "Connection refused"),
@@ -257,7 +262,8 @@ def test_what_is_done_on_the_host_only():
 
 # Beside these: nothing that names files, sockets, networks or processes of the host.
 REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "template", "start", "stop",
-                "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics"}
+                "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics",
+                "export"}
 
 
 @contextlib.contextmanager

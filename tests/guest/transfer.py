@@ -228,11 +228,7 @@ def pid_of_daemon(store=None):
     store = store or os.environ["TRAPEZE_HOME"]
     trapeze("list", store=store)
     with Unix(store) as daemon:
-        return struct_ucred(daemon)
-
-
-def struct_ucred(connection):
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        data = daemon.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(data[:4], "little")
 
 
@@ -507,6 +503,8 @@ scsi0:0.fileName = "{secret}"
 scsi0:1.fileName = "disk.img"
 scsi0:2.fileName = "nbd://localhost/x"
 scsi0:3.fileName = "../{secret}"
+trapeze.autostart = "TRUE"
+trapeze.owner = "mallory"
 sharedFolder0.hostPath = "/"
 sharedFolder0.guestName = "root"
 sharedFolder0.writeAccess = "TRUE"
@@ -525,7 +523,7 @@ ethernet0.trapeze.capture = "/tmp/escape"
                    for part in ("/", "nbd:", "..")), text
     assert [value for key, value in text.items() if key.endswith("fileName")] == ["disk.img"], text
     assert text.get("ethernet0.trapeze.hostLoopback", "FALSE") == "FALSE", text
-    assert "trapeze.vsockCid" not in text or text["trapeze.vsockCid"] == "0"
+    assert text.get("trapeze.autostart", "FALSE") == "FALSE" and "mallory" not in text.values()
     for word in ("kernel", "initrd", "disk", "nbd://", "shared folder", "console", "device tree",
                  "vsock", "loopback", "capture"):
         assert word in done.stderr, (word, done.stderr)
