@@ -161,7 +161,7 @@ int main(int argc, char **argv)
     /* Without sanitizers the full count would be the same inputs once more, seeing less. */
     const char *tier = getenv("TRAPEZE_TIER");
     bool full = tier != NULL && strcmp(tier, "full") == 0 && __sanitizer_set_death_callback != NULL;
-    unsigned long count = full ? 300000 : 3000;
+    unsigned long count = full ? FULL_RUNS : 3000;
     printf("1..2\n");
     bool good = run_directory(argv[1], &inputs);
     printf("%s 1 - %u committed inputs\n", good ? "ok" : "not ok", inputs.count);
