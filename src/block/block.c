@@ -53,6 +53,7 @@ struct block {
     pthread_t threads[THREADS_MAX];
     unsigned thread_count, thread_limit;
     struct limiter limiter;
+    struct block_counters counters;
     struct block_bitmaps bitmaps; /* with a lock of its own */
 
     struct block_ring *ring; /* NULL: none */
@@ -433,16 +434,40 @@ void block_set_limits(struct block *block, const struct block_limits *limits)
 
 /* --- requests --- */
 
+/* Lock held. */
+static void count(struct block *block, const struct block_request *request)
+{
+    struct block_counters *counters = &block->counters;
+    if (request->kind == BLOCK_READ) {
+        counters->reads++;
+        counters->read_bytes += request->length;
+    } else if (request->kind == BLOCK_WRITE || request->kind == BLOCK_WRITE_ZEROES) {
+        counters->writes++;
+        counters->written_bytes += request->length;
+    }
+}
+
+void block_get_counters(struct block *block, struct block_counters *counters)
+{
+    pthread_mutex_lock(&block->lock);
+    *counters = block->counters;
+    pthread_mutex_unlock(&block->lock);
+}
+
 void block_submit(struct block *block, struct block_request *request)
 {
     request->length = request_length(request);
     assert(request_is_valid(block, request));
     if (block->env.deterministic) {
+        pthread_mutex_lock(&block->lock);
+        count(block, request);
+        pthread_mutex_unlock(&block->lock);
         submit_deterministic(block, request);
         return;
     }
     pthread_mutex_lock(&block->lock);
     assert(block->thread_count > 0);
+    count(block, request);
     if (!throttle(block, request))
         admit(block, request);
     pthread_mutex_unlock(&block->lock);

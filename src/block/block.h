@@ -140,6 +140,12 @@ void block_retry(struct block *block);
 void block_cancel(struct block *block);
 bool block_is_stopped(struct block *block); /* something is held */
 
+/* Requests that were submitted, and their bytes: reads, and writes (zeroes without data, too). */
+struct block_counters {
+    uint64_t reads, writes, read_bytes, written_bytes;
+};
+void block_get_counters(struct block *block, struct block_counters *counters); /* any thread */
+
 void block_set_limits(struct block *block, const struct block_limits *limits);
 
 /* Another image of the same size, from now on; returns the one of before. Drains first. */

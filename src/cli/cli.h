@@ -81,8 +81,10 @@ struct cli_command {
 /* The control sockets of the user's running machines; the list ends with NULL. NULL: err. */
 char **cli_machines(struct error **err);
 void cli_machines_free(char **paths);
-/* The socket that the operands name: the only one, or, if there is none, that of the only machine
- * that runs. Caller frees. NULL: err. */
+/* Whether it is the name of an instance, and not a socket in the current folder. */
+bool cli_is_instance(const char *word);
+/* The control socket that the operands name: the only one, which is an instance's name or a
+ * socket's path, or, if there is none, that of the only machine that runs. Caller frees. NULL: err. */
 char *cli_machine(const struct cli_args *args, struct error **err);
 
 /* Options before the command: which daemon it talks to (client/remote.h). Each sets the environment

@@ -15,6 +15,7 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "cli/instance.h"
 #include "cli/progress.h"
 #include "cli/size.h"
 
@@ -46,6 +47,7 @@ static const struct cli_option options[] = {
      "check: make the stored reference counts right; frees what is leaked. Data is not touched.",
      NULL},
     {"shrink", 0, NULL, "resize: a smaller size is meant, and what lies behind it is lost.", NULL},
+    CLI_LIVE_OPTION,
     {"json", 0, NULL, "info, map, check, list: for programs to read.", NULL},
 };
 
@@ -58,7 +60,8 @@ static const struct cli_example examples[] = {
     {"trapeze disk check --repair mine.qcow2", "After the host crashed."},
     {"trapeze disk resize data.qcow2 +10G", "More room; the guest still has to use it."},
     {"trapeze disk convert appliance.vmdk disk.qcow2", "Bring a disk from elsewhere."},
-    {"trapeze disk attach data.qcow2", "Give the running machine another disk."},
+    {"trapeze disk attach web data.qcow2", "Give an instance that runs another disk, for good."},
+    {"trapeze disk attach data.qcow2", "The only machine of 'trapeze run'."},
     {"trapeze disk detach 1", "Take it away again."},
     {"trapeze disk commit mine.qcow2", "Put the layer's content into the image below."},
 };
@@ -457,8 +460,8 @@ static int run(const struct cli_args *args, struct error **err)
 const struct cli_command cli_command_disk = {
     .name = "disk",
     .operands = "create FILE SIZE | info FILE | check FILE | resize FILE [+]SIZE | convert FROM TO "
-                "| commit FILE | map FILE | attach FILE[,NAME=VALUE...] [SOCKET] | detach N [SOCKET] "
-                "| insert N FILE [SOCKET] | eject N [SOCKET] | list [SOCKET]",
+                "| commit FILE | map FILE | attach [MACHINE] FILE[,NAME=VALUE...] | detach [MACHINE] N "
+                "| insert [MACHINE] N FILE | eject [MACHINE] N | list [MACHINE]",
     .summary = "Make, look at, check and convert disk images; attach them to running machines",
     .description =
         "A disk image is a file that a machine sees as a disk ('trapeze run --disk FILE'). raw is "
@@ -474,8 +477,9 @@ const struct cli_command cli_command_disk = {
         "guest has to look through its PCI bus again. detach tells the guest, and returns when it "
         "has let go of the disk; unmount it first. On bus=ahci, and with --force, it is a pulled "
         "plug. insert and eject change the disc in an optical drive, with --force even while the "
-        "guest keeps it locked. SOCKET is the machine's control socket; without it, it is the "
-        "only machine that runs.\n\n"
+        "guest keeps it locked. MACHINE is an instance's name, or a control socket's path, which "
+        "may stand behind, too; without it, it is the only machine under a default socket. What is "
+        "done to an instance is written into its .vmx, too, and so lasts, unless --live is given.\n\n"
         "Exit status of check: 0 no errors; 2 errors that endanger data; 3 leaked space only.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

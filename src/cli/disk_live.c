@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "cli/disk.h"
+#include "cli/instance.h"
 #include "cli/nic.h"
 #include "client/disks.h"
 #include "client/worker.h"
@@ -86,11 +87,24 @@ static bool parse(const char *text, struct machine_disk *disk, json_t *arguments
     return good && machine_disk_check(disk, err);
 }
 
-int disk_attach(const struct cli_args *args, char *const *operands, size_t count,
-                struct error **err)
+static bool persist_disk(const struct cli_args *args, const char *instance,
+                         const struct machine_disk *disk, struct error **err)
+{
+    struct machine_config config;
+    machine_config_init(&config);
+    machine_disk_copy(&config.disks[config.disk_count++], disk);
+    config.disks[0].slot = 0;
+    bool good = cli_persist(args, instance, cli_describe_devices(&config), err);
+    machine_config_clear(&config);
+    return good;
+}
+
+int disk_attach(const struct cli_args *args, char *const *given, size_t count, struct error **err)
 {
     if (count < 1 || count > 2)
-        return usage(err, "'disk attach' takes FILE[,NAME=VALUE...], and perhaps a SOCKET");
+        return usage(err, "'disk attach' takes FILE[,NAME=VALUE...], and perhaps a machine");
+    char *operands[2];
+    const char *instance = cli_machine_last(given, count, 1, operands);
     json_t *arguments = json_object(), *answer = NULL;
     struct machine_disk disk;
     struct block_chain files = {.count = 0};
@@ -98,8 +112,9 @@ int disk_attach(const struct cli_args *args, char *const *operands, size_t count
     if (parse(operands[0], &disk, arguments, err) && client_disk_open(&disk, &files, err))
         answer = ask_with(args, operands, count, 1, "disk-attach", arguments, &files, err);
     block_chain_close(&files);
-    machine_disk_clear(&disk);
     json_decref(arguments);
+    bool kept = answer != NULL && persist_disk(args, instance, &disk, err);
+    machine_disk_clear(&disk);
     if (answer == NULL)
         return CLI_HOST_FAILURE;
     printf("Disk %lld is attached.\n",
@@ -108,7 +123,7 @@ int disk_attach(const struct cli_args *args, char *const *operands, size_t count
         puts("The guest sees it when it looks through its PCI bus again, in Linux:\n"
              "    echo 1 > /sys/bus/pci/rescan");
     json_decref(answer);
-    return CLI_OK;
+    return kept ? CLI_OK : CLI_HOST_FAILURE;
 }
 
 static bool parse_index(const char *text, json_t *arguments)
@@ -119,51 +134,75 @@ static bool parse_index(const char *text, json_t *arguments)
     return end != text && *end == '\0' && text[0] >= '0' && text[0] <= '9' && index < 1000;
 }
 
-/* 1: it is there, 0: it has gone, -1: err. */
-static int is_there(const struct cli_args *args, char *const *operands, size_t count,
-                    json_int_t index, struct error **err)
+/* 1: it is there, 0: it has gone, -1: err. `file`: its file, unless NULL, which the caller frees. The
+ * machine is the operand at `at`. */
+static int is_there(const struct cli_args *args, char *const *operands, size_t count, size_t at,
+                    json_int_t index, char **file, struct error **err)
 {
-    json_t *list = ask(args, operands, count, 1, "disks", NULL, err), *disk;
+    json_t *list = ask(args, operands, count, at, "disks", NULL, err), *disk;
     size_t i;
     int found = list == NULL ? -1 : 0;
     json_array_foreach(list, i, disk)
     {
-        if (json_integer_value(json_object_get(disk, "disk")) == index)
-            found = 1;
+        const char *name = json_string_value(json_object_get(disk, "file"));
+        if (json_integer_value(json_object_get(disk, "disk")) != index || found == 1)
+            continue;
+        found = 1;
+        if (file != NULL)
+            *file = strdup(name != NULL ? name : "");
     }
     json_decref(list);
     return found;
 }
 
-int disk_detach(const struct cli_args *args, char *const *operands, size_t count,
-                struct error **err)
+int disk_detach(const struct cli_args *args, char *const *given, size_t count, struct error **err)
 {
     json_t *arguments = json_object(), *answer = NULL;
+    char *operands[2], *file = NULL;
+    const char *instance =
+        count >= 1 && count <= 2 ? cli_machine_last(given, count, 1, operands) : NULL;
     if (count < 1 || count > 2 || !parse_index(operands[0], arguments)) {
         json_decref(arguments);
-        return usage(err, "'disk detach' takes a disk's number, and perhaps a SOCKET");
+        return usage(err, "'disk detach' takes a disk's number, and perhaps a machine");
     }
     json_int_t index = json_integer_value(json_object_get(arguments, "disk"));
+    if (is_there(args, operands, count, 1, index, &file, err) < 0) {
+        json_decref(arguments);
+        return CLI_HOST_FAILURE;
+    }
     json_object_set_new(arguments, "force", json_boolean(cli_given(args, "force")));
     answer = ask(args, operands, count, 1, "disk-detach", arguments, err);
     json_decref(arguments);
     int there = answer != NULL ? 1 : -1;
     json_decref(answer);
-    while (there > 0 && (there = is_there(args, operands, count, index, err)) > 0)
+    while (there > 0 && (there = is_there(args, operands, count, 1, index, NULL, err)) > 0)
         nanosleep(&(struct timespec){0, LOOK_NS}, NULL);
-    return there == 0 ? CLI_OK : CLI_HOST_FAILURE;
+    bool good = there == 0 && (file == NULL || cli_persist(args, instance,
+                                                           json_pack("{s:s}", "remove-disk", file),
+                                                           err));
+    free(file);
+    return good ? CLI_OK : CLI_HOST_FAILURE;
 }
 
-static int disc(const struct cli_args *args, char *const *operands, size_t count, const char *verb,
+static int disc(const struct cli_args *args, char *const *given, size_t count, const char *verb,
                 size_t wanted, struct error **err)
 {
     json_t *arguments = json_object(), *answer = NULL;
+    char *operands[3] = {NULL}, *before = NULL;
+    const char *instance = count >= wanted && count <= wanted + 1
+                               ? cli_machine_last(given, count, wanted, operands)
+                               : NULL;
     if (count < wanted || count > wanted + 1 || !parse_index(operands[0], arguments)) {
         json_decref(arguments);
         return usage(err, wanted == 2 ? "'disk insert' takes a drive's number and FILE, and "
-                                        "perhaps a SOCKET"
+                                        "perhaps a machine"
                                       : "'disk eject' takes a drive's number, and perhaps a "
-                                        "SOCKET");
+                                        "machine");
+    }
+    if (is_there(args, operands, count, wanted,
+                 json_integer_value(json_object_get(arguments, "disk")), &before, err) < 0) {
+        json_decref(arguments);
+        return CLI_HOST_FAILURE;
     }
     json_object_set_new(arguments, "force", json_boolean(cli_given(args, "force")));
     struct machine_disk disk = {.media = 1};
@@ -174,11 +213,18 @@ static int disc(const struct cli_args *args, char *const *operands, size_t count
             json_object_set_new(arguments, "file", json_string(disk.path));
         answer = ask_with(args, operands, count, wanted, verb, arguments, &files, err);
     }
+    bool good = answer != NULL &&
+                (before == NULL ||
+                 cli_persist(args, instance,
+                             json_pack("{s:s, s:s}", "disc-before", before, "disc",
+                                       disk.path != NULL ? disk.path : ""),
+                             err));
     block_chain_close(&files);
     free(disk.path);
+    free(before);
     json_decref(arguments);
     json_decref(answer);
-    return answer != NULL ? CLI_OK : CLI_HOST_FAILURE;
+    return good ? CLI_OK : CLI_HOST_FAILURE;
 }
 
 int disk_insert(const struct cli_args *args, char *const *operands, size_t count,

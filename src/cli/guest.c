@@ -198,6 +198,11 @@ int cli_guest_run(const struct cli_args *args, const char *name, const char *pro
     sigset_t ends;
     if (!parse_timeout(args, &seconds, err))
         return -1;
+    if (api_is_remote()) {
+        error_set(err, ERROR_USAGE, "guests are reached from the host that they run on");
+        error_hint(err, "Log in there, or give the guest a network: --forward tcp:2222:22.");
+        return -1;
+    }
     const char *user = cli_last(args, "user");
     char *as = NULL;
     if (asprintf(&as, "User=%s", user != NULL ? user : "root") < 0)

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "cli/size.h"
 #include "client/api.h"
+#include "config/vmx.h"
 
 json_t *cli_api_answer(char *answer, int status, struct error **err)
 {
@@ -118,4 +119,34 @@ json_t *cli_stop_body(const struct cli_args *args, struct error **err)
     }
     return json_pack("{s:b, s:I}", "force", (int)cli_given(args, "force"), "timeout",
                      (json_int_t)seconds);
+}
+
+const char *cli_machine_last(char *const *operands, size_t count, size_t wanted, char **words)
+{
+    bool first = count == wanted + 1 && cli_is_instance(operands[0]);
+    for (size_t i = 0; i < count; i++)
+        words[i] = operands[first ? (i + 1) % count : i];
+    return count == wanted + 1 && cli_is_instance(words[wanted]) ? words[wanted] : NULL;
+}
+
+bool cli_persist(const struct cli_args *args, const char *instance, json_t *wish, struct error **err)
+{
+    if (instance == NULL || cli_given(args, "live")) {
+        json_decref(wish);
+        return true;
+    }
+    json_t *answer = cli_api("POST", wish, err, "/v1/instances/%s/devices", instance);
+    if (answer == NULL)
+        error_prefix(err, "the machine has the change, its .vmx has not");
+    json_decref(answer);
+    return answer != NULL;
+}
+
+json_t *cli_describe_devices(const struct machine_config *config)
+{
+    size_t size;
+    char *text = vmx_write(config, &size);
+    json_t *wish = json_pack("{s:s%}", "add", text, size);
+    free(text);
+    return wish;
 }

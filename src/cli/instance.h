@@ -41,6 +41,28 @@ int cli_instance_done(const struct cli_args *args, json_t *answer);
 /* Of --force and --timeout. NULL: err. */
 json_t *cli_stop_body(const struct cli_args *args, struct error **err);
 
+/* The operands of a command about a machine's devices, `wanted` and perhaps the machine: an
+ * instance's name, in front of them or behind, goes behind them, where a control socket is. `words`
+ * has room for all. The instance's name; NULL: it is none. */
+const char *cli_machine_last(char *const *operands, size_t count, size_t wanted, char **words);
+
+/* What has been done to a machine that runs is written into its description, too, unless --live
+ * says not to. `wish` (api_devices.c) is stolen; `instance` may be NULL: nothing to do. Else err, and
+ * false. */
+bool cli_persist(const struct cli_args *args, const char *instance, json_t *wish,
+                 struct error **err);
+/* Of a machine that has only these devices, as "add" takes it. */
+struct machine_config;
+json_t *cli_describe_devices(const struct machine_config *config);
+
+#define CLI_LIVE_OPTION                                                                            \
+    {                                                                                              \
+        "live", 0, NULL,                                                                           \
+            "attach, detach, insert, eject, of an instance: only until it ends. Otherwise its .vmx " \
+            "says it, too.",                                                                       \
+            NULL                                                                                   \
+    }
+
 void cli_print_json(const json_t *value);
 
 #endif

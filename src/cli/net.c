@@ -17,6 +17,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/instance.h"
 #include "cli/nic.h"
 #include "client/network.h"
 #include "client/worker.h"
@@ -27,10 +28,12 @@ static const struct cli_option options[] = {
      "detach: pull it out of its slot, whether or not the guest uses it. Not every driver stands "
      "that: Linux' for virtio wait for an answer for ever.",
      NULL},
+    CLI_LIVE_OPTION,
 };
 
 static const struct cli_example examples[] = {
     {"trapeze net attach nat,forward=tcp:2222:22", "Give the running machine another NIC."},
+    {"trapeze net attach web internal:lab", "The same for an instance, for good."},
     {"trapeze net attach internal:lab vm.sock", "Which machine, if several run."},
     {"trapeze net detach 1", "Take it away again, when the guest's driver has let go of it."},
     {"trapeze net detach 1 --force", "Pull it out of its slot, whatever the guest does with it."},
@@ -108,10 +111,10 @@ static void tell_attached(const json_t *answer, const char *mac)
         puts("The guest was told, and sees it within seconds.");
 }
 
-static int attach(const struct cli_args *args, struct error **err)
+static int attach(const struct cli_args *args, const char *instance, struct error **err)
 {
     if (args->operand_count < 2)
-        return usage(err, "'net attach' takes KIND[,property=value...], and perhaps a SOCKET");
+        return usage(err, "'net attach' takes KIND[,property=value...], and perhaps a machine");
     struct machine_config config;
     machine_config_init(&config);
     int status = CLI_USAGE;
@@ -119,8 +122,11 @@ static int attach(const struct cli_args *args, struct error **err)
         char *machine = machine_of(args, 2, err);
         json_t *answer = machine != NULL ? attach_nic(machine, &config.nics[0], err) : NULL;
         status = answer != NULL ? CLI_OK : CLI_HOST_FAILURE;
-        if (answer != NULL)
+        if (answer != NULL) {
             tell_attached(answer, config.nics[0].mac);
+            if (!cli_persist(args, instance, cli_describe_devices(&config), err))
+                status = CLI_HOST_FAILURE;
+        }
         json_decref(answer);
         free(machine);
     }
@@ -130,15 +136,39 @@ static int attach(const struct cli_args *args, struct error **err)
 
 /* ---- detach, list ---- */
 
-static int detach(const struct cli_args *args, struct error **err)
+/* "remove-nic" of the NIC's address; NULL: err. */
+static json_t *name_nic(const char *machine, json_int_t number, struct error **err)
+{
+    char *reply = client_control(machine, "status", NULL, err);
+    json_t *status = reply != NULL ? json_loads(reply, 0, NULL) : NULL, *wish = NULL, *nic;
+    size_t i;
+    json_array_foreach(json_object_get(status, "nics"), i, nic)
+    {
+        const char *mac = json_string_value(json_object_get(nic, "mac"));
+        if (json_integer_value(json_object_get(nic, "nic")) == number && mac != NULL && wish == NULL)
+            wish = json_pack("{s:s}", "remove-nic", mac);
+    }
+    if (reply != NULL && wish == NULL)
+        error_set(err, ERROR_USAGE, "the machine has no NIC %lld", (long long)number);
+    json_decref(status);
+    free(reply);
+    return wish;
+}
+
+static int detach(const struct cli_args *args, const char *instance, struct error **err)
 {
     char *end = NULL;
     unsigned long nic = args->operand_count > 1 && isdigit((unsigned char)args->operands[1][0])
                             ? strtoul(args->operands[1], &end, 10)
                             : MACHINE_MAX_NICS;
     if (end == NULL || *end != '\0' || nic >= MACHINE_MAX_NICS)
-        return usage(err, "'net detach' takes the number of a NIC, and perhaps a SOCKET");
+        return usage(err, "'net detach' takes the number of a NIC, and perhaps a machine");
     char arguments[48], *machine = machine_of(args, 2, err);
+    json_t *wish = machine != NULL ? name_nic(machine, (json_int_t)nic, err) : NULL;
+    if (wish == NULL) {
+        free(machine);
+        return CLI_HOST_FAILURE;
+    }
     snprintf(arguments, sizeof(arguments), "{\"nic\": %lu, \"force\": %s}", nic,
              cli_given(args, "force") ? "true" : "false");
     char *reply = machine != NULL ? client_control(machine, "nic-detach", arguments, err) : NULL;
@@ -147,6 +177,10 @@ static int detach(const struct cli_args *args, struct error **err)
     if (json_is_true(json_object_get(answer, "leaving")))
         puts("The guest was asked to let go of it; then it is gone ('trapeze net list').");
     json_decref(answer);
+    if (reply == NULL)
+        json_decref(wish);
+    else if (!cli_persist(args, instance, wish, err))
+        status = CLI_HOST_FAILURE;
     free(reply);
     free(machine);
     return status;
@@ -169,8 +203,9 @@ static void print_nic(const json_t *nic)
            (long long)json_integer_value(json_object_get(nic, "received-bytes")));
 }
 
-static int list(const struct cli_args *args, struct error **err)
+static int list(const struct cli_args *args, const char *instance, struct error **err)
 {
+    (void)instance;
     char *machine = machine_of(args, 1, err);
     char *reply = machine != NULL ? client_control(machine, "status", NULL, err) : NULL;
     free(machine);
@@ -190,20 +225,30 @@ static int list(const struct cli_args *args, struct error **err)
 
 static const struct {
     const char *name;
-    int (*run)(const struct cli_args *args, struct error **err);
-} verbs[] = {{"attach", attach}, {"detach", detach}, {"list", list}};
+    size_t operands; /* beside itself and the machine */
+    int (*run)(const struct cli_args *args, const char *instance, struct error **err);
+} verbs[] = {{"attach", 1, attach}, {"detach", 1, detach}, {"list", 0, list}};
 
 static int run(const struct cli_args *args, struct error **err)
 {
     for (size_t i = 0; args->operand_count > 0 && i < ARRAY_SIZE(verbs); i++)
-        if (strcmp(verbs[i].name, args->operands[0]) == 0)
-            return verbs[i].run(args, err);
+        if (strcmp(verbs[i].name, args->operands[0]) == 0) {
+            struct cli_args sorted = *args;
+            char **words = calloc(args->operand_count + 1, sizeof(*words));
+            words[0] = args->operands[0];
+            const char *instance = cli_machine_last(args->operands + 1, args->operand_count - 1,
+                                                    verbs[i].operands, words + 1);
+            sorted.operands = words;
+            int status = verbs[i].run(&sorted, instance, err);
+            free(words);
+            return status;
+        }
     return usage(err, "'trapeze net' takes attach, detach or list");
 }
 
 const struct cli_command cli_command_net = {
     .name = "net",
-    .operands = "attach KIND[,property=value...] [SOCKET] | detach N [SOCKET] | list [SOCKET]",
+    .operands = "attach [MACHINE] KIND[,property=value...] | detach [MACHINE] N | list [MACHINE]",
     .summary = "Attach NICs to a running machine, and detach them",
     .description =
         "attach takes what 'trapeze run --net' takes, starts what is behind the NIC and plugs it into "
@@ -216,7 +261,9 @@ const struct cli_command cli_command_net = {
         "/sys/bus/pci/devices/PLACE/remove' makes the driver let go. With --force one in a slot is "
         "gone at once. The number is free again then. list shows numbers and places; 'goes' is a "
         "NIC that the guest was asked to let go of.\n\n"
-        "SOCKET is the machine's control socket; without it, it is the only machine that runs.",
+        "MACHINE is an instance's name, or a control socket's path, which may stand behind, too; "
+        "without it, it is the only machine under a default socket. What is done to an instance is "
+        "written into its .vmx, too, and so lasts, unless --live is given.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

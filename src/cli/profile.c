@@ -238,13 +238,14 @@ static int run(const struct cli_args *args, struct error **err)
 
 const struct cli_command cli_command_profile = {
     .name = "profile",
-    .operands = "[SOCKET]",
+    .operands = "[MACHINE]",
     .summary = "Where a running guest spends its time",
     .description =
         "Samples the program counters of a running machine's vCPUs and prints the hottest "
         "addresses, with the mode (U: user, S: supervisor, M: machine). A vCPU notes where it is "
         "at the beginning of its next block of instructions, so addresses are those of blocks. "
-        "Nothing slows the guest down while no profile is taken. Without SOCKET it is the only "
+        "Nothing slows the guest down while no profile is taken. MACHINE is an instance's name or "
+        "a control socket; without it, it is the only "
         "machine that runs ('trapeze control' lists them).",
     .options = options,
     .option_count = ARRAY_SIZE(options),

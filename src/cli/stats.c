@@ -79,11 +79,12 @@ static int run(const struct cli_args *args, struct error **err)
 
 const struct cli_command cli_command_stats = {
     .name = "stats",
-    .operands = "[SOCKET]",
+    .operands = "[MACHINE]",
     .summary = "Counters of a running machine: instructions, exits, TLB, translations",
     .description =
         "Prints how often what happened since the machine was made, for all vCPUs and for each; "
-        "they stand still for some microseconds meanwhile. Without SOCKET it is the only machine "
+        "they stand still for some microseconds meanwhile. MACHINE is an instance's name or a "
+        "control socket; without it, it is the only machine "
         "that runs ('trapeze control' lists them).\n\n"
         "CPU time is that of all the machine's threads; its vCPUs waited while the host was busy "
         "with others, and were held while weight or cap had them stand still ('trapeze run "

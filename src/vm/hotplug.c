@@ -267,5 +267,13 @@ bool vm_get_disk(const struct vm *vm, size_t index, struct vm_disk_status *statu
         .leaving = vm->leaving[index].active,
         .size = vm->disks[index] != NULL ? block_size(vm->disks[index]) : 0,
     };
+    if (vm->disks[index] != NULL) {
+        struct block_counters counters;
+        block_get_counters(vm->disks[index], &counters);
+        status->reads = counters.reads;
+        status->writes = counters.writes;
+        status->read_bytes = counters.read_bytes;
+        status->written_bytes = counters.written_bytes;
+    }
     return true;
 }

@@ -270,6 +270,7 @@ bool vm_get_nic(struct vm *vm, size_t nic, struct vm_nic_status *status)
     const struct net_port_stats stats = net_port_stats(port);
     *status = (struct vm_nic_status){
         .model = find_model(&vm->config.nics[nic])->name,
+        .mac = vm->config.nics[nic].mac,
         .bus = bus_of(slot),
         .slot = device_of(vm, nic),
         .hotplug_slot = slot != NULL ? (unsigned)(slot - vm->slots) + 1 : 0,

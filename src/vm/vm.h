@@ -99,7 +99,7 @@ bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, in
  * in a slot is gone when this returns, as if pulled out. */
 bool vm_nic_detach(struct vm *vm, size_t nic, bool force, struct error **err);
 struct vm_nic_status {
-    const char *model;
+    const char *model, *mac;
     unsigned bus, slot;    /* its place on PCI; both 0: the guest gave it none yet */
     unsigned hotplug_slot; /* counted from 1; 0: none, it is on the root bus */
     bool heeded;           /* the guest's driver for hot-plug serves that slot */
@@ -154,6 +154,7 @@ struct vm_disk_status {
     const char *bus;
     bool optical, read_only, leaving;
     uint64_t size; /* bytes */
+    uint64_t reads, writes, read_bytes, written_bytes; /* asked for by the guest */
 };
 size_t vm_disk_count(const struct vm *vm);
 bool vm_get_disk(const struct vm *vm, size_t index, struct vm_disk_status *status); /* false: none */

@@ -24,12 +24,13 @@ static json_t *nics(struct vm *vm)
         if (!vm_get_nic(vm, i, &nic))
             continue;
         json_array_append_new(
-            list, json_pack("{s:i, s:s, s:i, s:i, s:i, s:b, s:b, s:I, s:I, s:I, s:I}", "nic", (int)i,
-                            "model", nic.model, "bus", (int)nic.bus, "slot", (int)nic.slot,
-                            "hotplug-slot", (int)nic.hotplug_slot, "leaving", (int)nic.leaving,
-                            "up", (int)nic.up, "sent-frames", (json_int_t)nic.sent_frames,
-                            "sent-bytes", (json_int_t)nic.sent_bytes, "received-frames",
-                            (json_int_t)nic.received_frames, "received-bytes",
+            list, json_pack("{s:i, s:s, s:o, s:i, s:i, s:i, s:b, s:b, s:I, s:I, s:I, s:I}", "nic",
+                            (int)i, "model", nic.model, "mac",
+                            control_text(nic.mac != NULL ? nic.mac : ""), "bus", (int)nic.bus, "slot",
+                            (int)nic.slot, "hotplug-slot", (int)nic.hotplug_slot, "leaving",
+                            (int)nic.leaving, "up", (int)nic.up, "sent-frames",
+                            (json_int_t)nic.sent_frames, "sent-bytes", (json_int_t)nic.sent_bytes,
+                            "received-frames", (json_int_t)nic.received_frames, "received-bytes",
                             (json_int_t)nic.received_bytes));
     }
     return list;
@@ -283,6 +284,7 @@ static json_t *verb_cpu(struct control_target *target, const json_t *arguments, 
 const struct control_verb control_verbs[] = {
     {"status", true, verb_status},
     {"stats", true, verb_stats},
+    {"usage", true, verb_usage},
     {"profile", true, verb_profile},
     {"pause", true, verb_pause},
     {"resume", true, verb_resume},

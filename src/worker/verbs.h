@@ -16,5 +16,6 @@ json_t *verb_eject(struct control_target *target, const json_t *arguments, struc
 json_t *verb_insert(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_usage(struct control_target *target, const json_t *arguments, struct error **err);
 
 #endif
