@@ -123,8 +123,8 @@ struct pack *machine_pack(const char *name, const char *folder, struct text *tex
         good = pack_all(&p, err);
     }
     if (good) {
-        text_remove(text, "trapeze.parent"); /* it stands alone now */
         vmx_update(text, &p.config);
+        text_remove(text, "trapeze.parent"); /* it stands alone now */
     } else {
         pack_free(p.pack);
         p.pack = NULL;
@@ -231,8 +231,10 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struc
         config.name = alloc_string(name);
         good = machine_config_check_parts(&config, err);
     }
-    if (good)
+    if (good) {
         vmx_update(unpacked->text, &config);
+        text_remove(unpacked->text, "trapeze.parent");
+    }
     char *sentence = vmx_notes_sentence(&notes, name);
     if (sentence != NULL)
         json_array_append_new(unpacked->notes, json_string_nocheck(sentence));

@@ -30,6 +30,30 @@ static const struct cli_example examples[] = {
     {"trapeze image remove cloud", "Away with it; instances have copies of their own."},
 };
 
+static const struct cli_word verbs[] = {
+    {"list", NULL, "The images, their size on disk and age, and the instances that use them."},
+    {"build", " NAME",
+     "Makes one from Debian's own packages, whose signatures are checked, without root; what must "
+     "run on the guest's processor runs in a virtual machine."},
+    {"pull", " SOURCE [NAME]",
+     "Takes one from an http or https URL or from a file: a whole disk (raw or qcow2, such as a "
+     "distribution's cloud image), or an archive by 'trapeze export' of a machine with a kernel "
+     "and at most one disk. A download that breaks off goes on where it was, also the next time. "
+     "Compressed disk images are not taken: decompress them first."},
+    {"remove", " NAME", "Removes one, unless an instance's disk lies on it."},
+    {"path", " NAME", "Prints its folder."},
+    {"clean", " [NAME]",
+     "Removes what only builds and downloads use, or one image that can be built again."},
+};
+
+static bool word_at(size_t index, struct cli_word *word)
+{
+    if (index >= ARRAY_SIZE(verbs))
+        return false;
+    *word = verbs[index];
+    return true;
+}
+
 /* ---- list ---- */
 
 static void print_row(const struct image_entry *entry)
@@ -163,6 +187,8 @@ static int run(const struct cli_args *args, struct error **err)
         return image_remove(name, err) ? CLI_OK : CLI_HOST_FAILURE;
     if (strcmp(verb, "path") == 0 && count == 2)
         return path(name, err);
+    if (strcmp(verb, "clean") == 0 && count == 1)
+        image_clean_pulls();
     if (strcmp(verb, "clean") == 0 && count <= 2)
         return builder((char *[]){(char *)(uintptr_t)verb, name, NULL}, err);
     error_set(err, ERROR_USAGE,
@@ -179,17 +205,11 @@ const struct cli_command cli_command_image = {
     .description =
         "Guest images live in the user's cache (TRAPEZE_CACHE, or trapeze/ in XDG_CACHE_HOME or "
         "~/.cache). An image never changes: every run boots a private copy of its disk.\n\n"
-        "build makes one from Debian's own packages, whose signatures are checked, without root; "
-        "what must run on the guest's processor runs in a virtual machine. clean removes what "
-        "only builds use, or one image that can be built again.\n\n"
-        "pull takes one from an http or https URL or from a file: a whole disk (raw or qcow2, such "
-        "as a distribution's cloud image), or an archive by 'trapeze export' of a machine with a "
-        "kernel and at most one disk. A download that breaks off goes on where it was, also the "
-        "next time. A whole disk for riscv64 is booted by U-Boot (Debian's package u-boot-qemu, or "
-        "TRAPEZE_UBOOT), which runs the EFI boot loader on it; one for another processor can be "
-        "pulled, but this build cannot run it. Compressed disk images are not taken: decompress "
-        "them first.\n\n"
-        "remove refuses while an instance's disk lies on the image.",
+        "A whole disk for riscv64 is booted by U-Boot (Debian's package u-boot-qemu, or the file "
+        "that TRAPEZE_UBOOT names), which runs the EFI boot loader on it; one for another "
+        "processor can be pulled, but this build cannot run it.",
+    .words = word_at,
+    .words_title = "What to do",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

@@ -288,3 +288,21 @@ bool image_remove(const char *name, struct error **err)
     image_list_free(list, count);
     return good;
 }
+
+static void remove_pull(void *opaque, int folder, const char *name)
+{
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    (void)opaque;
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        unlinkat(folder, name, 0);
+    if (fd >= 0)
+        close(fd);
+}
+
+void image_clean_pulls(void)
+{
+    char *folder = image_folder("pull", NULL);
+    if (folder != NULL)
+        image_each(folder, remove_pull, NULL);
+    free(folder);
+}

@@ -50,6 +50,9 @@ struct image_pull {
     void *opaque;
 };
 
+/* Removes what downloads have left that nobody goes on with just now. */
+void image_clean_pulls(void);
+
 /* The image's name, which the caller frees; NULL: err. */
 char *image_pull(const struct image_pull *pull, struct error **err);
 

@@ -257,7 +257,8 @@ def test_servers_that_do_not_behave():
         with serving(behave) as server:
             refuses(*wanted, arguments=["image", "pull", f"{server.url}/{number}.img", "d"])
         assert images() == {}, number
-    shutil.rmtree(f"{CACHE}/pull")
+    trapeze("image", "clean")
+    assert left_over() == []
 
 
 def test_a_wrong_sum():
