@@ -13,7 +13,7 @@ import machine
 import tap
 
 TRAPEZE, PROGRAM = (os.path.abspath(name) for name in sys.argv[1:3])
-SECONDS = 8 if machine.FULL else 4  # of CPU time for each ratio
+SECONDS = 8 if machine.FULL else 3  # of CPU time for each ratio
 
 
 def judge(text, place):

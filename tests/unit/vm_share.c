@@ -277,6 +277,33 @@ static void a_liar(void **state)
     assert_true(ran > 100);
 }
 
+/* Whatever others publish, nobody stands still for longer than that, nor for nobody. */
+static void nonsense_in_slots(void **state)
+{
+    uint64_t seed = 1;
+    (void)state;
+    for (unsigned long round = 0; round < tier_count(300, 10000); round++) {
+        struct share_self self = {.weight = (unsigned)random_next(&seed),
+                                  .cpus = random_next(&seed)};
+        struct share_slot others[4];
+        for (unsigned i = 0; i < 1000; i++) {
+            uint64_t *words = (uint64_t *)(void *)others;
+            size_t count = random_next(&seed) % (ARRAY_SIZE(others) + 1);
+            for (size_t k = 0; k < sizeof(others) / 8 && i % 50 == 0; k++)
+                words[k] = random_next(&seed) >> random_next(&seed) % 64;
+            for (size_t k = 0; k < ARRAY_SIZE(others); k++)
+                others[k].virtual_ns &= INT64_MAX / 2; /* as share_read() has it */
+            struct share_time time = {(int64_t)(random_next(&seed) % (20 * MS)) - MS, 0, 0};
+            if (!self.held)
+                time.used = time.waited = random_next(&seed) % (40 * MS);
+            bool held = share_look(&self, others, count, &time);
+            assert_true(!held || self.held_ns < SHARE_HOLD_NS + 20 * MS);
+            if (count == 0 && time.passed > 0)
+                assert_false(held);
+        }
+    }
+}
+
 /* ---- the file ---- */
 
 static void slots_are_taken_and_given_back(void **state)
@@ -343,6 +370,7 @@ int main(void)
         cmocka_unit_test(who_gets_what_it_wants_holds_nobody_up),
         cmocka_unit_test(more_weight_than_vcpus),
         cmocka_unit_test(a_liar),
+        cmocka_unit_test(nonsense_in_slots),
         cmocka_unit_test(slots_are_taken_and_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
