@@ -108,6 +108,17 @@ static bool pack_all(struct packing *p, struct error **err)
     return good;
 }
 
+/* Nothing of it lies upon other machines' files. */
+static void stand_alone(struct machine_config *config)
+{
+    free(config->parent);
+    config->parent = NULL;
+    for (size_t i = 0; i < config->disk_count; i++) {
+        free(config->disks[i].backing);
+        config->disks[i].backing = NULL;
+    }
+}
+
 struct pack *machine_pack(const char *name, const char *folder, struct text *text,
                           const struct machine_opener *opener, struct error **err)
 {
@@ -123,8 +134,8 @@ struct pack *machine_pack(const char *name, const char *folder, struct text *tex
         good = pack_all(&p, err);
     }
     if (good) {
+        stand_alone(&p.config);
         vmx_update(text, &p.config);
-        text_remove(text, "trapeze.parent"); /* it stands alone now */
     } else {
         pack_free(p.pack);
         p.pack = NULL;
@@ -218,10 +229,11 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struc
     machine_config_init(&config);
     bool good = vmx_read(unpacked->text, &config, &notes, err);
     if (good) {
+        stand_alone(&config);
         adopt_disks(unpacked, &config);
         adopt_rest(unpacked, &config);
         if (!same)
-            identity_renew(unpacked->text, &config);
+            identity_renew(unpacked->text, &config, NULL);
         if (!same && config.autostart) {
             config.autostart = false;
             json_array_append_new(unpacked->notes,

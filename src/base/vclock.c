@@ -59,6 +59,8 @@ struct vclock {
 
     void (*on_rearm)(void *opaque);
     void *on_rearm_opaque;
+    void (*on_set_wall)(void *opaque);
+    void *on_set_wall_opaque;
 };
 
 static int64_t host_now(void)
@@ -136,6 +138,20 @@ void vclock_set_wall(struct vclock *clock, int64_t wall_ns)
     /* A guest may write anything into its RTC: wrap instead of overflowing. */
     int64_t at_zero = (int64_t)((uint64_t)wall_ns - (uint64_t)vclock_now(clock));
     atomic_store(&clock->wall_at_zero, at_zero);
+    pthread_mutex_lock(&clock->lock);
+    void (*fn)(void *) = clock->on_set_wall;
+    void *opaque = clock->on_set_wall_opaque;
+    pthread_mutex_unlock(&clock->lock);
+    if (fn)
+        fn(opaque);
+}
+
+void vclock_on_set_wall(struct vclock *clock, void (*fn)(void *opaque), void *opaque)
+{
+    pthread_mutex_lock(&clock->lock);
+    clock->on_set_wall = fn;
+    clock->on_set_wall_opaque = opaque;
+    pthread_mutex_unlock(&clock->lock);
 }
 
 static void tell_rearm(struct vclock *clock)

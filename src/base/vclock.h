@@ -50,6 +50,8 @@ int64_t vclock_wall_now(struct vclock *clock);             /* ns since 1970, for
 void vclock_set_now(struct vclock *clock, int64_t now_ns); /* restore; only while paused */
 void vclock_set_wall(struct vclock *clock,
                      int64_t wall_ns); /* guest set its RTC: host unaffected */
+/* Called, without the lock, by whoever set the wall clock. fn NULL: nobody listens any more. */
+void vclock_on_set_wall(struct vclock *clock, void (*fn)(void *opaque), void *opaque);
 void vclock_pause(struct vclock *clock);
 void vclock_resume(struct vclock *clock);
 void vclock_advance(struct vclock *clock, int64_t delta_ns); /* VCLOCK_COUNTED only */

@@ -216,6 +216,16 @@ static void dispose(struct block_image *image)
     free(image);
 }
 
+/* Whether the size makes sense is for whoever opens the image. */
+static bool look_at(struct block_image *image, struct error **err)
+{
+    if (image->format->names != NULL)
+        return image->format->names(image, err);
+    if (image->file->ops->size(image->file, &image->size) != 0)
+        image->size = 0;
+    return true;
+}
+
 static struct block_image *open_at(struct chain *chain, struct block_file *file, const char *name,
                                    const struct block_image_options *options, struct error **err)
 {
@@ -238,8 +248,7 @@ static struct block_image *open_at(struct chain *chain, struct block_file *file,
         .opaque = options->opaque,
     };
     chain->files[chain->depth++] = file;
-    if (!(options->names_only ? format->names == NULL || format->names(image, err)
-                              : format->open(image, options, err)) ||
+    if (!(options->names_only ? look_at(image, err) : format->open(image, options, err)) ||
         (image->backing_name != NULL && !options->alone &&
          !open_backing(chain, image, options, err))) {
         dispose(image);

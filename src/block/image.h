@@ -56,7 +56,8 @@ struct block_image_options {
     bool alone;    /* leave the backing file alone: for looking at one image of a chain */
     bool to_check; /* open damaged and dirty images too, for check() */
     bool names_only; /* for who opens files on another's behalf: no more is read than the names
-                      * of the backing files, and nothing can be done with the images */
+                      * of the backing files and the sizes (0: unknown), and nothing can be done
+                      * with the images */
     /* Something is wrong with an image in use: a sentence. Any thread; may be NULL. */
     void (*warn)(void *opaque, const char *image, const char *text);
     void *opaque;
@@ -103,7 +104,7 @@ struct block_format {
     /* Fills in size, granule, backing_name, backing_format and state. */
     bool (*open)(struct block_image *image, const struct block_image_options *options,
                  struct error **err);
-    /* Fills in backing_name and backing_format, and no more; NULL: it has none. */
+    /* Fills in size, backing_name and backing_format, and no more; NULL: it has no names. */
     bool (*names)(struct block_image *image, struct error **err);
     void (*close)(struct block_image *image); /* brings everything to the file; may be NULL */
     /* Where in image->file the whole stretch lies, found without waiting for anything. False:

@@ -7,25 +7,46 @@
 #include "cli/instance.h"
 
 static const struct cli_option options[] = {
+    {"full", 0, NULL, "Copy a template's disks, rather than lie upon them.", NULL},
+    CLI_EXPIRES_OPTION,
     CLI_JSON_OPTION,
 };
 
 static const struct cli_example examples[] = {
-    {"trapeze clone debian-base web", "A new machine from a template."},
+    {"trapeze clone debian-base web", "A new machine from a template, at once."},
+    {"trapeze clone --full web spare", "One that needs nothing of 'web' any more."},
 };
+
+static json_t *clone(const struct cli_args *args, const char *from, const char *to,
+                     struct error **err)
+{
+    char expires[24];
+    if (!cli_expires(args, expires, err))
+        return NULL;
+    json_t *body = json_pack("{s:s, s:b, s:s*}", "to", to, "full", (int)cli_given(args, "full"),
+                             "expires", expires[0] != '\0' ? expires : NULL);
+    return cli_api_copying(to, "POST", body, err, "/v1/instances/%s/clone", from);
+}
 
 static int run(const struct cli_args *args, struct error **err)
 {
-    return cli_instance_verb_to(args, "clone", err);
+    const char *from = cli_instance(args, 0, 2, err);
+    const char *to = from != NULL ? cli_instance(args, 1, 2, err) : NULL;
+    return cli_instance_done(args, to != NULL ? clone(args, from, to, err) : NULL);
 }
 
 const struct cli_command cli_command_clone = {
     .name = "clone",
     .operands = "NAME NEW-NAME",
-    .summary = "Copy an instance or a template",
-    .description = "Makes an instance NEW-NAME with copies of all files of NAME, which does not "
-                   "run meanwhile, and with network addresses of its own. Where the file system "
-                   "can, the copies share their space until one of them changes.",
+    .summary = "Make an instance like a template or another instance",
+    .description =
+        "Makes an instance NEW-NAME like NAME, with network addresses of its own.\n\n"
+        "Of a template it is a linked clone: its disks begin as empty images that lie upon the "
+        "template's, and kernel and other files that are only read stay the template's. That takes "
+        "no time and hardly any space; the template cannot be deleted, renamed or run while it has "
+        "such clones. With --full, and always of an instance that is no template (which does not "
+        "run meanwhile), it gets copies of everything and stands alone; where the file system "
+        "can, they share their space until one of them changes.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

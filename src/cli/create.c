@@ -21,6 +21,9 @@ static const struct cli_option options[] = {
     CLI_WHAT_OPTIONS,
     {"vmx", 0, "FILE", "Start from the machine description in FILE; other options override it.",
      NULL},
+    {"from-template", 0, "NAME",
+     "Make a linked clone of this template, see 'trapeze clone'; other options change what it is.",
+     NULL},
     CLI_SIZE_OPTIONS,
     CLI_SHARE_OPTION,
     CLI_LIMIT_OPTIONS,
@@ -35,11 +38,14 @@ static const struct cli_option options[] = {
      "and begins anew with one that has run for 10 minutes. 'trapeze stop' ends it.",
      NULL},
     {"start", 0, NULL, "Start it, too.", NULL},
+    CLI_EXPIRES_OPTION,
     CLI_JSON_OPTION,
 };
 
 static const struct cli_example examples[] = {
     {"trapeze create web --image debian --memory 1G --start", "A Debian machine that stays."},
+    {"trapeze create shop --from-template base --memory 2G --hostname shop --start",
+     "A machine of one's own from a template, in an instant."},
     {"trapeze create lab --vmx lab.vmx", "From a description, perhaps one of VMware's."},
 };
 
@@ -48,9 +54,15 @@ enum { VSOCK_CID = 3 }; /* the first that is free; each machine has a vsock of i
 /* The files that go into the instance's folder. */
 struct files {
     json_t *list;
+    const char *store; /* "…/instances/": what is there is the daemon's to bring; NULL: nothing */
     struct error **err;
     bool good;
 };
+
+static bool is_in_store(const struct files *files, const char *path)
+{
+    return files->store != NULL && strncmp(path, files->store, strlen(files->store)) == 0;
+}
 
 static void replace(char **path, const char *name)
 {
@@ -62,7 +74,7 @@ static void replace(char **path, const char *name)
 static void bring(struct files *files, char **path, const char *name)
 {
     char full[PATH_MAX];
-    if (*path == NULL || !files->good)
+    if (*path == NULL || is_in_store(files, *path) || !files->good)
         return;
     if (strncmp(*path, "/proc/", 6) == 0) { /* this process's, without a name */
         snprintf(full, sizeof(full), "%s", *path);
@@ -78,7 +90,8 @@ static void bring(struct files *files, char **path, const char *name)
 static void point_at(struct files *files, char **path)
 {
     char full[PATH_MAX];
-    if (*path == NULL || (*path)[0] == '\0' || !files->good || strstr(*path, "://") != NULL)
+    if (*path == NULL || (*path)[0] == '\0' || is_in_store(files, *path) || !files->good ||
+        strstr(*path, "://") != NULL)
         return;
     if (realpath(*path, full) == NULL)
         files->good = error_set_errno(files->err, errno, "cannot find '%s'", *path);
@@ -125,11 +138,10 @@ static bool bring_all(struct cli_machine *machine, struct files *files)
     return files->good;
 }
 
-/* Of a file that --vmx names its own text, so that comments stay. */
-static char *describe(const struct cli_args *args, struct machine_config *config, const char *name,
+/* Of a file that is started from its own text, so that comments stay. */
+static char *describe(const char *vmx, struct machine_config *config, const char *name,
                       struct error **err)
 {
-    const char *vmx = cli_last(args, "vmx");
     struct text *text = vmx != NULL ? text_load(vmx, err) : text_new(name);
     size_t size;
     if (text == NULL)
@@ -164,19 +176,119 @@ static bool apply_restart(const struct cli_args *args, struct machine_config *co
                                                        "'%s'", text);
 }
 
+/* A new seed takes the place of the template's. */
+static void drop_seed_of_template(const struct files *files, struct cli_machine *machine)
+{
+    struct machine_config *config = &machine->config;
+    for (size_t i = 0; machine->seed >= 0 && i < config->disk_count; i++) {
+        const char *path = config->disks[i].path, *slash = strrchr(path, '/');
+        if (!is_in_store(files, path) || strcmp(slash + 1, "seed.iso") != 0)
+            continue;
+        machine_disk_clear(&config->disks[i]);
+        config->disk_count--;
+        memmove(&config->disks[i], &config->disks[i + 1],
+                (config->disk_count - i) * sizeof(config->disks[0]));
+        return;
+    }
+}
+
+/* What the options describe, as the body of the call. NULL: err. */
+static json_t *body_of(const struct cli_args *args, const char *name, struct files *files,
+                       struct cli_machine *machine, struct error **err)
+{
+    char expires[24];
+    struct machine_config *config = &machine->config;
+    if (!cli_expires(args, expires, err) || !cli_machine_configure(args, NULL, machine, err) ||
+        !apply_restart(args, config, err))
+        return NULL;
+    free(config->expires);
+    config->expires = expires[0] != '\0' ? strdup(expires) : NULL;
+    drop_seed_of_template(files, machine);
+    const char *vmx = machine->base != NULL ? machine->base : cli_last(args, "vmx");
+    char *text = bring_all(machine, files) ? describe(vmx, config, name, err) : NULL;
+    json_t *body =
+        text != NULL ? json_pack("{s:s, s:s, s:O}", "name", name, "vmx", text, "files", files->list)
+                     : NULL;
+    free(text);
+    return body;
+}
+
 static json_t *create(const struct cli_args *args, const char *name, struct error **err)
 {
-    struct cli_machine machine = {.keep = true};
-    struct files files = {json_array(), err, true};
-    json_t *answer = NULL;
-    char *vmx = NULL;
-    if (cli_machine_configure(args, NULL, &machine, err) &&
-        apply_restart(args, &machine.config, err) && bring_all(&machine, &files) &&
-        (vmx = describe(args, &machine.config, name, err)) != NULL)
-        answer = cli_api(
-            "POST", json_pack("{s:s, s:s, s:O}", "name", name, "vmx", vmx, "files", files.list),
-            err, "/v1/instances");
-    free(vmx);
+    struct cli_machine machine = {.keep = true, .seed = -1};
+    struct files files = {json_array(), NULL, err, true};
+    json_t *body = body_of(args, name, &files, &machine, err);
+    json_t *answer =
+        body != NULL ? cli_api_copying(name, "POST", body, err, "/v1/instances") : NULL;
+    json_decref(files.list);
+    cli_machine_clear(&machine);
+    return answer;
+}
+
+/* Whether nothing but the template says what the machine is: then nobody need look at it here. */
+static bool is_plain(const struct cli_args *args)
+{
+    static const char *const others[] = {"from-template", "start", "expires", "json"};
+    for (size_t i = 0; i < args->value_count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < ARRAY_SIZE(others); k++)
+            found |= strcmp(args->values[i].option->name, others[k]) == 0;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static json_t *body_from_template(const struct cli_args *args, const char *name,
+                                  const char *template, struct files *files,
+                                  struct cli_machine *machine, struct error **err)
+{
+    json_t *info = cli_api("GET", NULL, err, "/v1/instances/%s", template), *body = NULL;
+    const char *path = json_string_value(json_object_get(info, "path"));
+    char *base = NULL, *store = NULL;
+    if (path == NULL || strrchr(path, '/') == NULL) {
+        json_decref(info);
+        return NULL;
+    }
+    if (asprintf(&base, "%s/%s.vmtx", path, template) > 0 &&
+        asprintf(&store, "%.*s/", (int)(strrchr(path, '/') - path), path) > 0) {
+        machine->base = base;
+        files->store = store;
+        if (json_is_true(json_object_get(info, "template"))) {
+            body = body_of(args, name, files, machine, err);
+        } else {
+            error_set(err, ERROR_USAGE, "'%s' is no template", template);
+            error_hint(err, "Make it one: trapeze template %s", template);
+        }
+        machine->base = NULL;
+        files->store = NULL;
+    }
+    free(base);
+    free(store);
+    json_decref(info);
+    return body;
+}
+
+static json_t *create_from_template(const struct cli_args *args, const char *name,
+                                    const char *template, struct error **err)
+{
+    struct cli_machine machine = {.keep = true, .seed = -1};
+    struct files files = {json_array(), NULL, err, true};
+    char expires[24];
+    json_t *body = NULL, *answer = NULL;
+    if (cli_given(args, "image") || cli_given(args, "vmx"))
+        error_set(err, ERROR_USAGE,
+                  "--from-template does not go with --image and --vmx: the "
+                  "template says what the machine is");
+    else if (!is_plain(args))
+        body = body_from_template(args, name, template, &files, &machine, err);
+    else if (cli_expires(args, expires, err))
+        body =
+            json_pack("{s:s, s:s*}", "name", name, "expires", expires[0] != '\0' ? expires : NULL);
+    if (body != NULL) {
+        json_object_set_new(body, "template", json_string(template));
+        answer = cli_api_copying(name, "POST", body, err, "/v1/instances");
+    }
     json_decref(files.list);
     cli_machine_clear(&machine);
     return answer;
@@ -185,7 +297,10 @@ static json_t *create(const struct cli_args *args, const char *name, struct erro
 static int run(const struct cli_args *args, struct error **err)
 {
     const char *name = cli_instance(args, 0, 1, err);
-    json_t *answer = name != NULL ? create(args, name, err) : NULL;
+    const char *template = cli_last(args, "from-template");
+    json_t *answer = name == NULL || (template != NULL && !cli_name_check(template, err)) ? NULL
+                     : template != NULL ? create_from_template(args, name, template, err)
+                                        : create(args, name, err);
     if (answer != NULL && cli_given(args, "start")) {
         json_decref(answer);
         answer = cli_api("POST", NULL, err, "/v1/instances/%s/start", name);

@@ -13,29 +13,16 @@
 
 #include "base/bits.h"
 #include "base/error.h"
-#include "block/sparse.h"
+#include "block/copy.h"
 #include "cli/progress.h"
 
 extern char **environ;
 
-#define CHUNK_BYTES (2 * MIB)
-
 /* --- copying --- */
 
-static int copy_stretch(struct block_image *from, struct block_image *to, uint64_t offset,
-                        uint64_t length, bool sparse, uint8_t *buffer, struct progress *progress)
+static void on_step(void *opaque, uint64_t done)
 {
-    int error = 0;
-    for (uint64_t done = 0; error == 0 && done < length;) {
-        size_t size = length - done < CHUNK_BYTES ? (size_t)(length - done) : CHUNK_BYTES;
-        error = block_image_read(from, offset + done, buffer, size);
-        if (error == 0)
-            error = sparse ? block_image_write_sparse(to, offset + done, buffer, size)
-                           : block_image_write(to, offset + done, buffer, size);
-        done += size;
-        progress_step(progress, offset + done);
-    }
-    return error;
+    progress_step(opaque, done);
 }
 
 static bool copy_failed(int error, const char *from, const char *to, struct error **err)
@@ -46,25 +33,12 @@ static bool copy_failed(int error, const char *from, const char *to, struct erro
     return false;
 }
 
-/* Everything that the guest would see of `from`, into a new image. */
 static bool copy_all(struct block_image *from, struct block_image *to, struct error **err)
 {
     struct progress progress;
-    uint8_t *buffer = aligned_alloc(4096, CHUNK_BYTES);
-    int error = buffer == NULL ? ENOMEM : 0;
     progress_start(&progress, "converting", from->size);
-    for (uint64_t at = 0; error == 0 && at < from->size;) {
-        struct block_extent extent;
-        unsigned depth;
-        error = block_image_extent(from, at, from->size - at, &extent, &depth);
-        if (error == 0 && extent.kind != BLOCK_EXTENT_ZERO)
-            error = copy_stretch(from, to, at, extent.length, true, buffer, &progress);
-        at += extent.length;
-    }
-    if (error == 0)
-        error = to->format->flush(to);
+    int error = block_copy(from, to, on_step, &progress);
     progress_end(&progress);
-    free(buffer);
     return error == 0 || copy_failed(error, from->name, to->name, err);
 }
 
@@ -182,38 +156,16 @@ int disk_convert(const struct cli_args *args, char *const *operands, size_t coun
 
 /* --- commit --- */
 
-/* What the layer itself has; the rest is below already. */
-static int commit_extents(struct block_image *layer, struct block_image *below)
-{
-    struct progress progress;
-    uint8_t *buffer = aligned_alloc(4096, CHUNK_BYTES);
-    int error = buffer == NULL ? ENOMEM : 0;
-    progress_start(&progress, "committing", layer->size);
-    for (uint64_t at = 0; error == 0 && at < layer->size;) {
-        struct block_extent extent;
-        error = layer->format->extent(layer, at, layer->size - at, &extent);
-        if (error != 0)
-            break;
-        if (extent.kind == BLOCK_EXTENT_ZERO)
-            error = below->format->zero(below, at, extent.length, BLOCK_ZERO_UNMAP);
-        else if (extent.kind != BLOCK_EXTENT_ABSENT)
-            error = copy_stretch(layer, below, at, extent.length, false, buffer, &progress);
-        at += extent.length;
-    }
-    if (error == 0)
-        error = below->format->flush(below);
-    progress_end(&progress);
-    free(buffer);
-    return error;
-}
-
 /* Only when everything is below, and flushed, is the layer emptied: a crash in between
  * leaves both copies. */
 static bool commit(struct block_image *layer, struct block_image *below, struct error **err)
 {
     if (below->size < layer->size && !below->format->resize(below, layer->size, err))
         return false;
-    int error = commit_extents(layer, below);
+    struct progress progress;
+    progress_start(&progress, "committing", layer->size);
+    int error = block_copy_layer(layer, below, on_step, &progress);
+    progress_end(&progress);
     if (error != 0)
         return copy_failed(error, layer->name, below->name, err);
     return layer->format->empty(layer, err);

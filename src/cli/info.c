@@ -2,10 +2,14 @@
  *
  * trapeze info.
  */
+#include <string.h>
+
 #include "base/bits.h"
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
+#include "cli/size.h"
+#include "config/machine.h"
 
 static const struct cli_option options[] = {
     CLI_JSON_OPTION,
@@ -15,6 +19,26 @@ static const struct cli_example examples[] = {
     {"trapeze info web", "What it is, where it lies, how it ended last."},
     {"trapeze info --json web | jq -r .path", "Its folder."},
 };
+
+/* Numbers that are moments or sizes, as people read them. */
+static void print_number(const char *name, json_int_t value)
+{
+    static const char *const moments[] = {"created", "started", "ended", "used", "expires"};
+    static const char *const sizes[] = {"memory", "disk-used"};
+    char text[32];
+    for (size_t i = 0; i < ARRAY_SIZE(moments); i++)
+        if (strcmp(moments[i], name) == 0) {
+            machine_print_time(value, text);
+            printf(" %s\n", text);
+            return;
+        }
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+        if (strcmp(sizes[i], name) == 0) {
+            printf(" %s\n", cli_show_size((uint64_t)value, text));
+            return;
+        }
+    printf(" %lld\n", (long long)value);
+}
 
 static void print_value(const char *name, const json_t *value, int depth)
 {
@@ -27,7 +51,7 @@ static void print_value(const char *name, const json_t *value, int depth)
         printf(" %s\n", json_string_value(value));
         return;
     case JSON_INTEGER:
-        printf(" %lld\n", (long long)json_integer_value(value));
+        print_number(name, json_integer_value(value));
         return;
     case JSON_OBJECT:
         putchar('\n');

@@ -5,13 +5,18 @@
 #include "cli/instance.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/bits.h"
 #include "base/error.h"
+#include "cli/progress.h"
 #include "cli/size.h"
 #include "client/api.h"
+#include "config/machine.h"
 #include "config/vmx.h"
 
 json_t *cli_api_answer(char *answer, int status, struct error **err)
@@ -30,19 +35,64 @@ json_t *cli_api_answer(char *answer, int status, struct error **err)
     return value;
 }
 
-json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
+static json_t *call(const char *method, json_t *body, void (*waiting)(void *opaque), void *opaque,
+                    struct error **err, const char *path, va_list values)
 {
     char *where = NULL, *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     int status = 0;
-    va_list values;
-    va_start(values, path);
-    int length = vasprintf(&where, path, values);
-    va_end(values);
-    char *answer = length > 0 ? api_call(method, where, text, &status, err) : NULL;
+    char *answer = vasprintf(&where, path, values) > 0
+                       ? api_call_waiting(method, where, text, &status, waiting, opaque, err)
+                       : NULL;
     free(where);
     free(text);
     json_decref(body);
     return cli_api_answer(answer, status, err);
+}
+
+json_t *cli_api(const char *method, json_t *body, struct error **err, const char *path, ...)
+{
+    va_list values;
+    va_start(values, path);
+    json_t *value = call(method, body, NULL, NULL, err, path, values);
+    va_end(values);
+    return value;
+}
+
+struct copying {
+    const char *name;
+    struct progress progress;
+};
+
+static void on_waiting(void *opaque)
+{
+    struct copying *copying = opaque;
+    json_t *answer = cli_api("GET", NULL, NULL, "/v1/jobs");
+    const json_t *job;
+    size_t index;
+    json_array_foreach(json_object_get(answer, "jobs"), index, job)
+    {
+        const char *to = json_string_value(json_object_get(job, "to"));
+        const char *name = json_string_value(json_object_get(job, "instance"));
+        if (strcmp(to != NULL ? to : name, copying->name) != 0)
+            continue;
+        copying->progress.total = (uint64_t)json_integer_value(json_object_get(job, "total"));
+        progress_step(&copying->progress,
+                      (uint64_t)json_integer_value(json_object_get(job, "done")));
+    }
+    json_decref(answer);
+}
+
+json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
+                        const char *path, ...)
+{
+    struct copying copying = {.name = name};
+    va_list values;
+    progress_start(&copying.progress, "copying", 0);
+    va_start(values, path);
+    json_t *value = call(method, body, on_waiting, &copying, err, path, values);
+    va_end(values);
+    progress_end(&copying.progress);
+    return value;
 }
 
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
@@ -55,14 +105,18 @@ const char *cli_instance(const struct cli_args *args, size_t index, size_t count
         error_hint(err, "'trapeze list' has them.");
         return NULL;
     }
-    const char *name = args->operands[index];
+    return cli_name_check(args->operands[index], err) ? args->operands[index] : NULL;
+}
+
+bool cli_name_check(const char *name, struct error **err)
+{
     for (const char *at = name; at == name || *at != '\0'; at++)
         if (!isalnum((unsigned char)*at) && (*at == '\0' || strchr("._-", *at) == NULL)) {
             error_set(err, ERROR_USAGE, "'%s' is no name for an instance", name);
             error_hint(err, "It has letters, digits, '.', '_' and '-'.");
-            return NULL;
+            return false;
         }
-    return name;
+    return true;
 }
 
 void cli_print_json(const json_t *value)
@@ -98,15 +152,6 @@ int cli_instance_done(const struct cli_args *args, json_t *answer)
         cli_print_json(answer);
     json_decref(answer);
     return CLI_OK;
-}
-
-int cli_instance_verb_to(const struct cli_args *args, const char *verb, struct error **err)
-{
-    const char *from = cli_instance(args, 0, 2, err);
-    const char *to = from != NULL ? cli_instance(args, 1, 2, err) : NULL;
-    return cli_instance_done(args, to != NULL ? cli_api("POST", json_pack("{s:s}", "to", to), err,
-                                                        "/v1/instances/%s/%s", from, verb)
-                                              : NULL);
 }
 
 json_t *cli_stop_body(const struct cli_args *args, struct error **err)
@@ -149,4 +194,57 @@ json_t *cli_describe_devices(const struct machine_config *config)
     json_t *wish = json_pack("{s:s%}", "add", text, size);
     free(text);
     return wish;
+}
+
+/* "30d": seconds. */
+static bool parse_span(const char *text, int64_t *seconds)
+{
+    static const struct {
+        char letter;
+        int64_t seconds;
+    } units[] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}};
+    char *end;
+    errno = 0;
+    long number = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
+    for (size_t i = 0; number > 0 && number < 100000 && i < ARRAY_SIZE(units); i++)
+        if (end[0] == units[i].letter && end[1] == '\0') {
+            *seconds = number * units[i].seconds;
+            return true;
+        }
+    return false;
+}
+
+bool cli_expires(const struct cli_args *args, char text[24], struct error **err)
+{
+    const char *given = cli_last(args, "expires");
+    int64_t moment = 0, span = 0;
+    text[0] = '\0';
+    if (given == NULL)
+        return true;
+    if (parse_span(given, &span))
+        moment = (int64_t)time(NULL) + span;
+    else if (!machine_parse_time(given, &moment)) {
+        error_set(err, ERROR_USAGE, "--expires: '%s' is neither a day nor how long from now",
+                  given);
+        error_hint(err, "It is a day such as 2026-12-24, or 12h, 30d, 8w.");
+        return false;
+    }
+    machine_print_time(moment, text);
+    return true;
+}
+
+/* "3 days", of what lies that long back. */
+const char *cli_show_age(json_int_t since, char text[32])
+{
+    static const struct {
+        long long seconds;
+        const char *name;
+    } units[] = {{86400, "day"}, {3600, "hour"}, {60, "minute"}, {1, "second"}};
+    long long age = (long long)time(NULL) - since;
+    size_t unit = 0;
+    while (unit < ARRAY_SIZE(units) - 1 && age < units[unit].seconds)
+        unit++;
+    age = age > 0 ? age / units[unit].seconds : 0;
+    snprintf(text, 32, "%lld %s%s", age, units[unit].name, age == 1 ? "" : "s");
+    return text;
 }

@@ -23,17 +23,21 @@ json_t *cli_api(const char *method, json_t *body, struct error **err, const char
 
 /* What came of a call: as of cli_api(). Frees the answer, which may be NULL: err is set then. */
 json_t *cli_api_answer(char *answer, int status, struct error **err);
+/* The same for what may copy files: a bar tells how far the job is that makes `name`. */
+json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
+                        const char *path, ...) __attribute__((format(printf, 5, 6)));
 
 /* The only operand, a name that can stand in a path. NULL: err. */
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
                          struct error **err);
 
+/* Whether it can be the name of one. False: err. */
+bool cli_name_check(const char *name, struct error **err);
+
 /* POST /v1/instances/NAME/VERB; prints "NAME: STATE", or JSON with --json. */
 int cli_instance_verb(const struct cli_args *args, const char *verb, json_t *body,
                       struct error **err);
 
-/* The same of clone and rename: with two names. */
-int cli_instance_verb_to(const struct cli_args *args, const char *verb, struct error **err);
 /* The end of a command that has no more to say: prints the answer with --json, and frees it. NULL:
  * it failed. */
 int cli_instance_done(const struct cli_args *args, json_t *answer);
@@ -62,6 +66,19 @@ json_t *cli_describe_devices(const struct machine_config *config);
             "says it, too.",                                                                       \
             NULL                                                                                   \
     }
+#define CLI_EXPIRES_OPTION                                                                         \
+    {                                                                                              \
+        "expires", 0, "WHEN",                                                                      \
+            "When it is no longer needed, and 'prune' proposes to delete it: a day such as "       \
+            "2026-12-24, a moment of UTC (2026-12-24T18:00:00Z), or how long from now, as 12h, "   \
+            "30d or 8w.",                                                                          \
+            NULL                                                                                   \
+    }
+/* What --expires says, as a moment; "" if it was not given. False: err. */
+bool cli_expires(const struct cli_args *args, char text[24], struct error **err);
+
+/* "3 days", of what lies that long back. */
+const char *cli_show_age(json_int_t since, char text[32]);
 
 void cli_print_json(const json_t *value);
 

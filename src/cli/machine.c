@@ -398,9 +398,10 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
                            struct cli_machine *machine, struct error **err)
 {
     struct machine_config *config = &machine->config;
-    *machine = (struct cli_machine){.seed = -1, .keep = machine->keep};
+    *machine = (struct cli_machine){.seed = -1, .keep = machine->keep, .base = machine->base};
     machine_config_init(config);
-    const char *vmx = cli_last(args, "vmx"), *image = cli_last(args, "image");
+    const char *vmx = machine->base != NULL ? machine->base : cli_last(args, "vmx");
+    const char *image = cli_last(args, "image");
     if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
         return error_set(err, ERROR_USAGE, "--image does not go with %s: it brings its own kernel",
                          vmx != NULL ? "--vmx" : "--kernel");

@@ -122,9 +122,10 @@ struct cli_machine {
     char *image_disk;       /* the original, which `keep` puts among the disks */
     int seed;               /* the seed's disk, a descriptor; -1: none */
     bool keep;              /* the machine is to last: nothing is copied yet */
+    const char *base;       /* a .vmx to start from; NULL: that of --vmx, if any */
 };
 
-/* `client` learns where the description has the console go; it may be NULL. False: err. */
+/* `keep` and `base` are the caller's. `client` learns where the description has the console go; it may be NULL. False: err. */
 bool cli_machine_configure(const struct cli_args *args, struct client_options *client,
                            struct cli_machine *machine, struct error **err);
 void cli_machine_clear(struct cli_machine *machine);

@@ -16,7 +16,11 @@ static const struct cli_example examples[] = {
 
 static int run(const struct cli_args *args, struct error **err)
 {
-    return cli_instance_verb_to(args, "rename", err);
+    const char *from = cli_instance(args, 0, 2, err);
+    const char *to = from != NULL ? cli_instance(args, 1, 2, err) : NULL;
+    return cli_instance_done(args, to != NULL ? cli_api("POST", json_pack("{s:s}", "to", to), err,
+                                                        "/v1/instances/%s/rename", from)
+                                              : NULL);
 }
 
 const struct cli_command cli_command_rename = {

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,9 +163,12 @@ bool api_send(int fd, const char *bytes, size_t size)
 }
 
 /* Until the end of the stream ("Connection: close"); a 0 byte behind. NULL: it broke. */
-static char *receive_all(int fd, size_t *size)
+static char *receive_all(int fd, size_t *size, void (*waiting)(void *opaque), void *opaque)
 {
-    enum { CHUNK = 65536 };
+    enum { CHUNK = 65536, EVERY_MS = 500 };
+    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    while (waiting != NULL && poll(&answer, 1, EVERY_MS) == 0)
+        waiting(opaque);
     char *bytes = NULL;
     ssize_t count = 1;
     for (*size = 0; count > 0 && *size<ANSWER_MAX; *size += count> 0 ? (size_t)count : 0) {
@@ -241,6 +245,12 @@ static int begin(const char *method, const char *path, const char *more, size_t 
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err)
 {
+    return api_call_waiting(method, path, body, status, NULL, NULL, err);
+}
+
+char *api_call_waiting(const char *method, const char *path, const char *body, int *status,
+                       void (*waiting)(void *opaque), void *opaque, struct error **err)
+{
     char *answer = NULL, *text = NULL;
     size_t size, length = body != NULL ? strlen(body) : 0;
     int fd = begin(method, path, "Connection: close", length, err);
@@ -248,7 +258,7 @@ char *api_call(const char *method, const char *path, const char *body, int *stat
         return NULL;
     /* Who refuses before he has read everything answers all the same. */
     (void)api_send(fd, body != NULL ? body : "", length);
-    answer = receive_all(fd, &size);
+    answer = receive_all(fd, &size, waiting, opaque);
     if (answer != NULL)
         text = body_of(answer, size, status);
     if (text == NULL)

@@ -41,6 +41,9 @@ int api_upgrade(const char *path, const char *protocol, char **body, struct erro
 /* Whether remote.h's settings name another daemon than this user's. A setting that makes no sense:
  * yes, and the next call says what. */
 bool api_is_remote(void);
+/* The same; meanwhile `waiting` is called twice a second, and may make calls of its own. */
+char *api_call_waiting(const char *method, const char *path, const char *body, int *status,
+                       void (*waiting)(void *opaque), void *opaque, struct error **err);
 
 /* Whether one serves the store. */
 bool api_is_served(const char *store);

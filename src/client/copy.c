@@ -56,8 +56,7 @@ static bool copy_extent(int from, int to, off_t start, off_t end, struct error *
     return true;
 }
 
-bool copy_file(int from, int to, bool (*go_on)(void *opaque, off_t done, off_t size), void *opaque,
-               struct error **err)
+bool copy_file(int from, int to, copy_go_on_fn *go_on, void *opaque, struct error **err)
 {
     enum { STEP = 64 << 20 };
     struct stat status;

@@ -12,9 +12,10 @@
 
 struct error;
 
-/* All of `from` into `to`, an empty file. `go_on` (may be NULL) is called now and then; false
- * ends the copy with neither success nor an error. */
-bool copy_file(int from, int to, bool (*go_on)(void *opaque, off_t done, off_t size), void *opaque,
-               struct error **err);
+/* Called now and then; false ends the copy with neither success nor an error. */
+typedef bool copy_go_on_fn(void *opaque, off_t done, off_t size);
+
+/* All of `from` into `to`, an empty file. `go_on` may be NULL. */
+bool copy_file(int from, int to, copy_go_on_fn *go_on, void *opaque, struct error **err);
 
 #endif

@@ -37,6 +37,21 @@ static int start_connector(const char *uri, struct error **err)
     return -1;
 }
 
+bool client_disk_files(const struct machine_disk *disk,
+                       void (*tell)(void *opaque, uint64_t device, uint64_t inode), void *opaque,
+                       struct error **err)
+{
+    const struct block_open_options how = {
+        .format = disk->format, .read_only = true, .no_lock = true};
+    if (disk->path[0] == '\0' || block_name_is_uri(disk->path))
+        return true;
+    struct block_image *top = block_open_names(disk->path, &how, err);
+    for (const struct block_image *image = top; image != NULL; image = image->backing)
+        tell(opaque, image->file->device, image->file->inode);
+    block_image_close(top);
+    return top != NULL;
+}
+
 bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
                       struct error **err)
 {

@@ -19,6 +19,12 @@ struct client_disks {
     size_t count;
 };
 
+/* Tells of every file that the disk consists of, from the top down; none of one on a server and of
+ * an empty drive. Nothing is locked, and no more read than names. False: err. */
+bool client_disk_files(const struct machine_disk *disk,
+                       void (*tell)(void *opaque, uint64_t device, uint64_t inode), void *opaque,
+                       struct error **err);
+
 bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
                       struct error **err);
 /* All or none of the config's disks. */

@@ -29,6 +29,7 @@ struct client_spawn {
     int gdb;
     int report;     /* a file: one line of JSON in the end, how the machine ended */
     int transcript; /* a file for what the guest printed last, 512 KiB at most */
+    int nvram;      /* a file: what the hardware remembers without power (config/nvram.h) */
     int hold;       /* kept open while it lives, for the lock on it */
     bool gdb_wait;
     bool detach; /* a session of its own */

@@ -34,6 +34,7 @@ static const struct property {
 } properties[] = {
     {"format", KIND_TEXT, offsetof(struct machine_disk, format), NULL, 0},
     {"serial", KIND_TEXT, offsetof(struct machine_disk, serial), NULL, 0},
+    {"backing", KIND_TEXT, offsetof(struct machine_disk, backing), NULL, 0},
     {"bus", KIND_WORD, offsetof(struct machine_disk, bus), bus_words, 0},
     {"media", KIND_WORD, offsetof(struct machine_disk, media), media_words, 0},
     {"address", KIND_TEXT, offsetof(struct machine_disk, address), NULL, 0},
@@ -72,6 +73,7 @@ void machine_disk_clear(struct machine_disk *disk)
     free(disk->path);
     free(disk->format);
     free(disk->serial);
+    free(disk->backing);
     free(disk->address);
     *disk = (struct machine_disk){.path = NULL};
 }

@@ -10,8 +10,9 @@
 #include "config/machine.h"
 #include "config/text.h"
 
-/* New ones for a copy. The uuid is the text's alone; `config` goes into the text by
- * vmx_update(). */
-void identity_renew(struct text *text, struct machine_config *config);
+/* New ones for a copy: of what it has in common with `original`, or (NULL) all. The uuid is the
+ * text's alone; `config` goes into the text by vmx_update(). */
+void identity_renew(struct text *text, struct machine_config *config,
+                    const struct machine_config *original);
 
 #endif

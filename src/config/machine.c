@@ -7,10 +7,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -50,6 +52,7 @@ static const size_t strings[] = {
     STRING(engine),   STRING(interrupts), STRING(host_features), STRING(trace),
     STRING(perf),     STRING(kernel),     STRING(initrd),        STRING(append),
     STRING(firmware), STRING(dump_fdt),   STRING(vsock_socket),  STRING(serial_path),
+    STRING(parent),   STRING(expires),
 };
 #undef STRING
 
@@ -118,6 +121,37 @@ static bool check_vsock(const struct machine_config *config, struct error **err)
         return error_set(err, ERROR_USAGE, "a deterministic machine has no vsock: what comes from "
                                            "it depends on real time");
     return true;
+}
+
+bool machine_parse_time(const char *text, int64_t *seconds)
+{
+    struct tm tm = {0}, made;
+    int end = -1;
+    if (sscanf(text, "%4d-%2d-%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &end) != 3 || end != 10)
+        return false;
+    if (text[end] == 'T') {
+        int rest = -1;
+        if (sscanf(text + end, "T%2d:%2d:%2dZ%n", &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &rest) !=
+                3 ||
+            rest != 10)
+            return false;
+        end += rest;
+    }
+    tm.tm_year -= 1900;
+    tm.tm_mon--;
+    made = tm;
+    *seconds = timegm(&made); /* which also makes a day of 32 January */
+    return text[end] == '\0' && made.tm_mon == tm.tm_mon && made.tm_mday == tm.tm_mday &&
+           made.tm_hour == tm.tm_hour && made.tm_min == tm.tm_min && made.tm_sec == tm.tm_sec;
+}
+
+void machine_print_time(int64_t seconds, char text[24])
+{
+    time_t moment = (time_t)seconds;
+    struct tm tm;
+    text[0] = '\0';
+    if (gmtime_r(&moment, &tm) != NULL)
+        strftime(text, 24, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
 bool machine_parse_mac(const char *text, uint8_t mac[6])
@@ -311,6 +345,12 @@ static bool check_config(const struct machine_config *config, bool runs, struct 
         if (config->disks[i].queues > MACHINE_MAX_QUEUES)
             return error_set(err, ERROR_USAGE, "a disk has 1 to %d queues, not %llu",
                              MACHINE_MAX_QUEUES, (unsigned long long)config->disks[i].queues);
+    int64_t expires;
+    if (config->expires != NULL && !machine_parse_time(config->expires, &expires)) {
+        error_set(err, ERROR_USAGE, "'%s' is no moment at which it could expire", config->expires);
+        error_hint(err, "It is a moment of UTC such as 2026-12-24T18:00:00Z, or a day.");
+        return false;
+    }
     return check_nics(config, err) && check_vsock(config, err);
 }
 

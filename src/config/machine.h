@@ -34,6 +34,7 @@ struct machine_disk {
     bool read_only;
     char *format;  /* NULL: by what it begins with (block/image.h) */
     char *serial;  /* NULL: none */
+    char *backing; /* of an instance's: the file that it lies upon (daemon/backing.h); or NULL */
     unsigned bus;    /* enum machine_disk_bus */
     unsigned media;  /* 0: a disk; 1: an optical drive; its path may then be "" (empty) */
     char *address; /* on a bus of several drives; NULL: the next free one */
@@ -165,12 +166,18 @@ struct machine_config {
     enum machine_restart restart;
     unsigned restart_tries; /* in a row; 0: no limit */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
+    char *parent;       /* the template whose files this instance's lie upon; NULL: none */
+    char *expires;      /* as machine_parse_time() takes it; NULL: never */
 };
 
 /* Defaults: riscv64, auto, 512 MiB, 1 CPU. */
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
 void machine_config_copy(struct machine_config *to, const struct machine_config *from);
+
+/* "2026-12-24T18:00:00Z" or "2026-12-24", which begins at midnight: seconds since 1970. */
+bool machine_parse_time(const char *text, int64_t *seconds);
+void machine_print_time(int64_t seconds, char text[24]);
 
 void machine_nic_clear(struct machine_nic *nic);
 /* Copies the strings too. */

@@ -85,6 +85,8 @@ static const struct key keys[] = {
     {"trapeze.virtioConsole", KIND_BOOL, FIELD(virtio_console), truth_words},
     {"trapeze.memoryBackend", KIND_WORD, FIELD(ram_backend), ram_words},
     {"trapeze.dumpDeviceTree", KIND_PATH, FIELD(dump_fdt), NULL},
+    {"trapeze.parent", KIND_STRING, FIELD(parent), NULL},
+    {"trapeze.expires", KIND_STRING, FIELD(expires), NULL},
 };
 #undef FIELD
 

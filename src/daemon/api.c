@@ -91,10 +91,20 @@ bool api_open(struct api_call *call, struct instance *instance)
 bool api_take(struct api_call *call)
 {
     struct error *error = NULL;
-    if (machine_take(call->daemon, call->name, false, &error))
-        return true;
+    if (machine_take(call->daemon, call->name, call->shared, &error)) {
+        if (call->template[0] == '\0' || machine_take(call->daemon, call->template, true, &error))
+            return true;
+        machine_give_back(call->daemon, call->name, call->shared);
+    }
     api_fail(call, 409, error);
     return false;
+}
+
+static void give_back(struct api_call *call)
+{
+    machine_give_back(call->daemon, call->name, call->shared);
+    if (call->template[0] != '\0')
+        machine_give_back(call->daemon, call->template, true);
 }
 
 bool api_take_existing(struct api_call *call)
@@ -109,7 +119,7 @@ bool api_take_existing(struct api_call *call)
 static void job_done(void *opaque, const json_t *result, const struct error *error)
 {
     struct api_call *call = opaque;
-    machine_give_back(call->daemon, call->name, false);
+    give_back(call);
     catalogue_sync(call->daemon->catalogue, &call->daemon->store);
     if (result == NULL) {
         api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
@@ -141,7 +151,7 @@ void api_change(struct api_call *call, job_fn *fn)
         return;
     if (machine_is_linked(call->daemon, call->name) &&
         !machine_is_ending(call->daemon, call->name)) {
-        machine_give_back(call->daemon, call->name, false);
+        give_back(call);
         api_refuse(call, 409, "the instance is running. Stop it first");
     } else {
         api_job(call, fn);
@@ -181,6 +191,21 @@ static void describe_policy(const struct machine_config *config, json_t *answer)
     json_object_set_new(answer, "memory-limit", json_integer((json_int_t)config->balloon_size));
 }
 
+static void describe_use(const struct instance *instance, const struct machine_config *config,
+                         json_t *answer)
+{
+    struct instance_usage usage;
+    int64_t expires;
+    instance_usage(instance, &usage);
+    json_object_set_new(answer, "disk-used", json_integer((json_int_t)usage.bytes));
+    if (usage.used != 0)
+        json_object_set_new(answer, "used", json_integer(usage.used));
+    if (config->parent != NULL)
+        json_object_set_new(answer, "parent", api_text(config->parent));
+    if (config->expires != NULL && machine_parse_time(config->expires, &expires))
+        json_object_set_new(answer, "expires", json_integer(expires));
+}
+
 json_t *api_describe(struct daemon *daemon, const char *name, struct error **err)
 {
     struct instance instance;
@@ -205,6 +230,7 @@ json_t *api_describe(struct daemon *daemon, const char *name, struct error **err
         describe_vsock(&config, instance.path, answer);
         restart_describe(daemon, name, &config, answer);
         describe_policy(&config, answer);
+        describe_use(&instance, &config, answer);
     }
     vmx_notes_clear(&notes);
     machine_config_clear(&config);
@@ -250,7 +276,7 @@ static const char schemas[] =
     "{\"type\": \"string\", \"description\": \"a sentence with cause and remedy\"}}},"
     "\"Instance\": {\"type\": \"object\", \"required\": [\"name\", \"state\", \"path\", "
     "\"template\", \"memory\", \"cpus\", \"nics\", \"disks\", \"not-honoured\", \"owner\", "
-    "\"created\"], \"properties\": {"
+    "\"created\", \"disk-used\"], \"properties\": {"
     "\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"},"
     "\"path\": {\"type\": \"string\", \"description\": \"its folder\"},"
     "\"vsock\": {\"type\": \"string\", \"description\": \"the socket that leads to the guest's "
@@ -279,6 +305,13 @@ static const char schemas[] =
     "\"since it last ran for ten minutes\"}, \"gave-up\": {\"type\": \"boolean\"}, \"next\": {\"type\": "
     "\"integer\", \"description\": \"seconds since 1970\"}}},"
     "\"started\": {\"type\": \"integer\"}, \"ended\": {\"type\": \"integer\"},"
+    "\"used\": {\"type\": \"integer\", \"description\": \"when its machine began or ended last, or "
+    "now; seconds since 1970\"},"
+    "\"disk-used\": {\"type\": \"integer\", \"description\": \"bytes that its own files take\"},"
+    "\"parent\": {\"type\": \"string\", \"description\": \"the template that it lies upon\"},"
+    "\"clones\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"description\": \"what "
+    "lies upon it, of a template\"},"
+    "\"expires\": {\"type\": \"integer\", \"description\": \"when it is no longer needed\"},"
     "\"last-end\": {\"$ref\": \"#/components/schemas/End\"}}},"
     "\"End\": {\"type\": \"object\", \"required\": [\"end\"], \"properties\": {"
     "\"end\": {\"type\": \"string\", \"enum\": [\"poweroff\", \"reset\", \"exit-code\", \"crash\", "

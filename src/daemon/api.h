@@ -32,6 +32,8 @@
 #define API_ANSWER_STATE                                                                           \
     "{\"type\": \"object\", \"required\": [\"name\", \"state\"], \"properties\": "                 \
     "{\"name\": {\"type\": \"string\"}, \"state\": {\"type\": \"string\"}}}"
+#define API_BODY_EXPIRES                                                                           \
+    "{\"type\": \"string\", \"description\": \"a moment of UTC, 2026-12-24T18:00:00Z\"}"
 #define API_BODY_TO                                                                                \
     "{\"type\": \"object\", \"required\": [\"to\"], \"additionalProperties\": false, "             \
     "\"properties\": {\"to\": {\"type\": \"string\"}}}"
@@ -49,6 +51,8 @@ struct api_call {
     struct api_call *next;            /* of the verb's own list, if it has one */
     json_t *kept;                     /* the verb's own, freed with the call */
     long long number;                 /* the verb's own */
+    bool shared;                      /* the instance is only read, others may do so too */
+    char template[INSTANCE_MAX_NAME + 1]; /* another that is read meanwhile; "" if there is none */
     api_job_fn *job;                  /* api_job()'s */
 };
 
@@ -92,7 +96,7 @@ long long api_query_number(const struct api_call *call, const char *name, long l
 
 /* Opens the call's instance; otherwise answers 404 or 500. */
 bool api_open(struct api_call *call, struct instance *instance);
-/* machine_take() for the call's instance; otherwise answers 409. */
+/* machine_take() for the call's instance, and for its template; otherwise answers 409. */
 bool api_take(struct api_call *call);
 /* The same for one that exists; otherwise answers 404 or 500. */
 bool api_take_existing(struct api_call *call);

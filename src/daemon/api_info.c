@@ -31,10 +31,23 @@ static void on_usage(void *opaque, const json_t *result, const char *refusal)
     json_t *answer = api_describe(call->daemon, call->name, &error);
     if (answer != NULL && result != NULL)
         add_usage(answer, result);
+    if (answer != NULL && call->kept != NULL)
+        json_object_set(answer, "clones", call->kept);
     if (answer != NULL)
         api_reply(call, answer);
     else
         api_fail(call, 500, error);
+}
+
+/* NULL: it is no template, or nobody can tell. */
+static json_t *clones_of(const struct instance *instance)
+{
+    char **names = instance->is_template ? instance_clones(instance, NULL) : NULL;
+    json_t *list = names != NULL ? json_array() : NULL;
+    for (size_t i = 0; names != NULL && names[i] != NULL; i++)
+        json_array_append_new(list, json_string(names[i]));
+    store_list_free(names);
+    return list;
 }
 
 static void run(struct api_call *call)
@@ -42,6 +55,7 @@ static void run(struct api_call *call)
     struct instance instance;
     if (!api_open(call, &instance))
         return;
+    call->kept = clones_of(&instance);
     instance_close(&instance);
     catalogue_sync(call->daemon->catalogue, &call->daemon->store);
     if (machine_is_linked(call->daemon, call->name))

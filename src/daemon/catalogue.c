@@ -139,13 +139,6 @@ static bool is_listed(char **names, const char *name)
     return false;
 }
 
-/* When the folder was made, as far as its file system knows. */
-static long long made_at(const struct statx *status)
-{
-    return (status->stx_mask & STATX_BTIME) != 0 ? status->stx_btime.tv_sec
-                                                 : status->stx_mtime.tv_sec;
-}
-
 void catalogue_sync(struct catalogue *catalogue, const struct store *store)
 {
     char **names = store_list(store, NULL);
@@ -171,7 +164,7 @@ void catalogue_sync(struct catalogue *catalogue, const struct store *store)
             finish(catalogue, prepare(catalogue,
                                       "INSERT INTO instances(name, owner, created) VALUES(?, ?, ?) "
                                       "ON CONFLICT(name) DO NOTHING",
-                                      "sii", *name, (long long)status.stx_uid, made_at(&status)));
+                                      "sii", *name, (long long)status.stx_uid, store_made_at(&status)));
     }
     sqlite3_exec(catalogue->db, "COMMIT", NULL, NULL, NULL);
     store_list_free(names);

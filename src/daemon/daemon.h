@@ -19,6 +19,7 @@
 struct catalogue;
 struct error;
 struct http;
+struct job;
 struct loop;
 struct machine;
 
@@ -35,6 +36,7 @@ struct daemon {
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
     struct restart *restarts;     /* machines that wait to be started again */
+    struct job *jobs;             /* in a job's own process: it alone */
 };
 
 struct daemon_options {

@@ -12,18 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
-#include "client/copy.h"
-
-#define FILE_MAX (INSTANCE_MAX_NAME + 8) /* bytes of "NAME.vmtx" */
-
-/* In a folder, but not of the machine: a copy of it does without them. */
-static const char *const private_files[] = {"lock",         "end",         "control.sock",
-                                            "console.sock", "console.log", "worker.log",
-                                            "vsock.sock",   "restart"};
+#include "daemon/folder.h"
 
 bool instance_name_check(const char *name, struct error **err)
 {
@@ -41,70 +35,6 @@ bool instance_name_check(const char *name, struct error **err)
     return false;
 }
 
-/* ---- files in a folder ---- */
-
-/* Under another name first: whoever reads sees the old content or the new one, all of it. */
-static bool write_file(int folder, const char *name, const char *bytes, size_t size,
-                       struct error **err)
-{
-    char temporary[FILE_MAX + 8];
-    snprintf(temporary, sizeof(temporary), ".%s.new", name);
-    int fd = openat(folder, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool good = fd >= 0;
-    for (size_t done = 0; good && done < size;) {
-        ssize_t count = write(fd, bytes + done, size - done);
-        good = count >= 0 || errno == EINTR;
-        done += count > 0 ? (size_t)count : 0;
-    }
-    good = good && fsync(fd) == 0 && renameat(folder, temporary, folder, name) == 0 &&
-           fsync(folder) == 0;
-    if (!good) {
-        error_set_errno(err, errno, "cannot write '%s'", name);
-        if (fd >= 0)
-            unlinkat(folder, temporary, 0);
-    }
-    if (fd >= 0)
-        close(fd);
-    return good;
-}
-
-static bool write_text(int folder, const char *name, const struct text *text, struct error **err)
-{
-    size_t size;
-    char *bytes = text_write(text, &size);
-    bool good = write_file(folder, name, bytes, size, err);
-    free(bytes);
-    return good;
-}
-
-/* `parent` may be AT_FDCWD. */
-static bool copy_into(int parent, const char *source, int folder, const char *name,
-                      struct error **err)
-{
-    struct stat status;
-    int from = openat(parent, source, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (from < 0 || fstat(from, &status) != 0 || !S_ISREG(status.st_mode)) {
-        error_set_errno(err, from < 0 ? errno : EINVAL, "cannot copy '%s'", source);
-        if (from >= 0)
-            close(from);
-        return false;
-    }
-    int to = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool good = to >= 0 || error_set_errno(err, errno, "cannot make '%s'", name);
-    good = good && copy_file(from, to, NULL, NULL, err);
-    good = good && (fsync(to) == 0 || error_set_errno(err, errno, "cannot keep '%s'", name));
-    if (to >= 0)
-        close(to);
-    close(from);
-    return good;
-}
-
-static bool is_description(const char *name, const char *ending)
-{
-    size_t length = strlen(name), end = strlen(ending);
-    return name[0] != '.' && length > end && strcmp(name + length - end, ending) == 0;
-}
-
 /* The names of the descriptions in a folder; false: there is not exactly one. */
 static bool find_description(int folder, char name[NAME_MAX + 1], bool *is_template)
 {
@@ -113,9 +43,9 @@ static bool find_description(int folder, char name[NAME_MAX + 1], bool *is_templ
     unsigned found = 0;
     const struct dirent *entry;
     while (listing != NULL && (entry = readdir(listing)) != NULL) {
-        bool template = is_description(entry->d_name, ".vmtx");
+        bool template = folder_is_description(entry->d_name, ".vmtx");
         struct stat status;
-        if ((!template && !is_description(entry->d_name, ".vmx")) ||
+        if ((!template && !folder_is_description(entry->d_name, ".vmx")) ||
             fstatat(fd, entry->d_name, &status, 0) != 0 || !S_ISREG(status.st_mode))
             continue;
         snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
@@ -129,9 +59,20 @@ static bool find_description(int folder, char name[NAME_MAX + 1], bool *is_templ
     return found == 1;
 }
 
-static void own_description(const struct instance *instance, char file[FILE_MAX])
+/* Before the description has its own name: then that is still to be done after a kill. */
+static void rename_nvram(const struct instance *instance, const char *description)
 {
-    snprintf(file, FILE_MAX, "%s.%s", instance->name, instance->is_template ? "vmtx" : "vmx");
+    char before[NAME_MAX + 8], after[INSTANCE_MAX_FILE];
+    const char *dot = strrchr(description, '.');
+    snprintf(before, sizeof(before), "%.*s.nvram", (int)(dot - description), description);
+    snprintf(after, sizeof(after), "%s.nvram", instance->name);
+    renameat2(instance->fd, before, instance->fd, after, RENAME_NOREPLACE);
+}
+
+static void own_description(const struct instance *instance, char file[INSTANCE_MAX_FILE])
+{
+    snprintf(file, INSTANCE_MAX_FILE, "%s.%s", instance->name,
+             instance->is_template ? "vmtx" : "vmx");
 }
 
 /* ---- finding and reading ---- */
@@ -139,7 +80,7 @@ static void own_description(const struct instance *instance, char file[FILE_MAX]
 bool instance_open(struct instance *instance, const struct store *store, const char *name,
                    struct error **err)
 {
-    char found[NAME_MAX + 1], wanted[FILE_MAX];
+    char found[NAME_MAX + 1], wanted[INSTANCE_MAX_FILE];
     *instance = (struct instance){.store = store, .fd = -1, .lock = -1};
     if (!instance_name_check(name, err))
         return false;
@@ -158,8 +99,10 @@ bool instance_open(struct instance *instance, const struct store *store, const c
         error_hint(err, "An instance has one file NAME.vmx or NAME.vmtx.");
     } else {
         own_description(instance, wanted);
-        if (strcmp(found, wanted) == 0 ||
-            renameat2(instance->fd, found, instance->fd, wanted, RENAME_NOREPLACE) == 0)
+        bool named = strcmp(found, wanted) == 0;
+        if (!named)
+            rename_nvram(instance, found);
+        if (named || renameat2(instance->fd, found, instance->fd, wanted, RENAME_NOREPLACE) == 0)
             return true;
         error_set_errno(err, errno, "cannot rename '%s/%s'", instance->path, found);
     }
@@ -182,9 +125,9 @@ static int open_lock(const struct instance *instance)
     return openat(instance->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-bool instance_lock(struct instance *instance, struct error **err)
+static bool take_lock(struct instance *instance, short type, struct error **err)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
     int fd = open_lock(instance);
     if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0) {
         instance->lock = fd;
@@ -195,9 +138,22 @@ bool instance_lock(struct instance *instance, struct error **err)
         close(fd);
     if (fd < 0 || (number != EAGAIN && number != EACCES))
         return error_set_errno(err, number, "cannot lock '%s/lock'", instance->path);
+    if (instance->is_template)
+        return error_set(err, ERROR_USAGE, "somebody is at work on the template '%s'",
+                         instance->name);
     error_set(err, ERROR_USAGE, "the instance '%s' is running", instance->name);
     error_hint(err, "Stop it first.");
     return false;
+}
+
+bool instance_lock(struct instance *instance, struct error **err)
+{
+    return take_lock(instance, F_WRLCK, err);
+}
+
+bool instance_lock_shared(struct instance *instance, struct error **err)
+{
+    return take_lock(instance, F_RDLCK, err);
 }
 
 bool instance_open_locked(struct instance *instance, const struct store *store, const char *name,
@@ -223,7 +179,7 @@ bool instance_is_locked(const struct instance *instance)
 
 struct text *instance_read(const struct instance *instance, struct error **err)
 {
-    char file[FILE_MAX], *path = NULL;
+    char file[INSTANCE_MAX_FILE], *path = NULL;
     own_description(instance, file);
     if (asprintf(&path, "%s/%s", instance->path, file) < 0)
         return NULL;
@@ -234,9 +190,9 @@ struct text *instance_read(const struct instance *instance, struct error **err)
 
 bool instance_write(const struct instance *instance, const struct text *text, struct error **err)
 {
-    char file[FILE_MAX];
+    char file[INSTANCE_MAX_FILE];
     own_description(instance, file);
-    return write_text(instance->fd, file, text, err);
+    return folder_write(instance->fd, file, text, err);
 }
 
 bool instance_config(const struct instance *instance, struct machine_config *config,
@@ -250,44 +206,46 @@ bool instance_config(const struct instance *instance, struct machine_config *con
     return good;
 }
 
-/* ---- making ---- */
-
-static bool is_private(const char *name)
+/* A worker's report is emptied at its machine's start and written at its end. */
+static int64_t last_use(const struct instance *instance)
 {
-    for (size_t i = 0; i < sizeof(private_files) / sizeof(private_files[0]); i++)
-        if (strcmp(private_files[i], name) == 0)
-            return true;
-    return name[0] == '.';
+    struct stat status;
+    if (instance_is_locked(instance) && !instance->is_template)
+        return (int64_t)time(NULL);
+    return fstatat(instance->fd, "end", &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_mtime : 0;
 }
+
+void instance_usage(const struct instance *instance, struct instance_usage *usage)
+{
+    struct statx folder;
+    *usage = (struct instance_usage){.used = last_use(instance)};
+    if (statx(instance->fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_BTIME, &folder) == 0)
+        usage->made = store_made_at(&folder);
+    int fd = openat(instance->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *entry;
+    while (listing != NULL && (entry = readdir(listing)) != NULL) {
+        struct stat status;
+        if (fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(status.st_mode))
+            usage->bytes += (uint64_t)status.st_blocks * 512;
+    }
+    if (listing != NULL)
+        closedir(listing);
+    else if (fd >= 0)
+        close(fd);
+}
+
+/* ---- making ---- */
 
 bool instance_file_check(const char *name, struct error **err)
 {
     size_t length = strlen(name);
-    if (length > 0 && length <= INSTANCE_MAX_NAME && !is_private(name) &&
-        strchr(name, '/') == NULL && !is_description(name, ".vmx") &&
-        !is_description(name, ".vmtx"))
+    if (length > 0 && length <= INSTANCE_MAX_NAME && !folder_is_private(name) &&
+        strchr(name, '/') == NULL && !folder_is_description(name, ".vmx") &&
+        !folder_is_description(name, ".nvram") && !folder_is_description(name, ".vmtx"))
         return true;
     return error_set(err, ERROR_USAGE, "'%.80s' is no name for a file of an instance", name);
-}
-
-bool instance_create(const struct store *store, const char *name, const struct text *text,
-                     const struct instance_file *files, size_t file_count, struct error **err)
-{
-    char staged[32], file[FILE_MAX];
-    if (!instance_name_check(name, err))
-        return false;
-    int folder = store_stage(store, staged, err);
-    bool good = folder >= 0;
-    for (size_t i = 0; i < file_count && good; i++)
-        good = instance_file_check(files[i].name, err) &&
-               copy_into(AT_FDCWD, files[i].source, folder, files[i].name, err);
-    snprintf(file, sizeof(file), "%s.vmx", name);
-    good = good && write_text(folder, file, text, err) && store_publish(store, staged, name, err);
-    if (!good && folder >= 0)
-        store_discard(store, staged, NULL);
-    if (folder >= 0)
-        close(folder);
-    return good;
 }
 
 int instance_stage(const struct store *store, char staged[32], struct error **err)
@@ -295,82 +253,103 @@ int instance_stage(const struct store *store, char staged[32], struct error **er
     return store_stage(store, staged, err);
 }
 
+bool instance_bring(const struct instance_plan *plan, int folder, struct error **err)
+{
+    for (size_t i = 0; i < plan->file_count; i++)
+        if (!instance_file_check(plan->files[i].name, err) ||
+            !folder_copy(AT_FDCWD, plan->files[i].source, folder, plan->files[i].name, plan->step,
+                         plan->opaque, err))
+            return false;
+    return true;
+}
+
 bool instance_finish(const struct store *store, const char *name, const struct text *text,
                      int folder, const char *staged, bool good, struct error **err)
 {
-    char file[FILE_MAX];
+    char file[INSTANCE_MAX_FILE];
     snprintf(file, sizeof(file), "%s.vmx", name);
-    good = good && write_text(folder, file, text, err) && store_publish(store, staged, name, err);
+    good = good && folder_write(folder, file, text, err) && store_publish(store, staged, name, err);
     if (!good)
         store_discard(store, staged, NULL);
     close(folder);
     return good;
 }
 
-/* The description for a copy: what must differ does. */
-static struct text *text_for_clone(const struct instance *instance, const char *name,
-                                   struct error **err)
+bool instance_create(const struct store *store, const struct instance_plan *plan,
+                     struct error **err)
 {
-    struct machine_config config;
-    struct text *text = instance_read(instance, err);
-    machine_config_init(&config);
-    if (text != NULL && !vmx_read(text, &config, NULL, err)) {
-        text_free(text);
-        text = NULL;
-    }
-    if (text != NULL) {
-        for (size_t i = 0; i < config.nic_count; i++) {
-            free(config.nics[i].mac);
-            config.nics[i].mac = alloc_zeroed(1, 18);
-            machine_make_mac(NULL, i, config.nics[i].mac, NULL);
-        }
-        free(config.name);
-        config.name = alloc_string(name);
-        vmx_update(text, &config);
-    }
-    machine_config_clear(&config);
-    return text;
+    char staged[32];
+    int folder = instance_name_check(plan->name, err) ? instance_stage(store, staged, err) : -1;
+    return folder >= 0 && instance_finish(store, plan->name, plan->text, folder, staged,
+                                          instance_bring(plan, folder, err), err);
 }
 
-static bool copy_files(const struct instance *instance, int folder, struct error **err)
-{
-    int fd = openat(instance->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
-    bool good = listing != NULL || error_set_errno(err, errno, "cannot list '%s'", instance->path);
-    const struct dirent *entry;
-    while (good && (entry = readdir(listing)) != NULL) {
-        struct stat status;
-        if (is_private(entry->d_name) || is_description(entry->d_name, ".vmx") ||
-            is_description(entry->d_name, ".vmtx") ||
-            fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
-            !S_ISREG(status.st_mode))
-            continue;
-        good = copy_into(instance->fd, entry->d_name, folder, entry->d_name, err);
-    }
-    if (listing != NULL)
-        closedir(listing);
-    else if (fd >= 0)
-        close(fd);
-    return good;
-}
+/* ---- templates and what lies upon them ---- */
 
-bool instance_clone(const struct instance *instance, const char *name, struct error **err)
+static bool is_clone_of(const struct instance *instance, const char *name, bool *is_clone,
+                        struct error **err)
 {
-    char staged[32], file[FILE_MAX];
-    struct text *text = instance_name_check(name, err) ? text_for_clone(instance, name, err) : NULL;
-    if (text == NULL)
+    struct instance other;
+    *is_clone = false;
+    if (!instance_open(&other, instance->store, name, err))
         return false;
-    int folder = store_stage(instance->store, staged, err);
-    snprintf(file, sizeof(file), "%s.vmx", name);
-    bool good = folder >= 0 && copy_files(instance, folder, err) &&
-                write_text(folder, file, text, err) &&
-                store_publish(instance->store, staged, name, err);
-    if (!good && folder >= 0)
-        store_discard(instance->store, staged, NULL);
-    if (folder >= 0)
-        close(folder);
+    struct text *text = instance_read(&other, err);
+    const char *parent = text != NULL ? text_get(text, "trapeze.parent") : NULL;
+    *is_clone = parent != NULL && strcmp(parent, instance->name) == 0;
+    instance_close(&other);
     text_free(text);
-    return good;
+    return text != NULL;
+}
+
+char **instance_clones(const struct instance *instance, struct error **err)
+{
+    char **names = store_list(instance->store, err);
+    size_t count = 0;
+    bool good = names != NULL;
+    for (size_t i = 0; good && names[i] != NULL; i++) {
+        char *name = names[i];
+        bool is_clone = false;
+        names[i] = NULL;
+        if (strcmp(name, instance->name) != 0)
+            good = is_clone_of(instance, name, &is_clone, err);
+        if (!good)
+            for (size_t k = i + 1; names[k] != NULL; k++)
+                free(names[k]);
+        if (is_clone)
+            names[count++] = name;
+        else
+            free(name);
+    }
+    if (good)
+        return names;
+    store_list_free(names);
+    return NULL;
+}
+
+static bool has_no_clones(const struct instance *instance, struct error **err)
+{
+    enum { NAMED = 10 };
+    char list[NAMED * (INSTANCE_MAX_NAME + 3) + 16] = "";
+    if (!instance->is_template)
+        return true;
+    char **names = instance_clones(instance, err);
+    if (names == NULL) {
+        error_prefix(err, "it is not known what lies upon '%s'", instance->name);
+        return false;
+    }
+    bool good = names[0] == NULL;
+    for (size_t i = 0; i <= NAMED && names[i] != NULL; i++) {
+        size_t at = strlen(list);
+        snprintf(list + at, sizeof(list) - at, "%s%s", i == 0 ? "" : ", ",
+                 i < NAMED ? names[i] : "and others");
+    }
+    store_list_free(names);
+    if (good)
+        return true;
+    error_set(err, ERROR_USAGE, "the template '%s' has linked clones, which need it as it is: %s",
+              instance->name, list);
+    error_hint(err, "Delete those first; 'clone --full' makes copies that stand alone.");
+    return false;
 }
 
 /* ---- changing ---- */
@@ -379,7 +358,7 @@ bool instance_clone(const struct instance *instance, const char *name, struct er
  * now or when the instance is opened next. */
 bool instance_rename(struct instance *instance, const char *name, struct error **err)
 {
-    if (!instance_name_check(name, err) ||
+    if (!instance_name_check(name, err) || !has_no_clones(instance, err) ||
         !store_publish(instance->store, instance->name, name, err))
         return false;
     struct instance renamed;
@@ -401,14 +380,16 @@ bool instance_rename(struct instance *instance, const char *name, struct error *
 
 bool instance_delete(struct instance *instance, struct error **err)
 {
-    return store_discard(instance->store, instance->name, err);
+    return has_no_clones(instance, err) && store_discard(instance->store, instance->name, err);
 }
 
 bool instance_make_template(struct instance *instance, bool is_template, struct error **err)
 {
-    char before[FILE_MAX], after[FILE_MAX];
+    char before[INSTANCE_MAX_FILE], after[INSTANCE_MAX_FILE];
     if (instance->is_template == is_template)
         return true;
+    if (!has_no_clones(instance, err))
+        return false;
     own_description(instance, before);
     instance->is_template = is_template;
     own_description(instance, after);

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * See job.h. The report is {"result": …} or {"error": "sentence", "usage": …}, until the pipe's
- * end.
+ * See job.h. A job writes lines of JSON: {"done": …, "total": …} any number of times, and in the
+ * end {"result": …} or {"error": "sentence", "usage": …}.
  */
 #include "daemon/job.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -19,8 +22,14 @@
 #include "base/loop.h"
 #include "daemon/daemon.h"
 
+enum { STEP_NS = 100 * 1000 * 1000 };
+
 struct job {
+    struct job *next;
     struct daemon *daemon;
+    json_t *who;              /* {"instance": …, "to": …} */
+    json_int_t copied, total; /* bytes; total 0: not known */
+    int64_t told_ns;          /* in the job's process */
     pid_t pid;
     int fd;
     struct loop_watch *watch;
@@ -37,19 +46,47 @@ static void finish(struct job *job)
     close(job->fd);
     while (waitpid(job->pid, NULL, 0) < 0 && errno == EINTR)
         ;
+    for (struct job **at = &job->daemon->jobs; *at != NULL; at = &(*at)->next)
+        if (*at == job) {
+            *at = job->next;
+            break;
+        }
     json_t *report = json_loadb(job->text, job->size, JSON_DECODE_ANY, NULL);
     const json_t *result = json_object_get(report, "result");
     const char *sentence = json_string_value(json_object_get(report, "error"));
     if (sentence != NULL)
         error_set(&error, json_is_true(json_object_get(report, "usage")) ? ERROR_USAGE : ERROR_HOST,
                   "%s", sentence);
-    else if (result == NULL)
+    else if (result == NULL) {
         error_set(&error, ERROR_INTERNAL, "the process that was at it ended without a word");
+        store_clean(&job->daemon->store, job->pid);
+    }
     job->done(job->opaque, result, error);
     error_free(error);
     json_decref(report);
+    json_decref(job->who);
     free(job->text);
     free(job);
+}
+
+/* All lines but the last are steps; what is left is the report, or the beginning of a line. */
+static void take_steps(struct job *job)
+{
+    char *end;
+    while (job->size > 0 && (end = memchr(job->text, '\n', job->size)) != NULL) {
+        size_t length = (size_t)(end + 1 - job->text);
+        json_t *step = json_loadb(job->text, length, 0, NULL);
+        const json_t *total = json_object_get(step, "total");
+        if (!json_is_integer(total)) { /* the report itself */
+            json_decref(step);
+            return;
+        }
+        job->copied = json_integer_value(json_object_get(step, "done"));
+        job->total = json_integer_value(total);
+        json_decref(step);
+        job->size -= length;
+        memmove(job->text, job->text + length, job->size);
+    }
 }
 
 static void on_report(void *opaque, int fd, unsigned events)
@@ -59,14 +96,44 @@ static void on_report(void *opaque, int fd, unsigned events)
     (void)events;
     job->text = alloc_resize(job->text, job->size + CHUNK, 1);
     ssize_t count = read(fd, job->text + job->size, CHUNK);
-    if (count > 0)
+    if (count > 0) {
         job->size += (size_t)count;
-    else if (count == 0 || (errno != EAGAIN && errno != EINTR))
+        take_steps(job);
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
         finish(job);
+    }
 }
 
-static _Noreturn void work(struct daemon *daemon, const char *instance, const json_t *arguments,
-                           job_fn *fn, int fd, pid_t parent)
+bool job_step(void *daemon, off_t done, off_t size)
+{
+    struct job *job = ((struct daemon *)daemon)->jobs;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    if (size != job->total || ns - job->told_ns >= STEP_NS) {
+        job->total = size;
+        job->told_ns = ns;
+        dprintf(job->fd, "{\"done\":%lld,\"total\":%lld}\n", (long long)done, (long long)size);
+    }
+    return true;
+}
+
+json_t *job_list(const struct daemon *daemon)
+{
+    json_t *list = json_array();
+    for (const struct job *job = daemon->jobs; job != NULL; job = job->next) {
+        if (job->total == 0)
+            continue;
+        json_t *row = json_copy(job->who);
+        json_object_set_new(row, "done", json_integer(job->copied));
+        json_object_set_new(row, "total", json_integer(job->total));
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static _Noreturn void work(struct job *job, const char *instance, const json_t *arguments,
+                           job_fn *fn, pid_t parent)
 {
     struct error *error = NULL;
     sigset_t none;
@@ -75,14 +142,15 @@ static _Noreturn void work(struct daemon *daemon, const char *instance, const js
         _exit(1);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    json_t *result = fn(daemon, instance, arguments, &error);
+    job->daemon->jobs = job;
+    json_t *result = fn(job->daemon, instance, arguments, &error);
     json_t *report = result != NULL ? json_pack("{s:o}", "result", result)
                                     : json_pack("{s:s%, s:b}", "error", error_message(error),
                                                 strlen(error_message(error)), "usage",
                                                 error_kind(error) == ERROR_USAGE);
     if (report == NULL) /* bytes of a file name that are no UTF-8 */
         report = json_pack("{s:s}", "error", "it failed on a file whose name is not UTF-8");
-    json_dumpfd(report, fd, JSON_COMPACT);
+    json_dumpfd(report, job->fd, JSON_COMPACT);
     _exit(0);
 }
 
@@ -98,9 +166,10 @@ void job_start(struct daemon *daemon, const char *instance, const json_t *argume
     if (!good)
         error_set_errno(&error, errno, "cannot make a pipe");
     if (good) {
+        job->fd = pair[1];
         job->pid = fork();
         if (job->pid == 0)
-            work(daemon, instance, arguments, fn, pair[1], parent);
+            work(job, instance, arguments, fn, parent);
         close(pair[1]);
         job->fd = pair[0];
         good = job->pid > 0;
@@ -119,8 +188,14 @@ void job_start(struct daemon *daemon, const char *instance, const json_t *argume
             close(job->fd);
         }
     }
-    if (good)
+    if (good) {
+        const json_t *to = json_object_get(arguments, "to");
+        job->who = json_pack("{s:s, s:o*}", "instance", instance, "to",
+                             json_is_string(to) ? json_copy((json_t *)(uintptr_t)to) : NULL);
+        job->next = daemon->jobs;
+        daemon->jobs = job;
         return;
+    }
     done(opaque, NULL, error);
     error_free(error);
     free(job);

@@ -10,6 +10,8 @@
 #define TRAPEZE_DAEMON_JOB_H
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
 
 struct daemon;
 struct error;
@@ -19,6 +21,13 @@ typedef json_t *job_fn(struct daemon *daemon, const char *instance, const json_t
                        struct error **err);
 /* In the daemon. `result` is borrowed; NULL: `error` says why (borrowed). */
 typedef void job_done_fn(void *opaque, const json_t *result, const struct error *error);
+
+/* In the child, now and then: how far it is, for whoever asks the daemon. A copy_go_on_fn;
+ * `daemon` is the job's. */
+bool job_step(void *daemon, off_t done, off_t size);
+
+/* Those that have said how far they are: schema Job. */
+json_t *job_list(const struct daemon *daemon);
 
 void job_start(struct daemon *daemon, const char *instance, const json_t *arguments, job_fn *fn,
                job_done_fn *done, void *opaque);

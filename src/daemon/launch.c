@@ -19,6 +19,7 @@
 #include "client/spawn.h"
 #include "client/vsock.h"
 #include "client/worker.h"
+#include "daemon/backing.h"
 #include "daemon/machine.h"
 
 enum {
@@ -63,6 +64,11 @@ static bool open_all(const struct instance *instance, const struct machine_confi
     spawn->console_kind = to_file ? "file" : "listen";
     spawn->report = open_in(instance, "end", O_WRONLY | O_TRUNC, err);
     if (spawn->report < 0)
+        return false;
+    char nvram[INSTANCE_MAX_FILE];
+    snprintf(nvram, sizeof(nvram), "%s.nvram", instance->name);
+    spawn->nvram = open_in(instance, nvram, O_RDWR, err);
+    if (spawn->nvram < 0)
         return false;
     spawn->transcript = open_in(instance, "console.log", O_WRONLY | O_TRUNC, err);
     if (spawn->transcript < 0)
@@ -122,6 +128,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .gdb = -1,
                                  .report = -1,
                                  .transcript = -1,
+                                 .nvram = -1,
                                  .hold = instance->lock,
                                  .detach = true,
                                  .group = instance->name,
@@ -130,6 +137,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .disks = &disks,
                                  .vsock = &vsock};
     bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
+                backing_check(instance, config, &disks, err) &&
                 client_network_start(config, &network, err) &&
                 start_vsock(instance, config, &vsock, err);
     pid_t pid = good ? client_spawn(config, &spawn, err) : -1;
@@ -146,7 +154,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
         unlinkat(instance->fd, "console.sock", 0);
         unlinkat(instance->fd, "vsock.sock", 0);
     }
-    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript};
+    const int fds[] = {spawn.console, spawn.listen, spawn.report, spawn.transcript, spawn.nvram};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);

@@ -73,18 +73,19 @@ static bool begins_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* Nobody is at work here: we have the lock. */
-static void remove_left_behind(const struct store *store)
+/* All that begin with one of the two. */
+static void remove_beginning(const struct store *store, const char *one, const char *other)
 {
     int fd = openat(store->instances, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
     while (listing != NULL && (entry = readdir(listing)) != NULL)
-        if (begins_with(entry->d_name, staged_prefix) ||
-            begins_with(entry->d_name, discarded_prefix))
+        if (begins_with(entry->d_name, one) || begins_with(entry->d_name, other))
             remove_tree(store->instances, entry->d_name, 0);
     if (listing != NULL)
         closedir(listing);
+    else if (fd >= 0)
+        close(fd);
 }
 
 bool store_open(struct store *store, const char *path, struct error **err)
@@ -108,7 +109,8 @@ bool store_open(struct store *store, const char *path, struct error **err)
         store_close(store);
         return false;
     }
-    remove_left_behind(store);
+    remove_beginning(store, staged_prefix,
+                     discarded_prefix); /* nobody is at work: we have the lock */
     return true;
 }
 
@@ -163,12 +165,18 @@ void store_list_free(char **names)
     free(names);
 }
 
+long long store_made_at(const struct statx *status)
+{
+    return (status->stx_mask & STATX_BTIME) != 0 ? status->stx_btime.tv_sec
+                                                 : status->stx_mtime.tv_sec;
+}
+
 static void make_name(char name[32], const char *prefix)
 {
     unsigned char random[8];
     if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
         memset(random, 0, sizeof(random)); /* then it may be taken, which is found out */
-    int length = snprintf(name, 32, "%s", prefix);
+    int length = snprintf(name, 32, "%s%d-", prefix, (int)getpid());
     for (size_t i = 0; i < sizeof(random); i++)
         length += snprintf(name + length, 32 - (size_t)length, "%02x", random[i]);
 }
@@ -182,6 +190,14 @@ int store_stage(const struct store *store, char name[32], struct error **err)
     if (fd < 0)
         error_set_errno(err, errno, "cannot make a folder in '%s/instances'", store->path);
     return fd;
+}
+
+void store_clean(const struct store *store, pid_t process)
+{
+    char staged[32], discarded[32];
+    snprintf(staged, sizeof(staged), "%s%d-", staged_prefix, (int)process);
+    snprintf(discarded, sizeof(discarded), "%s%d-", discarded_prefix, (int)process);
+    remove_beginning(store, staged, discarded);
 }
 
 bool store_publish(const struct store *store, const char *staged, const char *name,

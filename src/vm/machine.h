@@ -121,6 +121,7 @@ struct vm {
     enum vm_state state;
 
     struct vclock *clock;
+    _Atomic bool clock_posted; /* tell_clock() waits on the loop */
     struct vcpu_timebase timebase;
     struct mem_space *mem;
     struct mem_ram *ram;

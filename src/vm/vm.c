@@ -36,17 +36,43 @@ static bool choose_interrupts(struct vm *vm, struct error **err)
     return true;
 }
 
-static void make_clock(struct vm *vm)
+static int64_t host_time(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* A guest sets its clock in two halves, and may do so all the time: what it is told in the end. */
+static void tell_clock(void *opaque)
+{
+    struct vm *vm = opaque;
+    int64_t offset;
+    atomic_store(&vm->clock_posted, false);
+    if (!__builtin_sub_overflow(vclock_wall_now(vm->clock), host_time(), &offset))
+        vm->env.on_clock(vm->env.opaque, offset);
+}
+
+/* In the vCPU that writes to its RTC, with the device's lock. */
+static void on_clock_set(void *opaque)
+{
+    struct vm *vm = opaque;
+    if (!atomic_exchange(&vm->clock_posted, true))
+        loop_post(vm->env.loop, tell_clock, vm);
+}
+
+static void make_clock(struct vm *vm)
+{
     bool counted = vm->config.deterministic;
     vm->clock = vclock_new(counted ? VCLOCK_COUNTED : VCLOCK_REAL,
-                           counted ? DETERMINISTIC_EPOCH_NS : now.tv_sec * NS_PER_S + now.tv_nsec);
+                           counted ? DETERMINISTIC_EPOCH_NS : host_time() + vm->env.clock_offset);
     vm->timebase.clock = vm->clock;
     vm->timebase.ns_per_tick = NS_PER_S / VM_TIMEBASE_HZ;
-    if (!counted)
-        loop_attach_clock(vm->env.loop, vm->clock);
+    if (counted)
+        return;
+    loop_attach_clock(vm->env.loop, vm->clock);
+    if (vm->env.on_clock != NULL)
+        vclock_on_set_wall(vm->clock, on_clock_set, vm);
 }
 
 /* The dirty log was read: vCPUs must ask again before they write. */
@@ -188,6 +214,7 @@ void vm_free(struct vm *vm)
         mem_space_free(vm->mem);
     entropy_free(vm->entropy);
     loop_detach_clock(vm->env.loop);
+    loop_cancel(vm->env.loop, tell_clock, vm);
     vclock_free(vm->clock);
     machine_config_clear(&vm->config);
     pthread_cond_destroy(&vm->changed);

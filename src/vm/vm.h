@@ -54,6 +54,10 @@ struct vm_env {
     int vsock_listen, vsock_connector; /* dev/vsock.h; taken over if the config has a vsock */
     void (*on_end)(void *opaque, enum vm_end end, uint32_t code); /* on the loop's thread */
     void (*on_state)(void *opaque, enum vm_state state);          /* may be NULL */
+    /* The guest has set its clock: so many ns ahead of the host's; on the loop's thread, may be
+     * NULL. Not of a deterministic machine. */
+    void (*on_clock)(void *opaque, int64_t offset);
+    int64_t clock_offset; /* what it was set to in an earlier life; 0: the host's time */
     void *opaque;
 };
 

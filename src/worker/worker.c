@@ -32,6 +32,7 @@
 #include "worker/confine.h"
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/nvram.h"
 
 /* A panicking kernel prints some lines more; one with panic=N may reboot by itself. */
 enum { PANIC_GRACE_S = 2 };
@@ -56,6 +57,7 @@ struct worker {
     char panic_line[200];
     bool ended;
     int report; /* a file that learns how the machine ended, or -1 */
+    int nvram;  /* a file that keeps what the hardware remembers, or -1 */
 };
 
 static void report(struct worker *worker, const char *end, uint32_t code, const char *message,
@@ -115,6 +117,13 @@ static void on_state(void *opaque, enum vm_state state)
     if (worker->control != NULL)
         control_event(worker->control, json_pack("{s:s, s:s}", "event", "state", "state",
                                                  vm_state_name(state)));
+}
+
+static void on_clock(void *opaque, int64_t offset)
+{
+    struct worker *worker = opaque;
+    const struct nvram nvram = {.rtc_offset = offset};
+    nvram_write_file(worker->nvram, &nvram, &worker->log);
 }
 
 static void on_panic_timer(void *opaque, int fd, unsigned events)
@@ -206,6 +215,9 @@ static void take_disks(struct worker *worker, const char *list)
 
 static bool start(struct worker *worker, struct error **err)
 {
+    struct nvram nvram;
+    if (!nvram_read_file(worker->nvram, &nvram, err))
+        return false;
     struct vm_env env = {
         .loop = worker->loop,
         .log = &worker->log,
@@ -218,6 +230,8 @@ static bool start(struct worker *worker, struct error **err)
         .vsock_connector = worker->vsock_connector,
         .on_end = on_end,
         .on_state = on_state,
+        .on_clock = worker->nvram >= 0 ? on_clock : NULL,
+        .clock_offset = nvram.rtc_offset,
         .opaque = worker,
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
@@ -318,6 +332,7 @@ enum argument {
     VSOCK_CONNECTOR,
     HOLD, /* nothing but open, for as long as we live */
     SHARE,
+    NVRAM,
     KIND,
     LEVEL,
     SANDBOX,
@@ -346,6 +361,7 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->share_fd = fds[SHARE];
     worker->gdb_wait = strcmp(argv[WAIT], "wait") == 0;
     worker->report = fds[REPORT];
+    worker->nvram = fds[NVRAM];
     worker->transcript_fd = fds[TRANSCRIPT];
     worker->vsock_listen = fds[VSOCK_LISTEN];
     worker->vsock_connector = fds[VSOCK_CONNECTOR];

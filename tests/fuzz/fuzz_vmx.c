@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "config/nvram.h"
 #include "config/text.h"
 #include "config/vmx.h"
 
@@ -45,6 +46,19 @@ static void check_changes(struct text *text, const char *bytes, size_t size)
         fuzz_check(strcmp(text_at(reread, i).value, text_at(text, i).value) == 0);
     text_free(reread);
     free(again);
+}
+
+/* What is taken for an .nvram is written so that it is taken for the same. */
+static void check_nvram(const char *bytes, size_t size)
+{
+    struct nvram nvram, again;
+    size_t written;
+    if (!nvram_parse(bytes, size, "nvram", &nvram, NULL))
+        return;
+    char *text = nvram_print(&nvram, &written);
+    fuzz_check(nvram_parse(text, written, "again", &again, NULL) &&
+               again.rtc_offset == nvram.rtc_offset);
+    free(text);
 }
 
 /* Config to `changed` and back through this text. */
@@ -97,6 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *bytes = (const char *)data;
     struct error *error = NULL;
+    check_nvram(bytes, size);
     struct text *text = text_parse(bytes, size, "fuzz", &error);
     fuzz_check((text == NULL) == (error != NULL));
     error_free(error);

@@ -198,7 +198,7 @@ def test_names_clones_templates():
     trapeze("template", "b")
     assert info("b")["template"]
     refuses(USAGE, "template", "clone b", arguments=["start", "b"])
-    trapeze("clone", "b", "c")
+    trapeze("clone", "--full", "b", "c")
     vmx = open(f"{STORE}/instances/c/c.vmx", encoding="utf-8").read()
     assert "# by hand\n" in vmx and 'displayName = "c"' in vmx
     old = open(f"{STORE}/instances/b/b.vmtx", encoding="utf-8").read()

@@ -51,6 +51,11 @@ static void make(struct marker *marker, struct record *record, int id)
     marker->timer = vtimer_new(record->clock, mark, marker);
 }
 
+static void count(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
 static void counted_time_is_what_was_advanced(void **state)
 {
     (void)state;
@@ -76,6 +81,13 @@ static void counted_time_is_what_was_advanced(void **state)
     vclock_set_wall(clock, INT64_MIN); /* a guest may: nothing overflows */
     vclock_set_wall(clock, INT64_MAX - 200);
     assert_int_equal(vclock_wall_now(clock), INT64_MAX - 200);
+    unsigned told = 0;
+    vclock_on_set_wall(clock, count, &told);
+    vclock_set_wall(clock, 1);
+    vclock_set_wall(clock, 1);
+    vclock_on_set_wall(clock, NULL, NULL);
+    vclock_set_wall(clock, 2);
+    assert_int_equal(told, 2);
     vclock_free(clock);
     vclock_free(NULL);
 }

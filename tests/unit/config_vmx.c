@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "config/nvram.h"
 #include "config/suggest.h"
 #include "config/text.h"
 #include "config/vmx.h"
@@ -413,9 +414,88 @@ static void test_suggest(void **state)
     assert_null(nearest(longest, words));
 }
 
+/* A description is a copy of its own. */
+static void test_copy(void **state)
+{
+    (void)state;
+    static const char text[] = "guestOS = \"other\"\nserial0.fileType = \"file\"\n"
+                               "serial0.fileName = \"out\"\ntrapeze.parent = \"base\"\n"
+                               "trapeze.expires = \"2026-12-24\"\nscsi0:0.fileName = \"d\"\n";
+    struct machine_config config, copy;
+    struct error *err = NULL;
+    size_t sizes[2];
+    machine_config_init(&config);
+    vmx_parse(text, sizeof(text) - 1, "t", &config, &err);
+    assert_no_error(err);
+    machine_config_copy(&copy, &config);
+    char *one = vmx_write(&config, &sizes[0]);
+    machine_config_clear(&config); /* neither has anything of the other's */
+    char *two = vmx_write(&copy, &sizes[1]);
+    assert_int_equal(sizes[0], sizes[1]);
+    assert_memory_equal(one, two, sizes[0]);
+    free(one);
+    free(two);
+    machine_config_clear(&copy);
+}
+
+static void test_moments(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "soon", "2026", "2026-13-01", "2026-02-29", "2026-1-1",
+                                      "2026-01-01T", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00",
+                                      "2026-01-01T00:00:00Z ", "2026-01-01 00:00:00Z"};
+    int64_t moment;
+    char text[24];
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(machine_parse_time(bad[i], &moment));
+    assert_true(machine_parse_time("1970-01-02", &moment));
+    assert_int_equal(moment, 86400);
+    assert_true(machine_parse_time("2026-12-24T18:00:01Z", &moment));
+    machine_print_time(moment, text);
+    assert_string_equal(text, "2026-12-24T18:00:01Z");
+}
+
+static void test_nvram(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"x", "nvram"},
+        {"rtc.offset = \"1\"\n", "does not begin"},
+        {"trapeze.nvram = \"2\"\n", "version that is unknown here: 2"},
+        {"trapeze.nvram = \"1\"\nrtc.offset = \"1x\"\n", "n:2: '1x' is no number"},
+        {"trapeze.nvram = \"1\"\nrtc.offset = \"\"\n", "no number"},
+        {"trapeze.nvram = \"1\"\nrtc.offset = \"4611686018427387904\"\n", "no number"},
+        {"trapeze.nvram = \"1\"\nrtc.offset = \"99999999999999999999\"\n", "no number"},
+        {"trapeze.nvram = \"1\"\nboot = \"1\"\n", "n:2: nothing here is called 'boot'"},
+    };
+    struct nvram nvram = {7}, again;
+    struct error *err = NULL;
+    size_t size;
+    assert_true(nvram_parse("", 0, "n", &nvram, &err)); /* a new machine's */
+    assert_int_equal(nvram.rtc_offset, 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_false(nvram_parse(bad[i][0], strlen(bad[i][0]), "n", &nvram, &err));
+        assert_non_null(strstr(error_message(err), "Without that file"));
+        assert_error(&err, ERROR_USAGE, i == 0 ? "n:1" : bad[i][1]);
+    }
+    nvram.rtc_offset = -INT64_C(3600000000000);
+    char *text = nvram_print(&nvram, &size);
+    assert_string_equal(text, "trapeze.nvram = \"1\"\nrtc.offset = \"-3600000000000\"\n");
+    assert_true(nvram_parse(text, size, "n", &again, &err));
+    assert_int_equal(again.rtc_offset, nvram.rtc_offset);
+    free(text);
+    text = calloc(1, NVRAM_MAX_SIZE + 1);
+    assert_false(nvram_parse(text, NVRAM_MAX_SIZE + 1, "n", &nvram, &err));
+    assert_error(&err, ERROR_USAGE, "larger than 64 KiB");
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_nvram),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_reads_what_people_write),
         cmocka_unit_test(test_errors_name_line_and_cause),

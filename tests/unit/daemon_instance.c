@@ -14,13 +14,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "block/open/open.h"
 #include "daemon/instance.h"
 
 static char root[] = "/tmp/trapeze-instance-XXXXXX";
 static char source[sizeof(root) + 16];
 
 static const char description[] = "# by hand\nmemsize = \"64\"\ntrapeze.kernel = \"kernel\"\n"
-                                  "displayName = \"a\"\nethernet0.connectionType = \"nat\"\n";
+                                  "displayName = \"a\"\nethernet0.connectionType = \"nat\"\n"
+                                  "scsi0:0.fileName = \"disk.img\"\n";
 
 static void make_source(void)
 {
@@ -30,6 +32,7 @@ static void make_source(void)
     for (int i = 0; i < 5000; i++)
         fprintf(file, "%d\n", i);
     fclose(file);
+    assert_int_equal(truncate(source, 32768), 0); /* a disk, too */
 }
 
 /* A store of its own for each test. */
@@ -46,9 +49,11 @@ static struct store fresh_store(void)
 
 static bool create(const struct store *store, const char *name, struct error **err)
 {
-    const struct instance_file files[] = {{source, "kernel"}};
+    const struct instance_file files[] = {{source, "kernel"}, {source, "disk.img"}};
     struct text *text = text_parse(description, sizeof(description) - 1, "t", NULL);
-    bool good = instance_create(store, name, text, files, 1, err);
+    const struct instance_plan plan = {
+        .name = name, .text = text, .files = files, .file_count = 2};
+    bool good = instance_create(store, &plan, err);
     text_free(text);
     return good;
 }
@@ -67,6 +72,23 @@ static bool same_files(const char *a, const char *b)
     return system(command) == 0;
 }
 
+/* Whether a guest would find the source on the disk, whatever that lies upon. */
+static bool is_source(const struct machine_disk *disk)
+{
+    static uint8_t wanted[32768], got[32768];
+    const struct block_open_options how = {.format = disk->format, .read_only = true};
+    struct error *err = NULL;
+    struct block_image *image = block_open(disk->path, &how, &err);
+    assert_no_error(err);
+    FILE *file = fopen(source, "r");
+    assert_int_equal(fread(wanted, 1, sizeof(wanted), file), sizeof(wanted));
+    fclose(file);
+    assert_int_equal(image->size, sizeof(got));
+    assert_int_equal(block_image_read(image, 0, got, sizeof(got)), 0);
+    block_image_close(image);
+    return memcmp(wanted, got, sizeof(got)) == 0;
+}
+
 /* The names in the store as one text, "a b "; asserts that each is whole. */
 static const char *names_of(const struct store *store, char text[200])
 {
@@ -83,6 +105,8 @@ static const char *names_of(const struct store *store, char text[200])
         assert_no_error(err);
         assert_int_equal(config.memory % (UINT64_C(32) << 20), 0);
         assert_true(same_files(config.kernel, source));
+        for (size_t k = 0; k < config.disk_count; k++)
+            assert_true(is_source(&config.disks[k]));
         machine_config_clear(&config);
         instance_close(&instance);
         snprintf(text + strlen(text), 200 - strlen(text), "%s ", names[i]);
@@ -135,7 +159,7 @@ static void test_life(void **state)
 
     open_instance(&instance, &store, "c");
     assert_true(instance.is_template);
-    assert_true(instance_clone(&instance, "d", &err));
+    assert_true(instance_clone(&instance, &(struct instance_plan){.name = "d"}, &err));
     assert_true(instance_lock(&instance, &err));
     assert_true(instance_delete(&instance, &err));
     instance_close(&instance);
@@ -156,6 +180,160 @@ static void test_life(void **state)
     free(bytes);
     text_free(text);
     instance_close(&instance);
+    store_close(&store);
+}
+
+static void make_template(const struct store *store, const char *name)
+{
+    struct instance instance;
+    struct error *err = NULL;
+    open_instance(&instance, store, name);
+    assert_true(instance_lock(&instance, &err));
+    instance_make_template(&instance, true, &err);
+    assert_no_error(err);
+    instance_close(&instance);
+}
+
+static void clone(const struct store *store, const char *from, const char *to, bool linked)
+{
+    const struct instance_plan plan = {.name = to, .linked = linked};
+    struct instance instance;
+    struct error *err = NULL;
+    open_instance(&instance, store, from);
+    assert_true(instance_lock_shared(&instance, &err));
+    instance_clone(&instance, &plan, &err);
+    assert_no_error(err);
+    instance_close(&instance);
+}
+
+static void delete(const struct store *store, const char *name, struct error **err)
+{
+    struct instance instance;
+    open_instance(&instance, store, name);
+    assert_true(instance_lock(&instance, err));
+    instance_delete(&instance, err);
+    instance_close(&instance);
+}
+
+static bool has_file(const struct store *store, const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof(path), "%s/instances/%s", store->path, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Templates and what lies upon them, three deep; then the store is moved. */
+static void test_linked_clones(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    char names[200], command[600], moved[300];
+    assert_true(create(&store, "base", &err));
+    make_template(&store, "base");
+    clone(&store, "base", "one", true);
+    clone(&store, "base", "two", true);
+    assert_true(has_file(&store, "one/disk.qcow2"));
+    assert_false(has_file(&store, "one/kernel"));
+    make_template(&store, "one");
+    clone(&store, "one", "upper", true);
+    clone(&store, "upper", "full", false);
+    assert_true(has_file(&store, "full/kernel"));
+    assert_string_equal(names_of(&store, names), "base full one two upper ");
+
+    open_instance(&instance, &store, "base");
+    assert_true(instance_lock(&instance, &err));
+    assert_false(instance_delete(&instance, &err));
+    assert_error(&err, ERROR_USAGE, "linked clones, which need it as it is: one, two.");
+    assert_false(instance_rename(&instance, "other", &err));
+    assert_error(&err, ERROR_USAGE, "linked clones");
+    assert_false(instance_make_template(&instance, false, &err));
+    assert_error(&err, ERROR_USAGE, "linked clones");
+    instance_close(&instance);
+    snprintf(command, sizeof(command), "echo nonsense >'%s/instances/full/full.vmx'", store.path);
+    assert_int_equal(system(command), 0);
+    delete(&store, "two", &err);
+    assert_no_error(err);
+    delete(&store, "base", &err); /* 'full' cannot say that it is none */
+    assert_error(&err, ERROR_USAGE, "not known");
+    snprintf(command, sizeof(command), "cp '%s/instances/upper/upper.vmx' '%s/instances/full/full.vmx'",
+             store.path, store.path);
+    delete(&store, "full", &err);
+    clone(&store, "upper", "full", false);
+
+    snprintf(moved, sizeof(moved), "%s-moved", store.path);
+    assert_int_equal(rename(store.path, moved), 0);
+    store_close(&store);
+    assert_true(store_open(&store, moved, &err));
+    assert_string_equal(names_of(&store, names), "base full one upper ");
+    delete(&store, "upper", &err);
+    delete(&store, "one", &err);
+    delete(&store, "base", &err);
+    assert_no_error(err);
+    assert_string_equal(names_of(&store, names), "full ");
+    store_close(&store);
+}
+
+static unsigned nic_number(const struct store *store, const char *name, char mac[18])
+{
+    struct instance instance;
+    struct machine_config config;
+    struct error *err = NULL;
+    open_instance(&instance, store, name);
+    machine_config_init(&config);
+    assert_true(instance_config(&instance, &config, NULL, &err));
+    snprintf(mac, 18, "%s", config.nics[0].mac);
+    unsigned cid = config.vsock_cid;
+    machine_config_clear(&config);
+    instance_close(&instance);
+    return cid;
+}
+
+/* What two machines cannot share: addresses, uuid, files that are written. */
+static void test_identity(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    char path[300], macs[2][18];
+    assert_true(create(&store, "base", &err));
+    open_instance(&instance, &store, "base");
+    struct text *text = instance_read(&instance, &err);
+    text_set(text, "ethernet0.address", "02:00:00:00:00:01");
+    text_set(text, "ethernet0.trapeze.capture", "/tmp/frames");
+    text_set(text, "trapeze.vsockCid", "7");
+    snprintf(path, sizeof(path), "%s/vsock", instance.path);
+    text_set(text, "trapeze.vsockSocket", path);
+    text_set(text, "trapeze.expires", "2030-01-01");
+    text_set(text, "uuid.bios", "56 4d 00 00 00 00 00 00-00 00 00 00 00 00 00 01");
+    assert_true(instance_write(&instance, text, &err));
+    text_free(text);
+    instance_close(&instance);
+    make_template(&store, "base");
+    for (int linked = 0; linked < 2; linked++) {
+        const char *name = linked ? "linked" : "full";
+        clone(&store, "base", name, linked);
+        open_instance(&instance, &store, name);
+        text = instance_read(&instance, &err);
+        assert_string_equal(text_get(text, "trapeze.vsockSocket"), "vsock");
+        snprintf(path, sizeof(path), "/tmp/frames-%s", name);
+        assert_string_equal(text_get(text, "ethernet0.trapeze.capture"), path);
+        assert_null(text_get(text, "trapeze.expires"));
+        assert_string_not_equal(text_get(text, "uuid.bios"),
+                                "56 4d 00 00 00 00 00 00-00 00 00 00 00 00 00 01");
+        assert_int_equal(strlen(text_get(text, "uuid.bios")), 47);
+        if (linked)
+            assert_string_equal(text_get(text, "trapeze.parent"), "base");
+        else
+            assert_null(text_get(text, "trapeze.parent"));
+        text_free(text);
+        instance_close(&instance);
+        assert_int_not_equal(nic_number(&store, name, macs[linked]), 7);
+        assert_string_not_equal(macs[linked], "02:00:00:00:00:01");
+    }
+    assert_string_not_equal(macs[0], macs[1]);
     store_close(&store);
 }
 
@@ -190,7 +368,9 @@ static void test_files_that_cannot_be_copied(void **state)
     struct text *text = text_new("t");
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct error *err = NULL;
-        assert_false(instance_create(&store, "a", text, &bad[i], 1, &err));
+        const struct instance_plan plan = {
+            .name = "a", .text = text, .files = &bad[i], .file_count = 1};
+        assert_false(instance_create(&store, &plan, &err));
         assert_non_null(err);
         error_free(err);
         assert_int_equal(count_entries(&store), 0);
@@ -320,7 +500,15 @@ static void do_clone(const char *path)
     struct store store;
     struct instance instance;
     open_locked(path, &store, &instance);
-    require(instance_clone(&instance, "new", NULL));
+    require(instance_clone(&instance, &(struct instance_plan){.name = "new"}, NULL));
+}
+
+static void do_link(const char *path)
+{
+    struct store store;
+    struct instance instance;
+    open_locked(path, &store, &instance);
+    require(instance_clone(&instance, &(struct instance_plan){.name = "new", .linked = true}, NULL));
 }
 
 static void do_write(const char *path)
@@ -352,9 +540,10 @@ static void test_killed_anywhere(void **state)
                  {"delete", do_delete, "old ", ""},
                  {"rename", do_rename, "old ", "new "},
                  {"clone", do_clone, "old ", "new old "},
+                 {"link", do_link, "old ", "new old "},
                  {"write", do_write, "old ", "old "},
                  {"template", do_template, "old ", "old "}};
-    unsigned long points = 0, stride = tier_count(2, 1);
+    unsigned long points = 0, stride = tier_count(4, 1);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int killed = 1;
         for (unsigned long n = 1; killed == 1; n += stride, points++) {
@@ -408,6 +597,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),
+        cmocka_unit_test(test_linked_clones),
+        cmocka_unit_test(test_identity),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_files_that_cannot_be_copied),
         cmocka_unit_test(test_locks),

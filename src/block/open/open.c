@@ -101,6 +101,12 @@ struct block_image *block_open(const char *name, const struct block_open_options
     return open_image(name, options, false, err);
 }
 
+struct block_image *block_open_names(const char *name, const struct block_open_options *options,
+                                     struct error **err)
+{
+    return open_image(name, options, true, err);
+}
+
 bool block_open_chain(const char *name, const struct block_open_options *options,
                       struct block_chain *chain, struct error **err)
 {
@@ -109,7 +115,7 @@ bool block_open_chain(const char *name, const struct block_open_options *options
     *chain = (struct block_chain){.fds = {-1}, .count = 1};
     if (block_name_is_uri(name) && format != NULL && format->names == NULL)
         return true;
-    struct block_image *top = open_image(name, options, true, err);
+    struct block_image *top = block_open_names(name, options, err);
     chain->count = 0;
     for (struct block_image *image = top; image != NULL; image = image->backing) {
         image->file->handed_over = true;

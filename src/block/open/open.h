@@ -34,6 +34,10 @@ struct block_image *block_open(const char *name, const struct block_open_options
  * connector.h makes what belongs there. */
 bool block_open_chain(const char *name, const struct block_open_options *options,
                       struct block_chain *chain, struct error **err);
+/* For a look: no more of the images is read than names, formats and sizes, and nothing else can be
+ * done with them; what is locked stays so until they are closed. */
+struct block_image *block_open_names(const char *name, const struct block_open_options *options,
+                                     struct error **err);
 /* The file alone, locked unless told otherwise. */
 struct block_file *block_open_file(const char *name, const struct block_open_options *options,
                                    struct error **err);

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * NAME.nvram: what a machine's hardware remembers while it has no power. Text like a .vmx
+ * (config/text.h), written anew as a whole by the machine's worker:
+ *
+ *     trapeze.nvram = "1"                  # version of the format
+ *     rtc.offset = "-3600000000000"        # ns that the guest's clock is ahead of the host's
+ *
+ * The file comes from a stranger: a worker that its guest has taken over, or somebody's editor.
+ */
+#ifndef TRAPEZE_CONFIG_NVRAM_H
+#define TRAPEZE_CONFIG_NVRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+
+#define NVRAM_MAX_SIZE ((size_t)64 << 10) /* bytes; room for firmware variables */
+
+struct nvram {
+    int64_t rtc_offset; /* ns, less than 2^62 to either side */
+};
+
+/* No bytes at all are a new machine's. `name` is the file's for messages. False: err. */
+bool nvram_parse(const char *bytes, size_t size, const char *name, struct nvram *nvram,
+                 struct error **err);
+/* malloc()ed; its length in *size. */
+char *nvram_print(const struct nvram *nvram, size_t *size);
+
+#endif
