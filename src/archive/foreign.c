@@ -299,7 +299,7 @@ static bool read_vmx(struct foreign *foreign, const char *path, struct error **e
     stranger.files = json_array();
     stranger.notes = json_incref(foreign->notes);
     bool good = stranger.text != NULL && read_folder(foreign, stranger.files, err) &&
-                machine_adopt(&stranger, foreign->name, true, err);
+                machine_adopt(&stranger, foreign->name, true, NULL, err);
     if (good) {
         foreign->text = stranger.text;
         stranger.text = NULL;

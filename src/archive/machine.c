@@ -147,13 +147,15 @@ struct pack *machine_pack(const char *name, const char *folder, struct text *tex
 
 /* ---- out of one ---- */
 
-static bool is_member(const struct unpacked *unpacked, const char *path)
+/* Its row of the manifest; NULL: there is none. */
+static const json_t *find_member(const struct unpacked *unpacked, const char *path)
 {
-    for (size_t i = 0; i < json_array_size(unpacked->files); i++)
-        if (strcmp(json_string_value(json_object_get(json_array_get(unpacked->files, i), "name")),
-                   path) == 0)
-            return true;
-    return false;
+    for (size_t i = 0; i < json_array_size(unpacked->files); i++) {
+        const json_t *row = json_array_get(unpacked->files, i);
+        if (strcmp(json_string_value(json_object_get(row, "name")), path) == 0)
+            return row;
+    }
+    return NULL;
 }
 
 /* Takes a file name away; notes it by what it is for. */
@@ -168,15 +170,28 @@ static void drop(struct unpacked *unpacked, char **path, const char *what)
 
 static void keep_member(struct unpacked *unpacked, char **path, const char *what)
 {
-    if (*path != NULL && !is_member(unpacked, *path))
+    if (*path != NULL && find_member(unpacked, *path) == NULL)
         drop(unpacked, path, what);
 }
 
-/* A file that the machine makes: in its own folder. */
-static void keep_inside(struct unpacked *unpacked, char **path, const char *what)
+/* A file that the machine makes: in its own folder, and none that means something there. What the
+ * guest prints would else become its description. */
+static void keep_inside(struct unpacked *unpacked, char **path, bool (*allowed)(const char *name),
+                        const char *what)
 {
-    if (*path != NULL && (!pack_name_is_plain(*path) || is_member(unpacked, *path)))
+    if (*path != NULL && (!pack_name_is_plain(*path) || find_member(unpacked, *path) != NULL ||
+                          (allowed != NULL && !allowed(*path))))
         drop(unpacked, path, what);
+}
+
+/* As what unpack() has made. A plain file is a stranger's bytes: one that was opened as qcow2
+ * because the description says so could lie on any file of this host. */
+static void adopt_format(const struct unpacked *unpacked, struct machine_disk *disk)
+{
+    const char *format =
+        json_string_value(json_object_get(find_member(unpacked, disk->path), "format"));
+    free(disk->format);
+    disk->format = alloc_string(format != NULL ? format : "raw");
 }
 
 static void adopt_disks(struct unpacked *unpacked, struct machine_config *config)
@@ -187,6 +202,8 @@ static void adopt_disks(struct unpacked *unpacked, struct machine_config *config
         bool drive = disk->media != 0;
         if (!(drive && disk->path[0] == '\0'))
             keep_member(unpacked, &disk->path, drive ? "the disc" : "the disk");
+        if (disk->path != NULL && disk->path[0] != '\0')
+            adopt_format(unpacked, disk);
         if (disk->path == NULL && drive)
             disk->path = alloc_string("");
         if (disk->path != NULL)
@@ -197,14 +214,15 @@ static void adopt_disks(struct unpacked *unpacked, struct machine_config *config
     config->disk_count = kept;
 }
 
-static void adopt_rest(struct unpacked *unpacked, struct machine_config *config)
+static void adopt_rest(struct unpacked *unpacked, struct machine_config *config,
+                       bool (*allowed)(const char *name))
 {
     keep_member(unpacked, &config->kernel, "the kernel");
     keep_member(unpacked, &config->initrd, "the initrd");
     keep_member(unpacked, &config->firmware, "the firmware");
-    keep_inside(unpacked, &config->dump_fdt, "the device tree's file");
-    keep_inside(unpacked, &config->vsock_socket, "the vsock's socket");
-    keep_inside(unpacked, &config->serial_path, "the console's file");
+    keep_inside(unpacked, &config->dump_fdt, allowed, "the device tree's file");
+    keep_inside(unpacked, &config->vsock_socket, allowed, "the vsock's socket");
+    keep_inside(unpacked, &config->serial_path, allowed, "the console's file");
     if (config->serial_path == NULL)
         config->serial = MACHINE_SERIAL_TERMINAL;
     for (size_t i = 0; i < config->share_count; i++) {
@@ -213,7 +231,7 @@ static void adopt_rest(struct unpacked *unpacked, struct machine_config *config)
     }
     config->share_count = 0;
     for (size_t i = 0; i < config->nic_count; i++) {
-        keep_inside(unpacked, &config->nics[i].capture, "the capture");
+        keep_inside(unpacked, &config->nics[i].capture, allowed, "the capture");
         if (config->nics[i].host_loopback)
             json_array_append_new(
                 unpacked->notes,
@@ -222,7 +240,8 @@ static void adopt_rest(struct unpacked *unpacked, struct machine_config *config)
     }
 }
 
-bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struct error **err)
+bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
+                   bool (*allowed)(const char *name), struct error **err)
 {
     struct machine_config config;
     struct vmx_notes notes = {0};
@@ -231,7 +250,7 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struc
     if (good) {
         stand_alone(&config);
         adopt_disks(unpacked, &config);
-        adopt_rest(unpacked, &config);
+        adopt_rest(unpacked, &config, allowed);
         if (!same)
             identity_renew(unpacked->text, &config, NULL);
         if (!same && config.autostart) {

@@ -27,9 +27,11 @@ struct pack *machine_pack(const char *name, const char *folder, struct text *tex
                           const struct machine_opener *opener, struct error **err);
 
 /* Makes of a stranger's description one that reaches nothing of this host but the archive's files
- * (which are in the folder of the .vmx) and what any guest gets; what is taken away is noted. Its
- * name becomes `name`, and unless `same` is true its addresses are new ones (config/identity.h).
- * False: err, it describes no machine. */
-bool machine_adopt(struct unpacked *unpacked, const char *name, bool same, struct error **err);
+ * (which are in the folder of the .vmx) and what any guest gets; what is taken away is noted. Files
+ * that the machine itself makes have names that are `allowed` (NULL: any). Its name becomes
+ * `name`, and unless `same` is true its addresses are new ones (config/identity.h). False: err, it
+ * describes no machine. */
+bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
+                   bool (*allowed)(const char *name), struct error **err);
 
 #endif

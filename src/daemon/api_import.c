@@ -29,7 +29,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
         return NULL;
     char owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, same, err);
+                machine_adopt(&unpacked, name, same, is_allowed, err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);

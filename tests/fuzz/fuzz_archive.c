@@ -167,6 +167,12 @@ static void check_path(const struct unpacked *unpacked, const char *path)
     fuzz_check(path == NULL || path[0] == '\0' || is_announced(unpacked, path));
 }
 
+static bool is_allowed(const char *name)
+{
+    size_t length = strlen(name);
+    return length < 4 || strcmp(name + length - 4, ".vmx") != 0;
+}
+
 static void check_machine(const struct unpacked *unpacked)
 {
     struct machine_config config;
@@ -176,11 +182,13 @@ static void check_machine(const struct unpacked *unpacked)
     check_path(unpacked, config.initrd);
     check_path(unpacked, config.firmware);
     for (size_t i = 0; i < config.disk_count; i++)
+        fuzz_check(config.disks[i].path[0] == '\0' || config.disks[i].format != NULL);
+    for (size_t i = 0; i < config.disk_count; i++)
         check_path(unpacked, config.disks[i].path);
     fuzz_check(config.share_count == 0);
     const char *const made[] = {config.serial_path, config.dump_fdt, config.vsock_socket};
     for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++)
-        fuzz_check(made[i] == NULL || pack_name_is_plain(made[i]));
+        fuzz_check(made[i] == NULL || (pack_name_is_plain(made[i]) && is_allowed(made[i])));
     machine_config_clear(&config);
 }
 
@@ -198,7 +206,7 @@ static void unpack_one(struct bytes *tar, int frame, unsigned flags)
     check_folder(folder, good ? &unpacked : NULL);
     fuzz_check(rmdir(path) == 0);
     error = NULL;
-    if (good && machine_adopt(&unpacked, "fuzz", (flags & SAME) != 0, &error))
+    if (good && machine_adopt(&unpacked, "fuzz", (flags & SAME) != 0, is_allowed, &error))
         check_machine(&unpacked);
     error_free(error);
     if (good)

@@ -530,6 +530,44 @@ ethernet0.trapeze.capture = "/tmp/escape"
     delete("evil")
 
 
+def test_a_disk_of_a_stranger_lies_on_nothing_of_this_host():
+    """A member that is a qcow2 image of the stranger's making, and a description that says so."""
+    secret = make_raw("secret.raw", MIB, 11)
+    overlay = scratch("overlay.qcow2")
+    trapeze("disk", "create", "--format", "qcow2", "--backing", secret, "--backing-format", "raw",
+            overlay)
+    for rest in ("", 'scsi0:0.deviceType = "cdrom-image"\n'):
+        archive = Archive('''memsize = "32"
+trapeze.firmware = "firmware"
+scsi0:0.fileName = "disk.img"
+scsi0:0.trapeze.format = "qcow2"
+''' + rest, {"firmware": read(LOOP_ELF), "disk.img": read(overlay)})
+        trapeze("import", archive.write())
+        trapeze("export", "--force", "evil", scratch("evil-again.trapeze"))
+        delete("evil")
+        trapeze("import", scratch("evil-again.trapeze"))
+        assert read(f"{folder('evil')}/disk.img") == read(overlay), rest
+        delete("evil")
+
+
+def test_a_stranger_s_machine_does_not_write_its_own_description():
+    for name in ("evil.vmx", "other.vmtx", "restart", "control.sock"):
+        archive = Archive(f'''memsize = "32"
+trapeze.firmware = "firmware"
+serial0.fileType = "file"
+serial0.fileName = "{name}"
+trapeze.dumpDeviceTree = "{name}"
+trapeze.vsockCid = "9"
+trapeze.vsockSocket = "{name}"
+ethernet0.connectionType = "nat"
+ethernet0.trapeze.capture = "{name}"
+''', {"firmware": read(LOOP_ELF)})
+        done = trapeze("import", archive.write())
+        assert name not in vmx("evil").values(), (name, vmx("evil"))
+        assert done.stderr.count(name) == 4, done.stderr
+        delete("evil")
+
+
 # ---- machines of other makers ----
 
 OVF = """<?xml version="1.0"?>
