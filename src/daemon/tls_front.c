@@ -233,8 +233,9 @@ static bool same_address(const struct sockaddr_storage *a, const struct sockaddr
     if (a->ss_family == AF_INET)
         return ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr ==
                ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
-    return memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
-                  &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, 8) == 0;
+    const struct in6_addr *one = &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
+    const struct in6_addr *two = &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr;
+    return memcmp(one, two, IN6_IS_ADDR_V4MAPPED(one) ? sizeof(*one) : 8) == 0;
 }
 
 static bool has_room_for(const struct tls_front *front, const struct sockaddr_storage *from)

@@ -434,6 +434,28 @@ def test_a_trickle_is_cut_off():
             assert 50 < time.monotonic() - start < LIMIT_S and sent > 10, sent
 
 
+def descriptors(daemon):
+    return {int(name) for name in os.listdir(f"/proc/{daemon.process.pid}/fd")}
+
+
+def test_addresses_of_ipv4_are_told_apart_at_an_ipv6_socket():
+    try:
+        with socket.socket(socket.AF_INET6) as six:
+            six.bind(("::", 0))
+    except OSError as reason:
+        raise tap.Skip("no IPv6 here") from reason
+    with Daemon("--listen", "tcp:[::]:0", "--certificate", at("server.pem"), "--key",
+                at("server.key")) as daemon, contextlib.ExitStack() as stack:
+        before = len(descriptors(daemon))
+        for _ in range(16):  # as many as one has
+            stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+        until(lambda: len(descriptors(daemon)) == before + 16)
+        other = socket.create_connection(("127.0.0.1", daemon.port), source_address=("127.0.0.2", 0))
+        with tls().wrap_socket(other, server_hostname="127.0.0.1") as client:
+            client.sendall(b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
 def test_without_tls():
     with Daemon("--listen", "tcp:127.0.0.1:0", "--insecure") as daemon:
         token = make_token("near")
