@@ -28,6 +28,7 @@
 #include "client/signals.h"
 
 #define TIMEOUT_S 120
+#define LATER_S   30 /* for one that has answered already */
 
 static const char *const options[] = {
     "-F", "none",
@@ -65,19 +66,26 @@ const char *cli_guest_name(const struct cli_args *args, struct error **err)
 
 /* ---- reaching it ---- */
 
-/* A connection to the guest's ssh server; the environment gets what the options refer to. -1: err.
- */
-static int reach(const char *name, unsigned seconds, struct error **err)
+/* The way to a guest's ssh server. */
+struct way {
+    const char *name;
+    char *socket; /* freed by who has the struct */
+    unsigned seconds;
+    int connection; /* that nobody has been given yet; -1: none */
+};
+
+/* Connects; the environment gets what the options refer to. False: err. */
+static bool reach(struct way *way, struct error **err)
 {
+    const char *name = way->name;
     json_t *info = cli_api("GET", NULL, err, "/v1/instances/%s", name);
     const char *state = json_string_value(json_object_get(info, "state"));
     const char *folder = json_string_value(json_object_get(info, "path"));
     const char *socket = json_string_value(json_object_get(info, "vsock"));
     char *store = info != NULL ? api_store_path(err) : NULL, *hosts = NULL;
-    int fd = -1;
     if (store == NULL) {
         json_decref(info);
-        return -1;
+        return false;
     }
     if (strcmp(state, "stopped") == 0 || strcmp(state, "restarting") == 0) {
         error_set(err, ERROR_USAGE, "the instance '%s' is not running", name);
@@ -89,8 +97,9 @@ static int reach(const char *name, unsigned seconds, struct error **err)
         error_set(err, ERROR_USAGE, "the instance '%s' has no vsock", name);
         error_hint(err, "Write trapeze.vsockCid = \"3\" into '%s/%s.vmx', and start it anew.",
                    folder, name);
-    } else if (guest_key_make(store, err) &&
-               (fd = guest_connect(socket, name, GUEST_SSH_PORT, seconds, err)) >= 0) {
+    } else if (guest_key_make(store, err)) {
+        way->socket = alloc_string(socket);
+        way->connection = guest_connect(socket, name, GUEST_SSH_PORT, way->seconds, err);
         char *key = guest_key_path(store);
         if (asprintf(&hosts, "%s/known_hosts", folder) < 0)
             abort();
@@ -101,7 +110,7 @@ static int reach(const char *name, unsigned seconds, struct error **err)
     }
     free(store);
     json_decref(info);
-    return fd;
+    return way->connection >= 0;
 }
 
 /* Where 'trapeze vsock-pass' finds us: a socket without a file. -1: err. */
@@ -125,17 +134,27 @@ static int offer(struct error **err)
     return fd;
 }
 
-/* Anybody here may find the socket; only who we are gets the connection. */
-static bool hand_over(int listener, int connection)
+/* Anybody here may find the socket; only who we are gets a connection. The first is there already;
+ * scp wants one for each of its sources. */
+static void hand_over(int listener, struct way *way)
 {
     struct ucred who;
     socklen_t size = sizeof(who);
+    struct error *error = NULL;
     int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    bool good = client >= 0 && getsockopt(client, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 &&
-                who.uid == geteuid() && guest_send_fd(client, connection);
+    bool known = client >= 0 && getsockopt(client, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 &&
+                 who.uid == geteuid();
+    if (known && way->connection < 0)
+        way->connection = guest_connect(way->socket, way->name, GUEST_SSH_PORT, LATER_S, &error);
+    if (error != NULL)
+        fprintf(stderr, "trapeze: %s\n", error_message(error));
+    error_free(error);
+    if (known && way->connection >= 0 && guest_send_fd(client, way->connection)) {
+        close(way->connection); /* the end of it is the program's to see */
+        way->connection = -1;
+    }
     if (client >= 0)
         close(client);
-    return good;
 }
 
 /* ---- the program ---- */
@@ -167,7 +186,7 @@ static void pass_signal(int signals, pid_t pid)
 }
 
 /* Its exit status, as a shell tells it. */
-static int await(pid_t pid, int signals, int listener, int *connection)
+static int await(pid_t pid, int signals, int listener, struct way *way)
 {
     int handle = (int)syscall(SYS_pidfd_open, pid, 0), status = 0;
     struct pollfd set[] = {{.fd = handle, .events = POLLIN},
@@ -176,11 +195,8 @@ static int await(pid_t pid, int signals, int listener, int *connection)
     while (handle >= 0 && set[0].revents == 0) {
         if (poll(set, ARRAY_SIZE(set), -1) < 0)
             continue;
-        if (set[1].revents != 0 && hand_over(listener, *connection)) {
-            close(*connection); /* the end of it is the program's to see */
-            *connection = -1;
-            set[1].fd = -1;
-        }
+        if (set[1].revents != 0)
+            hand_over(listener, way);
         if (set[2].revents != 0)
             pass_signal(signals, pid);
     }
@@ -194,9 +210,9 @@ static int await(pid_t pid, int signals, int listener, int *connection)
 int cli_guest_run(const struct cli_args *args, const char *name, const char *program,
                   char *const *words, size_t count, struct error **err)
 {
-    unsigned seconds = 0;
+    struct way way = {.name = name, .connection = -1};
     sigset_t ends;
-    if (!parse_timeout(args, &seconds, err))
+    if (!parse_timeout(args, &way.seconds, err))
         return -1;
     if (api_is_remote()) {
         error_set(err, ERROR_USAGE, "guests are reached from the host that they run on");
@@ -207,8 +223,7 @@ int cli_guest_run(const struct cli_args *args, const char *name, const char *pro
     char *as = NULL;
     if (asprintf(&as, "User=%s", user != NULL ? user : "root") < 0)
         abort();
-    int connection = reach(name, seconds, err), status = -1;
-    int listener = connection >= 0 ? offer(err) : -1;
+    int listener = reach(&way, err) ? offer(err) : -1, status = -1;
     if (listener >= 0) {
         const char **argv = alloc_zeroed(ARRAY_SIZE(options) + count + 4, sizeof(*argv));
         size_t at = 0;
@@ -223,13 +238,14 @@ int cli_guest_run(const struct cli_args *args, const char *name, const char *pro
         int signals = signalfd(-1, &ends, SFD_CLOEXEC);
         pid_t pid = spawn((char *const *)(uintptr_t)argv, err);
         if (pid > 0)
-            status = await(pid, signals, listener, &connection);
+            status = await(pid, signals, listener, &way);
         close(signals);
         free(argv);
         close(listener);
     }
-    if (connection >= 0)
-        close(connection);
+    if (way.connection >= 0)
+        close(way.connection);
+    free(way.socket);
     free(as);
     return status;
 }
