@@ -343,10 +343,11 @@ static json_t *describe_verb(const struct api_verb *verb)
     char status[8];
     snprintf(status, sizeof(status), "%d", verb->status);
     bool gives = verb->stream == API_GIVES_STREAM;
+    const char *type = gives ? STREAM_TYPE : verb->type != NULL ? verb->type : "application/json";
     json_t *row = json_pack("{s:s, s:s, s:o, s:{s:{s:s, s:{s:{s:o}}}, s:{s:s, s:{s:{s:o}}}}}",
                             "operationId", verb->id, "summary", verb->summary, "parameters",
                             parameters, "responses", status, "description", "done", "content",
-                            gives ? STREAM_TYPE : "application/json", "schema",
+                            type, "schema",
                             parse(gives ? STREAM_SCHEMA : verb->answer), "default", "description",
                             "not done", "content", "application/json", "schema",
                             parse("{\"$ref\": \"#/components/schemas/Error\"}"));

@@ -73,6 +73,7 @@ struct api_verb {
     const char *body;   /* JSON schema of the request; NULL: none */
     json_t *(*describe_body)(void); /* instead, where it is made from a table */
     const char *answer; /* JSON schema of a good reply */
+    const char *type;   /* of its text, which is no JSON; NULL: it is */
     int status;         /* of a good reply */
     enum api_stream stream;
     /* May be asked for over TCP: it names nothing of the daemon's host (files, sockets, networks)

@@ -22,13 +22,19 @@
 #include "daemon/api.h"
 #include "daemon/catalogue.h"
 #include "daemon/http.h"
+#include "daemon/logfile.h"
 #include "daemon/machine.h"
 #include "daemon/relay.h"
 #include "daemon/restart.h"
 
+enum { LOGS_S = 5 }; /* between two looks at the logs' sizes */
+
 void daemon_event(struct daemon *daemon, const char *instance, const char *type, json_t *detail)
 {
+    char *text = detail != NULL ? json_dumps(detail, JSON_COMPACT) : NULL;
     catalogue_event(daemon->catalogue, instance, type, detail);
+    service_journal(&daemon->service, instance, type, text);
+    free(text);
     restart_event(daemon, instance, type, detail);
     json_decref(detail);
     api_events_wake(daemon);
@@ -54,6 +60,9 @@ static void on_tick(void *opaque, int fd, unsigned events)
     if (daemon->event_waits != NULL)
         api_events_wake(daemon);
     http_tick(daemon->remote_http);
+    machine_tick(daemon);
+    if (++daemon->ticks % LOGS_S == 0)
+        logfiles_bound(daemon);
 }
 
 /* As listen_in() of launch.c: the path of a socket has little room. */
@@ -67,9 +76,11 @@ static int listen_in_store(const struct store *store, struct error **err)
 static bool serve_remotely(struct daemon *daemon, const struct remote_options *options,
                            struct error **err)
 {
-    if (options->listen == NULL)
+    int given = daemon->service.remote;
+    daemon->service.remote = -1;
+    if (options->listen == NULL && given < 0)
         return true;
-    daemon->remote = remote_new(options, -1, &daemon->store, &daemon->log, err);
+    daemon->remote = remote_new(options, given, &daemon->store, &daemon->log, err);
     if (daemon->remote != NULL)
         daemon->remote_http =
             http_new(daemon, remote_take_socket(daemon->remote), daemon->remote, err);
@@ -80,8 +91,14 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
                   int tick, struct error **err)
 {
     bool good = serve_remotely(daemon, &options->remote, err);
-    int listen_fd = good ? listen_in_store(&daemon->store, err) : -1;
-    daemon->http = listen_fd >= 0 ? http_new(daemon, listen_fd, NULL, err) : NULL;
+    bool given = daemon->service.local >= 0;
+    int listen_fd = given  ? daemon->service.local
+                    : good ? listen_in_store(&daemon->store, err)
+                           : -1;
+    daemon->service.local = -1;
+    if (!good && given)
+        close(listen_fd);
+    daemon->http = good && listen_fd >= 0 ? http_new(daemon, listen_fd, NULL, err) : NULL;
     struct loop_watch *ends = NULL, *ticks = NULL;
     good = daemon->http != NULL;
     if (good) {
@@ -94,8 +111,11 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
     if (good) {
         machine_adopt_all(daemon);
         restart_adopt_all(daemon);
+        service_notify("READY=1");
         loop_run(daemon->loop);
-        unlinkat(daemon->store.folder, "daemon.sock", 0);
+        service_notify("STOPPING=1");
+        if (!given) /* the service manager's listens on, for the next daemon */
+            unlinkat(daemon->store.folder, "daemon.sock", 0);
     }
     relay_end_all(daemon, NULL);
     http_free(daemon->remote_http);
@@ -113,10 +133,13 @@ bool daemon_run(const struct daemon_options *options, struct error **err)
     struct itimerspec every_second = {{1, 0}, {1, 0}};
     sigset_t blocked;
     umask(077);
+    daemon.started = time(NULL);
     log_init(&daemon.log, options->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, STDERR_FILENO,
              "trapeze daemon");
-    if (!store_open(&daemon.store, options->store, err))
+    if (!service_init(&daemon.service, err) || !store_open(&daemon.store, options->store, err)) {
+        service_close(&daemon.service);
         return false;
+    }
     signals_of_the_end(&blocked);
     sigprocmask(SIG_BLOCK, &blocked, NULL);
     signal(SIGPIPE, SIG_IGN);
@@ -131,6 +154,7 @@ bool daemon_run(const struct daemon_options *options, struct error **err)
     loop_free(daemon.loop);
     catalogue_close(daemon.catalogue);
     store_close(&daemon.store);
+    service_close(&daemon.service);
     close(signals);
     close(tick);
     return good;

@@ -11,9 +11,11 @@
 #define TRAPEZE_DAEMON_DAEMON_H
 
 #include <jansson.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "daemon/remote.h"
+#include "daemon/service.h"
 #include "daemon/store.h"
 
 struct catalogue;
@@ -32,7 +34,11 @@ struct daemon {
     struct remote *remote;    /* NULL: not served over TCP */
     struct http *remote_http; /* there */
     struct relay *relays;
+    struct service service; /* what systemd gave us */
     struct http_count *answers;
+    uint64_t all_jobs; /* since the start */
+    time_t started;
+    unsigned ticks; /* seconds */
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
     struct restart *restarts;     /* machines that wait to be started again */

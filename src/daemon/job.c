@@ -118,6 +118,14 @@ bool job_step(void *daemon, off_t done, off_t size)
     return true;
 }
 
+unsigned job_count(const struct daemon *daemon)
+{
+    unsigned count = 0;
+    for (const struct job *job = daemon->jobs; job != NULL; job = job->next)
+        count++;
+    return count;
+}
+
 json_t *job_list(const struct daemon *daemon)
 {
     json_t *list = json_array();
@@ -194,6 +202,7 @@ void job_start(struct daemon *daemon, const char *instance, const json_t *argume
                              json_is_string(to) ? json_copy((json_t *)(uintptr_t)to) : NULL);
         job->next = daemon->jobs;
         daemon->jobs = job;
+        daemon->all_jobs++;
         return;
     }
     done(opaque, NULL, error);

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -23,6 +24,8 @@
 #include "daemon/job.h"
 
 enum {
+    STATE_WINDOW_S = 10,
+    STATES_TOLD = 30,
     END_MAX = 64 << 10, /* bytes that we read of a worker's report */
     ADOPT_S = 3600      /* a machine that is stopped in a debugger may answer much later */
 };
@@ -60,6 +63,9 @@ struct machine {
     struct frame_reader reader;
     struct frame_writer writer;
     char state[24];
+    time_t window;     /* monotonic: since then… */
+    unsigned told;     /* …so many changes of state became events… */
+    unsigned left_out; /* …and so many did not */
     json_int_t last_id;
     struct ask *asks;
     struct wait *waits;
@@ -129,6 +135,15 @@ bool machine_is_linked(struct daemon *daemon, const char *name)
 {
     const struct machine *machine = machine_find(daemon, name);
     return machine != NULL && (machine->fd >= 0 || machine->ending);
+}
+
+void machine_each_linked(struct daemon *daemon, machine_each_fn *each, void *opaque)
+{
+    for (const struct machine *at = daemon->machines, *next; at != NULL; at = next) {
+        next = at->next;
+        if (at->fd >= 0)
+            each(opaque, at->name);
+    }
 }
 
 bool machine_is_ending(struct daemon *daemon, const char *name)
@@ -389,6 +404,28 @@ static void take_answer(struct machine *machine, const json_t *message, json_int
     ask_free(ask);
 }
 
+static time_t now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+void machine_tick(struct daemon *daemon)
+{
+    for (struct machine *at = daemon->machines, *next; at != NULL; at = next) {
+        next = at->next;
+        if (at->left_out == 0 || now_s() - at->window < STATE_WINDOW_S)
+            continue;
+        unsigned left_out = at->left_out;
+        at->left_out = 0;
+        at->window = now_s();
+        at->told = 1;
+        daemon_event(daemon, at->name, "state",
+                     json_pack("{s:s, s:i}", "state", at->state, "left-out", (int)left_out));
+    }
+}
+
 /* Its word for its state; what is none, or nothing new, is passed over. */
 static void take_state(struct machine *machine, const char *state)
 {
@@ -402,6 +439,15 @@ static void take_state(struct machine *machine, const char *state)
     if (strcmp(machine->state, state) == 0)
         return;
     memcpy(machine->state, state, length + 1);
+    if (now_s() - machine->window >= STATE_WINDOW_S && machine->left_out == 0) {
+        machine->window = now_s();
+        machine->told = 0;
+    }
+    if (machine->told >= STATES_TOLD) {
+        machine->left_out++;
+        return;
+    }
+    machine->told++;
     daemon_event(machine->daemon, machine->name, "state", json_pack("{s:s}", "state", state));
 }
 

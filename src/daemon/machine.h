@@ -27,6 +27,10 @@ struct machine *machine_find(struct daemon *daemon, const char *name);
 bool machine_take(struct daemon *daemon, const char *name, bool shared, struct error **err);
 void machine_give_back(struct daemon *daemon, const char *name, bool shared);
 
+/* Calls each() for those that have a worker. */
+typedef void machine_each_fn(void *opaque, const char *name);
+void machine_each_linked(struct daemon *daemon, machine_each_fn *each, void *opaque);
+
 /* The worker's word for its state; "stopped" without a worker. */
 const char *machine_state(struct daemon *daemon, const char *name);
 /* Whether it has a worker, and one whose process is about to be gone. */
@@ -43,6 +47,9 @@ void machine_link(struct daemon *daemon, const char *name, json_t *launched);
 /* Connects to all workers of the store: after the daemon's own start. */
 void machine_adopt_all(struct daemon *daemon);
 void machine_free_all(struct daemon *daemon);
+/* Once a second: tells what was left out. Of a worker's changes of state 30 become events within 10
+ * s; then the last one does, with the number of those that were left out. */
+void machine_tick(struct daemon *daemon);
 /* To a socket in the instance's folder, without waiting; -1: nobody listens there. */
 int machine_connect(struct daemon *daemon, const char *name, const char *socket_name);
 

@@ -35,6 +35,7 @@ struct control_target {
     const char *sandbox; /* the parts in force, for people */
     struct vm *vm;       /* NULL until it exists */
     struct console *console;
+    int statm; /* /proc/self/statm, opened while that was possible; 0: not */
     struct frame_fds *fds; /* came with the request; a verb that takes one leaves -1 */
 };
 

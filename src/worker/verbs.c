@@ -68,8 +68,7 @@ static void add_counter(void *opaque, unsigned vcpu, const char *name, uint64_t 
     json_object_set_new(json_array_get(vcpus, vcpu), name, json_integer((json_int_t)value));
 }
 
-static json_t *verb_stats(struct control_target *target, const json_t *arguments,
-                          struct error **err)
+json_t *verb_stats(struct control_target *target, const json_t *arguments, struct error **err)
 {
     json_t *stats = verb_status(target, arguments, err), *vcpus = json_array();
     vm_get_counters(target->vm, add_counter, vcpus);
@@ -285,6 +284,7 @@ const struct control_verb control_verbs[] = {
     {"status", true, verb_status},
     {"stats", true, verb_stats},
     {"usage", true, verb_usage},
+    {"metrics", true, verb_metrics},
     {"profile", true, verb_profile},
     {"pause", true, verb_pause},
     {"resume", true, verb_resume},

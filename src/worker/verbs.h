@@ -7,6 +7,8 @@
 
 #include "worker/control.h"
 
+json_t *verb_metrics(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_stats(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_disks(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_disk_attach(struct control_target *target, const json_t *arguments,
                          struct error **err);

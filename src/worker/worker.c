@@ -368,6 +368,7 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->panic_timer = worker->signals = -1;
     worker->target.pid = sandbox_outer_pid();
     worker->target.sandbox = worker->sandbox;
+    worker->target.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     take_nics(worker, argv[NICS]);
     take_disks(worker, argv[DISKS]);
     log_init(&worker->log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");

@@ -3,6 +3,7 @@
 
 Every answer of Client.api() is checked against the OpenAPI document that the daemon serves.
 """
+import fcntl
 import functools
 import http.client
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -169,3 +171,30 @@ class Client:
 
     def list(self):
         return json.loads(self.trapeze("list", "--json").stdout)["instances"]
+
+
+class FakeWorker:
+    """Holds the instance's lock and listens at its control socket, as a worker does."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        F_OFD_SETLK = 37
+        fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hh4xqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        self.server = socket.socket(socket.AF_UNIX)
+        folder = os.open(self.folder, os.O_RDONLY)
+        self.server.bind(f"/proc/self/fd/{folder}/control.sock")
+        os.close(folder)
+        self.server.listen()
+        self.link = None
+
+    def accept(self):
+        self.server.settimeout(LIMIT_S)
+        self.link = self.server.accept()[0]
+
+    def send(self, message):
+        text = json.dumps(message, ensure_ascii=False).encode()
+        self.link.sendall(struct.pack("<I", len(text)) + text)
+
+    def ends(self):
+        os.close(self.lock)

@@ -40,9 +40,20 @@ def test_files():
                   (DATADIR, "bash-completion/completions/trapeze.bash"),
                   (DATADIR, "zsh/site-functions/_trapeze"),
                   (DATADIR, "fish/vendor_completions.d/trapeze.fish"),
+                  ("lib/systemd/system/trapeze.service",), ("lib/systemd/system/trapeze.socket",),
+                  ("lib/systemd/user/trapeze.service",), ("lib/systemd/user/trapeze.socket",),
+                  ("lib/sysusers.d/trapeze.conf",),
                   (DATADIR, "trapeze/images/build"), (DATADIR, "trapeze/images/packages.debian")]:
-        assert os.path.getsize(installed(*parts)) > 100, parts
+        assert os.path.getsize(installed(*parts)) > 50, parts
     assert run(installed(BINDIR, "trapeze"), "version").stdout.startswith("trapeze ")
+
+
+def test_units_start_what_is_installed():
+    for kind in "system", "user":
+        with open(installed(f"lib/systemd/{kind}/trapeze.service"), encoding="utf-8") as file:
+            text = file.read()
+        assert f"ExecStart={PREFIX}/{BINDIR}/trapeze daemon" in text, text
+        assert "KillMode=process" in text and "Type=notify" in text, text
 
 
 def test_the_builder_is_complete():

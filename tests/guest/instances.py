@@ -7,7 +7,6 @@
 Every answer of the API is checked against the OpenAPI document that the daemon serves.
 """
 import contextlib
-import fcntl
 import functools
 import http.client
 import json
@@ -17,7 +16,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,7 @@ import threading
 import time
 
 import tap
-from daemon_client import HOST, LIMIT_S, USAGE, Client, UnixConnection, is_alive, until
+from daemon_client import HOST, LIMIT_S, USAGE, Client, FakeWorker, UnixConnection, is_alive, until
 
 TRAPEZE, LOOP_ELF, EXIT_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-instances-")
@@ -291,40 +289,13 @@ def test_a_worker_that_hears_nothing():
     trapeze("delete", "a")
 
 
-class FakeWorker:
-    """Holds the instance's lock and listens at its control socket, as a worker does."""
-
-    def __init__(self, name):
-        self.folder = f"{STORE}/instances/{name}"
-        self.lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
-        F_OFD_SETLK = 37
-        fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hh4xqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
-        self.server = socket.socket(socket.AF_UNIX)
-        folder = os.open(self.folder, os.O_RDONLY)
-        self.server.bind(f"/proc/self/fd/{folder}/control.sock")
-        os.close(folder)
-        self.server.listen()
-        self.link = None
-
-    def accept(self):
-        self.server.settimeout(LIMIT_S)
-        self.link = self.server.accept()[0]
-
-    def send(self, message):
-        text = json.dumps(message, ensure_ascii=False).encode()
-        self.link.sendall(struct.pack("<I", len(text)) + text)
-
-    def ends(self):
-        os.close(self.lock)
-
-
 def test_a_worker_that_was_taken_over():
     """A guest that has its worker do what it likes harms its own instance and no other."""
     create("a")
     kill_daemon(signal.SIGTERM)
     os.mkfifo(f"{STORE}/instances/a/end")
     os.mkfifo(f"{STORE}/instances/a/console.log")
-    worker = FakeWorker("a")
+    worker = FakeWorker(f"{STORE}/instances/a")
     trapeze("list")
     worker.accept()
     for state in ["a" * 22 + "\u00fc", "\u00fc" * 40, "", 7, None, {"state": []}, "a b", "x" * 70000]:

@@ -121,7 +121,8 @@ def ask(daemon, method, path, body=None, token=None, certificate=None, plain=Fal
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
-    return answer.status, json.loads(text) if text else None
+    is_json = answer.headers.get("Content-Type") == "application/json"
+    return answer.status, json.loads(text) if is_json else None
 
 
 def make_token(name):
@@ -263,7 +264,7 @@ def test_what_is_done_on_the_host_only():
 # Beside these: nothing that names files, sockets, networks or processes of the host.
 REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "template", "start", "stop",
                 "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics",
-                "export"}
+                "export", "usage"}
 
 
 @contextlib.contextmanager
