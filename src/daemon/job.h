@@ -26,8 +26,8 @@ typedef void job_done_fn(void *opaque, const json_t *result, const struct error 
  * `daemon` is the job's. */
 bool job_step(void *daemon, off_t done, off_t size);
 
+unsigned job_count(const struct daemon *daemon); /* those that are at work */
 /* Those that have said how far they are: schema Job. */
-unsigned job_count(const struct daemon *daemon);
 json_t *job_list(const struct daemon *daemon);
 
 void job_start(struct daemon *daemon, const char *instance, const json_t *arguments, job_fn *fn,
