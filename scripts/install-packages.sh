@@ -60,6 +60,7 @@ nbdkit
 genisoimage
 openssl
 mtools
+fuse2fs
 u-boot-qemu
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.

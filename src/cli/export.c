@@ -2,7 +2,7 @@
  *
  * trapeze export: what the daemon sends becomes a file when all of it has come, and has been
  * decompressed on the way to see that it is whole. Until then it has no name, so that nothing is
- * left of it, whatever happens.
+ * left of it, whatever happens (where the file system can do that).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +30,7 @@ static const struct cli_example examples[] = {
 
 struct exporting {
     int fd;
+    char *part; /* its name meanwhile; NULL: none */
     struct zstream_reader *decoder;
     struct progress progress;
     uint64_t decoded;
@@ -78,34 +79,56 @@ static bool on_bytes(void *opaque, const void *bytes, size_t size, struct error 
     return zstream_decode(e->decoder, bytes, size, on_decoded, e, &e->ended, err);
 }
 
-/* A file without a name, in the folder where `path` is to be. */
-static int open_unnamed(const char *path, struct error **err)
+/* A file without a name, in the folder where `path` is to be; where the file system has none of
+ * those (FAT), "PATH.part". */
+static bool open_target(struct exporting *e, const char *path, struct error **err)
 {
     const char *slash = strrchr(path, '/');
     char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
-    int fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-    if (fd < 0)
+    e->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (e->fd < 0 && errno == EOPNOTSUPP && asprintf(&e->part, "%s.part", path) > 0)
+        e->fd = open(e->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (e->fd < 0)
         error_set_errno(err, errno, "cannot write to the folder '%s'", folder);
     free(folder);
-    return fd;
+    return e->fd >= 0;
+}
+
+static bool take_name(const char *part, const char *path, bool force)
+{
+    struct stat there;
+    if (force)
+        return rename(part, path) == 0;
+    if (renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return true;
+    if (errno != EINVAL) /* the file system cannot do that at once */
+        return false;
+    if (lstat(path, &there) != 0)
+        return rename(part, path) == 0;
+    errno = EEXIST;
+    return false;
 }
 
 /* link() replaces nothing: by way of a second name. */
-static bool give_name(int fd, const char *path, bool force, struct error **err)
+static bool give_name(struct exporting *e, const char *path, bool force, struct error **err)
 {
-    char self[64], *other = NULL;
-    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-    if (fsync(fd) != 0)
+    char self[64];
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", e->fd);
+    if (fsync(e->fd) != 0)
         return error_set_errno(err, errno, "cannot keep '%s'", path);
-    if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0)
+    if (e->part == NULL && linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0)
         return true;
-    bool good = errno == EEXIST && force && asprintf(&other, "%s.%d", path, (int)getpid()) > 0 &&
-                linkat(AT_FDCWD, self, AT_FDCWD, other, AT_SYMLINK_FOLLOW) == 0 &&
-                (rename(other, path) == 0 || (unlink(other), false));
-    if (!good)
-        error_set_errno(err, errno, "cannot make '%s'", path);
-    free(other);
-    return good;
+    if (e->part == NULL && force && errno == EEXIST &&
+        asprintf(&e->part, "%s.%d", path, (int)getpid()) > 0 &&
+        linkat(AT_FDCWD, self, AT_FDCWD, e->part, AT_SYMLINK_FOLLOW) != 0) {
+        free(e->part);
+        e->part = NULL;
+    }
+    if (e->part == NULL || !take_name(e->part, path, force))
+        return error_set_errno(err, errno, "cannot make '%s'", path);
+    free(e->part);
+    e->part = NULL;
+    return true;
 }
 
 static bool receive(struct exporting *e, const char *name, struct error **err)
@@ -138,11 +161,14 @@ static int run(const struct cli_args *args, struct error **err)
         error_hint(err, "--force replaces it.");
         return CLI_USAGE;
     }
-    struct exporting e = {.fd = open_unnamed(path, err)};
-    e.decoder = e.fd >= 0 ? zstream_decoder_new(err) : NULL;
+    struct exporting e = {.fd = -1};
+    e.decoder = open_target(&e, path, err) ? zstream_decoder_new(err) : NULL;
     bool good = e.decoder != NULL && receive(&e, name, err);
     progress_end(&e.progress);
-    good = good && give_name(e.fd, path, cli_given(args, "force"), err);
+    good = good && give_name(&e, path, cli_given(args, "force"), err);
+    if (e.part != NULL)
+        unlink(e.part);
+    free(e.part);
     zstream_reader_free(e.decoder);
     if (e.fd >= 0)
         close(e.fd);

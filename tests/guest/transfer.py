@@ -20,6 +20,7 @@ import tempfile
 import time
 
 import tap
+from archive_maker import Archive, member
 from machine import image
 from namespace import in_namespace
 
@@ -30,6 +31,7 @@ MIB = 1 << 20
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-transfer-")
 STORE = os.path.join(FOLDER.name, "store")
 os.environ["TRAPEZE_HOME"] = STORE
+EVIL = os.path.join(FOLDER.name, "evil.trapeze")
 
 
 def scratch(name):
@@ -79,7 +81,6 @@ def make_raw(name, size, seed):
 
 
 def contents(disk, form):
-    """What a guest sees of it."""
     out = scratch("contents.raw")
     trapeze("disk", "convert", "--force", "--from", form, "--format", "raw", disk, out)
     return read(out)
@@ -328,6 +329,29 @@ def test_a_full_disk_leaves_nothing():
     in_namespace(fill)
 
 
+def test_a_file_system_that_has_no_files_without_names():
+    """As FAT's, on a stick."""
+    disk, stick = scratch("stick.img"), scratch("stick")
+    os.mkdir(stick)
+    with open(disk, "wb") as out:
+        out.truncate(16 * MIB)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], check=True)
+    if shutil.which("fuse2fs") is None or subprocess.run(
+            ["fuse2fs", "-o", "fakeroot,rw", disk, stick], check=False).returncode != 0:
+        raise tap.Skip("fuse2fs is not installed, or may not")
+    try:
+        trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
+        for option in ((), ("--force",)):
+            trapeze("export", *option, "a", f"{stick}/a.trapeze")
+            assert sorted(os.listdir(stick)) == ["a.trapeze", "lost+found"]
+        trapeze("export", "absent", f"{stick}/b.trapeze", status=USAGE)
+        assert sorted(os.listdir(stick)) == ["a.trapeze", "lost+found"]
+        trapeze("import", f"{stick}/a.trapeze", "b")
+        delete("a", "b")
+    finally:
+        subprocess.run(["umount", stick], check=True)
+
+
 def test_damaged_archives_are_refused():
     path = make_archive("damaged", 2 * MIB, 8)
     good = read(path)
@@ -349,77 +373,15 @@ def test_damaged_archives_are_refused():
 
 # ---- what somebody made to harm ----
 
-def store_zstd(data, run=0):
-    """A zstd frame (RFC 8878) of blocks that are stored, and `run` zero bytes in blocks that
-    repeat one."""
-    out = bytearray(b"\x28\xb5\x2f\xfd\x00\x38")  # window of 128 KiB
-    pieces = [data[at:at + 131072] for at in range(0, len(data), 131072)]
-    for piece in pieces:
-        out += (len(piece) << 3).to_bytes(3, "little") + piece
-    for _ in range(run // 131072):
-        out += (131072 << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
-    return bytes(out + (1).to_bytes(3, "little"))
-
-
-def extents_sum(data):
-    return hashlib.sha256((f"0 {len(data)}\n" if data else "").encode() + data).hexdigest()
-
-
-class Archive:
-    """One of ours, by other software; members and manifest can be spoiled."""
-
-    def __init__(self, text, files=()):
-        self.text = text.encode()
-        self.files = dict(files)
-        self.manifest = {
-            "trapeze-archive": 1, "name": "evil", "description": "evil.vmx",
-            "files": [{"name": name, "size": len(data), "data": len(data)}
-                      for name, data in self.files.items()],
-            "notes": []}
-        self.sums = {"evil.vmx": extents_sum(self.text),
-                     **{name: extents_sum(data) for name, data in self.files.items()}}
-        self.more = []  # (TarInfo, bytes) before the sums
-        self.tail = b""
-        self.run = 0
-
-    def write(self):
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            def add(name, data, info=None):
-                info = info or tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            add("manifest.json", self.manifest if isinstance(self.manifest, bytes)
-                else json.dumps(self.manifest).encode())
-            add("evil.vmx", self.text)
-            for name, data in self.files.items():
-                add(name, data)
-            for info, data in self.more:
-                add(None, data, info)
-            add("sums.json", json.dumps(self.sums).encode())
-        path = scratch("evil.trapeze")
-        with open(path, "wb") as file:
-            file.write(store_zstd(out.getvalue() + self.tail, self.run))
-        return path
-
-
 def plain():
     return Archive('memsize = "32"\ntrapeze.firmware = "firmware"\n', {"firmware": read(LOOP_ELF)})
 
 
 def test_what_other_software_wrote_is_taken():
-    trapeze("import", plain().write())
+    trapeze("import", plain().write(EVIL))
     trapeze("start", "evil")
     until(lambda: "ready" in trapeze("logs", "evil").stdout)
     delete("evil")
-
-
-def member(name, kind=tarfile.REGTYPE, data=b"x", **fields):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info, data
 
 
 def test_hostile_archives_are_refused():
@@ -468,7 +430,7 @@ def test_hostile_archives_are_refused():
     case("follows").run = 1 << 40 >> 6  # 16 GiB of zeros in 512 KiB
     case("").text = b"memsize = \"32\"\ntrapeze.frimware = \"firmware\"\n"
     for number, (archive, wanted) in enumerate(cases):
-        done = trapeze("import", archive.write(), "evil", status=None)
+        done = trapeze("import", archive.write(EVIL), "evil", status=None)
         lines = done.stderr.strip().splitlines()
         assert done.returncode in (USAGE, HOST) and len(lines) == 1, (number, wanted, done)
         assert all(part in lines[0] for part in wanted), (number, wanted, done)
@@ -484,11 +446,11 @@ def test_a_bomb_of_headers_is_bounded():
                         "GNU.sparse.name": "firmware", "GNU.sparse.realsize": "5576"}
     del archive.files["firmware"]
     archive.more.append((info, b"9999999\n" + b"0\n0\n" * (4 * MIB)))
-    done = trapeze("import", archive.write(), "evil", status=HOST)
+    done = trapeze("import", archive.write(EVIL), "evil", status=HOST)
     assert "headers are unreasonably long" in done.stderr, done
     archive = plain()
     archive.more.append(member("n" * (12 * MIB)))
-    done = trapeze("import", archive.write(), "evil", status=HOST)
+    done = trapeze("import", archive.write(EVIL), "evil", status=HOST)
     assert len(done.stderr) < 1000, done.stderr[:1000]
     assert instances() == []
 
@@ -517,7 +479,7 @@ ethernet0.connectionType = "nat"
 ethernet0.trapeze.hostLoopback = "TRUE"
 ethernet0.trapeze.capture = "/tmp/escape"
 ''', {"firmware": read(LOOP_ELF), "disk.img": bytes(4096)})
-    done = trapeze("import", archive.write())
+    done = trapeze("import", archive.write(EVIL))
     text = vmx("evil")
     assert not any(part in value for value in text.values()
                    for part in ("/", "nbd:", "..")), text
