@@ -8,7 +8,9 @@
 
 #include "archive/machine.h"
 #include "base/error.h"
+#include "client/disks.h"
 #include "daemon/api.h"
+#include "daemon/backing.h"
 
 static bool send_about(struct pack *pack, int stream, struct error **err)
 {
@@ -20,6 +22,22 @@ static bool send_about(struct pack *pack, int stream, struct error **err)
     return good || error_set(err, ERROR_HOST, "nobody waits for the archive any more");
 }
 
+/* As before a start: an image in the folder may name anything as what it lies upon. */
+static bool check_disks(const struct instance *instance, struct error **err)
+{
+    struct machine_config config;
+    struct client_disks disks;
+    machine_config_init(&config);
+    bool good =
+        instance_config(instance, &config, NULL, err) && client_disks_open(&config, &disks, err);
+    if (good) {
+        good = backing_check(instance, &config, &disks, err);
+        client_disks_close(&disks);
+    }
+    machine_config_clear(&config);
+    return good;
+}
+
 static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
                     struct error **err)
 {
@@ -27,7 +45,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     struct instance instance;
     if (!instance_open_locked(&instance, &daemon->store, name, err))
         return NULL;
-    struct text *text = instance_read(&instance, err);
+    struct text *text = check_disks(&instance, err) ? instance_read(&instance, err) : NULL;
     struct pack *pack = text != NULL ? machine_pack(name, instance.path, text, NULL, err) : NULL;
     bool good = pack != NULL && send_about(pack, stream, err) && pack_write(pack, stream, err);
     pack_free(pack);
