@@ -78,9 +78,13 @@ static bool check_line(const char *line, const char *path, struct error **err)
     if (strncasecmp(line, "parentFileNameHint", strlen("parentFileNameHint")) == 0)
         return error_set(err, ERROR_USAGE, "it lies on another disk, and has to stand alone");
     for (size_t i = 0; i < ARRAY_SIZE(extents); i++)
-        if (strncasecmp(line, extents[i], strlen(extents[i])) == 0 && quote != NULL)
-            return path != NULL ? check_extent(path, quote + 1, strcspn(quote + 1, "\""), err)
-                                : error_set(err, ERROR_HOST, "it consists of other files");
+        if (strncasecmp(line, extents[i], strlen(extents[i])) == 0) {
+            if (path == NULL)
+                return error_set(err, ERROR_HOST, "it consists of other files");
+            return quote != NULL /* for scanf(), the rest may stand on the next line */
+                       ? check_extent(path, quote + 1, strcspn(quote + 1, "\""), err)
+                       : error_set(err, ERROR_HOST, "its descriptor makes no sense");
+        }
     return true;
 }
 
@@ -93,7 +97,7 @@ static bool check_descriptor(int fd, const char *path, struct error **err)
     if (!good)
         error_set(err, ERROR_HOST, "its descriptor makes no sense");
     while (good && (line = strsep(&rest, "\r\n")) != NULL)
-        good = check_line(line + strspn(line, " \t"), path, err);
+        good = check_line(line + strspn(line, " \t\v\f"), path, err); /* as isspace() has it */
     free(text);
     return good;
 }

@@ -705,6 +705,8 @@ def test_hostile_ovas_are_refused():
                          ("announced", sparse_vmdk(1 << 40)),
                          ("another disk", plain_text.replace(
                              "RW", f'parentFileNameHint="{secret}"\nRW').encode()),
+                         ("other files", plain_text.replace("RW", "\v\fRW").encode()),
+                         ("other files", plain_text.replace("RW ", "RW\n").encode()),
                          ("ESX", b"COWD" + bytes(1000)),
                          ("", b"QFI\xfb" + bytes(1000)), ("", b"")):
         case(wanted, disks=()).add("d.vmdk", data, MIB)
@@ -776,6 +778,9 @@ sound.present = "TRUE"
     flat = "Debian 12-flat.vmdk"
     assert flat in descriptor
     for spoiled in (descriptor.replace(flat, secret), descriptor.replace(flat, "../secret2.raw"),
+                    descriptor.replace(flat, secret).replace("\nRW ", "\n\vRW "),
+                    descriptor.replace(flat, secret).replace("\nRW ", "\nRW\n"),
+                    descriptor.replace(flat, secret).replace(' "/', '\n"/'),
                     descriptor.replace(flat, "link"),
                     descriptor.replace("RW ", f'parentFileNameHint="{secret}"\nRW ', 1)):
         with open(f"{place}/Debian 12.vmdk", "w", encoding="utf-8") as file:
