@@ -225,6 +225,7 @@ static void has_ended(struct daemon *daemon, const char *name, const json_t *end
         try_again(daemon, name, &plan, config.restart_tries);
     } else {
         plan.wanted = 0;
+        plan.due = 0;
         plan_write(daemon, name, &plan);
     }
     machine_config_clear(&config);
@@ -273,6 +274,20 @@ static void on_launched(void *opaque, const json_t *result, const struct error *
     machine_ask(restart->daemon, restart->name, "status", BUILD_S, on_status, restart);
 }
 
+/* Whether 'set' has taken the policy away meanwhile; what starts with the host needs none. */
+static bool is_called_off(struct daemon *daemon, const char *name, struct plan *plan)
+{
+    struct machine_config config;
+    bool off = read_config(daemon, name, &config) && plan->tries > 0 &&
+               config.restart == MACHINE_RESTART_NO;
+    machine_config_clear(&config);
+    if (off) {
+        *plan = (struct plan){.started = plan->started};
+        plan_write(daemon, name, plan);
+    }
+    return off;
+}
+
 static void on_due(void *opaque, int fd, unsigned events)
 {
     struct restart *restart = opaque;
@@ -281,7 +296,7 @@ static void on_due(void *opaque, int fd, unsigned events)
     (void)fd, (void)events;
     disarm(restart);
     if (machine_is_linked(daemon, restart->name) || !plan_read(daemon, restart->name, &plan) ||
-        !plan.wanted) {
+        !plan.wanted || is_called_off(daemon, restart->name, &plan)) {
         drop(restart);
     } else if (!machine_take(daemon, restart->name, false, NULL)) {
         arm(daemon, restart->name, unit_ms()); /* somebody is at work on it */

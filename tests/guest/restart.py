@@ -185,6 +185,17 @@ def test_a_start_that_fails_is_a_failure():
     trapeze("delete", "b7")
 
 
+def test_a_policy_that_is_taken_away_holds_for_the_one_that_waits():
+    create("a9", EXIT_ELF, "--restart", "always", tries=0)
+    start("a9")
+    until(lambda: len(waits("a9")) >= 9 and info("a9")["state"] == "restarting")  # 2.56 s
+    until(lambda: trapeze("set", "a9", "restart=no", status=None).returncode == 0)
+    before = len(events("a9", "start"))
+    until(lambda: info("a9")["state"] == "stopped")
+    assert len(events("a9", "start")) == before, events("a9")
+    remove("a9")
+
+
 def test_autostart_is_once_for_a_boot():
     create("a8", LOOP_ELF, "--autostart")
     create("b8", LOOP_ELF)
