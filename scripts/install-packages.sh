@@ -23,6 +23,7 @@ libjansson-dev
 liburing-dev
 libseccomp-dev
 libnbd-dev
+libxxhash-dev
 libzstd-dev
 zlib1g-dev
 libslirp-dev

@@ -5,6 +5,7 @@
 #include "cli/machine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -398,13 +399,20 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
                            struct cli_machine *machine, struct error **err)
 {
     struct machine_config *config = &machine->config;
-    *machine = (struct cli_machine){.seed = -1, .keep = machine->keep, .base = machine->base};
+    *machine = (struct cli_machine){
+        .seed = -1, .keep = machine->keep, .base = machine->base, .saved.fd = -1};
     machine_config_init(config);
     const char *vmx = machine->base != NULL ? machine->base : cli_last(args, "vmx");
     const char *image = cli_last(args, "image");
     if (image != NULL && (cli_given(args, "kernel") || vmx != NULL))
         return error_set(err, ERROR_USAGE, "--image does not go with %s: it brings its own kernel",
                          vmx != NULL ? "--vmx" : "--kernel");
+    const char *saved = cli_last(args, "resume");
+    if (saved != NULL && (vmx != NULL || image != NULL))
+        return error_set(err, ERROR_USAGE, "--resume does not go with %s: the file has its machine",
+                         vmx != NULL ? "--vmx" : "--image");
+    if (saved != NULL && !client_saved_open(AT_FDCWD, saved, &machine->saved, config, err))
+        return false;
     if (vmx != NULL && !load_vmx(vmx, config, cli_given(args, "quiet"), err))
         return false;
     /* Numbers are checked before an image is built or copied, and win over the image's. */
@@ -437,6 +445,7 @@ void cli_machine_clear(struct cli_machine *machine)
     image_copy_remove(&machine->copy);
     if (machine->seed >= 0)
         close(machine->seed);
+    client_saved_close(&machine->saved);
     free(machine->image_disk);
     machine_config_clear(&machine->config);
 }

@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "client/image.h"
+#include "client/saved.h"
 #include "client/worker.h"
 #include "config/machine.h"
 
@@ -119,6 +120,7 @@
 struct cli_machine {
     struct machine_config config;
     struct image_copy copy; /* of the image's disk, for a run */
+    struct saved_image saved; /* of --resume; fd -1: none */
     char *image_disk;       /* the original, which `keep` puts among the disks */
     int seed;               /* the seed's disk, a descriptor; -1: none */
     bool keep;              /* the machine is to last: nothing is copied yet */

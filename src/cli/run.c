@@ -34,6 +34,12 @@ static const struct cli_option options[] = {
      "Give the machine N PCIe slots, 1 to 8, each on a root port of its own. NICs go there while "
      "one is free, and can be attached and detached as hardware is ('trapeze net').",
      NULL},
+    {"resume", 0, "FILE",
+     "Let the machine that was suspended into FILE ('trapeze suspend') go on; nothing else needs to be "
+     "said of it. The file stays; once the disks have been written to it is of no use any more.",
+     NULL},
+    {"force", 0, NULL, "With --resume: go on though a disk was changed since. It will be damaged.",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",
@@ -106,6 +112,7 @@ static const struct cli_example examples[] = {
      "Then, from another terminal: ssh -p 2222 root@localhost."},
     {"trapeze run --kernel Image --initrd initrd --append 'console=ttyS0 quiet'",
      "A kernel of your own."},
+    {"trapeze run --resume web.saved", "A machine that was suspended goes on."},
     {"trapeze run --firmware test.elf; echo $?", "A bare-metal program and its exit code."},
     {"trapeze run --firmware test.elf --gdb tcp:1234 --gdb-wait",
      "The same under GDB: gdb-multiarch test.elf -ex 'target remote localhost:1234'."},
@@ -141,6 +148,9 @@ static int exit_status(const struct client_result *result, struct error **err)
     case CLIENT_END_CRASH:
         fprintf(stderr, "trapeze: %s\n", result->message);
         return CLI_GUEST_CRASH;
+    case CLIENT_END_SUSPENDED:
+        fputs("trapeze: the virtual machine was suspended.\n", stderr);
+        return CLI_OK;
     case CLIENT_END_QUIT:
         fputs("trapeze: the virtual machine was ended.\n", stderr);
         return CLI_INTERRUPTED;
@@ -160,6 +170,14 @@ static int log_level(const struct cli_args *args)
         if (strcmp(args->values[i].option->name, "verbose") == 0 && level < LOG_LEVEL_DEBUG)
             level++;
     return cli_given(args, "quiet") ? LOG_LEVEL_ERROR : level;
+}
+
+/* The private copy of an image's disk is now the suspended machine's. */
+static void keep_copy(struct image_copy *copy)
+{
+    if (copy->path != NULL)
+        fprintf(stderr, "trapeze: its disk stays: %s\n", copy->path);
+    image_copy_keep(copy);
 }
 
 static int run(const struct cli_args *args, struct error **err)
@@ -183,9 +201,15 @@ static int run(const struct cli_args *args, struct error **err)
     }
     if (!parse_console(cli_last(args, "console"), &client, err))
         return CLI_USAGE;
-    if (cli_machine_configure(args, &client, &machine, err) &&
-        client_run(&machine.config, &client, &result, err))
-        status = exit_status(&result, err);
+    if (cli_machine_configure(args, &client, &machine, err)) {
+        client.resume = machine.saved.fd >= 0 ? &machine.saved : NULL;
+        client.resume_anyway = cli_given(args, "force");
+        if (client_run(&machine.config, &client, &result, err)) {
+            status = exit_status(&result, err);
+            if (result.end == CLIENT_END_SUSPENDED)
+                keep_copy(&machine.copy);
+        }
+    }
     cli_machine_clear(&machine);
     return status;
 }

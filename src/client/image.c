@@ -320,6 +320,9 @@ static int make_copy_file(const char *folder, char **path, struct error **err)
     return fd;
 }
 
+/* Of a copy that image_copy_keep() was told to keep: a bit that means nothing else for a file. */
+#define KEPT S_ISVTX
+
 /* Removes copies of runs that did not get to remove theirs (power cut, SIGKILL): a living
  * run holds the lock. */
 static void remove_abandoned(const char *folder)
@@ -331,7 +334,7 @@ static void remove_abandoned(const char *folder)
         struct stat status;
         /* A new file is locked a moment after it was made. */
         if (strncmp(entry->d_name, "disk-", 5) == 0 && fd >= 0 && fstat(fd, &status) == 0 &&
-            status.st_ctime < time(NULL) - 10 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            (status.st_mode & KEPT) == 0 && status.st_ctime < time(NULL) - 10 && flock(fd, LOCK_EX | LOCK_NB) == 0)
             unlinkat(dirfd(listing), entry->d_name, 0);
         if (fd >= 0)
             close(fd);
@@ -369,6 +372,17 @@ bool image_copy_make(const char *original, struct image_copy *copy, struct error
     else
         sigprocmask(SIG_SETMASK, &copy->before, NULL);
     return false;
+}
+
+void image_copy_keep(struct image_copy *copy)
+{
+    if (copy->path == NULL)
+        return;
+    (void)fchmod(copy->hold, S_IRUSR | S_IWUSR | KEPT);
+    free(copy->path);
+    close(copy->hold);
+    sigprocmask(SIG_SETMASK, &copy->before, NULL);
+    *copy = (struct image_copy){.hold = -1};
 }
 
 void image_copy_remove(struct image_copy *copy)

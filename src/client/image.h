@@ -64,5 +64,7 @@ struct image_copy {
  * can. Shows progress if it takes long. A signal that came meanwhile ends it, and this program. */
 bool image_copy_make(const char *path, struct image_copy *copy, struct error **err);
 void image_copy_remove(struct image_copy *copy); /* one that is not there is fine */
+/* It stays, and no later run removes it: it belongs to a machine that was suspended. */
+void image_copy_keep(struct image_copy *copy);
 
 #endif

@@ -22,7 +22,7 @@
 #include "client/worker.h"
 #include "config/vmx.h"
 
-enum { FD_COUNT = 12 };
+enum { FD_COUNT = 13 };
 
 static int config_memfd(const struct machine_config *config, struct error **err)
 {
@@ -87,7 +87,8 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config, 
                                 spawn->vsock->connector,
                                 spawn->hold,
                                 open_share(),
-                                spawn->nvram};
+                                spawn->nvram,
+                                spawn->resume};
     char numbers[FD_COUNT][16], level[16], sandbox[32], nics[MACHINE_MAX_NICS * 12] = "";
     char disks[MACHINE_MAX_DISKS * BLOCK_DEPTH_MAX * 12] = "";
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -125,6 +126,7 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config, 
                           numbers[9],
                           numbers[10],
                           numbers[11],
+                          numbers[12],
                           (char *)(uintptr_t)spawn->console_kind,
                           level,
                           sandbox,

@@ -31,6 +31,7 @@ struct client_spawn {
     int transcript; /* a file for what the guest printed last, 512 KiB at most */
     int nvram;      /* a file: what the hardware remembers without power (config/nvram.h) */
     int hold;       /* kept open while it lives, for the lock on it */
+    int resume;     /* the file of a machine that was suspended */
     bool gdb_wait;
     bool detach; /* a session of its own */
     const char *group; /* a name for its cgroup (cgroup.h); NULL: it is to have none */

@@ -36,6 +36,7 @@
 #include "client/terminal.h"
 #include "client/vsock.h"
 #include "config/machine.h"
+#include "migrate/image.h"
 
 enum { ESCAPE_KEY = 0x1d /* Ctrl-] */, CHUNK = 4096, LAST_WORDS_MS = 1000 };
 
@@ -135,6 +136,7 @@ static bool start(struct session *session, const struct machine_config *config,
                                  .transcript = -1,
                                  .nvram = -1,
                                  .hold = -1,
+                                 .resume = options->resume != NULL ? options->resume->fd : -1,
                                  .gdb_wait = options->gdb_wait,
                                  .group = is_limited(config) ? session->group : NULL,
                                  .sandbox = options->sandbox,
@@ -196,7 +198,8 @@ static void take_end(struct session *session, const json_t *event)
         enum client_end end;
     } ends[] = {{"poweroff", CLIENT_END_POWEROFF}, {"reset", CLIENT_END_POWEROFF},
                 {"exit-code", CLIENT_END_EXIT_CODE}, {"crash", CLIENT_END_CRASH},
-                {"quit", CLIENT_END_QUIT},         {"refused", CLIENT_END_REFUSED}};
+                {"quit", CLIENT_END_QUIT},         {"refused", CLIENT_END_REFUSED},
+                {"suspended", CLIENT_END_SUSPENDED}, {"lost", CLIENT_END_REFUSED}};
     const char *name = json_string_value(json_object_get(event, "end"));
     const char *message = json_string_value(json_object_get(event, "message"));
     for (size_t i = 0; name != NULL && i < ARRAY_SIZE(ends); i++)
@@ -437,7 +440,10 @@ bool client_run(const struct machine_config *config, const struct client_options
     struct client_vsock vsock = {.listen = -1, .connector = -1};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
     if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err) ||
-        !client_disks_open(config, &disks, err) || !client_network_start(config, &network, err) ||
+        !client_disks_open(config, &disks, err) ||
+        (options->resume != NULL && !options->resume_anyway &&
+         !saved_check_disks(options->resume, disks.chains, disks.count, err)) ||
+        !client_network_start(config, &network, err) ||
         !client_vsock_start(config, &vsock, err)) {
         client_network_stop(&network);
         client_disks_close(&disks);

@@ -19,6 +19,7 @@
 
 struct error;
 struct machine_config;
+struct saved_image;
 
 /* Where the guest's console goes. */
 enum client_console {
@@ -35,6 +36,8 @@ struct client_options {
     int log_level;            /* enum log_level */
     enum sandbox_mode sandbox;
     const char *gdb;          /* where a debugger finds the machine (client_listen_at); or NULL */
+    const struct saved_image *resume; /* of a machine that was suspended; NULL: it begins anew */
+    bool resume_anyway;       /* though its disks may have changed since */
     bool gdb_wait;            /* the machine does not start before one says so */
 };
 
@@ -42,6 +45,7 @@ enum client_end {
     CLIENT_END_POWEROFF,
     CLIENT_END_EXIT_CODE, /* bare-metal program: `code` */
     CLIENT_END_CRASH,     /* the guest's fault; sentence in `message` */
+    CLIENT_END_SUSPENDED, /* its state is in a file */
     CLIENT_END_QUIT,      /* escape key, signal, control verb */
     CLIENT_END_REFUSED    /* the worker could not start the machine: sentence in `message` */
 };

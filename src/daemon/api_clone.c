@@ -21,6 +21,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     plan.linked = instance.is_template && !json_is_true(json_object_get(arguments, "full"));
     bool good = (instance.is_template ? instance_lock_shared(&instance, err)
                                       : instance_lock(&instance, err)) &&
+                instance_check_not_suspended(&instance, err) &&
                 instance_clone(&instance, &plan, err);
     instance_close(&instance);
     return good ? json_pack("{s:s, s:b}", "name", plan.name, "linked", (int)plan.linked) : NULL;

@@ -157,6 +157,40 @@ void flow_stop(struct api_call *call, bool then_start)
                     force ? FORCE_S : ANSWER_S, on_asked_to_stop, call);
 }
 
+/* ---- suspend ---- */
+
+static void on_suspended_end(void *opaque, const json_t *end)
+{
+    struct api_call *call = opaque;
+    (void)end;
+    if (machine_is_linked(call->daemon, call->name))
+        refuse(call, 500, "the machine is suspended, but its worker's process does not end "
+                          "('stop --force' kills it)");
+    else
+        succeed(call);
+}
+
+static void on_suspended(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    if (result == NULL)
+        refuse(call, error_kind(error) == ERROR_USAGE ? 409 : 500, error_message(error));
+    else
+        machine_await_end(call->daemon, call->name, FORCE_S, on_suspended_end, call);
+}
+
+void flow_suspend(struct api_call *call)
+{
+    int compress = 0;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s?b}", "compress", &compress) != 0)
+        refuse(call, 400, "compress is true or false");
+    else if (!machine_is_linked(call->daemon, call->name) ||
+             machine_is_ending(call->daemon, call->name))
+        refuse(call, 409, "the instance is not running");
+    else
+        job_start(call->daemon, call->name, call->body, machine_suspend, on_suspended, call);
+}
+
 /* ---- one question ---- */
 
 static void on_answer(void *opaque, const json_t *result, const char *error)

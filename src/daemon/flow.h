@@ -21,6 +21,8 @@ struct api_call;
 void flow_start(struct api_call *call);
 /* By the body, which is one of FLOW_STOP_BODY. */
 void flow_stop(struct api_call *call, bool then_start);
+/* By the body. */
+void flow_suspend(struct api_call *call);
 /* One verb of the worker. */
 void flow_ask(struct api_call *call, const char *verb);
 

@@ -12,6 +12,8 @@
 
 #include "client/copy.h"
 
+#define INSTANCE_SAVED "suspended.vmss"
+
 struct error;
 struct text;
 

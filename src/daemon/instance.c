@@ -286,6 +286,17 @@ bool instance_create(const struct store *store, const struct instance_plan *plan
 
 /* ---- templates and what lies upon them ---- */
 
+/* Its disks alone are those of a machine that lost its power. */
+bool instance_check_not_suspended(const struct instance *instance, struct error **err)
+{
+    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        return true;
+    error_set(err, ERROR_USAGE, "'%s' is suspended: what it was at is in no copy", instance->name);
+    error_hint(err, "Start and stop it first, or give that up: trapeze start --discard-suspended %s",
+               instance->name);
+    return false;
+}
+
 static bool is_clone_of(const struct instance *instance, const char *name, bool *is_clone,
                         struct error **err)
 {
@@ -388,7 +399,7 @@ bool instance_make_template(struct instance *instance, bool is_template, struct 
     char before[INSTANCE_MAX_FILE], after[INSTANCE_MAX_FILE];
     if (instance->is_template == is_template)
         return true;
-    if (!has_no_clones(instance, err))
+    if (!instance_check_not_suspended(instance, err) || !has_no_clones(instance, err))
         return false;
     own_description(instance, before);
     instance->is_template = is_template;

@@ -11,6 +11,8 @@
  *                        inherits it, so it is held for exactly as long as the machine runs
  *     NAME/end           how the machine ended last, one line of JSON; empty while it runs, and
  *                        for ever if its worker was killed
+ *     NAME/suspended.vmss   the state of a machine that was suspended (migrate/image.h); gone when
+ *                        it runs again
  *     NAME/control.sock, NAME/console.sock, NAME/vsock.sock   of the worker, while it runs
  *     NAME/console.log, NAME/worker.log      what guest and worker said
  *     NAME/restart       whether it shall run, and how often it was started again (restart.h)
@@ -110,6 +112,8 @@ bool instance_config(const struct instance *instance, struct machine_config *con
  * the error names them. */
 bool instance_rename(struct instance *instance, const char *name, struct error **err);
 bool instance_delete(struct instance *instance, struct error **err);
+/* False: err; it is suspended, and so more than its files. */
+bool instance_check_not_suspended(const struct instance *instance, struct error **err);
 bool instance_make_template(struct instance *instance, bool is_template, struct error **err);
 
 struct instance_usage {

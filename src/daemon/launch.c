@@ -16,10 +16,12 @@
 #include "client/disks.h"
 #include "client/guest.h"
 #include "client/network.h"
+#include "client/saved.h"
 #include "client/spawn.h"
 #include "client/vsock.h"
 #include "client/worker.h"
 #include "daemon/backing.h"
+#include "daemon/folder.h"
 #include "daemon/machine.h"
 
 enum {
@@ -117,7 +119,7 @@ static bool start_vsock(const struct instance *instance, const struct machine_co
 }
 
 static json_t *launch(struct instance *instance, const struct machine_config *config,
-                      struct error **err)
+                      const struct saved_image *saved, bool anyway, struct error **err)
 {
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
@@ -130,6 +132,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .transcript = -1,
                                  .nvram = -1,
                                  .hold = instance->lock,
+                                 .resume = saved->fd,
                                  .detach = true,
                                  .group = instance->name,
                                  .log_level = LOG_LEVEL_WARNING,
@@ -138,6 +141,8 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .vsock = &vsock};
     bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
                 backing_check(instance, config, &disks, err) &&
+                (saved->fd < 0 || anyway ||
+                 saved_check_disks(saved, disks.chains, disks.count, err)) &&
                 client_network_start(config, &network, err) &&
                 start_vsock(instance, config, &vsock, err);
     pid_t pid = good ? client_spawn(config, &spawn, err) : -1;
@@ -161,6 +166,38 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
     return pid > 0 ? json_pack("{s:i}", "pid", (int)pid) : NULL;
 }
 
+/* What the machine was at when it was suspended; fd -1: it was not. */
+static bool find_saved(const struct instance *instance, bool discard, struct saved_image *saved,
+                       struct error **err)
+{
+    *saved = (struct saved_image){.fd = -1};
+    unlinkat(instance->fd, "." INSTANCE_SAVED ".new", 0); /* of somebody who was killed */
+    if (discard)
+        unlinkat(instance->fd, INSTANCE_SAVED, 0);
+    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        return true;
+    if (client_saved_open(instance->fd, INSTANCE_SAVED, saved, NULL, err))
+        return true;
+    error_hint(err, "'trapeze start --discard-suspended %s' starts it anew, as after a loss of power.",
+               instance->name);
+    return false;
+}
+
+json_t *machine_suspend(struct daemon *daemon, const char *name, const json_t *arguments,
+                        struct error **err)
+{
+    const struct client_suspend how = {
+        .compress = json_is_true(json_object_get(arguments, "compress"))};
+    struct instance instance;
+    char path[64];
+    if (!instance_open(&instance, &daemon->store, name, err))
+        return NULL;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/control.sock", instance.fd);
+    bool good = client_suspend(path, instance.fd, INSTANCE_SAVED, &how, err);
+    instance_close(&instance);
+    return good ? json_object() : NULL;
+}
+
 /* NICs of a description by hand may have no address. */
 static bool address_nics(struct machine_config *config, const char *name, struct error **err)
 {
@@ -180,8 +217,10 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
 {
     struct instance instance;
     struct machine_config config;
+    struct saved_image saved;
     json_t *result = NULL;
-    (void)arguments;
+    bool discard = json_is_true(json_object_get(arguments, "discard-suspended"));
+    bool anyway = json_is_true(json_object_get(arguments, "changed-disks"));
     if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
     machine_config_init(&config);
@@ -189,9 +228,11 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
         error_set(err, ERROR_USAGE, "'%s' is a template, which does not run", name);
         error_hint(err, "Make an instance of it: trapeze clone %s NAME", name);
     } else if (instance_lock(&instance, err) && instance_config(&instance, &config, NULL, err) &&
-               address_nics(&config, name, err) && machine_config_check(&config, err)) {
+               address_nics(&config, name, err) && machine_config_check(&config, err) &&
+               find_saved(&instance, discard, &saved, err)) {
         add_boot_words(&daemon->store, &config);
-        result = launch(&instance, &config, err);
+        result = launch(&instance, &config, &saved, anyway, err);
+        client_saved_close(&saved);
     }
     machine_config_clear(&config);
     instance_close(&instance);

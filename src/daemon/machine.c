@@ -21,6 +21,7 @@
 #include "base/frame.h"
 #include "base/loop.h"
 #include "client/cgroup.h"
+#include "daemon/folder.h"
 #include "daemon/job.h"
 
 enum {
@@ -152,11 +153,23 @@ bool machine_is_ending(struct daemon *daemon, const char *name)
     return machine != NULL && machine->ending;
 }
 
+enum { SAVED_PATH = INSTANCE_MAX_NAME + sizeof("/" INSTANCE_SAVED) };
+
+static void saved_path(char path[SAVED_PATH], const char *name)
+{
+    snprintf(path, SAVED_PATH, "%s/%s", name, INSTANCE_SAVED);
+}
+
 const char *machine_state(struct daemon *daemon, const char *name)
 {
     if (machine_is_ending(daemon, name))
         return "stopping";
-    return machine_is_linked(daemon, name) ? machine_find(daemon, name)->state : "stopped";
+    if (machine_is_linked(daemon, name))
+        return machine_find(daemon, name)->state;
+    char path[SAVED_PATH];
+    saved_path(path, name);
+    return faccessat(daemon->store.instances, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? "suspended"
+                                                                                    : "stopped";
 }
 
 /* ---- the end ---- */
@@ -438,6 +451,11 @@ static void take_state(struct machine *machine, const char *state)
     }
     if (strcmp(machine->state, state) == 0)
         return;
+    if (strcmp(state, "running") == 0) { /* what it was at when it was suspended is past */
+        char path[SAVED_PATH];
+        saved_path(path, machine->name);
+        unlinkat(machine->daemon->store.instances, path, 0);
+    }
     memcpy(machine->state, state, length + 1);
     if (now_s() - machine->window >= STATE_WINDOW_S && machine->left_out == 0) {
         machine->window = now_s();

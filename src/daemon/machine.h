@@ -31,7 +31,7 @@ void machine_give_back(struct daemon *daemon, const char *name, bool shared);
 typedef void machine_each_fn(void *opaque, const char *name);
 void machine_each_linked(struct daemon *daemon, machine_each_fn *each, void *opaque);
 
-/* The worker's word for its state; "stopped" without a worker. */
+/* The worker's word for its state; "stopped" or "suspended" without a worker. */
 const char *machine_state(struct daemon *daemon, const char *name);
 /* Whether it has a worker, and one whose process is about to be gone. */
 bool machine_is_linked(struct daemon *daemon, const char *name);
@@ -68,7 +68,13 @@ void machine_await_end(struct daemon *daemon, const char *name, unsigned seconds
 json_t *machine_kill(struct daemon *daemon, const char *name, const json_t *arguments,
                      struct error **err);
 
-/* In a job: starts the instance's worker. {"pid": N}, or NULL with err. */
+/* In a job: writes what the machine is at to its folder, and has the worker end. {}, or NULL with err:
+ * the machine goes on. */
+json_t *machine_suspend(struct daemon *daemon, const char *name, const json_t *arguments,
+                        struct error **err);
+
+/* In a job: starts the instance's worker, where it was if it was suspended. {"pid": N}, or NULL with
+ * err. */
 json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,
                        struct error **err);
 

@@ -205,7 +205,14 @@ static bool is_failure(const json_t *end)
     const char *word = json_string_value(json_object_get(end, "end"));
     if (word == NULL || strcmp(word, "exit-code") == 0)
         return word == NULL || json_integer_value(json_object_get(end, "code")) != 0;
-    return strcmp(word, "crash") == 0 || strcmp(word, "died") == 0 || strcmp(word, "refused") == 0;
+    return strcmp(word, "crash") == 0 || strcmp(word, "died") == 0 ||
+           strcmp(word, "refused") == 0 || strcmp(word, "lost") == 0;
+}
+
+/* Somebody meant it. */
+static bool is_wanted(const char *word)
+{
+    return word != NULL && (strcmp(word, "quit") == 0 || strcmp(word, "suspended") == 0);
 }
 
 static void has_ended(struct daemon *daemon, const char *name, const json_t *end)
@@ -216,7 +223,7 @@ static void has_ended(struct daemon *daemon, const char *name, const json_t *end
     if (!plan_read(daemon, name, &plan) || !plan.wanted)
         return;
     bool known = read_config(daemon, name, &config);
-    bool again = known && (word == NULL || strcmp(word, "quit") != 0) &&
+    bool again = known && !is_wanted(word) &&
                  (config.restart == MACHINE_RESTART_ALWAYS ||
                   (config.restart == MACHINE_RESTART_ON_FAILURE && is_failure(end)));
     if (plan.due == 0 && now_ms() - plan.started >= LONG_RUN * unit_ms())

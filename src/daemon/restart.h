@@ -7,7 +7,7 @@
  *                 trapeze.restartTries times without that: given up
  *
  * A failure is a crash, an exit code other than 0, a worker that died, and a start that failed. Who
- * stops a machine (stop, the quit verb) means it: it stays off. A start by hand begins anew.
+ * stops or suspends a machine (stop, the quit verb) means it: it stays off. A start by hand begins anew.
  *
  * What is going on is in the instance's folder, NAME/restart, so that the next daemon goes on where
  * this one stopped: it looks at what ended meanwhile as if it had seen it end. Autostart is once

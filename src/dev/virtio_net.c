@@ -738,7 +738,8 @@ static const struct state_table filter_state = {"virtio-net-filter", 1, filter_f
 static bool net_post_restore(void *object, struct error **err)
 {
     struct virtio_net *net = object;
-    if (net->pairs == 0 || net->pairs > net->pairs_max)
+    if (net->pairs == 0 || net->pairs > net->pairs_max ||
+        (net->pairs > 1 && !virtio_has(&net->pci.virtio, F_MQ)))
         return error_set(err, ERROR_USAGE, "the saved state of '%s' uses %u of %u pairs of queues",
                          net->pci.device.id, net->pairs, net->pairs_max);
     if ((net->offloads & ~F_GUEST_OFFLOADS) != 0)

@@ -153,6 +153,8 @@ struct vm {
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
+    char *first_layout;   /* vm_layout() of when it was made */
+    int64_t elapsed_ns;   /* vm_let_time_pass() */
     struct power_button button;
     struct balloon balloon;  /* press is NULL: no device makes it heard */
     struct input_gate *gates[2]; /* deterministic mode: console, virtio console; or NULL */

@@ -238,6 +238,16 @@ void vm_quit(struct vm *vm)
     end(vm, VM_END_QUIT, 0);
 }
 
+void vm_quit_suspended(struct vm *vm)
+{
+    end(vm, VM_END_SUSPENDED, 0);
+}
+
+void vm_halt(struct vm *vm)
+{
+    vm_hold_begin(vm);
+}
+
 bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *status,
                 struct error **err)
 {

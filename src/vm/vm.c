@@ -186,8 +186,10 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
                vm_set_cpu_limits(
                    vm, &(struct vm_cpu_limits){config->cpu_weight, config->cpu_cap}, err);
     }
-    if (good)
+    if (good) {
+        vm->first_layout = vm_layout(vm);
         return vm;
+    }
     vm_free(vm);
     return NULL;
 }
@@ -217,6 +219,7 @@ void vm_free(struct vm *vm)
     loop_cancel(vm->env.loop, tell_clock, vm);
     vclock_free(vm->clock);
     machine_config_clear(&vm->config);
+    free(vm->first_layout);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
@@ -297,7 +300,8 @@ static bool apply_machine_state(struct vm *vm, const struct machine_state *machi
     if (!vm_power_restore(vm, machine->power_request, machine->power_code))
         return error_set(err, ERROR_USAGE, "the saved state has an impossible power request");
     vclock_set_now(vm->clock, machine->now_ns);
-    vclock_set_wall(vm->clock, machine->wall_ns);
+    /* The guest may have set its clock to anything: then it wraps as that does. */
+    vclock_set_wall(vm->clock, (int64_t)((uint64_t)machine->wall_ns + (uint64_t)vm->elapsed_ns));
     atomic_store(&vm->timebase.offset_ticks, machine->time_offset);
     entropy_restore(vm->entropy, machine->entropy);
     vm->round = machine->round;
@@ -315,6 +319,20 @@ static bool apply_machine_state(struct vm *vm, const struct machine_state *machi
         cpu->retired_before = machine->retired_before[i];
     }
     return true;
+}
+
+void vm_let_time_pass(struct vm *vm, int64_t elapsed_ns)
+{
+    vm->elapsed_ns = elapsed_ns;
+}
+
+/* What boot_load() gives the harts beside their state. */
+static void connect_harts(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        vm->vcpus[i]->htif_tohost = vm->files.boot.tohost_gpa;
+        rv_hart_of(vm->vcpus[i])->sbi_calls = vm->files.boot.sbi;
+    }
 }
 
 bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err)
@@ -336,6 +354,7 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
     if (at != size)
         return error_set(err, ERROR_USAGE, "the saved state has %zu bytes too many", size - at);
     vm->loaded = true;
+    connect_harts(vm);
     /* Whatever is pending makes itself known again. */
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_attention(vm->vcpus[i], VCPU_ATTENTION_IRQ | VCPU_ATTENTION_TIMER |

@@ -22,6 +22,7 @@
 
 struct balloon_status;
 struct block_chain;
+struct block_image;
 struct char_backend;
 struct error;
 struct log;
@@ -29,6 +30,7 @@ struct loop;
 struct machine_config;
 struct machine_disk;
 struct machine_nic;
+struct mem_space;
 struct state_buffer;
 struct vm;
 struct vm_files;
@@ -39,6 +41,7 @@ enum vm_end {
     VM_END_POWEROFF,   /* the guest switched itself off; code 0 */
     VM_END_RESET,      /* the guest asked for a reset and no_reboot is set; code 0 */
     VM_END_QUIT,       /* vm_quit() */
+    VM_END_SUSPENDED,  /* vm_quit_suspended(): its saved state is what goes on */
     VM_END_EXIT_CODE,  /* a bare-metal program ended the run with `code` (test device, HTIF) */
     VM_END_GUEST_CRASH /* failure reason through SRST, wedged at its trap vector */
 };
@@ -77,6 +80,9 @@ bool vm_reset(struct vm *vm, struct error **err);
  * of it is its own affair, and takes it a while. */
 bool vm_powerdown(struct vm *vm, struct error **err);
 void vm_quit(struct vm *vm);
+void vm_quit_suspended(struct vm *vm);
+/* From any thread: no vCPU runs guest code much longer, for good. Who calls it ends the VM soon. */
+void vm_halt(struct vm *vm);
 
 /* What the guest keeps of its memory: sets it to `*size` bytes unless that is NULL, and tells how
  * things stand. Fails if the machine has no balloon. */
@@ -201,8 +207,28 @@ typedef void vm_profile_fn(void *opaque, uint64_t pc, const char *mode, uint64_t
 bool vm_profile_report(struct vm *vm, struct vm_profile *profile, vm_profile_fn *each,
                        void *opaque, struct error **err);
 
-/* Whole-machine state without RAM, from the declared tables; only while paused/created. */
+/* Whole-machine state without RAM, from the declared tables; only while paused/created. Restoring
+ * goes into a machine of the same layout whose RAM is that of then (or comes late: mem/mem.h). */
 void vm_save_state(struct vm *vm, struct state_buffer *out);
+/* Before vm_restore_state(): so much real time has passed since, by which the guest's wall clock is put
+ * forward. */
+void vm_let_time_pass(struct vm *vm, int64_t elapsed_ns);
 bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err);
+
+/* layout.c: what of the machine its guest can see, one thing to a line; the caller frees it. */
+char *vm_layout(const struct vm *vm);
+/* Whether a state that was saved with the layout `saved` fits. Instructions that it did not know of do
+ * no harm. */
+bool vm_fits_layout(const char *layout, const char *saved, struct error **err);
+/* Whether a machine made anew of vm_config() could take the state up: not if disks or NICs came and
+ * went. */
+bool vm_can_be_saved(const struct vm *vm, struct error **err);
+const struct machine_config *vm_config(const struct vm *vm); /* as it is by now */
+bool vm_uses_aia(const struct vm *vm);                       /* what "auto" came to */
+struct mem_space *vm_memory(struct vm *vm);
+struct loop *vm_loop(struct vm *vm);
+/* While paused. */
+struct block_image *vm_disk_image(struct vm *vm, size_t index); /* NULL: none */
+bool vm_disks_flush(struct vm *vm, struct error **err);
 
 #endif

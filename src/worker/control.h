@@ -27,6 +27,7 @@ struct control;
 struct error;
 struct frame_fds;
 struct loop;
+struct suspension;
 struct vm;
 
 /* What the verbs act on; filled in by worker.c, lives as long as the control. */
@@ -37,6 +38,8 @@ struct control_target {
     struct console *console;
     int statm; /* /proc/self/statm, opened while that was possible; 0: not */
     struct frame_fds *fds; /* came with the request; a verb that takes one leaves -1 */
+    const char *folder;    /* that names of the configuration are relative to */
+    struct suspension *suspension; /* verbs_suspend.c; NULL: the machine is not being suspended */
 };
 
 struct control_verb {
@@ -44,6 +47,7 @@ struct control_verb {
     bool needs_vm;
     /* Returns a new reference, or NULL with err. */
     json_t *(*run)(struct control_target *target, const json_t *arguments, struct error **err);
+    bool only_looks; /* fine while the machine's state is being written */
 };
 extern const struct control_verb control_verbs[];
 extern const size_t control_verb_count;

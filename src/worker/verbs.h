@@ -20,4 +20,8 @@ json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, 
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_usage(struct control_target *target, const json_t *arguments, struct error **err);
 
+json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err);
+/* Of a machine that ends; NULL is fine. */
+void suspension_free(struct suspension *suspension);
+
 #endif

@@ -26,6 +26,7 @@
 #include "block/chain.h"
 #include "block/rings.h"
 #include "config/vmx.h"
+#include "migrate/save.h"
 #include "sandbox/sandbox.h"
 #include "vm/files.h"
 #include "vm/vm.h"
@@ -33,6 +34,7 @@
 #include "worker/console.h"
 #include "worker/control.h"
 #include "worker/nvram.h"
+#include "worker/verbs.h"
 
 /* A panicking kernel prints some lines more; one with panic=N may reboot by itself. */
 enum { PANIC_GRACE_S = 2 };
@@ -44,11 +46,13 @@ struct worker {
     struct control *control;
     struct control_target target;
     struct machine_config config;
+    struct resume *resume; /* NULL: it began at its beginning */
+    char *folder;          /* in which we were started */
     int nics[MACHINE_MAX_NICS];
     int vsock_listen, vsock_connector;
     struct block_chain disks[MACHINE_MAX_DISKS];
     struct vm_files files;
-    int console_fd, transcript_fd, gdb_fd, share_fd;
+    int console_fd, transcript_fd, gdb_fd, share_fd, resume_fd;
     enum console_kind console_kind;
     bool gdb_wait;
     char sandbox[128];
@@ -93,6 +97,9 @@ static void on_end(void *opaque, enum vm_end end, uint32_t code)
         break;
     case VM_END_QUIT:
         break;
+    case VM_END_SUSPENDED:
+        name = "suspended";
+        break;
     case VM_END_EXIT_CODE:
         name = "exit-code";
         break;
@@ -103,7 +110,8 @@ static void on_end(void *opaque, enum vm_end end, uint32_t code)
                            : "reported a failure when it switched itself off");
         break;
     }
-    if (worker->panic_line[0] != '\0' && end != VM_END_QUIT && end != VM_END_POWEROFF) {
+    if (worker->panic_line[0] != '\0' && end != VM_END_QUIT && end != VM_END_POWEROFF &&
+        end != VM_END_SUSPENDED) {
         name = "crash";
         snprintf(message, sizeof(message), "the guest crashed: %s", worker->panic_line);
     }
@@ -213,6 +221,29 @@ static void take_disks(struct worker *worker, const char *list)
     }
 }
 
+/* Its memory is gone for good. */
+static void on_lost(void *opaque, const struct error *error)
+{
+    struct worker *worker = opaque;
+    report(worker, "lost", 0, error_message(error), false);
+    vm_quit(worker->target.vm);
+}
+
+/* A machine that was suspended goes on where it was. */
+static bool resume(struct worker *worker, int fd, struct error **err)
+{
+    const struct resume_options options = {.lost = on_lost, .opaque = worker};
+    struct saved_image image;
+    bool good = saved_open(&image, fd, SAVED_ALL, err);
+    if (good)
+        worker->resume = resume_begin(worker->target.vm, &image, &options, err);
+    good = good && worker->resume != NULL;
+    saved_clear(&image);
+    if (!good)
+        close(fd);
+    return good;
+}
+
 static bool start(struct worker *worker, struct error **err)
 {
     struct nvram nvram;
@@ -236,6 +267,7 @@ static bool start(struct worker *worker, struct error **err)
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
     return worker->target.vm != NULL &&
+           (worker->resume_fd < 0 || resume(worker, worker->resume_fd, err)) &&
            (worker->share_fd < 0 || vm_share_cpus(worker->target.vm, worker->share_fd, err)) &&
            (worker->gdb_fd < 0 ||
             vm_debug(worker->target.vm, worker->gdb_fd, worker->gdb_wait, err)) &&
@@ -259,7 +291,10 @@ static void finish_console(struct worker *worker)
 
 static void finish(struct worker *worker)
 {
+    suspension_free(worker->target.suspension);
+    resume_stop(worker->resume);
     vm_free(worker->target.vm);
+    resume_free(worker->resume);
     finish_console(worker);
     control_free(worker->control);
     loop_watch_remove(worker->panic_watch);
@@ -271,6 +306,7 @@ static void finish(struct worker *worker)
     loop_free(worker->loop);
     vm_files_close(&worker->files);
     machine_config_clear(&worker->config);
+    free(worker->folder);
     free(worker);
 }
 
@@ -333,6 +369,7 @@ enum argument {
     HOLD, /* nothing but open, for as long as we live */
     SHARE,
     NVRAM,
+    RESUME, /* the file of a machine that was suspended */
     KIND,
     LEVEL,
     SANDBOX,
@@ -365,6 +402,9 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->transcript_fd = fds[TRANSCRIPT];
     worker->vsock_listen = fds[VSOCK_LISTEN];
     worker->vsock_connector = fds[VSOCK_CONNECTOR];
+    worker->resume_fd = fds[RESUME];
+    worker->folder = get_current_dir_name();
+    worker->target.folder = worker->folder != NULL ? worker->folder : "/";
     worker->panic_timer = worker->signals = -1;
     worker->target.pid = sandbox_outer_pid();
     worker->target.sandbox = worker->sandbox;

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Suspending a machine into a file, and the file of one that goes on; for a person's terminal and the
+ * daemon alike.
+ *
+ * Threads: single-threaded.
+ */
+#ifndef TRAPEZE_CLIENT_SAVED_H
+#define TRAPEZE_CLIENT_SAVED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/image.h"
+
+struct error;
+struct machine_config;
+
+struct client_suspend {
+    bool compress;
+    /* May be NULL; false calls it off: the machine goes on. */
+    bool (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque;
+};
+
+/* Suspends the machine of a control socket into the file `name` of a folder, which appears (or is
+ * replaced) whole or not at all. The machine has ended then, or is about to. On failure it goes on. */
+bool client_suspend(const char *control_path, int folder, const char *name,
+                    const struct client_suspend *how, struct error **err);
+
+/* Opens the file of a suspended machine; `config`, which was initialised, becomes its description (NULL:
+ * not wanted). saved_clear() and close(image.fd) at the end, by client_saved_close(). */
+bool client_saved_open(int folder, const char *path, struct saved_image *image,
+                       struct machine_config *config, struct error **err);
+void client_saved_close(struct saved_image *image);
+
+#endif

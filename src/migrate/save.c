@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See save.h. The machine stands still while its memory is written, so that nothing has to be copied.
+ */
+#include "migrate/save.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "config/vmx.h"
+#include "mem/mem.h"
+#include "vm/vm.h"
+
+struct save {
+    struct vm *vm;
+    struct save_options options;
+    int fd;
+    bool was_running;
+    struct saved_source source;
+    char *machine, *layout, *disks; /* sections */
+    struct state_buffer state;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool stop;
+    struct error *error;
+};
+
+static const uint8_t *memory(void *opaque, uint64_t gpa, uint32_t size)
+{
+    struct save *save = opaque;
+    return mem_ram_pointer(vm_memory(save->vm), gpa, size, MEM_READ);
+}
+
+static bool go_on(void *opaque, uint64_t done, uint64_t total)
+{
+    struct save *save = opaque;
+    if (save->options.progress != NULL)
+        save->options.progress(save->options.opaque, done, total);
+    return !atomic_load(&save->stop);
+}
+
+static void on_done(void *opaque)
+{
+    struct save *save = opaque;
+    save->options.done(save->options.opaque, save->error);
+}
+
+static void *write_all(void *opaque)
+{
+    struct save *save = opaque;
+    (void)saved_write(save->fd, &save->source, &save->error);
+    loop_post(vm_loop(save->vm), on_done, save);
+    return NULL;
+}
+
+/* What `trapeze run` would be told to get the same machine, wherever that is done. */
+static char *describe_machine(struct vm *vm, const char *folder, size_t *size, struct error **err)
+{
+    size_t now_size;
+    char *now = vmx_write(vm_config(vm), &now_size);
+    struct machine_config config;
+    machine_config_init(&config);
+    char *text = NULL;
+    if (now != NULL && vmx_parse(now, now_size, "configuration", &config, err)) {
+        vmx_resolve(&config, folder);
+        free(config.interrupts);
+        config.interrupts = alloc_string(vm_uses_aia(vm) ? "aia" : "plic");
+        text = vmx_write(&config, size);
+    }
+    machine_config_clear(&config);
+    free(now);
+    return text;
+}
+
+static void fill_source(struct save *save)
+{
+    struct saved_source *source = &save->source;
+    struct mem_space *mem = vm_memory(save->vm);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    *source = (struct saved_source){.compress = save->options.compress,
+                                    .memory = memory,
+                                    .go_on = go_on,
+                                    .opaque = save,
+                                    .threads = cores > 1 ? (unsigned)cores : 1};
+    for (size_t i = 0; i < mem_ram_count(mem) && i < SAVED_MAX_REGIONS; i++) {
+        const struct mem_ram *ram = mem_ram_at(mem, i);
+        source->regions[source->region_count++] = (struct saved_region){ram->gpa, ram->size};
+    }
+}
+
+static void set_section(struct save *save, enum saved_section section, const void *data, size_t size)
+{
+    save->source.sections[section].data = data;
+    save->source.sections[section].size = size;
+}
+
+static bool gather(struct save *save, struct error **err)
+{
+    size_t size = 0;
+    fill_source(save);
+    save->machine = describe_machine(save->vm, save->options.folder, &size, err);
+    if (save->machine == NULL || !vm_disks_flush(save->vm, err))
+        return false;
+    save->layout = vm_layout(save->vm);
+    struct block_image *images[MACHINE_MAX_DISKS];
+    for (size_t i = 0; i < vm_disk_count(save->vm); i++)
+        images[i] = vm_disk_image(save->vm, i);
+    save->disks = saved_describe_disks(images, vm_disk_count(save->vm));
+    if (save->disks == NULL)
+        return error_set(err, ERROR_HOST, "the host is out of memory");
+    vm_save_state(save->vm, &save->state);
+    set_section(save, SAVED_MACHINE, save->machine, size);
+    set_section(save, SAVED_LAYOUT, save->layout, strlen(save->layout));
+    set_section(save, SAVED_DISKS, save->disks, strlen(save->disks));
+    set_section(save, SAVED_STATE, save->state.data, save->state.size);
+    return true;
+}
+
+static bool begin(struct save *save, struct error **err)
+{
+    if (vm_state(save->vm) != VM_RUNNING && vm_state(save->vm) != VM_PAUSED)
+        return error_set(err, ERROR_USAGE, "a machine that is %s cannot be suspended",
+                         vm_state_name(vm_state(save->vm)));
+    if (!vm_can_be_saved(save->vm, err))
+        return false;
+    save->was_running = vm_state(save->vm) == VM_RUNNING;
+    if (save->was_running && !vm_pause(save->vm, err)) {
+        save->was_running = false;
+        return false;
+    }
+    if (!gather(save, err))
+        return false;
+    int error = pthread_create(&save->thread, NULL, write_all, save);
+    save->has_thread = error == 0;
+    return error == 0 || error_set_errno(err, error, "cannot start a thread");
+}
+
+struct save *save_begin(struct vm *vm, int fd, const struct save_options *options,
+                        struct error **err)
+{
+    struct save *save = alloc_zeroed(1, sizeof(*save));
+    save->vm = vm;
+    save->fd = fd;
+    save->options = *options;
+    if (begin(save, err))
+        return save;
+    if (save->was_running)
+        (void)vm_resume(vm, NULL);
+    save_free(save);
+    return NULL;
+}
+
+bool save_was_running(const struct save *save)
+{
+    return save->was_running;
+}
+
+void save_free(struct save *save)
+{
+    if (save == NULL)
+        return;
+    atomic_store(&save->stop, true);
+    if (save->has_thread)
+        pthread_join(save->thread, NULL);
+    loop_cancel(vm_loop(save->vm), on_done, save);
+    state_buffer_free(&save->state);
+    error_free(save->error);
+    free(save->machine);
+    free(save->layout);
+    free(save->disks);
+    free(save);
+}

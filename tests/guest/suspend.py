@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Machines that are suspended and go on: of `trapeze run`, and instances.
+
+    suspend.py TRAPEZE LOOP_ELF
+
+Where a machine may be suspended, and what it does then, is vm_suspend's to test, instruction by
+instruction; here a Linux goes on, with its disks, by the commands that people use.
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import machine
+import tap
+from daemon_client import Client, until
+
+TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+USAGE, HOST = 120, 121
+client = Client(TRAPEZE, machine.scratch("store"))
+
+
+def command(*arguments, status=0, **options):
+    done = subprocess.run([TRAPEZE, *arguments], capture_output=True, text=True, check=False,
+                          timeout=machine.LIMIT_S, stdin=subprocess.DEVNULL, **options)
+    assert done.returncode == status, done
+    return done
+
+
+def suspend(guest, file, *options):
+    command("suspend", *options, guest.control, file)
+    said = guest.finish()
+    assert "was suspended" in said, said
+
+
+def resume(file, *options):
+    return machine.Machine(TRAPEZE, "--resume", file, *options)
+
+
+def disk(name, size="64M"):
+    path = machine.scratch(name)
+    command("disk", "create", path, size)
+    return path
+
+
+def linux(*options):
+    guest = machine.Machine(TRAPEZE, "--image", "tiny", "-m", "128", *options)
+    guest.shell()
+    return guest
+
+
+def goes_on(engines, kinds):
+    """What is in memory, in the page cache and on the disk is there again; so are processes."""
+    path = disk("data.qcow2")
+    file = machine.scratch("linux.saved")
+    with linux("--engine", engines[0], "--disk", path + ",format=qcow2") as guest:
+        guest.run("dd if=/dev/urandom of=/dev/shm/a bs=1M count=16 2>/dev/null || "
+                  "dd if=/dev/urandom of=/a bs=1M count=16")
+        guest.run("dd if=/dev/urandom of=/dev/vda bs=1M count=8")
+        sums = guest.run("md5sum /dev/shm/a /a 2>/dev/null; md5sum /dev/vda; true")
+        guest.run("(i=0; while true; do i=$((i+1)); echo $i > /count; sleep 0.1; done) & true")
+        guest.run("sync")
+        before = int(guest.run("cat /proc/uptime").split(".")[0])
+        suspend(guest, file, *kinds[0])
+    for i, kind in enumerate(kinds[1:] + [[]]):
+        with resume(file, "--engine", engines[(i + 1) % len(engines)]) as guest:
+            guest.send("\n")
+            guest.shell()
+            assert guest.run("md5sum /dev/shm/a /a 2>/dev/null; md5sum /dev/vda; true") == sums
+            count = int(guest.run("cat /count") or 0)
+            guest.run("sleep 1")
+            assert int(guest.run("cat /count")) > count  # it runs
+            assert int(guest.run("cat /proc/uptime").split(".")[0]) < before + 600
+            if i < len(kinds) - 1:
+                guest.run(f"echo {i} > /dev/vda; sync")
+                sums = guest.run("md5sum /dev/shm/a /a 2>/dev/null; md5sum /dev/vda; true")
+                suspend(guest, file, *kind)
+            else:
+                guest.poweroff()
+    os.unlink(path)
+
+
+def test_a_linux_goes_on():
+    goes_on(["auto", "interp"] if machine.FULL else ["auto"], [[], ["--compress"]])
+
+
+def test_the_clock_is_put_forward():
+    file = machine.scratch("clock.saved")
+    with linux() as guest:
+        suspend(guest, file)
+    time.sleep(3)
+    with resume(file) as guest:
+        guest.send("\n")
+        guest.shell()
+        rtc = guest.run("cat /sys/class/rtc/rtc0/since_epoch")
+        assert abs(int(rtc) - time.time()) < 60, (rtc, time.time())
+        guest.poweroff()
+
+
+def test_a_disk_that_changed_is_refused():
+    path, file = disk("changed.img"), machine.scratch("changed.saved")
+    with linux("--disk", path + ",format=raw") as guest:
+        suspend(guest, file)
+    with open(path, "r+b") as image:
+        image.write(b"somebody else")
+    said = command("run", "--resume", file, status=USAGE).stderr
+    assert "disk 0 is not as it was" in said and "--force" in said, said
+    with resume(file, "--force") as guest:
+        guest.send("\n")
+        guest.shell()
+        guest.poweroff()
+
+
+def test_what_cannot_be_suspended():
+    with linux("--disk", disk("a.img") + ",format=raw,bus=scsi") as guest:
+        command("disk", "attach", disk("b.img") + ",format=raw", guest.control)
+        said = command("suspend", guest.control, machine.scratch("no.saved"), status=HOST).stderr
+        assert "has come or gone" in said, said
+        assert not os.path.exists(machine.scratch("no.saved"))
+        said = command("suspend", guest.control, "/nowhere/no.saved", status=HOST).stderr
+        assert "No such file" in said, said
+        assert guest.verb("status")["state"] == "running"
+        guest.run("true")
+        command("suspend", guest.control, status=USAGE)
+
+
+def test_damage_is_a_sentence():
+    file = machine.scratch("damaged.saved")
+    with linux() as guest:
+        suspend(guest, file)
+    good = open(file, "rb").read()
+    for at, says in ((100, "checksum"), (4096 + (1 << 20), "damaged")):
+        bad = bytearray(good)
+        while at > 4096 and bad[at] == 0:
+            at += 1
+        bad[at] ^= 1
+        open(file, "wb").write(bad)
+        said = command("run", "--resume", file, status=HOST).stderr
+        assert says in said, said
+    open(file, "wb").write(good[:-1])
+    assert "cut off" in command("run", "--resume", file, status=HOST).stderr
+
+
+def test_a_client_that_is_killed_leaves_the_machine():
+    """Wherever it is: the machine runs on, or is whole in its file."""
+    rounds = 40 if machine.FULL else 6
+    file = machine.scratch("killed.saved")
+    guest = linux()
+    random.seed(1)
+    for _ in range(rounds):
+        asking = subprocess.Popen([TRAPEZE, "suspend", guest.control, file],
+                                  stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(0, 0.4))
+        asking.kill()
+        asking.wait()
+        if guest.process.poll() is None:
+            try:
+                until(lambda g=guest: json.loads(subprocess.run(
+                    [TRAPEZE, "control", g.control, "status"], capture_output=True, text=True,
+                    check=True).stdout)["state"] == "running")
+            except subprocess.CalledProcessError:
+                pass  # it ended just now
+            else:
+                guest.run("true")
+                continue
+        guest.finish()
+        guest.__exit__()
+        guest = resume(file)
+        guest.send("\n")
+        guest.shell()
+    guest.__exit__()
+
+
+# ---- instances ----
+
+def test_an_instance():
+    client.trapeze("create", "web", "--firmware", LOOP_ELF, "-m", "64", "--start")
+    folder = os.path.join(machine.scratch("store"), "instances", "web")
+    before = int(json.loads(client.trapeze("control", os.path.join(folder, "control.sock"),
+                                           "status").stdout)["instructions"])
+    assert "web: suspended" in client.trapeze("suspend", "web").stdout
+    assert client.info("web")["state"] == "suspended"
+    assert os.path.exists(os.path.join(folder, "suspended.vmss"))
+    client.refuses(USAGE, "suspended", arguments=["clone", "web", "copy"])
+    client.api("POST", "/v1/instances/web/suspend", {}, 409)
+    client.trapeze("start", "web")
+    assert client.info("web")["state"] == "running"
+    until(lambda: not os.path.exists(os.path.join(folder, "suspended.vmss")))
+    now = int(json.loads(client.trapeze("control", os.path.join(folder, "control.sock"),
+                                        "status").stdout)["instructions"])
+    assert now > before, (now, before)
+    # Once more by HTTP, compressed; given up; and away with it.
+    client.api("POST", "/v1/instances/web/suspend", {"compress": True}, 200)
+    client.kill_daemon()
+    assert client.info("web")["state"] == "suspended"
+    client.trapeze("start", "--discard-suspended", "web")
+    assert client.info("web")["state"] == "running"
+    client.trapeze("suspend", "web")
+    client.trapeze("delete", "web")
+    assert not os.path.exists(folder)
+
+
+def test_a_damaged_state_keeps_the_instance():
+    client.trapeze("create", "hurt", "--firmware", LOOP_ELF, "-m", "64", "--start")
+    file = os.path.join(machine.scratch("store"), "instances", "hurt", "suspended.vmss")
+    client.trapeze("suspend", "hurt")
+    with open(file, "r+b") as state:
+        state.seek(50)
+        state.write(b"x")
+    client.refuses(HOST, "checksum", "--discard-suspended", arguments=["start", "hurt"])
+    assert client.info("hurt")["state"] == "suspended"
+    client.trapeze("start", "--discard-suspended", "hurt")
+    client.trapeze("stop", "--force", "hurt")
+    client.trapeze("delete", "hurt")
+
+
+def main():
+    status = tap.main([test for name, test in list(globals().items()) if name.startswith("test_")])
+    try:
+        for row in client.list():  # of a test that has failed
+            client.trapeze("stop", "--force", row["name"], status=None)
+        client.kill_daemon(signal.SIGTERM)
+    except OSError:
+        pass
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
