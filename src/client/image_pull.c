@@ -250,7 +250,7 @@ static bool on_copied(void *opaque, off_t done, off_t size)
 static bool stage_disk(struct pulling *p, const char *name, struct error **err)
 {
     if (p->part != NULL)
-        return renameat(AT_FDCWD, p->part, p->folder, name) == 0 ||
+        return (fsync(p->fd) == 0 && renameat(AT_FDCWD, p->part, p->folder, name) == 0) ||
                error_set_errno(err, errno, "cannot keep what was pulled");
     int to = openat(p->folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     bool good = to >= 0 || error_set_errno(err, errno, "cannot make '%s'", name);
