@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -21,6 +22,7 @@
 
 #define PIECES       64          /* of one system call */
 #define BOUNCE_BYTES (256 * KIB) /* of one unaligned transfer */
+#define LOCK_TRIES   100         /* in a second */
 
 /* --- aligned transfers --- */
 
@@ -334,12 +336,25 @@ struct block_file *block_file_new(int fd, bool read_only, enum block_cache cache
     return file;
 }
 
+/* A VM that was killed may keep its lock a little longer than its process: until io_uring is done
+ * with what it had begun to write. */
+static bool lock_soon(int fd, struct flock *lock)
+{
+    const struct timespec moment = {.tv_nsec = 1000000000 / LOCK_TRIES};
+    for (unsigned tries = 0; fcntl(fd, F_OFD_SETLK, lock) != 0; tries++) {
+        if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
+            return false;
+        nanosleep(&moment, NULL);
+    }
+    return true;
+}
+
 /* A lock of the open file description: it goes with the last descriptor, not, as POSIX
  * locks do, when anybody in this process closes the same file. */
 bool block_file_lock(struct block_file *file, struct error **err)
 {
     struct flock lock = {.l_type = file->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    if (file->fd < 0 || fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+    if (file->fd < 0 || lock_soon(file->fd, &lock))
         return true;
     if (errno == EAGAIN || errno == EACCES) {
         error_set(err, ERROR_HOST, "another process, probably a running VM, %s",

@@ -62,7 +62,8 @@ struct block_file {
  * sentence if it is neither a file nor a block device or is not open for what is wanted. */
 struct block_file *block_file_new(int fd, bool read_only, enum block_cache cache,
                                   struct error **err);
-/* A disk has one writer or several readers: locks the open file (not the process). */
+/* A disk has one writer or several readers: locks the open file (not the process). Waits for up to
+ * a second. */
 bool block_file_lock(struct block_file *file, struct error **err);
 void block_file_close(struct block_file *file); /* releases the lock too; NULL is fine */
 

@@ -264,7 +264,7 @@ def test_what_is_done_on_the_host_only():
 # Beside these: nothing that names files, sockets, networks or processes of the host.
 REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "template", "start", "stop",
                 "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics",
-                "export", "usage", "jobs", "prune"}
+                "export", "usage", "jobs", "prune", "suspend"}
 
 
 @contextlib.contextmanager
