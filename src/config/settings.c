@@ -215,5 +215,7 @@ uint64_t setting_told(const struct setting *setting, const struct machine_config
     if (setting->told != NULL || owner == NULL)
         return setting->told != NULL ? setting->told(config) : 0;
     const void *member = owner + setting->offset;
+    if (setting->kind == SETTING_SWITCH)
+        return *(const bool *)member;
     return setting->wide ? *(const uint64_t *)member : *(const unsigned *)member;
 }
