@@ -149,7 +149,7 @@ static json_t *name_nic(const char *machine, json_int_t number, struct error **e
             wish = json_pack("{s:s}", "remove-nic", mac);
     }
     if (reply != NULL && wish == NULL)
-        error_set(err, ERROR_HOST, "the machine has no NIC %lld", (long long)number);
+        error_set(err, ERROR_USAGE, "the machine has no NIC %lld", (long long)number);
     json_decref(status);
     free(reply);
     return wish;

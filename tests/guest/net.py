@@ -441,7 +441,7 @@ def test_nics_come_and_go():
             net(machine, "detach", "1")
             assert place not in net(machine, "list")
             until(lambda mac=mac: not serves(mac))
-        for words, part, status in ((("attach", "nats"), "nats", 120), (("detach", "1"), "NIC 1", 121),
+        for words, part, status in ((("attach", "nats"), "nats", 120), (("detach", "1"), "NIC 1", 120),
                                     (("detach", "x"), "number", 120),
                                     (("grow",), "attach, detach or list", 120)):
             said = net(machine, *words, status=status)

@@ -26,6 +26,16 @@ struct suspended {
     bool saved;
 };
 
+/* It would be at its end before anybody could pause it. */
+static void save_at_once(struct suspended *s)
+{
+    vm_hold_begin(s->w.vm);
+    assert_true(vm_start(s->w.vm, &s->w.err));
+    s->save = save_begin(s->w.vm, s->fd, &s->options, &s->w.err);
+    assert_non_null(s->save);
+    vm_release(s->w.vm);
+}
+
 static void on_saved(void *opaque, const struct error *error)
 {
     struct suspended *s = opaque;
@@ -189,11 +199,8 @@ static void it_can_be_suspended_again(void **state)
         s.save = save_begin(r.w.vm, s.fd, &s.options, &r.w.err);
         assert_null(s.save); /* it has not been started */
         assert_error(&r.w.err, ERROR_USAGE, "created");
-        assert_true(vm_start(r.w.vm, &r.w.err));
-        assert_true(vm_pause(r.w.vm, &r.w.err));
         s.w.vm = r.w.vm;
-        s.save = save_begin(r.w.vm, s.fd, &s.options, &r.w.err);
-        assert_non_null(s.save);
+        save_at_once(&s);
         loop_run(r.w.env.loop);
         assert_true(s.saved);
         end(&r);
@@ -209,9 +216,7 @@ static void called_off_it_runs_on(void **state)
     struct suspended s = {.options = {.folder = "/", .done = on_saved, .opaque = &s}};
     s.fd = memfd_create("saved", MFD_CLOEXEC);
     open_busy_with(&s.w, 1, "interp");
-    assert_true(vm_start(s.w.vm, &s.w.err));
-    s.save = save_begin(s.w.vm, s.fd, &s.options, &s.w.err);
-    assert_non_null(s.save);
+    save_at_once(&s);
     assert_true(save_was_running(s.save));
     assert_int_equal(vm_state(s.w.vm), VM_PAUSED);
     save_free(s.save);
@@ -240,9 +245,7 @@ static void a_full_disk_is_a_sentence(void **state)
     struct suspended s = {.options = {.folder = "/", .done = on_failed, .opaque = &s}};
     open_busy_with(&s.w, 1, "interp");
     s.fd = open("/dev/full", O_RDWR | O_CLOEXEC);
-    assert_true(vm_start(s.w.vm, &s.w.err));
-    s.save = save_begin(s.w.vm, s.fd, &s.options, &s.w.err);
-    assert_non_null(s.save);
+    save_at_once(&s);
     loop_run(s.w.env.loop);
     assert_int_equal(s.w.end, VM_END_POWEROFF);
     world_close(&s.w);
@@ -439,9 +442,7 @@ static void real_time_goes_on_meanwhile(void **state)
     world_open(&s.w);
     world_give(&s.w, &s.w.config.firmware, busy, sizeof(busy));
     world_make(&s.w);
-    assert_true(vm_start(s.w.vm, &err));
-    s.save = save_begin(s.w.vm, s.fd, &s.options, &err);
-    assert_non_null(s.save);
+    save_at_once(&s);
     int64_t wall = vclock_wall_now(s.w.vm->clock), now = vclock_now(s.w.vm->clock);
     loop_run(s.w.env.loop);
     world_close(&s.w);
