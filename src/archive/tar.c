@@ -6,7 +6,6 @@
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -14,11 +13,11 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/library.h"
 
 /* Between two members' data there are headers, and a sparse file's map. */
-#define HEADERS_MAX  (8 * MIB)
-#define ZEROS_BYTES  (4 * MIB)
-#define LIBRARY_NAME "libarchive.so.13"
+#define HEADERS_MAX (8 * MIB)
+#define ZEROS_BYTES (4 * MIB)
 
 #define CALLS(X)                                                                                   \
     X(archive_error_string)                                                                        \
@@ -53,26 +52,18 @@
     X(archive_entry_sparse_next)
 
 struct library {
-#define X(name) __typeof__(&name) name;
-    CALLS(X)
-#undef X
+    CALLS(LIBRARY_MEMBER)
 };
 
 static bool load(struct library *library, struct error **err)
 {
-    void *handle = dlopen(LIBRARY_NAME, RTLD_NOW | RTLD_LOCAL);
-    bool good = handle != NULL;
-#define X(name)                                                                                    \
-    if (good) {                                                                                    \
-        void *symbol = dlsym(handle, #name);                                                       \
-        memcpy(&library->name, &symbol, sizeof(symbol));                                           \
-        good = symbol != NULL;                                                                     \
-    }
-    CALLS(X)
-#undef X
-    if (good)
+    static const char *const names[] = {"libarchive.so.13", NULL}, *const calls[] = {
+                                                                       CALLS(LIBRARY_NAME_OF) NULL};
+    const char *why;
+    if (library_load(names, calls, library, &why))
         return true;
-    error_set(err, ERROR_HOST, "archives need libarchive, which cannot be loaded: %s", dlerror());
+    error_set(err, ERROR_HOST, "archives need libarchive, which cannot be loaded: %s",
+              why != NULL ? why : "?");
     error_hint(err, "Install it: apt-get install libarchive13 (or libarchive13t64)");
     return false;
 }

@@ -24,7 +24,7 @@ static const struct cli_option options[] = {
 static const struct cli_example examples[] = {
     {"trapeze image list", "Which images there are, their size on disk, and who uses them."},
     {"trapeze image build debian", "Build the Debian image now rather than at its first run."},
-    {"trapeze image pull https://cloud.debian.org/.../debian-13-genericcloud-riscv64.qcow2 cloud",
+    {"trapeze image pull https://HOST/debian-13-generic-riscv64.qcow2 cloud",
      "A disk image from a server, as the image 'cloud'."},
     {"trapeze create web --image cloud --ssh-key ~/.ssh/id_ed25519.pub", "A machine of it."},
     {"trapeze image remove cloud", "Away with it; instances have copies of their own."},

@@ -5,7 +5,6 @@
 #include "client/fetch.h"
 
 #include <curl/curl.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/library.h"
 #include "build.h"
 
 enum { REDIRECTS = 10, CONNECT_S = 20, SILENCE_S = 30, TRIES = 5, HTTP_OK = 200 };
@@ -38,9 +38,7 @@ enum { HTTP_PARTIAL = 206, HTTP_UNSATISFIABLE = 416 };
 #undef curl_easy_getinfo
 
 struct library {
-#define X(name) __typeof__(&name) name;
-    CALLS(X)
-#undef X
+    CALLS(LIBRARY_MEMBER)
 };
 
 struct transfer {
@@ -62,20 +60,11 @@ bool fetch_is_url(const char *name)
 
 static bool load(struct library *library, struct error **err)
 {
-    static const char *const names[] = {"libcurl-gnutls.so.4", "libcurl.so.4"};
-    void *handle = NULL;
-    for (size_t i = 0; i < ARRAY_SIZE(names) && handle == NULL; i++)
-        handle = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    bool good = handle != NULL;
-#define X(name)                                                                                    \
-    if (good) {                                                                                    \
-        void *symbol = dlsym(handle, #name);                                                       \
-        memcpy(&library->name, &symbol, sizeof(symbol));                                           \
-        good = symbol != NULL;                                                                     \
-    }
-    CALLS(X)
-#undef X
-    if (good && library->curl_global_init(CURL_GLOBAL_DEFAULT) == 0)
+    static const char *const names[] = {"libcurl-gnutls.so.4", "libcurl.so.4", NULL},
+                             *const calls[] = {CALLS(LIBRARY_NAME_OF) NULL};
+    const char *why;
+    if (library_load(names, calls, library, &why) &&
+        library->curl_global_init(CURL_GLOBAL_DEFAULT) == 0)
         return true;
     error_set(err, ERROR_HOST, "downloads need libcurl, which cannot be loaded");
     error_hint(err, "Install it: apt-get install libcurl3-gnutls (or libcurl3t64-gnutls)");

@@ -29,14 +29,6 @@
 #include "base/bits.h"
 #include "sandbox/sandbox.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 struct condition {
     unsigned argument;
     enum scmp_compare compare; /* 0: no condition */

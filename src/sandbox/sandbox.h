@@ -29,6 +29,15 @@
 
 struct error;
 
+/* AddressSanitizer watches: the table has rows for it. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
 enum sandbox_mode {
     SANDBOX_AUTO, /* what the host allows */
     SANDBOX_ON,   /* all of it, or the process does not start; Landlock where the kernel has it */

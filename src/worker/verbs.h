@@ -19,6 +19,8 @@ json_t *verb_insert(struct control_target *target, const json_t *arguments, stru
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_usage(struct control_target *target, const json_t *arguments, struct error **err);
+/* Bytes of this process in RAM; -1: /proc was out of reach when it began. */
+json_int_t control_resident(const struct control_target *target);
 
 json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err);
 /* Of a machine that ends; NULL is fine. */

@@ -2,9 +2,7 @@
  *
  * The verb "metrics": everything that is counted, in one answer, for the daemon's /metrics.
  */
-#include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "bus/backend.h"
 #include "vm/vm.h"
@@ -30,19 +28,12 @@ static json_t *disk_counts(const struct vm *vm)
 static void add_process(json_t *answer, const struct control_target *target)
 {
     struct timespec used;
-    char text[128] = "";
-    long long resident = -1;
+    json_int_t resident = control_resident(target);
     if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0)
         json_object_set_new(answer, "cpu-ns",
                             json_integer((json_int_t)used.tv_sec * 1000000000 + used.tv_nsec));
-    if (target->statm > 0 && pread(target->statm, text, sizeof(text) - 1, 0) > 0) {
-        char *end;
-        (void)strtoll(text, &end, 10);
-        resident = strtoll(end, NULL, 10);
-    }
     if (resident >= 0)
-        json_object_set_new(answer, "resident",
-                            json_integer((json_int_t)resident * sysconf(_SC_PAGESIZE)));
+        json_object_set_new(answer, "resident", json_integer(resident));
 }
 
 json_t *verb_metrics(struct control_target *target, const json_t *arguments, struct error **err)

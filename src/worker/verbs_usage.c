@@ -2,7 +2,7 @@
  *
  * The verb usage: what this process costs the host.
  */
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,17 +11,22 @@
 #include "vm/vm.h"
 #include "worker/verbs.h"
 
-/* Bytes. Where /proc is out of reach it is the most that there ever was. */
-static json_int_t resident(void)
+json_int_t control_resident(const struct control_target *target)
 {
-    long long pages = 0;
+    char text[128] = "", *end = text;
+    if (target->statm <= 0 || pread(target->statm, text, sizeof(text) - 1, 0) <= 0)
+        return -1;
+    (void)strtoll(text, &end, 10); /* all of its address space */
+    return (json_int_t)strtoll(end, NULL, 10) * sysconf(_SC_PAGESIZE);
+}
+
+/* Where /proc is out of reach it is the most that there ever was. */
+static json_int_t resident_or_peak(const struct control_target *target)
+{
     struct rusage usage;
-    FILE *file = fopen("/proc/self/statm", "re");
-    bool good = file != NULL && fscanf(file, "%*d %lld", &pages) == 1;
-    if (file != NULL)
-        fclose(file);
-    if (good)
-        return pages * sysconf(_SC_PAGESIZE);
+    json_int_t resident = control_resident(target);
+    if (resident >= 0)
+        return resident;
     getrusage(RUSAGE_SELF, &usage);
     return (json_int_t)usage.ru_maxrss * (json_int_t)KIB;
 }
@@ -51,8 +56,8 @@ json_t *verb_usage(struct control_target *target, const json_t *arguments, struc
     vm_get_status(target->vm, &status);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
     return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "cpus", (int)status.cpus,
-                     "memory", (json_int_t)status.memory, "resident", resident(), "cpu-ns",
-                     (json_int_t)used.tv_sec * 1000000000 + used.tv_nsec, "disk-reads",
+                     "memory", (json_int_t)status.memory, "resident", resident_or_peak(target),
+                     "cpu-ns", (json_int_t)used.tv_sec * 1000000000 + used.tv_nsec, "disk-reads",
                      (json_int_t)reads, "disk-writes", (json_int_t)writes, "disk-read-bytes",
                      (json_int_t)read_bytes, "disk-written-bytes", (json_int_t)written_bytes,
                      "net-sent-bytes", (json_int_t)sent, "net-received-bytes",

@@ -41,16 +41,9 @@
 #include "client/spawn.h"
 #include "client/vsock.h"
 #include "config/machine.h"
+#include "sandbox/sandbox.h"
 #include "vm/files.h"
 #include "worker/worker.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
 
 enum { SUCCESS = 0, KILLED = -1, BEGIN_FAILED = 250, NO_ANSWER = 251 };
 

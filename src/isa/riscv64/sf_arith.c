@@ -33,67 +33,41 @@ enum { HOST_FPU_USABLE = FLT_EVAL_METHOD == 0 && FLT_MANT_DIG == 24 && DBL_MANT_
 
 enum host_op { HOST_ADD, HOST_SUB, HOST_MUL, HOST_DIV, HOST_SQRT, HOST_FMA };
 
-SF_INLINE uint64_t host_compute_f32(enum host_op op, uint64_t a, uint64_t b, uint64_t c)
-{
-    const uint32_t bits[3] = {(uint32_t)a, (uint32_t)b, (uint32_t)c};
-    float x[3], result = 0;
-    uint32_t result_bits;
-
-    memcpy(x, bits, sizeof(x));
-    switch (op) {
-    case HOST_ADD:
-        result = x[0] + x[1];
-        break;
-    case HOST_SUB:
-        result = x[0] - x[1];
-        break;
-    case HOST_MUL:
-        result = x[0] * x[1];
-        break;
-    case HOST_DIV:
-        result = x[0] / x[1];
-        break;
-    case HOST_SQRT:
-        result = sqrtf(x[0]);
-        break;
-    case HOST_FMA:
-        result = fmaf(x[0], x[1], x[2]);
-        break;
+/* One operation of the host's, for a format whose bits are a `word` and whose value is a `real`. */
+#define HOST_COMPUTE(name, real, word, root, fused)                                                \
+    SF_INLINE uint64_t name(enum host_op op, uint64_t a, uint64_t b, uint64_t c)                   \
+    {                                                                                              \
+        const word bits[3] = {(word)a, (word)b, (word)c};                                          \
+        real x[3], result = 0;                                                                     \
+        word result_bits;                                                                          \
+                                                                                                   \
+        memcpy(x, bits, sizeof(x));                                                                \
+        switch (op) {                                                                              \
+        case HOST_ADD:                                                                             \
+            result = x[0] + x[1];                                                                  \
+            break;                                                                                 \
+        case HOST_SUB:                                                                             \
+            result = x[0] - x[1];                                                                  \
+            break;                                                                                 \
+        case HOST_MUL:                                                                             \
+            result = x[0] * x[1];                                                                  \
+            break;                                                                                 \
+        case HOST_DIV:                                                                             \
+            result = x[0] / x[1];                                                                  \
+            break;                                                                                 \
+        case HOST_SQRT:                                                                            \
+            result = root(x[0]);                                                                   \
+            break;                                                                                 \
+        case HOST_FMA:                                                                             \
+            result = fused(x[0], x[1], x[2]);                                                      \
+            break;                                                                                 \
+        }                                                                                          \
+        memcpy(&result_bits, &result, sizeof(result_bits));                                        \
+        return result_bits;                                                                        \
     }
-    memcpy(&result_bits, &result, sizeof(result_bits));
-    return result_bits;
-}
 
-SF_INLINE uint64_t host_compute_f64(enum host_op op, uint64_t a, uint64_t b, uint64_t c)
-{
-    const uint64_t bits[3] = {a, b, c};
-    double x[3], result = 0;
-    uint64_t result_bits;
-
-    memcpy(x, bits, sizeof(x));
-    switch (op) {
-    case HOST_ADD:
-        result = x[0] + x[1];
-        break;
-    case HOST_SUB:
-        result = x[0] - x[1];
-        break;
-    case HOST_MUL:
-        result = x[0] * x[1];
-        break;
-    case HOST_DIV:
-        result = x[0] / x[1];
-        break;
-    case HOST_SQRT:
-        result = sqrt(x[0]);
-        break;
-    case HOST_FMA:
-        result = fma(x[0], x[1], x[2]);
-        break;
-    }
-    memcpy(&result_bits, &result, sizeof(result_bits));
-    return result_bits;
-}
+HOST_COMPUTE(host_compute_f32, float, uint32_t, sqrtf, fmaf)
+HOST_COMPUTE(host_compute_f64, double, uint64_t, sqrt, fma)
 
 SF_INLINE bool is_normal(const struct sf_format *f, uint64_t bits)
 {

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See library.h.
+ */
+#include "base/library.h"
+
+#include <dlfcn.h>
+#include <stddef.h>
+#include <string.h>
+
+bool library_load(const char *const *names, const char *const *calls, void *to, const char **why)
+{
+    void *handle = NULL;
+    for (; *names != NULL && handle == NULL; names++)
+        handle = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
+    bool good = handle != NULL;
+    for (size_t i = 0; good && calls[i] != NULL; i++) {
+        void *symbol = dlsym(handle, calls[i]);
+        memcpy((char *)to + i * sizeof(symbol), &symbol, sizeof(symbol));
+        good = symbol != NULL;
+    }
+    *why = good ? NULL : dlerror();
+    return good;
+}
