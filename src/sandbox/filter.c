@@ -33,7 +33,6 @@ struct condition {
     unsigned argument;
     enum scmp_compare compare; /* 0: no condition */
     uint64_t value, masked;
-    bool ourselves; /* the value is our process id */
 };
 
 struct row {
@@ -45,19 +44,15 @@ struct row {
 
 #define IS(argument, value)                                                                        \
     {                                                                                              \
-        argument, SCMP_CMP_EQ, value, 0, false                                                     \
+        argument, SCMP_CMP_EQ, value, 0                                                            \
     }
 #define IS_NOT(argument, value)                                                                    \
     {                                                                                              \
-        argument, SCMP_CMP_NE, value, 0, false                                                     \
+        argument, SCMP_CMP_NE, value, 0                                                            \
     }
 #define HAS(argument, mask, value)                                                                 \
     {                                                                                              \
-        argument, SCMP_CMP_MASKED_EQ, mask, value, false                                           \
-    }
-#define IS_US(argument)                                                                            \
-    {                                                                                              \
-        argument, SCMP_CMP_EQ, 0, 0, true                                                          \
+        argument, SCMP_CMP_MASKED_EQ, mask, value                                                  \
     }
 #define NEW_NAMESPACES                                                                             \
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |  \
@@ -74,8 +69,9 @@ static const struct row rows[] = {
     {0, "madvise", 0, {{0}}},
     {0, "memfd_create", 0, {{0}}},
 
-    /* threads of this process, and nobody else */
+    /* threads of this process, and copies of it (vm/fork.h) within the same walls */
     {0, "clone", 0, {HAS(0, CLONE_THREAD | CLONE_VM | NEW_NAMESPACES, CLONE_THREAD | CLONE_VM)}},
+    {0, "clone", 0, {IS(0, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD)}},
     {0, "clone3", ENOSYS, {{0}}},
     {0, "set_robust_list", 0, {{0}}},
     {0, "rseq", 0, {{0}}},
@@ -87,7 +83,7 @@ static const struct row rows[] = {
     {0, "membarrier", 0, {{0}}},
     {0, "gettid", 0, {{0}}},
     {0, "getpid", 0, {{0}}},
-    {0, "tgkill", 0, {IS_US(0)}},
+    {0, "tgkill", EPERM, {{0}}}, /* abort() then ends the process without */
     {0, "exit", 0, {{0}}},
     {0, "exit_group", 0, {{0}}},
     {0, "rt_sigaction", 0, {IS_NOT(0, SIGSYS)}},
@@ -124,6 +120,7 @@ static const struct row rows[] = {
     {0, "newfstatat", 0, {IS(3, AT_EMPTY_PATH)}},
     {0, "statx", 0, {HAS(2, AT_EMPTY_PATH, AT_EMPTY_PATH)}},
     {0, "close", 0, {{0}}},
+    {0, "close_range", 0, {{0}}},
     {0, "fcntl", 0, {IS(1, F_GETFD)}},
     {0, "fcntl", 0, {IS(1, F_SETFD)}},
     {0, "fcntl", 0, {IS(1, F_GETFL)}},
@@ -275,7 +272,7 @@ static int add_row(scmp_filter_ctx filter, const struct row *row)
         conditions[count++] = (struct scmp_arg_cmp){
             .arg = from->argument,
             .op = from->compare,
-            .datum_a = from->ourselves ? (scmp_datum_t)getpid() : from->value,
+            .datum_a = from->value,
             .datum_b = from->masked,
         };
     }

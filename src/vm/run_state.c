@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/block.h"
+#include "vm/fork.h"
 #include "vm/gdb/gdb.h"
 #include "vm/machine.h"
 
@@ -148,10 +149,9 @@ bool vm_start(struct vm *vm, struct error **err)
     return true;
 }
 
-bool vm_pause(struct vm *vm, struct error **err)
+/* Of a machine that runs: no vCPU does, no I/O is in flight, its time stands still. */
+static bool stop_running(struct vm *vm, struct error **err)
 {
-    if (vm->state != VM_RUNNING)
-        return refuse(vm, "paused", err);
     vm_hold(vm);
     /* What the guest asked for before it stood still comes first: who pauses a machine that has
      * switched itself off shall hear that. */
@@ -165,6 +165,22 @@ bool vm_pause(struct vm *vm, struct error **err)
     }
     vm_board_quiesce(vm);
     stop_clock(vm);
+    return true;
+}
+
+static void begin_running(struct vm *vm)
+{
+    go_on_clock(vm);
+    vm_board_unquiesce(vm);
+    vm_disks_retry(vm);
+}
+
+bool vm_pause(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_RUNNING)
+        return refuse(vm, "paused", err);
+    if (!stop_running(vm, err))
+        return false;
     set_state(vm, VM_PAUSED);
     return true;
 }
@@ -173,11 +189,39 @@ bool vm_resume(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_PAUSED)
         return refuse(vm, "resumed", err);
-    go_on_clock(vm);
-    vm_board_unquiesce(vm);
-    vm_disks_retry(vm);
+    begin_running(vm);
     go(vm);
     return true;
+}
+
+/* Memory that is still to come comes before anybody waits. */
+static bool fetch_memory(struct vm *vm, struct error **err)
+{
+    for (size_t i = 0; i < mem_ram_count(vm->mem); i++) {
+        struct mem_ram *ram = mem_ram_at(vm->mem, i);
+        if (!mem_want(vm->mem, ram, ram->gpa, ram->size))
+            return error_set(err, ERROR_HOST, "the guest's memory is lost");
+    }
+    return true;
+}
+
+bool vm_stand_still(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
+        return refuse(vm, "copied", err);
+    if (!fetch_memory(vm, err))
+        return false;
+    if (vm->state == VM_RUNNING)
+        return stop_running(vm, err);
+    vm_hold(vm);
+    return true;
+}
+
+void vm_go_on(struct vm *vm)
+{
+    if (vm->state == VM_RUNNING)
+        begin_running(vm);
+    vm_release(vm);
 }
 
 static void end(struct vm *vm, enum vm_end how, uint32_t code)

@@ -346,6 +346,7 @@ static bool heed_signals(struct worker *worker, struct error **err)
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* copies of us (vm/fork.h) leave nothing behind */
     /* Our process group is not the terminal's foreground one: with `stty tostop` the first
      * line of the log would stop the machine. */
     signal(SIGTTOU, SIG_IGN);

@@ -235,6 +235,24 @@ static int fork_itself(const struct knowledge *k)
     return result_of(syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0));
 }
 
+/* The only way, fork(3)'s: what comes of it is behind the same walls. */
+static int copy_itself(const struct knowledge *k)
+{
+    (void)k;
+    pid_t pid = fork();
+    if (pid == 0)
+        syscall(SYS_socket, AF_INET, SOCK_STREAM, 0); /* its end, and in the log */
+    return pid > 0 ? SUCCESS : errno;
+}
+
+static int fork_into_namespaces(const struct knowledge *k)
+{
+    (void)k;
+    return result_of(syscall(SYS_clone,
+                             CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_NEWUSER | SIGCHLD, NULL,
+                             NULL, NULL, 0));
+}
+
 static int a_thread_elsewhere(const struct knowledge *k)
 {
     (void)k;
@@ -424,6 +442,8 @@ static const struct attempt {
     CALL_DIES(execve),
     CALL_DIES(execveat),
     DIES(ANY, fork_itself, "clone"),
+    DIES(ANY, fork_into_namespaces, "clone"),
+    FAILS(ANY, copy_itself, SUCCESS),
     DIES(ANY, a_thread_elsewhere, "clone"),
     FAILS(ANY, try_clone3, ENOSYS),
     CALL_DIES(unshare),
@@ -438,7 +458,7 @@ static const struct attempt {
     CALL_DIES(process_vm_readv),
     CALL_DIES(pidfd_open),
     CALL_DIES(kill),
-    CALL_DIES(tgkill),
+    FAILS(ANY, try_tgkill, EPERM),
     CALL_DIES(tkill),
     CALL_DIES(rt_sigqueueinfo),
     CALL_DIES(bind),

@@ -60,12 +60,15 @@ static bool map_area(struct dbt *dbt)
         good = area != MAP_FAILED && writable != MAP_FAILED &&
                mmap(area, dbt->code_size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) ==
                    area;
+        /* A copy of this process (vm/fork.h) would write into our code: no mere wish, this one. */
+        good = good && madvise(writable, dbt->code_size, MADV_DONTFORK) == 0;
     }
     int number = errno;
     if (area != MAP_FAILED) {
         dbt->area = area;
         /* As in blocks.c. */
         (void)madvise(dbt->area + dbt->code_size, dbt->data_size, MADV_DONTDUMP);
+        (void)madvise(dbt->area, dbt->code_size + dbt->data_size, MADV_DONTFORK);
     }
     if (writable != MAP_FAILED)
         dbt->code_writable = writable;

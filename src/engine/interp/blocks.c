@@ -38,6 +38,8 @@ static void *reserve(size_t size)
         return NULL;
     /* Of no use in a core dump; and so it stands apart from other memory in /proc/PID/smaps. */
     (void)madvise(memory, size, MADV_DONTDUMP);
+    /* A copy of this process (vm/fork.h) decodes for itself. */
+    (void)madvise(memory, size, MADV_DONTFORK);
     return memory;
 }
 
