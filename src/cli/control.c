@@ -71,6 +71,7 @@ const struct cli_command cli_command_control = {
         "cpu (weight=N cap=PERCENT: its part of contended CPUs, and the most that it uses; 0 lifts "
         "either; tells what it has used); "
         "disks, disk-attach, disk-detach, insert and eject (see 'trapeze disk'); "
+        "cpus (count=N: how many start, from the next reset on; tells how many run); "
         "quit (ends the machine at once); console (what the guest printed last). The answer is "
         "JSON.",
     .examples = examples,

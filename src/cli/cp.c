@@ -71,7 +71,7 @@ static char *for_scp(const char *operand)
     char *word = NULL;
     bool plain = operand[0] == '/' || length > 0;
     if (asprintf(&word, "%s%s",
-                 length > 0 ? CLI_GUEST_HOST
+                 length > 0 ? GUEST_SSH_HOST
                  : plain    ? ""
                             : "./",
                  operand + length) < 0)

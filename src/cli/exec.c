@@ -52,7 +52,7 @@ static int run(const struct cli_args *args, struct error **err)
         return CLI_USAGE;
     }
     char *command = quote(args->operands + 1, args->operand_count - 1);
-    char *words[] = {"-o", "BatchMode=yes", cli_given(args, "tty") ? "-tt" : "-T", CLI_GUEST_HOST,
+    char *words[] = {"-o", "BatchMode=yes", cli_given(args, "tty") ? "-tt" : "-T", GUEST_SSH_HOST,
                      "--", command};
     int status = cli_guest_run(args, name, "ssh", words, ARRAY_SIZE(words), err);
     free(command);

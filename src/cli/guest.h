@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What ssh, exec and cp share: OpenSSH's client, connected to a guest's ssh server over its vsock.
- *
- *     trapeze ssh ── connects, waits ──► NAME/vsock.sock ═══ guest, vsock port 22
- *       └─ ssh ── ProxyCommand 'trapeze vsock-pass' ── gets that connection from the first
- *
- * The host key is learned at the first contact and kept in the instance's folder (known_hosts): on
- * this connection nobody but the instance's own worker is between the two.
+ * What ssh, exec and cp share: the way to an instance's ssh server (client/guest_ssh.h).
  *
  * Threads: single-threaded.
  */
@@ -14,6 +8,7 @@
 #define TRAPEZE_CLI_GUEST_H
 
 #include "cli/cli.h"
+#include "client/guest_ssh.h"
 
 /* clang-format off */
 #define CLI_GUEST_OPTIONS                                                                          \
@@ -23,8 +18,6 @@
      "120.",                                                                                       \
      NULL}
 /* clang-format on */
-
-#define CLI_GUEST_HOST "guest" /* what it is called on the command lines of ssh and scp */
 
 /* Runs "ssh" or "scp" with options that lead to the instance, and then `words`. Its exit status, or
  * -1: err. */

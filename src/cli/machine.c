@@ -117,6 +117,7 @@ static bool apply_numbers(const struct cli_args *args, struct machine_config *co
         const char *option;
         unsigned *number;
     } counts[] = {{"cpus", &config->cpus},
+                  {"max-cpus", &config->max_cpus},
                   {"pci-slots", &config->pci_slots},
                   {"cpu-weight", &config->cpu_weight},
                   {"cpu-cap", &config->cpu_cap}};

@@ -44,6 +44,10 @@
     {"memory", 'm', "SIZE", "Guest memory, e.g. 512M or 2G; a bare number is MiB. Default: 512M.", \
      "The machine"},                                                                               \
         {"cpus", 'c', "N", "Number of vCPUs, 1 to 8. Default: 1.", NULL},                          \
+        {"max-cpus", 0, "N",                                                                       \
+         "How many vCPUs the machine has room for; its guest starts with those of --cpus and can " \
+         "switch the others on and off (trapeze set NAME cpus=N). Default: as many as --cpus.",    \
+         NULL},                                                                                    \
     {                                                                                              \
         "disk", 'd', "FILE[,NAME=VALUE...]",                                                       \
             "Attach FILE, or nbd://HOST/EXPORT, as a virtio disk; may be given several times "     \

@@ -8,10 +8,15 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
+#include "client/guest_ssh.h"
 #include "config/settings.h"
 
 static const struct cli_option options[] = {
     CLI_JSON_OPTION,
+    {"user", 'u', "USER",
+     "Who to be in the guest, for what only that can do (cpus); another than root does it by sudo. "
+     "Default: root.",
+     NULL},
 };
 
 static const struct cli_example examples[] = {
@@ -19,7 +24,8 @@ static const struct cli_example examples[] = {
      "Three times the usual part of busy CPUs, and never more than one and a half."},
     {"trapeze set web memory-limit=256M disk0.iops=500 net0.rate=10000",
      "The guest gives memory back; its first disk and NIC are slowed down."},
-    {"trapeze set web cpus=4 memory=2G", "More of everything, from the next start on."},
+    {"trapeze set web cpus=4", "A Linux guest that has room for four switches the others on."},
+    {"trapeze set web max-cpus=8 memory=2G", "More of everything, from the next start on."},
 };
 
 static bool word(size_t index, struct cli_word *word)
@@ -93,7 +99,14 @@ static int run(const struct cli_args *args, struct error **err)
     json_t *body = parse(args, err);
     if (body == NULL)
         return CLI_USAGE;
-    json_t *answer = cli_api("PATCH", body, err, "/v1/instances/%s", name);
+    const char *user = cli_last(args, "user");
+    if (user != NULL && !guest_ssh_user_check(user)) {
+        error_set(err, ERROR_USAGE, "--user: '%s' is no user's name", user);
+        json_decref(body);
+        return CLI_USAGE;
+    }
+    json_t *answer = cli_api("PATCH", body, err, "/v1/instances/%s%s%s", name,
+                             user != NULL ? "?user=" : "", user != NULL ? user : "");
     if (answer != NULL && !cli_given(args, "json"))
         print(name, answer);
     return cli_instance_done(args, answer);

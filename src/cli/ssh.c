@@ -25,7 +25,7 @@ static int run(const struct cli_args *args, struct error **err)
     if (name == NULL)
         return CLI_USAGE;
     char **words = alloc_zeroed(args->operand_count, sizeof(*words));
-    words[0] = (char *)(uintptr_t)CLI_GUEST_HOST; /* ssh takes options behind it, too */
+    words[0] = (char *)(uintptr_t)GUEST_SSH_HOST; /* ssh takes options behind it, too */
     for (size_t i = 1; i < args->operand_count; i++)
         words[i] = args->operands[i];
     int status = cli_guest_run(args, name, "ssh", words, args->operand_count, err);

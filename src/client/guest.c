@@ -35,14 +35,15 @@ static int64_t now_ms(void)
 
 struct attempt {
     const char *socket, *name;
-    unsigned port, seconds;
+    const struct guest_patience *patience;
+    unsigned port;
     int64_t begin, end;  /* ms */
     bool told, answered; /* answered: somebody in the guest listens */
 };
 
 static void tell(struct attempt *attempt)
 {
-    if (attempt->told || now_ms() - attempt->begin < TELL_MS)
+    if (attempt->patience->silent || attempt->told || now_ms() - attempt->begin < TELL_MS)
         return;
     attempt->told = true;
     fprintf(stderr, "trapeze: waiting for '%s' to answer on its vsock port %u ...\n", attempt->name,
@@ -102,6 +103,8 @@ static int try_once(struct attempt *attempt, int *fd, struct error **err)
         return -1;
     }
     if (send(*fd, request, (size_t)size, MSG_NOSIGNAL) == size && read_answer(attempt, *fd)) {
+        if (!attempt->answered && attempt->patience->speak_s > 0)
+            attempt->end = now_ms() + (int64_t)attempt->patience->speak_s * 1000;
         attempt->answered = true;
         if (has_spoken(attempt, *fd))
             return 1;
@@ -110,12 +113,12 @@ static int try_once(struct attempt *attempt, int *fd, struct error **err)
     return 0;
 }
 
-int guest_connect(const char *socket, const char *name, unsigned port, unsigned seconds,
-                  struct error **err)
+int guest_connect(const char *socket, const char *name, unsigned port,
+                  const struct guest_patience *patience, struct error **err)
 {
     struct attempt attempt = {
-        .socket = socket, .name = name, .port = port, .seconds = seconds, .begin = now_ms()};
-    attempt.end = attempt.begin + (int64_t)seconds * 1000;
+        .socket = socket, .name = name, .port = port, .patience = patience, .begin = now_ms()};
+    attempt.end = attempt.begin + (int64_t)patience->listen_s * 1000;
     for (;;) {
         int fd, found = try_once(&attempt, &fd, err);
         if (found != 0)
@@ -125,7 +128,8 @@ int guest_connect(const char *socket, const char *name, unsigned port, unsigned 
             break;
         nanosleep(&(struct timespec){0, AGAIN_MS * 1000000L}, NULL);
     }
-    error_set(err, ERROR_HOST, "'%s' has not answered in %u seconds: %s", name, seconds,
+    error_set(err, ERROR_HOST, "'%s' has not answered in %lld seconds: %s", name,
+              (long long)(attempt.end - attempt.begin) / 1000,
               attempt.answered ? "something listens on that port of the guest, but says nothing"
                                : "nothing listens on that port of the guest");
     error_hint(

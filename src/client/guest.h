@@ -20,11 +20,18 @@ struct error;
 
 #define GUEST_SSH_PORT 22u
 
+/* How long a guest is waited for, in seconds. */
+struct guest_patience {
+    unsigned listen_s; /* until something listens on the port, and has spoken */
+    unsigned speak_s;  /* from when something listens on until it has spoken; 0: no longer than that */
+    bool silent;       /* otherwise standard error is told who is waited for */
+};
+
 /* A connection to a port of the guest, when whoever listens there has said its first word (which an
- * ssh server does); waits up to so many seconds for that, and says so on standard error. `socket`
- * is the path of the unix socket that leads to the guest, `name` is for messages. -1: err. */
-int guest_connect(const char *socket, const char *name, unsigned port, unsigned seconds,
-                  struct error **err);
+ * ssh server does). `socket` is the path of the unix socket that leads to the guest, `name` is for
+ * messages. -1: err. */
+int guest_connect(const char *socket, const char *name, unsigned port,
+                  const struct guest_patience *patience, struct error **err);
 
 /* Makes the store's key pair if there is none. False: err. */
 bool guest_key_make(const char *store, struct error **err);

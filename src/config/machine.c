@@ -29,6 +29,11 @@ void machine_config_init(struct machine_config *config)
     };
 }
 
+unsigned machine_max_cpus(const struct machine_config *config)
+{
+    return config->max_cpus > config->cpus ? config->max_cpus : config->cpus;
+}
+
 void machine_nic_clear(struct machine_nic *nic)
 {
     char *const texts[] = {nic->vnet, nic->model, nic->mac, nic->capture, nic->forward};
@@ -292,6 +297,15 @@ static bool check_config(const struct machine_config *config, bool runs, struct 
     if (config->cpus < 1 || config->cpus > MACHINE_MAX_CPUS)
         return error_set(err, ERROR_USAGE, "a machine has 1 to %d CPUs, not %u", MACHINE_MAX_CPUS,
                          config->cpus);
+    if (config->max_cpus > MACHINE_MAX_CPUS)
+        return error_set(err, ERROR_USAGE, "a machine has room for 1 to %d CPUs, not %u",
+                         MACHINE_MAX_CPUS, config->max_cpus);
+    if (config->max_cpus != 0 && config->max_cpus < config->cpus) {
+        error_set(err, ERROR_USAGE, "a machine with room for %u CPUs does not start with %u",
+                  config->max_cpus, config->cpus);
+        error_hint(err, "Raise max-cpus (trapeze.maxcpus) as well.");
+        return false;
+    }
     if (config->memory < MACHINE_MIN_MEMORY || config->memory > MACHINE_MAX_MEMORY ||
         config->memory % MIB != 0)
         return error_set(err, ERROR_USAGE,

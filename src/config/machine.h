@@ -137,7 +137,8 @@ struct machine_config {
     char *trace;         /* as --trace; NULL: nothing */
     char *perf;          /* as --perf; NULL: no */
     uint64_t memory;    /* bytes, MiB multiple */
-    unsigned cpus;      /* 1..MACHINE_MAX_CPUS */
+    unsigned cpus;      /* that run from the start on: 1..MACHINE_MAX_CPUS */
+    unsigned max_cpus;  /* that the machine has, and its guest can switch on; 0: as many */
     char *kernel;       /* paths; NULL: none */
     char *initrd;
     char *append;
@@ -174,6 +175,9 @@ struct machine_config {
 void machine_config_init(struct machine_config *config);
 void machine_config_clear(struct machine_config *config);
 void machine_config_copy(struct machine_config *to, const struct machine_config *from);
+
+/* How many vCPUs it has, those included that do not run yet. */
+unsigned machine_max_cpus(const struct machine_config *config);
 
 /* "2026-12-24T18:00:00Z" or "2026-12-24", which begins at midnight: seconds since 1970. */
 bool machine_parse_time(const char *text, int64_t *seconds);

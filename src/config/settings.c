@@ -28,45 +28,61 @@ static uint64_t kept_memory(const struct machine_config *config)
 /* In the order of enum machine_restart. */
 static const char *const restart_words[] = {"no", "on-failure", "always", NULL};
 
+/* Linux, admin-guide/cpu-hotplug: the last ones are switched off first. One without a file cannot be. */
+static const struct setting_in_guest switch_cpus = {
+    "at=/sys/devices/system/cpu; all=0; on=0; i=0\n"
+    "is_on() { [ ! -e $at/cpu$1/online ] || [ \"$(cat $at/cpu$1/online)\" = 1 ]; }\n"
+    "while [ -d $at/cpu$all ]; do is_on $all && on=$((on + 1)); all=$((all + 1)); done\n"
+    "while [ $on -lt $1 ] && [ $i -lt $all ]; do\n"
+    "  is_on $i || { echo 1 >$at/cpu$i/online && on=$((on + 1)); }; i=$((i + 1)); done\n"
+    "i=$all\n"
+    "while [ $on -gt $1 ] && [ $i -gt 0 ]; do i=$((i - 1))\n"
+    "  if is_on $i; then echo 0 >$at/cpu$i/online && on=$((on - 1)); fi; done\n"
+    "[ $on -eq $1 ]\n",
+    "in Linux, as root: echo 0 > /sys/devices/system/cpu/cpu1/online switches one off, echo 1 on",
+};
+
 static const struct setting settings[] = {
     {"cpus", "1..8",
-     "Virtual CPUs, from the next start on. A guest that runs can do without some of its own "
-     "accord; "
-     "in Linux: echo 0 > /sys/devices/system/cpu/cpu1/online.",
-     SETTING_NUMBER, false, MACHINE(cpus), 1, NULL, NULL, NULL, NULL, false},
+     "Virtual CPUs. A Linux guest that 'trapeze ssh' reaches switches them on and off while it runs, "
+     "as many as max-cpus says there is room for; other guests have them from the next start on.",
+     SETTING_NUMBER, false, MACHINE(cpus), 1, "cpus", "count", NULL, NULL, false, &switch_cpus},
+    {"max-cpus", "1..8",
+     "How many virtual CPUs there is room for, from the next start on; 0: no more than cpus.",
+     SETTING_NUMBER, false, MACHINE(max_cpus), 1, NULL, NULL, NULL, NULL, false, NULL},
     {"cpu-weight", "0..10000",
      "The machine's part of CPUs that several of your machines want at once; 100 for those "
      "without, "
      "0 takes it back.",
-     SETTING_NUMBER, false, MACHINE(cpu_weight), 1, "cpu", "weight", NULL, NULL, false},
+     SETTING_NUMBER, false, MACHINE(cpu_weight), 1, "cpu", "weight", NULL, NULL, false, NULL},
     {"cpu-cap", "PERCENT", "How much of one CPU the machine uses at most; 0: no limit.",
-     SETTING_NUMBER, false, MACHINE(cpu_cap), 1, "cpu", "cap", NULL, NULL, false},
+     SETTING_NUMBER, false, MACHINE(cpu_cap), 1, "cpu", "cap", NULL, NULL, false, NULL},
     {"memory", "SIZE",
      "Guest memory. A running guest with a balloon gives memory up, and takes it back up to what "
      "it "
      "was started with; more than that comes with the next start.",
-     SETTING_SIZE, true, MACHINE(memory), MIB, "balloon", "size", kept_memory, NULL, false},
+     SETTING_SIZE, true, MACHINE(memory), MIB, "balloon", "size", kept_memory, NULL, false, NULL},
     {"memory-limit", "SIZE", "How much of its memory a guest with a balloon keeps; 0: all.",
-     SETTING_SIZE, true, MACHINE(balloon_size), MIB, "balloon", "size", kept_memory, NULL, false},
+     SETTING_SIZE, true, MACHINE(balloon_size), MIB, "balloon", "size", kept_memory, NULL, false, NULL},
     {"balloon", "on|off", "Whether the guest has a memory balloon, from the next start on.",
-     SETTING_SWITCH, false, MACHINE(balloon), 1, NULL, NULL, NULL, NULL, false},
+     SETTING_SWITCH, false, MACHINE(balloon), 1, NULL, NULL, NULL, NULL, false, NULL},
     {"code-cache", "SIZE",
      "Memory for the translations of each vCPU, from the next start on; 0: the default, 64M.",
-     SETTING_SIZE, true, MACHINE(code_cache), MIB, NULL, NULL, NULL, NULL, false},
+     SETTING_SIZE, true, MACHINE(code_cache), MIB, NULL, NULL, NULL, NULL, false, NULL},
     {"diskN.iops", "N",
      "Requests that disk N (counted from 0) may be asked for in a second; 0: no limit.",
-     SETTING_NUMBER, true, DISK(iops), 1, "limit", "iops", NULL, NULL, false},
+     SETTING_NUMBER, true, DISK(iops), 1, "limit", "iops", NULL, NULL, false, NULL},
     {"diskN.bps", "SIZE", "Bytes in a second; 0: no limit.", SETTING_SIZE, true, DISK(bps), 1,
-     "limit", "bps", NULL, NULL, false},
+     "limit", "bps", NULL, NULL, false, NULL},
     {"netN.rate", "KBIT",
      "Kilobits in a second that NIC N may send, and as many that it may receive; 0: no limit.",
-     SETTING_NUMBER, true, NIC(rate), 1, "rate", "kbit", NULL, NULL, false},
+     SETTING_NUMBER, true, NIC(rate), 1, "rate", "kbit", NULL, NULL, false, NULL},
     {"autostart", "on|off", "Whether the daemon starts it with the host.", SETTING_SWITCH, false,
-     MACHINE(autostart), 1, NULL, NULL, NULL, NULL, true},
+     MACHINE(autostart), 1, NULL, NULL, NULL, NULL, true, NULL},
     {"restart", "no|on-failure|always", "When the daemon starts it again after its end.",
-     SETTING_WORD, false, MACHINE(restart), 1, NULL, NULL, NULL, restart_words, true},
+     SETTING_WORD, false, MACHINE(restart), 1, NULL, NULL, NULL, restart_words, true, NULL},
     {"restart-tries", "N", "How often in a row; 0: for ever.", SETTING_NUMBER, false,
-     MACHINE(restart_tries), 1, NULL, NULL, NULL, NULL, true},
+     MACHINE(restart_tries), 1, NULL, NULL, NULL, NULL, true, NULL},
 };
 #undef MACHINE
 #undef DISK

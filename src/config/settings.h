@@ -27,6 +27,14 @@ enum setting_kind {
 /* Devices that a key has the number of: "disk0.iops". */
 enum setting_device { SETTING_MACHINE, SETTING_DISK, SETTING_NIC };
 
+/* What the guest itself has to do, as nothing outside can make it: a program for its shell, which gets
+ * the value as $1. */
+struct setting_in_guest {
+    const char *script;
+    const char *by_hand; /* the same for a person there, as a clause */
+    /* The verb's answer has a member "started": what of it the guest has by now; 0: only it knows. */
+};
+
 struct setting {
     const char *name; /* of a device "diskN.iops" */
     const char *form; /* of the value, for people: "1..10000", "SIZE" */
@@ -42,6 +50,7 @@ struct setting {
     uint64_t (*told)(const struct machine_config *config);
     const char *const *words; /* of an enum, in its order; NULL at the end */
     bool at_once; /* nobody has to be told: the daemon looks when the time comes */
+    const struct setting_in_guest *in_guest; /* after the verb; NULL: nothing */
 };
 
 size_t setting_count(void);

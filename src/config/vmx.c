@@ -55,6 +55,7 @@ static const struct key keys[] = {
     {"guestOS", KIND_STRING, FIELD(guest_os), NULL},
     {"memsize", KIND_MIB, FIELD(memory), NULL},
     {"numvcpus", KIND_UINT, FIELD(cpus), NULL},
+    {"trapeze.maxcpus", KIND_UINT, FIELD(max_cpus), NULL},
     {"trapeze.arch", KIND_STRING, FIELD(arch), NULL},
     {"trapeze.engine", KIND_STRING, FIELD(engine), NULL},
     {"trapeze.codeCache", KIND_KIB, FIELD(code_cache), NULL},

@@ -186,6 +186,7 @@ static void describe_policy(const struct machine_config *config, json_t *answer)
     char name[OWNER_MAX];
     owner_name((uid_t)json_integer_value(json_object_get(answer, "uid")), name);
     json_object_set_new(answer, "owner", api_text(config->owner != NULL ? config->owner : name));
+    json_object_set_new(answer, "max-cpus", json_integer(machine_max_cpus(config)));
     json_object_set_new(answer, "cpu-weight", json_integer(config->cpu_weight));
     json_object_set_new(answer, "cpu-cap", json_integer(config->cpu_cap));
     json_object_set_new(answer, "memory-limit", json_integer((json_int_t)config->balloon_size));
@@ -284,6 +285,7 @@ static const char schemas[] =
     "\"template\": {\"type\": \"boolean\"},"
     "\"memory\": {\"type\": \"integer\", \"description\": \"bytes\"},"
     "\"cpus\": {\"type\": \"integer\"}, \"nics\": {\"type\": \"integer\"},"
+    "\"max-cpus\": {\"type\": \"integer\", \"description\": \"that there is room for\"},"
     "\"disks\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}},"
     "\"not-honoured\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"description\": "
     "\"keys of its .vmx\"},"

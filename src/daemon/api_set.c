@@ -9,8 +9,10 @@
 
 #include "base/error.h"
 #include "client/cgroup.h"
+#include "client/guest_ssh.h"
 #include "config/settings.h"
 #include "daemon/api.h"
+#include "daemon/in_guest.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
 
@@ -48,6 +50,8 @@ static json_t *describe(const struct machine_config *config, const char *key)
         json_pack("{s:I}", setting->argument, (json_int_t)setting_told(setting, config, number));
     if (devices[setting->device] != NULL)
         json_object_set_new(arguments, devices[setting->device], json_integer(number));
+    if (setting->in_guest != NULL)
+        json_object_set_new(told, "in-guest", json_true());
     json_object_set_new(told, "verb", json_string(setting->verb));
     json_object_set_new(told, "arguments", arguments);
     return told;
@@ -66,10 +70,15 @@ static json_t *change(struct daemon *daemon, const char *name, const json_t *key
     struct text *text = instance_read(&instance, err);
     machine_config_init(&config);
     bool good = text != NULL && vmx_read(text, &config, NULL, err);
+    const unsigned had = machine_max_cpus(&config);
     json_object_foreach((json_t *)(uintptr_t)keys, key, value)
     {
         good = good && apply(&config, key, value, err);
     }
+    /* One that runs keeps the harts that it has: if it is suspended, what goes on has as many. */
+    if (good && config.cpus < had && json_object_get(keys, "max-cpus") == NULL &&
+        machine_is_linked(daemon, name))
+        config.max_cpus = had;
     good = good && machine_config_check(&config, err);
     if (good) {
         vmx_update(text, &config);
@@ -102,18 +111,98 @@ static void postpone(struct api_call *call, const char *key, const char *why)
     json_array_append_new(json_object_get(call->kept, "next-start"), row);
 }
 
+/* The key that is being dealt with. */
+static const char *key_of(const struct api_call *call)
+{
+    const json_t *todo = json_object_get(call->kept, "todo");
+    return json_string_value(
+        json_object_get(json_array_get(todo, (size_t)call->number), "key"));
+}
+
+static const char *verb_of(const struct api_call *call)
+{
+    const json_t *row = json_array_get(json_object_get(call->kept, "todo"), (size_t)call->number);
+    return json_string_value(json_object_get(row, "verb"));
+}
+
+/* It is dealt with. */
+static void settle(struct api_call *call, const char *why_not)
+{
+    if (why_not == NULL)
+        json_array_append_new(json_object_get(call->kept, "live"), json_string(key_of(call)));
+    else
+        postpone(call, key_of(call), why_not);
+    call->number++;
+    go_on(call);
+}
+
+/* ---- what the guest has to do: told, then looked at from outside ---- */
+
+static void settle_by_hand(struct api_call *call, const char *why)
+{
+    char text[900];
+    unsigned number;
+    const struct setting *setting = setting_find(key_of(call), &number, NULL);
+    snprintf(text, sizeof(text), "%s; %s", why, setting->in_guest->by_hand);
+    settle(call, text);
+}
+
+static json_int_t wish_of(const struct api_call *call)
+{
+    const json_t *row = json_array_get(json_object_get(call->kept, "todo"), (size_t)call->number);
+    unsigned number;
+    const struct setting *setting = setting_find(key_of(call), &number, NULL);
+    return json_integer_value(
+        json_object_get(json_object_get(row, "arguments"), setting->argument));
+}
+
+/* The worker sees what the guest switched on, unless firmware of the guest's own is between them. */
+static void on_looked(void *opaque, const json_t *result, const char *error)
+{
+    struct api_call *call = opaque;
+    json_int_t started = json_integer_value(json_object_get(result, "started"));
+    char text[120];
+    snprintf(text, sizeof(text), "the guest says that it did it, and %lld run", (long long)started);
+    if (error != NULL)
+        settle(call, error);
+    else if (started != 0 && started != wish_of(call))
+        settle_by_hand(call, text);
+    else
+        settle(call, NULL);
+}
+
+static void on_guest_told(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    if (result == NULL)
+        settle_by_hand(call, error_message(error));
+    else
+        machine_ask(call->daemon, call->name, verb_of(call), ANSWER_S, on_looked, call);
+}
+
+static void tell_guest(struct api_call *call)
+{
+    const char *user = api_query(call, "user");
+    if (strcmp(machine_state(call->daemon, call->name), "running") != 0) {
+        settle_by_hand(call, "the machine does not run just now");
+        return;
+    }
+    json_t *arguments = json_pack("{s:s, s:I, s:s}", "key", key_of(call), "value", wish_of(call),
+                                  "user", user != NULL ? user : "root");
+    job_start(call->daemon, call->name, arguments, in_guest_tell, on_guest_told, call);
+    json_decref(arguments);
+}
+
 static void on_told(void *opaque, const json_t *result, const char *error)
 {
     struct api_call *call = opaque;
-    const json_t *todo = json_object_get(call->kept, "todo");
-    const char *key =
-        json_string_value(json_object_get(json_array_get(todo, (size_t)call->number++), "key"));
-    (void)result;
-    if (error == NULL)
-        json_array_append_new(json_object_get(call->kept, "live"), json_string(key));
+    const json_t *row = json_array_get(json_object_get(call->kept, "todo"), (size_t)call->number);
+    bool in_guest = json_is_true(json_object_get(row, "in-guest"));
+    if (error == NULL && in_guest &&
+        json_integer_value(json_object_get(result, "started")) != wish_of(call))
+        tell_guest(call);
     else
-        postpone(call, key, error);
-    go_on(call);
+        settle(call, error);
 }
 
 static void go_on(struct api_call *call)
@@ -157,8 +246,11 @@ static void on_changed(void *opaque, const json_t *result, const struct error *e
 
 static void run(struct api_call *call)
 {
+    const char *user = api_query(call, "user");
     if (json_object_size(call->body) == 0)
         api_refuse(call, 400, "there is nothing to set; /v1/openapi.json has the keys");
+    else if (user != NULL && !guest_ssh_user_check(user))
+        api_refuse(call, 400, "'user' is no user's name");
     else if (api_take_existing(call))
         job_start(call->daemon, call->name, call->body, change, on_changed, call);
 }
@@ -192,6 +284,9 @@ const struct api_verb api_set = {
     .method = "PATCH",
     .path = "/v1/instances/{name}",
     .summary = "Change an instance, as far as possible while it runs",
+    .query = "[{\"name\": \"user\", \"in\": \"query\", \"schema\": {\"type\": \"string\"}, "
+             "\"description\": \"who to be in the guest, for what only that can do (cpus); root "
+             "unless given, others do it by sudo\"}]",
     .describe_body = describe_body,
     .answer = "{\"type\": \"object\", \"required\": [\"name\", \"live\", \"next-start\"], "
               "\"properties\": {\"name\": {\"type\": \"string\"}, \"live\": {\"type\": \"array\", "

@@ -26,7 +26,8 @@
 
 enum {
     LOG_LIMIT = 1 << 20,
-    KERNEL_LINE = 1024 /* bytes: COMMAND_LINE_SIZE of Linux for riscv64 */
+    KERNEL_LINE = 1024, /* bytes: COMMAND_LINE_SIZE of Linux for riscv64 */
+    MAXCPUS_WORD = 10   /* of which the machine's own "maxcpus=N " has so many */
 };
 
 /* A socket's path has little room, so it is named from the folder, wherever that lies. */
@@ -98,7 +99,7 @@ static void add_boot_words(const struct store *store, struct machine_config *con
         (words = guest_boot_words(store->path, NULL)) == NULL)
         return;
     const char *append = config->append != NULL ? config->append : "";
-    if (strlen(append) + strlen(words) + 2 < KERNEL_LINE &&
+    if (strlen(append) + strlen(words) + MAXCPUS_WORD + 2 < KERNEL_LINE &&
         asprintf(&joined, "%s%s%s", append, append[0] != '\0' ? " " : "", words) > 0) {
         free(config->append);
         config->append = joined;

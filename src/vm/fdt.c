@@ -58,13 +58,29 @@ static void flag(struct writer *w, const char *name)
     TRY(w, fdt_property(w->fdt, name, NULL, 0));
 }
 
+/* A kernel starts those harts only that are wished for, and can switch on the others later
+ * (Linux, admin-guide/kernel-parameters, maxcpus=). In front, as Linux looks at so many bytes only, and
+ * as what a user says behind it counts. */
+static void write_bootargs(struct writer *w, const struct vm *vm)
+{
+    const char *append = vm->config.append != NULL ? vm->config.append : "";
+    char front[32] = "", *words = NULL;
+    if (vm->config.kernel != NULL && vm->config.cpus < vm->cpu_count)
+        snprintf(front, sizeof(front), "maxcpus=%u%s", vm->config.cpus,
+                 append[0] != '\0' ? " " : "");
+    if (asprintf(&words, "%s%s", front, append) < 0)
+        abort();
+    if (front[0] != '\0' || vm->config.append != NULL)
+        text(w, "bootargs", words);
+    free(words);
+}
+
 static void write_chosen(struct writer *w, struct vm *vm)
 {
     uint8_t seed[RNG_SEED_SIZE];
     char path[64];
     begin(w, "chosen");
-    if (vm->config.append != NULL)
-        text(w, "bootargs", vm->config.append);
+    write_bootargs(w, vm);
     if (vm->files.boot.initrd_size != 0) {
         wide(w, "linux,initrd-start", vm->files.boot.initrd_gpa);
         wide(w, "linux,initrd-end", vm->files.boot.initrd_gpa + vm->files.boot.initrd_size);

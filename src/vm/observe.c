@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/error.h"
 #include "vm/machine.h"
 
 const char *const vm_exit_names[] = {
@@ -28,9 +29,24 @@ void vm_get_status(struct vm *vm, struct vm_status *status)
         .virtual_time_ns = vclock_now(vm->clock),
         .engine = vm->engine->name,
     };
-    for (unsigned i = 0; i < vm->cpu_count; i++)
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
         status->retired += retired(vm, i);
+        status->started +=
+            vm->files.boot.sbi && atomic_load(&vm->cpus[i].state) != CPU_STOPPED ? 1 : 0;
+    }
     vm_release(vm);
+}
+
+bool vm_set_cpus(struct vm *vm, unsigned cpus, struct error **err)
+{
+    if (cpus < 1 || cpus > vm->cpu_count) {
+        error_set(err, ERROR_USAGE, "the machine was started with room for %u CPU%s", vm->cpu_count,
+                  vm->cpu_count == 1 ? "" : "s");
+        error_hint(err, "max-cpus says how many there is room for from the next start on.");
+        return false;
+    }
+    vm->config.cpus = cpus;
+    return true;
 }
 
 struct counting {

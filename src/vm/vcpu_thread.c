@@ -408,7 +408,7 @@ bool vm_cpu_threads_start(struct vm *vm, struct error **err)
 
 bool vm_cpus_new(struct vm *vm, struct error **err)
 {
-    for (unsigned i = 0; i < vm->config.cpus; i++) {
+    for (unsigned i = 0; i < machine_max_cpus(&vm->config); i++) {
         struct vm_cpu *cpu = &vm->cpus[i];
         const struct vcpu_setup setup = {
             .index = i,

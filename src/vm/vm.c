@@ -173,6 +173,7 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
     machine_config_copy(&vm->config, config);
+    vm->config.max_cpus = machine_max_cpus(config); /* it stays so, whatever becomes of cpus */
     vm->disks_given = config->disk_count;
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);

@@ -84,6 +84,10 @@ void vm_quit_suspended(struct vm *vm);
 /* From any thread: no vCPU runs guest code much longer, for good. Who calls it ends the VM soon. */
 void vm_halt(struct vm *vm);
 
+/* With how many harts the guest starts, from its next reset on; what runs is its own affair. False:
+ * the machine has not so many. */
+bool vm_set_cpus(struct vm *vm, unsigned cpus, struct error **err);
+
 /* What the guest keeps of its memory: sets it to `*size` bytes unless that is NULL, and tells how
  * things stand. Fails if the machine has no balloon. */
 bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *status,
@@ -179,7 +183,8 @@ bool vm_threads_start(struct vm *vm, struct error **err);
 
 struct vm_status {
     enum vm_state state;
-    unsigned cpus;
+    unsigned cpus;    /* that it has */
+    unsigned started; /* of them, those that its guest has switched on (SBI); 0: only it knows */
     uint64_t memory;  /* bytes */
     uint64_t retired; /* instructions, all vCPUs: they stand still for a moment to be asked */
     int64_t virtual_time_ns;

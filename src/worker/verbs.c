@@ -42,8 +42,9 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
     (void)arguments, (void)err;
     struct vm_status status;
     vm_get_status(target->vm, &status);
-    return json_pack("{s:s, s:s, s:s?, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
-                     "engine", status.engine, "sandbox", target->sandbox, "cpus", (int)status.cpus, "memory",
+    return json_pack("{s:s, s:s, s:s?, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
+                     "engine", status.engine, "sandbox", target->sandbox, "cpus", (int)status.cpus,
+                     "cpus-started", (int)status.started, "memory",
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
                      (json_int_t)console_lost(target->console), "nics",
@@ -264,6 +265,23 @@ static json_t *verb_limit(struct control_target *target, const json_t *arguments
                      (json_int_t)limits.bps);
 }
 
+/* {"count": N}: how many harts the guest starts with, from its next reset on. The answer is how many it
+ * has, and how many of them run now. */
+static json_t *verb_cpus(struct control_target *target, const json_t *arguments, struct error **err)
+{
+    const json_t *count = json_object_get(arguments, "count");
+    struct vm_status status;
+    if (count != NULL && (!json_is_integer(count) || json_integer_value(count) < 1 ||
+                          json_integer_value(count) > UINT_MAX)) {
+        error_set(err, ERROR_USAGE, "count is a number of CPUs");
+        return NULL;
+    }
+    if (count != NULL && !vm_set_cpus(target->vm, (unsigned)json_integer_value(count), err))
+        return NULL;
+    vm_get_status(target->vm, &status);
+    return json_pack("{s:i, s:i}", "max", (int)status.cpus, "started", (int)status.started);
+}
+
 /* {"weight": N, "cap": N}: what is not named stays; the answer is what now holds, and what the
  * machine has had. */
 static json_t *verb_cpu(struct control_target *target, const json_t *arguments, struct error **err)
@@ -300,6 +318,7 @@ const struct control_verb control_verbs[] = {
     {"rate", true, verb_rate, false},
     {"limit", true, verb_limit, false},
     {"cpu", true, verb_cpu, false},
+    {"cpus", true, verb_cpus, false},
     {"nic-attach", true, verb_nic_attach, false},
     {"nic-detach", true, verb_nic_detach, false},
     {"suspend", true, verb_suspend, false},

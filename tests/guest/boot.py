@@ -82,6 +82,28 @@ def test_eight_harts():
         machine.poweroff()
 
 
+def test_harts_that_come_and_go():
+    """Room for four; two at the start. What is off uses nothing, and a reset starts what is wished for."""
+    cpu = "/sys/devices/system/cpu"
+    with Machine(TRAPEZE, *LINUX, "--cpus", "2", "--max-cpus", "4", "--append",
+                 "console=ttyS0 quiet") as machine:
+        machine.shell()
+        assert machine.run(f"cat {cpu}/present {cpu}/online").split() == ["0-3", "0-1"]
+        assert "maxcpus=2 console=ttyS0 quiet" in machine.run("cat /proc/cmdline")
+        assert machine.verb("cpus") == {"max": 4, "started": 2}
+        machine.run(f"echo 1 >{cpu}/cpu2/online; echo 1 >{cpu}/cpu3/online; echo 0 >{cpu}/cpu1/online")
+        assert machine.verb("cpus") == {"max": 4, "started": 3}
+        before = [vcpu["instructions"] for vcpu in machine.verb("stats")["vcpus"]]
+        assert machine.run("for i in 1 2 3 4; do (seq 20000 >/dev/null) & done; wait; nproc").strip() == "3"
+        after = [vcpu["instructions"] for vcpu in machine.verb("stats")["vcpus"]]
+        assert after[1] == before[1] > 0 and after[0] > before[0] and after[3] > before[3], (before, after)
+        assert machine.verb("cpus", "count=3")["max"] == 4
+        machine.verb("reset")
+        machine.shell()
+        assert machine.run(f"cat {cpu}/online").strip() == "0-2"
+        machine.poweroff()
+
+
 def check_interrupts(machine, kind):
     lines = machine.run("cat /proc/interrupts; dd if=/dev/hwrng of=/dev/null count=4")
     assert ("SiFive PLIC" in lines) == (kind == "plic"), lines
@@ -104,6 +126,7 @@ def test_opensbi_as_firmware():
             machine.shell()
             assert machine.run("nproc").strip() == str(cpus)
             check_interrupts(machine, kind)
+            assert machine.verb("cpus") == {"max": cpus, "started": 0}  # only OpenSBI knows
             machine.poweroff()
         log = machine.log.decode(errors="replace")
         assert "SBI implementation ID=0x1 " in log, name

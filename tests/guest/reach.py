@@ -4,6 +4,7 @@
 
     reach.py TRAPEZE LOOP_ELF
 """
+import json
 import os
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def test_what_cannot_be_reached():
 
 
 def test_exec_is_the_command():
-    trapeze("create", "deb", "--image", "debian", "--net", "none", "--start")
+    trapeze("create", "deb", "--image", "debian", "--net", "none", "--cpus", "2", "--max-cpus",
+            "4", "--start")
     done = run("sh", "-c", "cat; echo err >&2; exit 7", given=b"\0in\xff", status=7)
     assert done.stdout == b"\0in\xff" and b"err\n" in done.stderr, done
     assert b"Warning" not in done.stderr, done
@@ -103,6 +105,39 @@ def test_ssh_takes_options_and_a_command():
     # There is no other network.
     assert run("sh", "-c", "ls /sys/class/net").stdout == b"lo\n"
     assert run("systemctl", "--failed", "--no-legend", "--plain").stdout == b""
+
+
+def test_cpus_come_and_go():
+    def sets(words, *parts):
+        answer = json.loads(trapeze("set", "--json", *words).stdout)
+        assert answer["live"] == ([] if parts else ["cpus"]), answer
+        for part in parts:
+            assert part in answer["next-start"][0]["reason"], (part, answer)
+
+    def started():
+        done = trapeze("control", "control.sock", "cpus", cwd=folder_of("deb"))
+        return json.loads(done.stdout)["started"]
+
+    assert run("nproc").stdout == b"2\n"
+    sets(["deb", "cpus=4"])
+    assert run("nproc").stdout == b"4\n" and started() == 4
+    sets(["deb", "cpus=1"])
+    assert run("nproc").stdout == b"1\n" and started() == 1
+    sets(["deb", "cpus=5", "max-cpus=8"], "room for 4", "max-cpus")
+    with open(f"{folder_of('deb')}/deb.vmx", encoding="utf-8") as vmx:
+        text = vmx.read()
+    assert 'numvcpus = "5"' in text and 'trapeze.maxcpus = "8"' in text, text
+    # The guest lets nobody do it but root, and has no sudo.
+    sets(["-u", "bob", "deb", "cpus=3"], "did not do it", "sudo", "echo 0 > /sys/")
+    assert started() == 1
+    trapeze("pause", "deb")
+    sets(["deb", "cpus=3"], "does not run just now", "echo 0 > /sys/")
+    trapeze("resume", "deb")
+    refuses(USAGE, "no user", arguments=["set", "-u", "-x", "deb", "cpus=3"])
+    # It says that it did, and did not.
+    run("sh", "-c", "printf '#!/bin/bash\\nexit 0\\n' >/usr/local/bin/sh; chmod +x /usr/local/bin/sh")
+    sets(["deb", "cpus=3"], "says that it did it, and 1 run", "echo 0 > /sys/")
+    run("rm", "/usr/local/bin/sh")
 
 
 def test_cp_copies_both_ways():

@@ -77,6 +77,8 @@ def test_what_makes_no_sense_changes_nothing():
     for words, part in ((["cpu-wieght=3"], "cpu-weight"), (["disk0.iosp=1"], "diskN.iops"),
                         (["zzz=1"], "--help"), (["cpus"], "cpus=VALUE"),
                         (["cpus=2", "cpus=3"], "twice"), (["cpus=9"], "1 to 8"),
+                        (["cpus=3", "max-cpus=2"], "max-cpus"), (["max-cpus=9"], "1 to 8"),
+                        (["--user", "a b", "cpus=2"], "user's name"),
                         (["cpus=2", "cpu-weight=10001"], "10000"), (["memory=x"], "512M"),
                         (["memory=1M"], "32 MiB"), (["disk0.iops=5"], "has none"),
                         (["net1.rate=5"], "0 to 0"), (["balloon=maybe"], "on|off"), (["restart=never"], "on-failure"),
@@ -112,14 +114,15 @@ def test_a_machine_that_runs():
     with open(disk, "wb") as file:
         file.truncate(1 << 20)
     create("a", "--balloon", "--disk", disk, "--net", "nat", "--cpu-weight", "50")
-    create("bare")
+    create("bare", "--cpus", "2")
     trapeze("start", "a")
     trapeze("start", "bare")
     assert worker("a", "cpu")["weight"] == 50
     said = trapeze("set", "a", "cpu-weight=200", "cpu-cap=20", "disk0.iops=500", "disk0.bps=1M",
                    "net0.rate=1000", "memory-limit=40M", "cpus=2").stdout
     assert said == ("a: in effect: cpu-weight, cpu-cap, disk0.iops, disk0.bps, net0.rate, "
-                    "memory-limit\na: from the next start on: cpus\n"), said
+                    "memory-limit\na: from the next start on: cpus (the machine was started with room "
+                    "for 1 CPU. max-cpus says how many there is room for from the next start on.)\n"), said
     cpu = worker("a", "cpu")
     assert (cpu["weight"], cpu["cap"]) == (200, 20), cpu
     info = api("GET", "/v1/instances/a")
@@ -135,6 +138,9 @@ def test_a_machine_that_runs():
     assert late["live"] == [] and "64 MiB" in late["next-start"][0]["reason"], late
     late = change("bare", "memory=32M", "cpu-cap=30")
     assert late["live"] == ["cpu-cap"] and "balloon" in late["next-start"][0]["reason"], late
+    late = change("bare", "cpus=1")["next-start"]
+    assert "no vsock" in late[0]["reason"] and "echo 0 > /sys/" in late[0]["reason"], late
+    assert 'trapeze.maxcpus = "2"' in vmx("bare"), vmx("bare")  # it runs with two
     # The next start has it all.
     trapeze("stop", "--force", "a")
     trapeze("start", "a")
