@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "drivers.h"
 #include "rows.h"
 
 static const struct row {

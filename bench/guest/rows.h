@@ -54,7 +54,6 @@ uint64_t row_together(void);
 struct io_row;
 const struct io_row *find_io_row(const char *name); /* NULL: none is called so */
 uint64_t run_io_row(const struct io_row *row);
-void list_io_rows(void);    /* "NAME amount unit what it does", a line each */
-void load_io_drivers(void); /* once, in the first process */
+void list_io_rows(void); /* "NAME amount unit what it does", a line each */
 
 #endif
