@@ -26,7 +26,9 @@
 
 #include "base/backoff.h"
 
-#define SYNC_BITS ((uint32_t)(VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES | VCPU_ATTENTION_FENCE_I))
+#define SYNC_BITS                                                                                  \
+    ((uint32_t)(VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES | VCPU_ATTENTION_WRITES |               \
+                VCPU_ATTENTION_FENCE_I))
 
 int64_t vcpu_time_to_deadline(struct vcpu_timebase *timebase, uint64_t ticks)
 {

@@ -54,7 +54,8 @@ enum vcpu_attention {
     VCPU_ATTENTION_TLB = 8,      /* drop every cached address translation */
     VCPU_ATTENTION_FENCE_I = 16, /* drop everything derived from instructions not yet fenced */
     VCPU_ATTENTION_STORES = 32,  /* drop the permissions to store to watched_pages */
-    VCPU_ATTENTION_SAMPLE = 64   /* call sampled(); raised without a wake-up */
+    VCPU_ATTENTION_SAMPLE = 64,  /* call sampled(); raised without a wake-up */
+    VCPU_ATTENTION_WRITES = 128  /* drop all permissions to store */
 };
 
 /* The guest's counter of time: ticks = clock / ns_per_tick + offset. Shared by all vCPUs and
@@ -251,7 +252,7 @@ struct isa {
     uint64_t (*pc)(const struct vcpu *vcpu);
     /* True if the vCPU would take or be woken by an interrupt now; owner thread. */
     bool (*wait_is_over)(struct vcpu *vcpu);
-    /* Drops what those of TLB, STORES and FENCE_I in `bits` name; owner thread, perhaps in the middle
+    /* Drops what those of TLB, STORES, WRITES and FENCE_I in `bits` name; owner thread, perhaps in the middle
      * of an instruction that waits (vcpu_attention_sync, an I/O callback). */
     void (*drop)(struct vcpu *vcpu, uint32_t bits);
     /* Debugger's view of data in the current mode: no side effects, no permissions, no faults.
@@ -298,7 +299,7 @@ static inline void vcpu_look_up_again(struct vcpu *vcpu)
     atomic_fetch_or(&vcpu->attention, (uint32_t)VCPU_ATTENTION_IRQ);
 }
 
-/* Raises the bits (TLB, STORES, FENCE_I) without waking anybody: who is not in the guest obeys when
+/* Raises the bits (TLB, STORES, WRITES, FENCE_I) without waking anybody: who is not in the guest obeys when
  * it gets there. */
 static inline void vcpu_ask(struct vcpu *vcpu, uint32_t bits)
 {
@@ -312,7 +313,7 @@ static inline bool vcpu_has_obeyed(struct vcpu *vcpu, uint32_t bits)
     return !atomic_load(&vcpu->in_guest) || (atomic_load(&vcpu->attention) & bits) == 0;
 }
 
-/* Raises the bits (TLB, STORES, FENCE_I) in each of `count` vCPUs and returns when none can still
+/* Raises the bits (TLB, STORES, WRITES, FENCE_I) in each of `count` vCPUs and returns when none can still
  * act on what they drop: each has obeyed or is not in the guest. `self` (may be NULL) is the
  * calling thread's own vCPU: its requests are obeyed while it waits, so that two vCPUs
  * may do this to each other. The caller may hold locks that vCPUs take in I/O callbacks, but

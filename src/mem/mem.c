@@ -234,12 +234,21 @@ static void note_range(struct mem_space *space, struct mem_ram *ram, uint64_t gp
     }
 }
 
+/* What was written is there for everybody who takes the note that follows: a flag that is still set
+ * from before the write is only looked at, and a look may come before a write of the same thread. */
+static void note_written(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
+                         uint64_t length)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    note_range(space, ram, gpa, length);
+}
+
 void mem_note_range(struct mem_space *space, uint64_t gpa, uint64_t length)
 {
     struct mem_ram *ram = mem_ram_find(space, gpa);
     assert(length == 0 || (ram && bytes_in(ram, gpa, length) == length));
     if (length > 0)
-        note_range(space, ram, gpa, length);
+        note_written(space, ram, gpa, length);
 }
 
 void *mem_ram_pointer(struct mem_space *space, uint64_t gpa, uint64_t length,
@@ -272,7 +281,7 @@ static uint64_t copy_part(struct mem_space *space, uint64_t gpa, void *to, const
     } else {
         note_range(space, ram, gpa, part);
         memcpy(host, from, (size_t)part);
-        note_range(space, ram, gpa, part);
+        note_written(space, ram, gpa, part);
     }
     return part;
 }
@@ -368,28 +377,46 @@ bool mem_watch_settled(struct mem_space *space, const void *except)
     return true;
 }
 
-void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
-                    uint64_t *bitmap)
+#define FLAGS_AT_ONCE 8
+typedef uint64_t __attribute__((may_alias)) flag_word;
+
+static bool any_dirty(const _Atomic uint8_t *flags)
+{
+    const uint64_t dirty = UINT64_C(0x0101010101010101) * MEM_PAGE_DIRTY;
+    return __atomic_load_n((const flag_word *)(const void *)flags, __ATOMIC_RELAXED) & dirty;
+}
+
+uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
+                        uint64_t *bitmap)
 {
     assert(gpa % MEM_PAGE_SIZE == 0 && size % MEM_PAGE_SIZE == 0 &&
            range_within(gpa - ram->gpa, size, ram->size));
     uint64_t pages = size >> MEM_PAGE_SHIFT;
-    if (pages == 0)
-        return;
     memset(bitmap, 0, (size_t)((pages + 63) / 64 * sizeof(*bitmap)));
     /* Clear, then tell. The other way round a vCPU could cache the permission to write after
      * it was told to drop it, still see DIRTY set, and write unseen once it is cleared. */
-    _Atomic uint8_t *flags = flag_of(ram, gpa);
+    _Atomic uint8_t *flags = &ram->flags[(gpa - ram->gpa) >> MEM_PAGE_SHIFT];
+    uint64_t taken = 0;
     for (uint64_t page = 0; page < pages; page++) {
-        if (!(atomic_load_explicit(&flags[page], memory_order_relaxed) & MEM_PAGE_DIRTY))
+        if (pages - page >= FLAGS_AT_ONCE && (uintptr_t)&flags[page] % FLAGS_AT_ONCE == 0 &&
+            !any_dirty(&flags[page])) {
+            page += FLAGS_AT_ONCE - 1;
             continue;
-        if (atomic_fetch_and(&flags[page], (uint8_t)~MEM_PAGE_DIRTY) & MEM_PAGE_DIRTY)
+        }
+        if ((atomic_load_explicit(&flags[page], memory_order_relaxed) & MEM_PAGE_DIRTY) &&
+            (atomic_fetch_and(&flags[page], (uint8_t)~MEM_PAGE_DIRTY) & MEM_PAGE_DIRTY)) {
             bitmap[page / 64] |= UINT64_C(1) << (page % 64);
+            taken++;
+        }
     }
+    /* A permission exists only while its page is dirty. */
+    if (taken == 0)
+        return 0;
     struct mem_listener *listener = space->listeners;
     for (; listener; listener = listener->next)
         if (listener->dirty_reset)
             listener->dirty_reset(listener->opaque, ram, gpa, size);
+    return taken;
 }
 
 /* Fresh pages in the place of a file's. */
@@ -412,10 +439,12 @@ bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size)
         !mem_want(space, ram, gpa, size)) /* or it would come later */
         return false;
     mem_note_range(space, gpa, size);
-    if (ram->replaced)
-        return map_anonymous(ram, gpa - ram->gpa, size);
     int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
-    return madvise(ram->host + (gpa - ram->gpa), (size_t)size, advice) == 0;
+    bool good = ram->replaced
+                    ? map_anonymous(ram, gpa - ram->gpa, size)
+                    : madvise(ram->host + (gpa - ram->gpa), (size_t)size, advice) == 0;
+    mem_note_range(space, gpa, size);
+    return good;
 }
 
 /* ---- contents that come late ---- */

@@ -15,10 +15,11 @@
  *
  * Every 4 KiB page of RAM has one atomic flag byte. Every writer (CPU and device DMA alike)
  * goes through mem_note_write() before it writes, once per page and access or per cached
- * permission (a TLB entry that lets a vCPU write without asking again). A device that writes
- * through a pointer it holds for a while (disk reads) notes it again when it is done.
+ * permission (a TLB entry that lets a vCPU write without asking again). Whoever is not a vCPU that the
+ * listeners can stop notes it again when it is done (mem_note_range()): disk reads, mem_write() itself.
  * mem_dirty_take() clears MEM_PAGE_DIRTY, then has the listeners drop cached permissions;
- * the page is looked at after that, never before.
+ * the page is looked at after that, never before. So a copy of all pages, and of those that each later
+ * call names, is equal to memory once nobody writes any more. Contents that come late are no writes.
  *
  * A machine can run before all of its memory is there (lazy resume): while a region is `lazy`, whoever
  * is about to follow a pointer into it asks mem_want() first, once for each page, and a TLB holds none
@@ -129,16 +130,19 @@ bool mem_io_write(struct mem_space *space, uint64_t gpa, unsigned size, uint64_t
 /* Must precede a write to the page of region `ram` that holds `gpa`: marks it dirty; if it
  * was MEM_PAGE_CODE, clears that and tells the listeners (code_written). */
 void mem_note_write(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
-/* mem_note_write() for every page of [gpa, gpa+length), which lies in one RAM region. */
+/* mem_note_write() for every page of [gpa, gpa+length), which lies in one RAM region; what this thread
+ * wrote before it is seen by whoever reads the log after it. */
 void mem_note_range(struct mem_space *space, uint64_t gpa, uint64_t length);
 /* An engine is about to derive something from the page's instructions. It drops permissions to
  * write the page that its own vCPUs have cached: those writes would not be noted. */
 void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
 
 /* Reads and clears the dirty flags of [gpa, gpa+size), whole pages of one region; bit i of
- * `bitmap` (64-bit words, caller's) = page i. Then tells the listeners (dirty_reset). */
-void mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
-                    uint64_t *bitmap);
+ * `bitmap` (64-bit words, caller's) = page i. Then, if there were any, tells the listeners
+ * (dirty_reset): vCPUs lose all their permissions to write, so ask for a whole region at once. Returns
+ * how many there were. Any thread that is no vCPU's in its guest; one at a time. */
+uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
+                        uint64_t *bitmap);
 
 /* Gives the host memory of [gpa, gpa+size), whole pages in one RAM region, back; they read as
  * zero from now on. False: they are not such pages, or the backend keeps its memory (FILE). Any

@@ -288,6 +288,7 @@ bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct e
         if (!boot_read(segment->file, segment->offset, to, segment->file_size, err))
             return false;
         memset(to + segment->file_size, 0, segment->memory_size - segment->file_size);
+        mem_note_range(mem, segment->gpa, segment->memory_size); /* a second time: mem/mem.h */
     }
     return true;
 }

@@ -80,7 +80,7 @@ static void on_dirty_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint
 {
     struct vm *vm = opaque;
     (void)ram, (void)gpa, (void)size;
-    vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_TLB);
+    vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_WRITES);
 }
 
 static bool make_memory(struct vm *vm, struct error **err)

@@ -4,31 +4,36 @@
  * cloned, and says so at once. A static program of Linux; bench/initramfs.py appends it to the tiny
  * image's initramfs as /bench:
  *
- *     --append "console=ttyS0 rdinit=/bench -- tick=2 dirty=50 set=128 disk=/dev/vda
- * tcp=10.0.2.2:4000"
+ *     console=ttyS0 rdinit=/bench -- tick=2 dirty=50 set=128 disk=/dev/vda tcp=10.0.2.2:4000
  *
  * Words behind the "--" (what is not named is not done):
- *     tick=MS       a line "t N" every MS milliseconds, N from 1 (a thread of real-time priority)
- *     set=MIB       memory full of a pattern that is looked through all the time, CHECK pages a
- * second: check=PAGES   1000 unless given dirty=MIB     of it so many MiB are written to each
- * second, page after page; each page's visit is checked against the one before writers=N     in so
- * many threads, each with its own part of the set (1) disk=DEVICE   records of 4 KiB with
- * fdatasync, round and round in its first `slots` blocks; record n's 64-bit words are pattern(n,
- * i), the first one n itself; a random one is read back slots=N       256 unless given rate=N
- * records a second, 20 unless given tcp=IP:PORT   a stream of 64-bit words pattern(STREAM, i), of
- * which whoever is there sends every byte back (an echo server) and may check it too (`witness.py`)
- *     kib=N         of it a second, 256 unless given
- *     own=IP        eth0's address, 10.0.2.15 unless given, in a network of 24 bits
- *     spoil=S       after so many seconds it changes one bit of the set itself, which it has to
- * find
  *
- * Lines on its console:
- *     witness-ready             all of it is under way
+ *     tick=MS      a line "t N" every MS milliseconds, N from 1 (a thread of real-time priority)
+ *     set=MIB      memory full of a pattern that is looked through all the time
+ *     check=PAGES  so many of its pages a second, 1000 unless given
+ *     dirty=MIB    of it so many MiB are written to each second, page after page; each visit of a
+ *                  page is checked against those before
+ *     writers=N    in so many threads, each with its own part of the set (1)
+ *     disk=DEVICE  records of 4 KiB with fdatasync, round and round in its first `slots` blocks;
+ *                  word i of record n is pattern(n, i), the first one n itself; after each a random
+ *                  one is read back
+ *     slots=N      256 unless given
+ *     rate=N       records a second, 20 unless given
+ *     tcp=IP:PORT  a stream of words pattern(STREAM, i), of which whoever is there sends every byte
+ *                  back (an echo server) and may check it too (witness.py)
+ *     kib=N        of it a second, 256 unless given
+ *     own=IP       eth0's address, 10.0.2.15 unless given, in a network of 24 bits
+ *     spoil=S      after so many seconds it changes one bit of the set, which it has to find
+ *
+ * Words are 64 bits, little-endian. Lines on its console:
+ *
+ *     witness-ready        all of it is under way
  *     t N
- *     d N                       record N is on the disk, and so are all before it
- *     sum t=.. visits=.. late=.. checked=.. d=.. sent=.. echoed=..       every second; late: visits
- * that were due and are given up (the machine is slower than that) witness-failed WHAT       and
- * nothing else from then on, once a second, for ever
+ *     d N                  record N is on the disk, and so are all before it
+ *     sum t=.. visits=.. late=.. checked=.. d=.. sent=.. echoed=..
+ *                          every second; late: visits that were due and are given up, as the
+ *                          machine is slower than that
+ *     witness-failed WHAT  and nothing else from then on, once a second, for ever
  */
 #define _GNU_SOURCE /* O_DIRECT */
 #include <arpa/inet.h>

@@ -273,7 +273,8 @@ static void on_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t s
 
 static void listen(struct mem_space *space, struct listener_log *log)
 {
-    *log = (struct listener_log){.listener = {.code_written = on_code, .dirty_reset = on_reset, .opaque = log}};
+    *log = (struct listener_log){
+        .listener = {.code_written = on_code, .dirty_reset = on_reset, .opaque = log}};
     mem_listen(space, &log->listener);
 }
 
@@ -430,6 +431,59 @@ static void code_derived_during_a_copy_is_dropped_after_it(void **state)
     assert_true(mem_write(space, 0, "x", 1));
     assert_int_equal(log.code, 2);
     assert_false(ram->flags[0] & MEM_PAGE_CODE);
+    mem_space_free(space);
+}
+
+/* A reader of the log who comes between a write's first note and the write itself. */
+static void take_now(void *opaque, struct mem_ram *ram, uint64_t gpa)
+{
+    uint64_t bitmap;
+    assert_int_equal(mem_dirty_take(opaque, ram, gpa, PAGE, &bitmap), 1);
+}
+
+static void a_reader_in_the_middle_of_a_write_misses_nothing(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0, 2 * PAGE);
+    struct mem_listener listener = {.code_written = take_now, .opaque = space};
+    uint64_t bitmap;
+    mem_listen(space, &listener);
+    mem_note_code(space, ram, 0);
+    assert_true(mem_write(space, 0, "x", 1));
+    assert_int_equal(mem_dirty_take(space, ram, 0, PAGE, &bitmap), 1);
+    mem_note_code(space, ram, 0);
+    assert_true(mem_discard(space, 0, PAGE));
+    assert_int_equal(mem_dirty_take(space, ram, 0, 2 * PAGE, &bitmap), 1);
+    assert_int_equal(bitmap, 1);
+    mem_space_free(space);
+}
+
+/* Nobody has a permission to write a page that is not dirty. */
+static void nobody_is_disturbed_for_clean_pages(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0x40000, 64 * PAGE);
+    struct listener_log log;
+    uint64_t bitmap;
+    listen(space, &log);
+    assert_int_equal(mem_dirty_take(space, ram, ram->gpa, ram->size, &bitmap), 0);
+    assert_int_equal(log.reset, 0);
+    /* Each page alone, and each first and last one of a range: flags are looked at several at once.
+     */
+    for (unsigned page = 0; page < 64; page++) {
+        mem_note_write(space, ram, ram->gpa + page * PAGE);
+        assert_int_equal(mem_dirty_take(space, ram, ram->gpa, page * PAGE, &bitmap) +
+                             mem_dirty_take(space, ram, ram->gpa + (page + 1) * PAGE,
+                                            (63 - page) * PAGE, &bitmap),
+                         0);
+        assert_int_equal(log.reset, (int)page);
+        assert_int_equal(
+            mem_dirty_take(space, ram, ram->gpa + page * PAGE, (64 - page) * PAGE, &bitmap), 1);
+        assert_int_equal(bitmap, 1);
+        assert_int_equal(log.reset, (int)page + 1);
+    }
     mem_space_free(space);
 }
 
@@ -603,6 +657,8 @@ int main(void)
         cmocka_unit_test(permissions_are_dropped_once_per_write),
         cmocka_unit_test(a_watch_is_settled_when_all_others_say_so),
         cmocka_unit_test(code_derived_during_a_copy_is_dropped_after_it),
+        cmocka_unit_test(a_reader_in_the_middle_of_a_write_misses_nothing),
+        cmocka_unit_test(nobody_is_disturbed_for_clean_pages),
         cmocka_unit_test(a_copy_by_the_log_misses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

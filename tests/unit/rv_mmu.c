@@ -246,6 +246,34 @@ static void store_entries_need_a_noted_page_without_code(void **state)
     assert_int_equal(flags_of(f, DATA + 0x3000) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
 }
 
+/* The dirty log was read: who writes asks again, and nothing else is lost. */
+static void permissions_to_write_are_dropped_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct rv_hart *hart = f->hart;
+    struct tables t = tables_new(f, 3);
+    map(&t, VA, 0, DATA, RWX_AD | U);
+    map(&t, VA + 0x1000, 0, DATA + 0x1000, RWX_AD | U);
+    set_privilege(hart, RV_U);
+    change_space(hart, 1);
+    for (enum rv_access access = RV_LOAD; access < RV_ACCESS_KINDS; access++)
+        expect_at(f, access, VA, DATA);
+    change_space(hart, 2); /* the first space is kept in a list */
+    for (enum rv_access access = RV_LOAD; access < RV_ACCESS_KINDS; access++)
+        expect_at(f, access, VA + 0x1000, DATA + 0x1000);
+    uint64_t generation = hart->tlb_generation;
+    isa_riscv64.drop(&hart->vcpu, VCPU_ATTENTION_WRITES);
+    assert_int_not_equal(hart->tlb_generation, generation);
+    assert_true(cached(hart->tlb_load, VA + 0x1000) && cached(hart->tlb_fetch, VA + 0x1000));
+    assert_false(cached(hart->tlb_store, VA + 0x1000));
+    change_space(hart, 1);
+    assert_true(cached(hart->tlb_load, VA) && cached(hart->tlb_fetch, VA));
+    assert_false(cached(hart->tlb_store, VA));
+    atomic_fetch_and(&f->ram->flags[(DATA - RAM_BASE) >> 12], (uint8_t)~MEM_PAGE_DIRTY);
+    assert_true(rv_store8(hart, VA, 1));
+    assert_int_equal(flags_of(f, DATA) & MEM_PAGE_DIRTY, MEM_PAGE_DIRTY);
+}
+
 /* A listener in whose call this hart obeys a flush (as vcpu_attention_sync() makes it do), and
  * in the middle of which something else has changed. */
 struct meddler {
@@ -521,6 +549,7 @@ int main(void)
         FIXTURE_TEST(flushing_a_page_keeps_others),
         FIXTURE_TEST(translation_csrs_flush),
         FIXTURE_TEST(spaces_are_kept),
+        FIXTURE_TEST(permissions_to_write_are_dropped_alone),
         FIXTURE_TEST(spaces_are_forgotten),
         FIXTURE_TEST(banks_do_not_leak),
         FIXTURE_TEST(store_entries_need_a_noted_page_without_code),

@@ -108,6 +108,34 @@ static void image_and_initrd_are_placed(void **state)
     bench_done(&b);
 }
 
+static void take_log(void *opaque, struct mem_ram *ram, uint64_t gpa)
+{
+    uint64_t bitmap;
+    (void)mem_dirty_take(opaque, ram, gpa, MEM_PAGE_SIZE, &bitmap);
+}
+
+/* A machine that is loaded anew while somebody copies its memory. */
+static void what_is_loaded_is_in_the_dirty_log(void **state)
+{
+    struct boot_bytes kernel;
+    struct bench b = {0};
+    uint64_t bitmap;
+    (void)state;
+    make_image(&kernel, "code", 4);
+    give(&b, KERNEL, &kernel);
+    assert_true(plan(&b, RAM_SIZE));
+    struct mem_space *mem = mem_space_new();
+    struct mem_ram *ram =
+        mem_add_ram(mem, "ram", RAM, RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, &b.err);
+    struct mem_listener listener = {.code_written = take_log, .opaque = mem};
+    mem_listen(mem, &listener);
+    mem_note_code(mem, ram, RAM + 2 * MIB);
+    assert_true(boot_load_segments(&b.boot, mem, &b.err));
+    assert_int_equal(mem_dirty_take(mem, ram, RAM + 2 * MIB, MEM_PAGE_SIZE, &bitmap), 1);
+    mem_space_free(mem);
+    bench_done(&b);
+}
+
 static void elf_is_placed(void **state)
 {
     struct boot_bytes program;
@@ -473,6 +501,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(image_and_initrd_are_placed),
+        cmocka_unit_test(what_is_loaded_is_in_the_dirty_log),
         cmocka_unit_test(elf_is_placed),
         cmocka_unit_test(position_independent_programs_go_to_ram),
         cmocka_unit_test(virtual_addresses_become_physical),

@@ -158,7 +158,7 @@ struct rv_hart {
     struct rv_imsic imsic; /* its lock; kept by a reset, as interrupt lines are */
     struct rv_counts {
         uint64_t refills[RV_ACCESS_KINDS];
-        uint64_t flushes_all, flushes_space, flushes_page;
+        uint64_t flushes_all, flushes_space, flushes_page, flushes_stores;
         uint64_t spaces_changed, spaces_kept; /* writes of satp; to a space that was known */
     } counts; /* of the TLB */
 };

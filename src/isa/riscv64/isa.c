@@ -151,6 +151,8 @@ static void hart_drop(struct vcpu *vcpu, uint32_t bits)
     struct rv_hart *hart = rv_hart_of(vcpu);
     if (bits & VCPU_ATTENTION_TLB)
         rv_tlb_flush_all(hart);
+    else if (bits & VCPU_ATTENTION_WRITES)
+        rv_tlb_drop_all_stores(hart);
     for (unsigned i = 0; (bits & VCPU_ATTENTION_STORES) && i < VCPU_WATCHED_PAGES; i++) {
         uintptr_t page = atomic_exchange(&vcpu->watched_pages[i], 0);
         if (page != 0)
@@ -186,6 +188,7 @@ static void hart_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaqu
         {"tlb-spaces-changed", offsetof(struct rv_counts, spaces_changed)},
         {"tlb-spaces-kept", offsetof(struct rv_counts, spaces_kept)},
         {"tlb-flushes-page", offsetof(struct rv_counts, flushes_page)},
+        {"tlb-flushes-stores", offsetof(struct rv_counts, flushes_stores)},
     };
     const struct rv_hart *hart = (const struct rv_hart *)(const void *)vcpu;
     vcpu_count(counters, ARRAY_SIZE(counters), &hart->counts, each, opaque);

@@ -166,7 +166,8 @@ static void enter_guest(struct vcpu *vcpu)
     atomic_store(&vcpu->in_guest, true);
     /* FENCE_I waits for the end of the block: what is left of it is decoded already, and this
      * access and what follows count as having come before the fence. */
-    const uint32_t at_once = VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES;
+    const uint32_t at_once =
+        VCPU_ATTENTION_TLB | VCPU_ATTENTION_STORES | VCPU_ATTENTION_WRITES;
     if (atomic_load(&vcpu->attention) & at_once) {
         uint32_t bits = atomic_fetch_and(&vcpu->attention, ~at_once) & at_once;
         vcpu->isa->drop(vcpu, bits);

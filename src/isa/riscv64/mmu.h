@@ -41,8 +41,10 @@ void rv_tlb_flush_asid(struct rv_hart *hart, uint64_t asid);
 void rv_tlb_flush_page(struct rv_hart *hart, uint64_t va);
 void rv_tlb_flush_page_of(struct rv_hart *hart, uint64_t va, uint64_t asid);
 
-/* Drops the permissions to store to the page of RAM at `host` (an engine holds its code). */
+/* Drops the permissions to store to the page of RAM at `host` (an engine holds its code), or all
+ * of them (the dirty log was read). */
 void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host);
+void rv_tlb_drop_all_stores(struct rv_hart *hart);
 
 /* Page-table walk without side effects, for debuggers: S-mode data view of va. */
 bool rv_translate_debug(struct rv_hart *hart, uint64_t va, uint64_t *gpa);

@@ -276,6 +276,17 @@ void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
     hart->tlb_generation++;
 }
 
+void rv_tlb_drop_all_stores(struct rv_hart *hart)
+{
+    note_flush(hart, &hart->counts.flushes_stores, "stores");
+    for (unsigned bank = 0; bank < RV_BANKS; bank++)
+        flush_table(&hart->tlb[bank][RV_STORE]);
+    for (unsigned i = 0; i < RV_SPACES; i++)
+        for (unsigned bank = 0; bank < RV_SPACE_BANKS; bank++)
+            hart->spaces[i].count[bank][RV_STORE] = 0;
+    hart->tlb_generation++;
+}
+
 /* ---- another address space ---- */
 
 static void leave_space(struct rv_hart *hart)
