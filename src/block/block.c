@@ -211,7 +211,7 @@ static bool stops_machine(const struct block *block, const struct block_request 
 {
     enum block_error_policy policy =
         request->kind == BLOCK_READ ? block->options.rerror : block->options.werror;
-    return block->env.stopped != NULL && request->result != 0 &&
+    return block->env.stopped != NULL && request->result != 0 && !request->background &&
            (policy == BLOCK_ERROR_STOP ||
             (policy == BLOCK_ERROR_ENOSPC && request->result == ENOSPC));
 }
@@ -359,7 +359,7 @@ static void reap_until(struct block *block, int64_t now)
 static void submit_deterministic(struct block *block, struct block_request *request)
 {
     int64_t now = vclock_now(block->env.clock), begin = now;
-    if (limiter_active(&block->limiter))
+    if (limiter_active(&block->limiter) && !request->background)
         begin = limiter_admit(&block->limiter, request->length, now);
     request->result = carry_out(block, request);
     note_change(block, request);
@@ -406,7 +406,7 @@ static void timer_fired(void *opaque)
 /* Lock held. True: it has to wait. */
 static bool throttle(struct block *block, struct block_request *request)
 {
-    if (!limiter_active(&block->limiter) || block->draining > 0)
+    if (!limiter_active(&block->limiter) || block->draining > 0 || request->background)
         return false;
     int64_t now = vclock_now(block->env.clock);
     request->deadline = limiter_admit(&block->limiter, request->length, now);
@@ -438,6 +438,8 @@ void block_set_limits(struct block *block, const struct block_limits *limits)
 static void count(struct block *block, const struct block_request *request)
 {
     struct block_counters *counters = &block->counters;
+    if (request->background)
+        return;
     if (request->kind == BLOCK_READ) {
         counters->reads++;
         counters->read_bytes += request->length;

@@ -57,6 +57,8 @@ enum block_kind { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRI
 struct block_request {
     enum block_kind kind;
     bool unmap;              /* WRITE_ZEROES: the space may be given back */
+    bool background;         /* not the guest's: neither limited nor counted, and an error does not
+                              * stop the machine */
     uint64_t offset;         /* bytes; offset + length within block_size() */
     uint64_t length;         /* DISCARD, WRITE_ZEROES; otherwise the sum of iov */
     const struct iovec *iov; /* READ, WRITE; at most IOV_MAX */
