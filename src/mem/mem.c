@@ -419,6 +419,14 @@ uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t g
     return taken;
 }
 
+uint64_t mem_dirty_count(const struct mem_ram *ram)
+{
+    uint64_t count = 0;
+    for (uint64_t page = 0; page < ram->size >> MEM_PAGE_SHIFT; page++)
+        count += atomic_load_explicit(&ram->flags[page], memory_order_relaxed) & MEM_PAGE_DIRTY;
+    return count;
+}
+
 /* Fresh pages in the place of a file's. */
 static bool map_anonymous(struct mem_ram *ram, uint64_t offset, uint64_t size)
 {

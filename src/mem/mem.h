@@ -143,6 +143,8 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
  * how many there were. Any thread that is no vCPU's in its guest; one at a time. */
 uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                         uint64_t *bitmap);
+/* How many pages of the region mem_dirty_take() would find now. Any thread. */
+uint64_t mem_dirty_count(const struct mem_ram *ram);
 
 /* Gives the host memory of [gpa, gpa+size), whole pages in one RAM region, back; they read as
  * zero from now on. False: they are not such pages, or the backend keeps its memory (FILE). Any

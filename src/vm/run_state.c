@@ -149,6 +149,15 @@ bool vm_start(struct vm *vm, struct error **err)
     return true;
 }
 
+bool vm_start_paused(struct vm *vm, struct error **err)
+{
+    if (vm->state != VM_CREATED)
+        return refuse(vm, "started", err);
+    vm_board_quiesce(vm); /* the hold and the stopped clock of vm_new() are those of a pause */
+    set_state(vm, VM_PAUSED);
+    return true;
+}
+
 /* Of a machine that runs: no vCPU does, no I/O is in flight, its time stands still. */
 static bool stop_running(struct vm *vm, struct error **err)
 {
@@ -189,6 +198,8 @@ bool vm_resume(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_PAUSED)
         return refuse(vm, "resumed", err);
+    if (!vm->loaded && !boot_load(vm, err))
+        return false;
     begin_running(vm);
     go(vm);
     return true;
@@ -285,6 +296,11 @@ void vm_quit(struct vm *vm)
 void vm_quit_suspended(struct vm *vm)
 {
     end(vm, VM_END_SUSPENDED, 0);
+}
+
+void vm_quit_migrated(struct vm *vm)
+{
+    end(vm, VM_END_MIGRATED, 0);
 }
 
 void vm_halt(struct vm *vm)

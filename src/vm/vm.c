@@ -327,6 +327,12 @@ void vm_let_time_pass(struct vm *vm, int64_t elapsed_ns)
     vm->elapsed_ns = elapsed_ns;
 }
 
+void vm_forward_wall(struct vm *vm, int64_t elapsed_ns)
+{
+    uint64_t wall = (uint64_t)vclock_wall_now(vm->clock) + (uint64_t)elapsed_ns;
+    vclock_set_wall(vm->clock, (int64_t)wall);
+}
+
 /* What boot_load() gives the harts beside their state. */
 static void connect_harts(struct vm *vm)
 {

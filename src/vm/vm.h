@@ -42,6 +42,7 @@ enum vm_end {
     VM_END_RESET,      /* the guest asked for a reset and no_reboot is set; code 0 */
     VM_END_QUIT,       /* vm_quit() */
     VM_END_SUSPENDED,  /* vm_quit_suspended(): its saved state is what goes on */
+    VM_END_MIGRATED,   /* vm_quit_migrated(): it goes on elsewhere */
     VM_END_EXIT_CODE,  /* a bare-metal program ended the run with `code` (test device, HTIF) */
     VM_END_GUEST_CRASH /* failure reason through SRST, wedged at its trap vector */
 };
@@ -74,6 +75,9 @@ bool vm_start(struct vm *vm, struct error **err);
 /* Returns when no vCPU runs and no I/O is in flight. A poweroff or reset that the guest has
  * asked for is carried out first; a machine that ended by it cannot be paused. */
 bool vm_pause(struct vm *vm, struct error **err);
+/* From created to paused, before the first instruction: for a state that is restored next and must not
+ * do anything yet, its devices included. */
+bool vm_start_paused(struct vm *vm, struct error **err);
 bool vm_resume(struct vm *vm, struct error **err);
 bool vm_reset(struct vm *vm, struct error **err);
 /* Presses the power button. Fails if nothing in the guest listens; what a guest that does makes
@@ -81,6 +85,7 @@ bool vm_reset(struct vm *vm, struct error **err);
 bool vm_powerdown(struct vm *vm, struct error **err);
 void vm_quit(struct vm *vm);
 void vm_quit_suspended(struct vm *vm);
+void vm_quit_migrated(struct vm *vm);
 /* From any thread: no vCPU runs guest code much longer, for good. Who calls it ends the VM soon. */
 void vm_halt(struct vm *vm);
 
@@ -219,6 +224,8 @@ void vm_save_state(struct vm *vm, struct state_buffer *out);
  * forward. */
 void vm_let_time_pass(struct vm *vm, int64_t elapsed_ns);
 bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err);
+/* The same for one that is restored, and does not run yet. */
+void vm_forward_wall(struct vm *vm, int64_t elapsed_ns);
 
 /* layout.c: what of the machine its guest can see, one thing to a line; the caller frees it. */
 char *vm_layout(const struct vm *vm);

@@ -100,6 +100,9 @@ static void on_end(void *opaque, enum vm_end end, uint32_t code)
     case VM_END_SUSPENDED:
         name = "suspended";
         break;
+    case VM_END_MIGRATED:
+        name = "migrated";
+        break;
     case VM_END_EXIT_CODE:
         name = "exit-code";
         break;
@@ -111,7 +114,7 @@ static void on_end(void *opaque, enum vm_end end, uint32_t code)
         break;
     }
     if (worker->panic_line[0] != '\0' && end != VM_END_QUIT && end != VM_END_POWEROFF &&
-        end != VM_END_SUSPENDED) {
+        end != VM_END_SUSPENDED && end != VM_END_MIGRATED) {
         name = "crash";
         snprintf(message, sizeof(message), "the guest crashed: %s", worker->panic_line);
     }

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See rounds.h. Streams take blocks of memory one after the other, copy the marked pages of them
+ * into a frame of their own (the guest may be writing to them), and send it when it is full.
+ */
+#include "migrate/rounds.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <zstd.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "mem/mem.h"
+#include "migrate/wire.h"
+
+enum {
+    BLOCK_PAGES = 512,   /* a huge page's; a multiple of 64 */
+    PAYLOAD = 256 << 10, /* bytes of a frame's runs: fits into a core's cache with its copy */
+    LEVEL = 1,           /* of zstd: what a link of 1 Gbit/s takes in as fast as it comes */
+    MAX_REGIONS = 16,
+    NAP_NS = 20000000
+};
+
+struct region {
+    struct mem_ram *ram;
+    uint64_t *marked; /* a bit for each page */
+    size_t first;     /* block */
+};
+
+/* What one stream's thread works with. */
+struct sender {
+    struct rounds *rounds;
+    struct wire *wire;
+    pthread_t thread;
+    bool has_thread;
+    uint8_t *frame, *packed; /* WIRE_HEADER, WIRE_MEMORY_HEADER, runs */
+    size_t size;             /* bytes of runs */
+    uint64_t copied;         /* bytes of the block so far */
+    uint8_t *run;            /* the last one's header; NULL: none */
+    uint64_t run_end;        /* gpa */
+    ZSTD_CCtx *zstd;
+};
+
+struct rounds {
+    struct mem_space *mem;
+    struct region regions[MAX_REGIONS];
+    size_t region_count, block_count;
+    uint64_t total;
+    struct sender *senders;
+    size_t count;
+
+    struct round_options options; /* of the round under way: written while no sender works */
+    _Atomic size_t next;          /* block to take */
+    _Atomic uint64_t left, copied;
+
+    pthread_mutex_t lock; /* what follows */
+    pthread_cond_t changed;
+    unsigned round; /* how many have been begun */
+    size_t working; /* senders with threads that are not done with it */
+    bool stop;
+    int64_t pace_ns;     /* when bandwidth allows more; CLOCK_MONOTONIC */
+    struct error *error; /* the first */
+};
+
+/* ---- pages ---- */
+
+/* Copies a page that the guest may be writing to: what it writes meanwhile is marked dirty, so a
+ * torn copy is not the last one. Tells whether all of it was zeroes. */
+__attribute__((no_sanitize("thread"))) static bool copy_page(uint8_t *to, const uint8_t *from)
+{
+    typedef uint64_t word __attribute__((may_alias, aligned(8)));
+    const word *source = (const word *)(const void *)from;
+    word *target = (word *)(void *)to;
+    uint64_t any = 0;
+    for (size_t i = 0; i < MEM_PAGE_SIZE / sizeof(word); i++) {
+        uint64_t value = source[i];
+        target[i] = value;
+        any |= value;
+    }
+    return any == 0;
+}
+
+void rounds_mark_all(struct rounds *rounds)
+{
+    rounds_mark_dirty(rounds); /* these are included; what comes is noted anew */
+    for (size_t i = 0; i < rounds->region_count; i++) {
+        struct region *region = &rounds->regions[i];
+        uint64_t pages = region->ram->size >> MEM_PAGE_SHIFT;
+        memset(region->marked, 0xff, (size_t)(pages / 64 * sizeof(uint64_t)));
+        if (pages % 64 != 0)
+            region->marked[pages / 64] = (UINT64_C(1) << (pages % 64)) - 1;
+    }
+}
+
+void rounds_mark_dirty(struct rounds *rounds)
+{
+    for (size_t i = 0; i < rounds->region_count; i++) {
+        struct region *region = &rounds->regions[i];
+        mem_dirty_take(rounds->mem, region->ram, region->ram->gpa, region->ram->size,
+                       region->marked);
+    }
+}
+
+uint64_t rounds_dirty(const struct rounds *rounds)
+{
+    uint64_t pages = 0;
+    for (size_t i = 0; i < rounds->region_count; i++)
+        pages += mem_dirty_count(rounds->regions[i].ram);
+    return pages << MEM_PAGE_SHIFT;
+}
+
+uint64_t rounds_total(const struct rounds *rounds)
+{
+    return rounds->total;
+}
+
+uint64_t rounds_left(const struct rounds *rounds)
+{
+    return atomic_load_explicit(&rounds->left, memory_order_relaxed);
+}
+
+uint64_t rounds_copied(const struct rounds *rounds)
+{
+    return atomic_load_explicit(&rounds->copied, memory_order_relaxed);
+}
+
+/* ---- one frame ---- */
+
+static bool is_stopped(struct rounds *rounds)
+{
+    pthread_mutex_lock(&rounds->lock);
+    bool stop = rounds->stop;
+    pthread_mutex_unlock(&rounds->lock);
+    return stop;
+}
+
+/* Waits until so many bytes more do not exceed the bandwidth. */
+static bool pace(struct rounds *rounds, size_t bytes, struct error **err)
+{
+    if (rounds->options.bandwidth == 0)
+        return true;
+    int64_t now = wire_now();
+    pthread_mutex_lock(&rounds->lock);
+    int64_t when = rounds->pace_ns > now ? rounds->pace_ns : now;
+    rounds->pace_ns = when + (int64_t)((double)bytes * 1e9 / (double)rounds->options.bandwidth);
+    pthread_mutex_unlock(&rounds->lock);
+    for (; now < when; now = wire_now()) {
+        if (is_stopped(rounds))
+            return error_set(err, ERROR_HOST, "the migration was called off");
+        int64_t nap = when - now < NAP_NS ? when - now : NAP_NS;
+        nanosleep(&(struct timespec){.tv_nsec = (long)nap}, NULL);
+    }
+    return true;
+}
+
+static uint8_t *runs_of(uint8_t *frame)
+{
+    return frame + WIRE_HEADER + WIRE_MEMORY_HEADER;
+}
+
+/* The frame that is worth sending, and the size of its runs. */
+static uint8_t *pack(struct sender *sender, size_t *size)
+{
+    *size = sender->size;
+    if (sender->zstd == NULL)
+        return sender->frame;
+    size_t packed = ZSTD_compressCCtx(sender->zstd, runs_of(sender->packed), PAYLOAD,
+                                      runs_of(sender->frame), sender->size, LEVEL);
+    if (ZSTD_isError(packed) || packed >= sender->size)
+        return sender->frame;
+    *size = packed;
+    return sender->packed;
+}
+
+static bool flush(struct sender *sender, struct error **err)
+{
+    struct rounds *rounds = sender->rounds;
+    if (sender->size == 0)
+        return true;
+    size_t size;
+    uint8_t *frame = pack(sender, &size), *body = frame + WIRE_HEADER;
+    store_le32(body, frame == sender->packed ? WIRE_PACKED : WIRE_PLAIN);
+    store_le32(body + 4, (uint32_t)sender->size);
+    sender->size = 0;
+    sender->run = NULL;
+    return pace(rounds, WIRE_HEADER + WIRE_MEMORY_HEADER + size, err) &&
+           wire_send(sender->wire, WIRE_MEMORY, frame, WIRE_MEMORY_HEADER + size,
+                     rounds->options.patience_ns, err);
+}
+
+static bool continues(const struct sender *sender, enum wire_run kind, uint64_t gpa)
+{
+    return sender->run != NULL && sender->run_end == gpa &&
+           load_le32(sender->run + 12) == (uint32_t)kind;
+}
+
+/* The page's bytes are behind where its run's header will be, or behind the run so far. */
+static void add_page(struct sender *sender, enum wire_run kind, uint64_t gpa)
+{
+    if (!continues(sender, kind, gpa)) {
+        sender->run = runs_of(sender->frame) + sender->size;
+        sender->size += WIRE_RUN_HEADER;
+        store_le64(sender->run, gpa);
+        store_le32(sender->run + 8, 0);
+        store_le32(sender->run + 12, (uint32_t)kind);
+        store_le32(sender->run + 16, 0);
+        store_le32(sender->run + 20, 0);
+    }
+    store_le32(sender->run + 8, load_le32(sender->run + 8) + 1);
+    sender->run_end = gpa + MEM_PAGE_SIZE;
+    if (kind != WIRE_RUN_BYTES)
+        return;
+    store_le32(sender->run + 16, load_le32(sender->run + 16) + (uint32_t)MEM_PAGE_SIZE);
+    sender->size += MEM_PAGE_SIZE;
+}
+
+static bool send_page(struct sender *sender, const struct mem_ram *ram, uint64_t offset,
+                      struct error **err)
+{
+    struct rounds *rounds = sender->rounds;
+    uint64_t gpa = ram->gpa + offset;
+    if (sender->size + WIRE_RUN_HEADER + MEM_PAGE_SIZE > PAYLOAD && !flush(sender, err))
+        return false;
+    size_t gap = continues(sender, WIRE_RUN_BYTES, gpa) ? 0 : WIRE_RUN_HEADER;
+    bool zero = copy_page(runs_of(sender->frame) + sender->size + gap, ram->host + offset);
+    sender->copied += zero ? 0 : MEM_PAGE_SIZE;
+    if (!zero || !rounds->options.fresh)
+        add_page(sender, zero ? WIRE_RUN_ZERO : WIRE_RUN_BYTES, gpa);
+    return true;
+}
+
+/* ---- one round ---- */
+
+static bool send_block(struct sender *sender, size_t block, struct error **err)
+{
+    struct rounds *rounds = sender->rounds;
+    size_t r = 0;
+    while (r + 1 < rounds->region_count && block >= rounds->regions[r + 1].first)
+        r++;
+    const struct region *region = &rounds->regions[r];
+    uint64_t first = (uint64_t)(block - region->first) * BLOCK_PAGES;
+    uint64_t pages = region->ram->size >> MEM_PAGE_SHIFT;
+    uint64_t end = first + BLOCK_PAGES < pages ? first + BLOCK_PAGES : pages;
+    uint64_t sent = 0;
+    sender->copied = 0;
+    for (uint64_t word = first / 64; word * 64 < end; word++)
+        for (uint64_t bits = region->marked[word]; bits != 0; bits &= bits - 1) {
+            uint64_t offset = (word * 64 + (uint64_t)__builtin_ctzll(bits)) << MEM_PAGE_SHIFT;
+            if (!mem_want(rounds->mem, region->ram, region->ram->gpa + offset, MEM_PAGE_SIZE))
+                return error_set(err, ERROR_HOST, "contents of the guest's memory are lost");
+            if (!send_page(sender, region->ram, offset, err))
+                return false;
+            sent += MEM_PAGE_SIZE;
+        }
+    atomic_fetch_add_explicit(&rounds->copied, sender->copied, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&rounds->left, sent, memory_order_relaxed);
+    return true;
+}
+
+static bool send_blocks(struct sender *sender, struct error **err)
+{
+    struct rounds *rounds = sender->rounds;
+    uint8_t body[8];
+    for (size_t block; (block = atomic_fetch_add(&rounds->next, 1)) < rounds->block_count;)
+        if (!send_block(sender, block, err))
+            return false;
+    store_le32(body, rounds->options.number);
+    store_le32(body + 4, rounds->options.last);
+    return flush(sender, err) &&
+           wire_put(sender->wire, WIRE_ROUND, body, sizeof(body), rounds->options.patience_ns, err);
+}
+
+/* A stream that fails ends the others' work. */
+static void work(struct sender *sender)
+{
+    struct rounds *rounds = sender->rounds;
+    struct error *error = NULL;
+    sender->size = 0;
+    sender->run = NULL;
+    if (send_blocks(sender, &error))
+        return;
+    pthread_mutex_lock(&rounds->lock);
+    bool first = rounds->error == NULL;
+    if (first)
+        rounds->error = error;
+    pthread_mutex_unlock(&rounds->lock);
+    if (!first)
+        error_free(error);
+    for (size_t i = 1; first && i < rounds->count; i++) /* on the first the target may say why */
+        wire_cut(rounds->senders[i].wire);
+}
+
+static void *run(void *opaque)
+{
+    struct sender *sender = opaque;
+    struct rounds *rounds = sender->rounds;
+    unsigned done = 0;
+    pthread_mutex_lock(&rounds->lock);
+    for (;;) {
+        while (rounds->round == done && !rounds->stop)
+            pthread_cond_wait(&rounds->changed, &rounds->lock);
+        if (rounds->stop)
+            break;
+        done = rounds->round;
+        pthread_mutex_unlock(&rounds->lock);
+        work(sender);
+        pthread_mutex_lock(&rounds->lock);
+        rounds->working--;
+        pthread_cond_broadcast(&rounds->changed);
+    }
+    pthread_mutex_unlock(&rounds->lock);
+    return NULL;
+}
+
+static uint64_t marked(const struct rounds *rounds)
+{
+    uint64_t pages = 0;
+    for (size_t i = 0; i < rounds->region_count; i++) {
+        const struct region *region = &rounds->regions[i];
+        for (uint64_t word = 0; word * 64 < region->ram->size >> MEM_PAGE_SHIFT; word++)
+            pages += (uint64_t)__builtin_popcountll(region->marked[word]);
+    }
+    return pages << MEM_PAGE_SHIFT;
+}
+
+bool rounds_send(struct rounds *rounds, const struct round_options *options, struct error **err)
+{
+    pthread_mutex_lock(&rounds->lock);
+    rounds->options = *options;
+    atomic_store(&rounds->next, 0);
+    atomic_store(&rounds->left, marked(rounds));
+    atomic_store(&rounds->copied, 0);
+    rounds->working = rounds->count - 1;
+    rounds->round++;
+    pthread_cond_broadcast(&rounds->changed);
+    pthread_mutex_unlock(&rounds->lock);
+    work(&rounds->senders[0]);
+    pthread_mutex_lock(&rounds->lock);
+    while (rounds->working > 0 && !rounds->stop)
+        pthread_cond_wait(&rounds->changed, &rounds->lock);
+    bool stop = rounds->stop;
+    struct error *error = rounds->error;
+    rounds->error = NULL;
+    pthread_mutex_unlock(&rounds->lock);
+    if (error != NULL)
+        return error_propagate(err, error);
+    return !stop || error_set(err, ERROR_HOST, "the migration was called off");
+}
+
+/* ---- life ---- */
+
+void rounds_stop(struct rounds *rounds)
+{
+    pthread_mutex_lock(&rounds->lock);
+    rounds->stop = true;
+    pthread_cond_broadcast(&rounds->changed);
+    pthread_mutex_unlock(&rounds->lock);
+}
+
+static void find_regions(struct rounds *rounds)
+{
+    rounds->region_count = mem_ram_count(rounds->mem);
+    for (size_t i = 0; i < rounds->region_count; i++) {
+        struct region *region = &rounds->regions[i];
+        region->ram = mem_ram_at(rounds->mem, i);
+        uint64_t pages = region->ram->size >> MEM_PAGE_SHIFT;
+        region->first = rounds->block_count;
+        region->marked = alloc_zeroed((size_t)(pages + 63) / 64, sizeof(uint64_t));
+        rounds->block_count += (size_t)((pages + BLOCK_PAGES - 1) / BLOCK_PAGES);
+        rounds->total += region->ram->size;
+    }
+}
+
+static bool start_sender(struct rounds *rounds, size_t index, bool compress, struct error **err)
+{
+    struct sender *sender = &rounds->senders[index];
+    sender->frame = alloc_zeroed(1, WIRE_HEADER + WIRE_MEMORY_HEADER + PAYLOAD);
+    if (compress) {
+        sender->packed = alloc_zeroed(1, WIRE_HEADER + WIRE_MEMORY_HEADER + PAYLOAD);
+        sender->zstd = ZSTD_createCCtx();
+        if (sender->zstd == NULL)
+            return error_set(err, ERROR_HOST, "the host is out of memory");
+    }
+    if (index == 0) /* who calls rounds_send() */
+        return true;
+    int error = pthread_create(&sender->thread, NULL, run, sender);
+    sender->has_thread = error == 0;
+    return error == 0 || error_set_errno(err, error, "cannot start a thread");
+}
+
+struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t count, bool compress,
+                          struct error **err)
+{
+    struct rounds *rounds = alloc_zeroed(1, sizeof(*rounds));
+    rounds->mem = mem;
+    rounds->count = count;
+    rounds->senders = alloc_zeroed(count, sizeof(*rounds->senders));
+    pthread_mutex_init(&rounds->lock, NULL);
+    pthread_cond_init(&rounds->changed, NULL);
+    find_regions(rounds);
+    for (size_t i = 0; i < count; i++) {
+        rounds->senders[i].rounds = rounds;
+        rounds->senders[i].wire = &wires[i];
+    }
+    for (size_t i = 0; i < count; i++)
+        if (!start_sender(rounds, i, compress, err)) {
+            rounds_free(rounds);
+            return NULL;
+        }
+    return rounds;
+}
+
+void rounds_free(struct rounds *rounds)
+{
+    if (rounds == NULL)
+        return;
+    rounds_stop(rounds);
+    for (size_t i = 0; i < rounds->count; i++) {
+        struct sender *sender = &rounds->senders[i];
+        if (sender->has_thread)
+            pthread_join(sender->thread, NULL);
+        ZSTD_freeCCtx(sender->zstd);
+        free(sender->frame);
+        free(sender->packed);
+    }
+    for (size_t i = 0; i < rounds->region_count; i++)
+        free(rounds->regions[i].marked);
+    error_free(rounds->error);
+    pthread_cond_destroy(&rounds->changed);
+    pthread_mutex_destroy(&rounds->lock);
+    free(rounds->senders);
+    free(rounds);
+}

@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See migrate.h: the machine leaves. The migration's thread talks to the target and sends memory;
+ * what is done to the machine, the loop's thread does, as the first is told by posts and answers
+ * with `lock` held. Who decides is the loop's thread alone: cancelled or committed, whichever comes
+ * first.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "base/vclock.h"
+#include "mem/mem.h"
+#include "migrate/migrate.h"
+#include "migrate/rounds.h"
+#include "migrate/wire.h"
+#include "vm/vm.h"
+
+enum {
+    PATIENT = 6,               /* times patience while nothing stands still */
+    LAST_WORDS = 4,            /* frames that a target that hung up may have sent before, */
+    LAST_WORDS_NS = 200000000, /* and how long they may take */
+    REPORT_NS = 100000000,     /* between two reports of progress at least */
+    RATE_BYTES = 1 << 20       /* a round of less says nothing about the link */
+};
+/* What the machine stands still for beside its memory: the pause, state, the last frames. */
+#define FIXED_NS UINT64_C(1000000)
+
+enum paused { NOT_PAUSED, PAUSED, SAVED, PAUSE_FAILED };
+
+struct migrate_source {
+    struct vm *vm;
+    struct migrate_source_options options;
+    struct wire wires[MIGRATE_MAX_STREAMS];
+    size_t count;
+    pthread_t thread;
+    bool has_thread;
+    uint8_t *hello; /* made before there is a thread */
+    size_t hello_size;
+    struct rounds *rounds;
+
+    bool was_running; /* the loop's: before it was paused for this */
+    bool held;        /* ... and it is */
+
+    pthread_mutex_t lock; /* what follows */
+    pthread_cond_t changed;
+    struct migrate_progress progress;
+    int64_t reported_ns, stopped_ns;
+    enum paused paused;
+    bool cancelled, committed, freed;
+    bool sending;              /* a round */
+    struct state_buffer state; /* the thread's once SAVED */
+    enum migrate_result result;
+    struct error *error;
+};
+
+const struct migrate_stage_row migrate_stages[MIGRATE_STAGE_COUNT] = {
+    [MIGRATE_PRE] = {"pre-migration", MIGRATE_SOURCE},
+    [MIGRATE_RESERVATION] = {"reservation", MIGRATE_SOURCE},
+    [MIGRATE_PRECOPY] = {"pre-copy", MIGRATE_SOURCE},
+    [MIGRATE_STOP] = {"stop-and-copy", MIGRATE_NOBODY},
+    [MIGRATE_COMMITMENT] = {"commitment", MIGRATE_NOBODY},
+    [MIGRATE_ACTIVATION] = {"activation", MIGRATE_TARGET},
+};
+
+static bool called_off(struct error **err)
+{
+    return error_set(err, ERROR_USAGE, "the migration was called off");
+}
+
+static bool is_cancelled(struct migrate_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    bool cancelled = source->cancelled || source->freed;
+    pthread_mutex_unlock(&source->lock);
+    return cancelled;
+}
+
+static int64_t patience(const struct migrate_source *source)
+{
+    int64_t base = (int64_t)source->options.patience_ns;
+    return source->progress.stage >= MIGRATE_STOP ? base : PATIENT * base;
+}
+
+/* ---- progress ---- */
+
+static void on_progress(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    struct migrate_progress progress;
+    migrate_source_progress(source, &progress);
+    source->options.progress(source->options.opaque, &progress);
+}
+
+static void report(struct migrate_source *source, bool at_once)
+{
+    int64_t now = wire_now();
+    if (source->options.progress == NULL || (!at_once && now - source->reported_ns < REPORT_NS))
+        return;
+    source->reported_ns = now;
+    loop_post(vm_loop(source->vm), on_progress, source);
+}
+
+static void enter(struct migrate_source *source, enum migrate_stage stage)
+{
+    pthread_mutex_lock(&source->lock);
+    source->progress.stage = stage;
+    pthread_mutex_unlock(&source->lock);
+    report(source, true);
+}
+
+void migrate_source_progress(const struct migrate_source *source, struct migrate_progress *progress)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&source->lock;
+    uint64_t sent = 0;
+    for (size_t i = 0; i < source->count; i++)
+        sent += atomic_load_explicit(&source->wires[i].sent_bytes, memory_order_relaxed);
+    pthread_mutex_lock(lock);
+    *progress = source->progress;
+    if (source->sending)
+        progress->left = rounds_left(source->rounds);
+    pthread_mutex_unlock(lock);
+    progress->sent = sent;
+}
+
+/* ---- stages 0 and 1 ---- */
+
+/* What the target says next has to be `type`. */
+static bool expect(struct migrate_source *source, enum wire_type type, struct wire_frame *frame,
+                   struct error **err)
+{
+    if (!wire_receive(&source->wires[0], frame, patience(source), err))
+        return false;
+    if (frame->type == (uint32_t)type)
+        return true;
+    if (frame->type != WIRE_REFUSED)
+        return wire_damaged(err, "the target answers something else");
+    return error_set(err, ERROR_HOST, "the target refuses: %.1000s", (const char *)frame->body);
+}
+
+static bool join_streams(struct migrate_source *source, struct error **err)
+{
+    for (size_t i = 1; i < source->count; i++) {
+        uint8_t body[16] = {0};
+        memcpy(body, source->hello + 8, 8);
+        store_le32(body + 8, (uint32_t)i);
+        if (!wire_put(&source->wires[i], WIRE_JOIN, body, sizeof(body), patience(source), err))
+            return false;
+    }
+    return true;
+}
+
+static bool negotiate(struct migrate_source *source, struct error **err)
+{
+    struct wire_frame frame;
+    if (!wire_send(&source->wires[0], WIRE_HELLO, source->hello - WIRE_HEADER, source->hello_size,
+                   patience(source), err) ||
+        !expect(source, WIRE_ACCEPT, &frame, err))
+        return false;
+    if (frame.size != 8 || load_le32(frame.body) != WIRE_VERSION)
+        return wire_damaged(err, "the target accepts something else");
+    bool packs = (load_le32(frame.body + 4) & WIRE_ZSTD) != 0;
+    enter(source, MIGRATE_RESERVATION);
+    if (!join_streams(source, err) || !expect(source, WIRE_READY, &frame, err))
+        return false;
+    struct rounds *rounds = rounds_new(vm_memory(source->vm), source->wires, source->count,
+                                       source->options.compress && packs, err);
+    pthread_mutex_lock(&source->lock);
+    source->rounds = rounds;
+    if (rounds != NULL)
+        source->progress.total = source->progress.left = rounds_total(rounds);
+    if (rounds != NULL && source->cancelled)
+        rounds_stop(rounds);
+    pthread_mutex_unlock(&source->lock);
+    return rounds != NULL;
+}
+
+/* ---- stage 2 ---- */
+
+static void set_sending(struct migrate_source *source, unsigned round, bool sending)
+{
+    pthread_mutex_lock(&source->lock);
+    source->progress.round = round;
+    source->sending = sending;
+    pthread_mutex_unlock(&source->lock);
+}
+
+static bool send_round(struct migrate_source *source, unsigned round, bool last, struct error **err)
+{
+    const struct round_options options = {.number = round,
+                                          .last = last,
+                                          .fresh = round == 1,
+                                          .bandwidth = last ? 0 : source->options.bandwidth,
+                                          .patience_ns = patience(source)};
+    struct wire_frame frame;
+    set_sending(source, round, true);
+    bool good =
+        rounds_send(source->rounds, &options, err) && expect(source, WIRE_ROUND_DONE, &frame, err);
+    set_sending(source, round, false);
+    if (!good)
+        return false;
+    return (frame.size == 4 && load_le32(frame.body) == round) ||
+           wire_damaged(err, "the target is in another round");
+}
+
+/* What the round that took so long tells about link and guest. */
+static void measure(struct migrate_source *source, int64_t took_ns)
+{
+    uint64_t copied = rounds_copied(source->rounds), left = rounds_dirty(source->rounds);
+    double seconds = (double)(took_ns > 0 ? took_ns : 1) / 1e9;
+    pthread_mutex_lock(&source->lock);
+    struct migrate_progress *progress = &source->progress;
+    if (copied >= RATE_BYTES || progress->rate == 0)
+        progress->rate = (uint64_t)((double)copied / seconds) + 1;
+    progress->dirty_rate = (uint64_t)((double)left / seconds);
+    progress->left = left;
+    progress->estimate_ns = FIXED_NS + (uint64_t)((double)left / (double)progress->rate * 1e9);
+    pthread_mutex_unlock(&source->lock);
+}
+
+enum next { ANOTHER_ROUND, STOP_NOW, GIVE_UP };
+
+/* After a round; `before` is what was left after the one before it. Rounds that at least halve what
+ * is left are worth their while even if it would fit already: the machine stands still for less. */
+static enum next decide(const struct migrate_source *source, uint64_t before)
+{
+    const struct migrate_progress *progress = &source->progress;
+    const struct migrate_source_options *options = &source->options;
+    bool fits = progress->estimate_ns <= options->downtime_ns;
+    bool pays = progress->left < before / 2 && progress->left > RATE_BYTES;
+    if (fits && !pays)
+        return STOP_NOW;
+    if (progress->round < options->rounds || options->last_resort == MIGRATE_KEEP_TRYING)
+        return ANOTHER_ROUND;
+    return fits || options->last_resort == MIGRATE_STOP_ANYWAY ? STOP_NOW : GIVE_UP;
+}
+
+static bool precopy(struct migrate_source *source, struct error **err)
+{
+    struct migrate_progress *progress = &source->progress;
+    enum next next = ANOTHER_ROUND;
+    enter(source, MIGRATE_PRECOPY);
+    rounds_mark_all(source->rounds);
+    for (unsigned round = 1; next == ANOTHER_ROUND; round++) {
+        uint64_t before = progress->left;
+        int64_t begun = wire_now();
+        if (round > 1)
+            rounds_mark_dirty(source->rounds);
+        if (!send_round(source, round, false, err))
+            return false;
+        measure(source, wire_now() - begun);
+        report(source, false);
+        next = decide(source, before);
+    }
+    return next == STOP_NOW ||
+           error_set(
+               err, ERROR_HOST,
+               "after %u rounds the guest still writes to its memory faster than it can be sent",
+               progress->round);
+}
+
+/* ---- stage 3 ---- */
+
+static bool pause_machine(struct migrate_source *source, struct error **err)
+{
+    struct vm *vm = source->vm;
+    enum vm_state state = vm_state(vm);
+    if (state != VM_RUNNING && state != VM_PAUSED)
+        return error_set(err, ERROR_USAGE, "the machine has ended");
+    if (!vm_can_be_saved(vm, err))
+        return false;
+    source->was_running = state == VM_RUNNING;
+    if (source->was_running && !vm_pause(vm, err))
+        return false;
+    source->held = true;
+    return true;
+}
+
+static void set_paused(struct migrate_source *source, enum paused paused)
+{
+    pthread_mutex_lock(&source->lock);
+    source->paused = paused;
+    if (paused == PAUSED)
+        source->stopped_ns = wire_now();
+    pthread_cond_broadcast(&source->changed);
+    pthread_mutex_unlock(&source->lock);
+}
+
+/* The loop's thread: the machine's state is saved while the last of its memory is on its way. */
+static void stop_machine(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    if (source->cancelled)
+        return;
+    if (!pause_machine(source, &source->error)) {
+        set_paused(source, PAUSE_FAILED);
+        return;
+    }
+    set_paused(source, PAUSED);
+    vm_save_state(source->vm, &source->state);
+    set_paused(source, SAVED);
+}
+
+/* Until the loop's thread has got so far. */
+static bool wait_paused(struct migrate_source *source, enum paused paused, struct error **err)
+{
+    pthread_mutex_lock(&source->lock);
+    while (source->paused < paused && !source->cancelled && !source->freed)
+        pthread_cond_wait(&source->changed, &source->lock);
+    bool failed = source->paused == PAUSE_FAILED, good = source->paused >= paused && !failed;
+    struct error *error = failed ? source->error : NULL;
+    if (failed)
+        source->error = NULL;
+    pthread_mutex_unlock(&source->lock);
+    if (failed)
+        return error_propagate(err, error);
+    return good || called_off(err);
+}
+
+static bool send_state(struct migrate_source *source, struct error **err)
+{
+    struct wire *wire = &source->wires[0];
+    uint8_t *frame = alloc_zeroed(1, WIRE_HEADER + WIRE_BODY_MAX), body[16] = {0};
+    bool good = true;
+    for (size_t at = 0, part; good && at < source->state.size; at += part) {
+        part = source->state.size - at < WIRE_BODY_MAX ? source->state.size - at : WIRE_BODY_MAX;
+        memcpy(frame + WIRE_HEADER, source->state.data + at, part);
+        good = wire_send(wire, WIRE_STATE, frame, part, patience(source), err);
+    }
+    free(frame);
+    /* Whoever reads the disks next, there, finds what was written here. */
+    if (!good || !vm_disks_flush(source->vm, err))
+        return false;
+    store_le64(body, source->state.size);
+    store_le32(body + 8, source->was_running ? 0 : WIRE_PAUSED);
+    return wire_put(wire, WIRE_END, body, sizeof(body), patience(source), err);
+}
+
+static bool stop_and_copy(struct migrate_source *source, struct error **err)
+{
+    struct wire_frame frame;
+    enter(source, MIGRATE_STOP);
+    loop_post(vm_loop(source->vm), stop_machine, source);
+    if (!wait_paused(source, PAUSED, err) ||
+        !wire_put(&source->wires[0], WIRE_STOPPED, NULL, 0, patience(source), err))
+        return false;
+    rounds_mark_dirty(source->rounds);
+    return send_round(source, source->progress.round + 1, true, err) &&
+           wait_paused(source, SAVED, err) && send_state(source, err) &&
+           expect(source, WIRE_LOADED, &frame, err);
+}
+
+/* ---- stages 4 and 5 ---- */
+
+static void ask_to_commit(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    if (!source->cancelled)
+        source->options.commit(source->options.opaque);
+}
+
+static bool wait_committed(struct migrate_source *source, struct error **err)
+{
+    int64_t deadline = wire_now() + patience(source);
+    const struct timespec until = {.tv_sec = deadline / NS_PER_S, .tv_nsec = deadline % NS_PER_S};
+    int error = 0;
+    pthread_mutex_lock(&source->lock);
+    while (!source->committed && !source->cancelled && !source->freed && error != ETIMEDOUT)
+        error = pthread_cond_timedwait(&source->changed, &source->lock, &until);
+    bool committed = source->committed, late = !committed && !source->cancelled;
+    source->cancelled = !committed;
+    pthread_mutex_unlock(&source->lock);
+    if (late)
+        return error_set(err, ERROR_HOST,
+                         "nobody has recorded that the machine was to be given away");
+    return committed || called_off(err);
+}
+
+/* Everything up to "go" leaves the machine here. */
+static bool come_to_go(struct migrate_source *source, struct error **err)
+{
+    if (!negotiate(source, err) || !precopy(source, err) || !stop_and_copy(source, err))
+        return false;
+    enter(source, MIGRATE_COMMITMENT);
+    loop_post(vm_loop(source->vm), ask_to_commit, source);
+    if (!wait_committed(source, err))
+        return false;
+    if (!wire_is_quiet(&source->wires[0]))
+        return error_set(err, ERROR_HOST, "the target has gone away");
+    return wire_put(&source->wires[0], WIRE_GO, NULL, 0, patience(source), err);
+}
+
+static enum migrate_result finish(struct migrate_source *source, struct error **err)
+{
+    struct wire_frame frame;
+    struct error *error = NULL;
+    if (wire_receive(&source->wires[0], &frame, patience(source), &error)) {
+        if (frame.type == WIRE_RUNS) {
+            pthread_mutex_lock(&source->lock);
+            source->progress.downtime_ns = (uint64_t)(wire_now() - source->stopped_ns);
+            pthread_mutex_unlock(&source->lock);
+            enter(source, MIGRATE_ACTIVATION);
+            return MIGRATE_MOVED;
+        }
+        if (frame.type == WIRE_REFUSED) {
+            error_set(err, ERROR_HOST, "the target refuses: %.1000s", (const char *)frame.body);
+            return MIGRATE_FAILED;
+        }
+        (void)wire_damaged(&error, "the target answers something else");
+    }
+    error_prefix(&error, "the machine was given away, and whether it runs there is not known");
+    error_propagate(err, error);
+    return MIGRATE_UNCERTAIN;
+}
+
+/* A target that hung up may have said why before. */
+static void hear_last_words(struct migrate_source *source, struct error **error)
+{
+    struct wire_frame frame;
+    for (unsigned i = 0; i < LAST_WORDS && !is_cancelled(source) &&
+                         wire_receive(&source->wires[0], &frame, LAST_WORDS_NS, NULL);
+         i++)
+        if (frame.type == WIRE_REFUSED) {
+            error_free(*error);
+            *error = NULL;
+            error_set(error, ERROR_HOST, "the target refuses: %.1000s", (const char *)frame.body);
+            return;
+        }
+}
+
+static void on_finished(void *opaque);
+
+static void *run(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    struct error *error = NULL;
+    enum migrate_result result = MIGRATE_FAILED;
+    if (come_to_go(source, &error))
+        result = finish(source, &error);
+    else
+        hear_last_words(source, &error);
+    for (size_t i = 0; i < source->count; i++)
+        wire_cut(&source->wires[i]);
+    pthread_mutex_lock(&source->lock);
+    source->result = result;
+    error_free(source->error);
+    source->error = error;
+    pthread_mutex_unlock(&source->lock);
+    loop_post(vm_loop(source->vm), on_finished, source);
+    return NULL;
+}
+
+/* ---- the loop's side ---- */
+
+/* As if nothing had been. */
+static void go_on(struct migrate_source *source)
+{
+    if (source->held && source->was_running)
+        (void)vm_resume(source->vm, NULL);
+    source->held = false;
+}
+
+static void on_finished(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    if (source->result == MIGRATE_FAILED)
+        go_on(source);
+    source->options.done(source->options.opaque, source->result, source->error);
+}
+
+bool migrate_source_commit(struct migrate_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    bool good = source->progress.stage == MIGRATE_COMMITMENT && !source->cancelled;
+    source->committed = source->committed || good;
+    pthread_cond_broadcast(&source->changed);
+    pthread_mutex_unlock(&source->lock);
+    return good;
+}
+
+static void cut(struct migrate_source *source)
+{
+    for (size_t i = 0; i < source->count; i++)
+        wire_cut(&source->wires[i]);
+    if (source->rounds != NULL)
+        rounds_stop(source->rounds);
+    pthread_cond_broadcast(&source->changed);
+}
+
+bool migrate_source_cancel(struct migrate_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    bool good = !source->committed;
+    if (good && !source->cancelled) {
+        source->cancelled = true;
+        cut(source);
+    }
+    pthread_mutex_unlock(&source->lock);
+    return good;
+}
+
+bool migrate_source_resolve(struct migrate_source *source, bool here, struct error **err)
+{
+    if (source->result != MIGRATE_UNCERTAIN)
+        return error_set(err, ERROR_USAGE, "it is known where the machine is");
+    source->result = here ? MIGRATE_FAILED : MIGRATE_MOVED;
+    if (here)
+        go_on(source);
+    source->options.done(source->options.opaque, source->result, source->error);
+    return true;
+}
+
+bool migrate_source_holds(const struct migrate_source *source)
+{
+    return source->held;
+}
+
+/* Everything that the thread needs of the machine; what it says first. */
+static void make_hello(struct migrate_source *source)
+{
+    char *layout = vm_layout(source->vm);
+    struct mem_space *mem = vm_memory(source->vm);
+    size_t regions = mem_ram_count(mem), length = strlen(layout);
+    source->hello_size = 24 + 16 * regions + length;
+    assert(source->hello_size <= WIRE_BODY_MAX);
+    uint8_t *at = alloc_zeroed(1, WIRE_HEADER + source->hello_size);
+    at += WIRE_HEADER;
+    source->hello = at;
+    store_le32(at, WIRE_VERSION);
+    store_le32(at + 4, source->options.compress ? WIRE_ZSTD : 0);
+    (void)!getrandom(at + 8, 8, 0);
+    store_le32(at + 16, (uint32_t)source->count);
+    store_le32(at + 20, (uint32_t)regions);
+    at += 24;
+    for (size_t i = 0; i < regions; i++, at += 16) {
+        store_le64(at, mem_ram_at(mem, i)->gpa);
+        store_le64(at + 8, mem_ram_at(mem, i)->size);
+    }
+    memcpy(at, layout, length);
+    free(layout);
+}
+
+static bool check(struct vm *vm, size_t count, struct error **err)
+{
+    if (count == 0 || count > MIGRATE_MAX_STREAMS)
+        return error_set(err, ERROR_USAGE, "a migration takes 1 to %u streams",
+                         MIGRATE_MAX_STREAMS);
+    if (vm_state(vm) != VM_RUNNING && vm_state(vm) != VM_PAUSED)
+        return error_set(err, ERROR_USAGE, "a machine that is %s cannot be migrated",
+                         vm_state_name(vm_state(vm)));
+    return vm_can_be_saved(vm, err);
+}
+
+static void set_defaults(struct migrate_source_options *options)
+{
+    if (options->downtime_ns == 0)
+        options->downtime_ns = MIGRATE_DOWNTIME_NS;
+    if (options->rounds == 0)
+        options->rounds = MIGRATE_ROUNDS;
+    if (options->patience_ns == 0)
+        options->patience_ns = MIGRATE_PATIENCE_NS;
+}
+
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t how;
+    pthread_condattr_init(&how);
+    pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &how);
+    pthread_condattr_destroy(&how);
+}
+
+struct migrate_source *migrate_source_begin(struct vm *vm, const int *streams, size_t count,
+                                            const struct migrate_source_options *options,
+                                            struct error **err)
+{
+    if (!check(vm, count, err))
+        return NULL;
+    struct migrate_source *source = alloc_zeroed(1, sizeof(*source));
+    source->vm = vm;
+    source->options = *options;
+    set_defaults(&source->options);
+    source->count = count;
+    for (size_t i = 0; i < count; i++)
+        wire_open(&source->wires[i], streams[i]);
+    pthread_mutex_init(&source->lock, NULL);
+    init_condition(&source->changed);
+    make_hello(source);
+    int error = pthread_create(&source->thread, NULL, run, source);
+    source->has_thread = error == 0;
+    if (error == 0)
+        return source;
+    for (size_t i = 0; i < count; i++)
+        source->wires[i].fd = -1; /* still the caller's */
+    migrate_source_free(source);
+    error_set_errno(err, error, "cannot start a thread");
+    return NULL;
+}
+
+void migrate_source_free(struct migrate_source *source)
+{
+    if (source == NULL)
+        return;
+    struct loop *loop = vm_loop(source->vm);
+    pthread_mutex_lock(&source->lock);
+    source->freed = true;
+    if (source->has_thread)
+        cut(source);
+    pthread_mutex_unlock(&source->lock);
+    if (source->has_thread)
+        pthread_join(source->thread, NULL);
+    loop_cancel(loop, on_progress, source);
+    loop_cancel(loop, stop_machine, source);
+    loop_cancel(loop, ask_to_commit, source);
+    loop_cancel(loop, on_finished, source);
+    rounds_free(source->rounds);
+    for (size_t i = 0; i < source->count; i++)
+        wire_close(&source->wires[i]);
+    state_buffer_free(&source->state);
+    error_free(source->error);
+    pthread_cond_destroy(&source->changed);
+    pthread_mutex_destroy(&source->lock);
+    free(source->hello - WIRE_HEADER);
+    free(source);
+}

@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See migrate.h: the machine arrives. One thread for each stream takes memory; the first one's also
+ * leads. What is done to the machine, the loop's thread does, and it alone decides: cancelled or
+ * started, whichever comes first.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "config/machine.h"
+#include "mem/mem.h"
+#include "migrate/intake.h"
+#include "migrate/migrate.h"
+#include "migrate/wire.h"
+#include "vm/vm.h"
+
+enum { PATIENT = 6 }; /* times patience */
+
+struct stream {
+    struct migrate_target *target;
+    struct wire wire;
+    struct intake intake;
+    pthread_t thread;
+    bool has_thread;
+};
+
+enum step { NOTHING, ASKED, DONE, FAILED };
+
+struct migrate_target {
+    struct vm *vm;
+    struct migrate_target_options options;
+    struct stream streams[MIGRATE_MAX_STREAMS];
+    size_t count;
+    char *layout;
+    uint8_t id[8];      /* of the migration, as HELLO says */
+    bool seen_last;     /* the first stream's: the last round is over */
+    bool paused;        /* ... as END says */
+    int64_t stopped_ns; /* ... when STOPPED came */
+
+    pthread_mutex_t lock; /* what follows */
+    pthread_cond_t changed;
+    struct migrate_progress progress;
+    bool greeted;           /* `id` is set: the other streams may look */
+    size_t joined, arrived; /* streams: further ones that are there; at the end of the round */
+    unsigned round;         /* that all streams are in, from 1 */
+    bool failed;            /* nobody waits any more */
+    bool cancelled, started;
+    enum step load, start; /* what the first stream's thread asked of the loop's */
+    struct state_buffer state;
+    struct error *error; /* the first */
+};
+
+/* ---- failing ---- */
+
+static bool called_off(struct error **err)
+{
+    return error_set(err, ERROR_USAGE, "the migration was called off");
+}
+
+static void wake_all(struct migrate_target *target)
+{
+    target->failed = true;
+    pthread_cond_broadcast(&target->changed);
+    for (size_t i = 0; i < target->count; i++)
+        if (i > 0)
+            wire_cut(&target->streams[i].wire);
+        else
+            wire_cut_reading(&target->streams[i].wire); /* it may still say why */
+}
+
+/* Takes the error over. */
+static void fail(struct migrate_target *target, struct error *error)
+{
+    pthread_mutex_lock(&target->lock);
+    bool first = target->error == NULL;
+    if (first)
+        target->error = error;
+    wake_all(target);
+    pthread_mutex_unlock(&target->lock);
+    if (!first)
+        error_free(error);
+}
+
+static int64_t patience(const struct migrate_target *target)
+{
+    return PATIENT * (int64_t)target->options.patience_ns;
+}
+
+static void on_progress(void *opaque)
+{
+    struct migrate_target *target = opaque;
+    pthread_mutex_lock(&target->lock);
+    struct migrate_progress progress = target->progress;
+    pthread_mutex_unlock(&target->lock);
+    target->options.progress(target->options.opaque, &progress);
+}
+
+static void enter(struct migrate_target *target, enum migrate_stage stage)
+{
+    pthread_mutex_lock(&target->lock);
+    target->progress.stage = stage;
+    pthread_mutex_unlock(&target->lock);
+    if (target->options.progress != NULL)
+        loop_post(vm_loop(target->vm), on_progress, target);
+}
+
+/* ---- stages 0 and 1 ---- */
+
+static bool same_regions(struct migrate_target *target, const uint8_t *rows, uint32_t count,
+                         struct error **err)
+{
+    struct mem_space *mem = vm_memory(target->vm);
+    bool same = mem_ram_count(mem) == count;
+    for (size_t i = 0; same && i < count; i++) {
+        const struct mem_ram *ram = mem_ram_at(mem, i);
+        same = ram->gpa == load_le64(rows + 16 * i) && ram->size == load_le64(rows + 16 * i + 8);
+    }
+    return same || error_set(err, ERROR_USAGE, "the machine has other memory there");
+}
+
+static bool check_hello(struct migrate_target *target, const struct wire_frame *hello,
+                        struct error **err)
+{
+    if (hello->type != WIRE_HELLO || hello->size < 24)
+        return wire_damaged(err, "it does not begin as one");
+    uint32_t version = load_le32(hello->body), regions = load_le32(hello->body + 20);
+    if (version != WIRE_VERSION) {
+        error_set(err, ERROR_HOST,
+                  "the source speaks version %u of the migration's language, and this "
+                  "Trapeze %u",
+                  version, WIRE_VERSION);
+        error_hint(err, "Use the same version of Trapeze on both hosts.");
+        return false;
+    }
+    if (regions > 16 || hello->size < 24 + 16 * regions)
+        return wire_damaged(err, "there is an impossible number of memory regions");
+    if (load_le32(hello->body + 16) != target->count)
+        return error_set(err, ERROR_USAGE, "the source has %u streams, and this side %zu",
+                         load_le32(hello->body + 16), target->count);
+    const char *layout = (const char *)hello->body + 24 + 16 * regions;
+    if (!vm_fits_layout(target->layout, layout, err)) {
+        error_prefix(err, "the machine that was made here is another one");
+        return false;
+    }
+    return same_regions(target, hello->body + 24, regions, err);
+}
+
+static bool greet(struct migrate_target *target, struct error **err)
+{
+    struct wire *wire = &target->streams[0].wire;
+    struct wire_frame hello;
+    uint8_t body[8];
+    enter(target, MIGRATE_PRE);
+    if (!wire_receive(wire, &hello, patience(target), err) || !check_hello(target, &hello, err))
+        return false;
+    store_le32(body, WIRE_VERSION);
+    store_le32(body + 4, load_le32(hello.body + 4) & WIRE_FEATURES);
+    pthread_mutex_lock(&target->lock);
+    memcpy(target->id, hello.body + 8, sizeof(target->id));
+    target->greeted = true;
+    pthread_cond_broadcast(&target->changed);
+    pthread_mutex_unlock(&target->lock);
+    enter(target, MIGRATE_RESERVATION);
+    return wire_put(wire, WIRE_ACCEPT, body, sizeof(body), patience(target), err);
+}
+
+static bool wait_joined(struct migrate_target *target, struct error **err)
+{
+    pthread_mutex_lock(&target->lock);
+    while (target->joined < target->count - 1 && !target->failed)
+        pthread_cond_wait(&target->changed, &target->lock);
+    bool good = !target->failed;
+    pthread_mutex_unlock(&target->lock);
+    return good || called_off(err);
+}
+
+static bool join(struct stream *stream, struct error **err)
+{
+    struct migrate_target *target = stream->target;
+    struct wire_frame frame;
+    if (!wire_receive(&stream->wire, &frame, patience(target), err))
+        return false;
+    pthread_mutex_lock(&target->lock);
+    while (!target->greeted && !target->failed)
+        pthread_cond_wait(&target->changed, &target->lock);
+    bool good = !target->failed && frame.type == WIRE_JOIN && frame.size == 16 &&
+                memcmp(frame.body, target->id, sizeof(target->id)) == 0 &&
+                load_le32(frame.body + 8) == (uint32_t)(stream - target->streams);
+    target->joined += good;
+    pthread_cond_broadcast(&target->changed);
+    pthread_mutex_unlock(&target->lock);
+    return good || wire_damaged(err, "a stream is of another migration");
+}
+
+/* ---- stages 2 and 3: memory ---- */
+
+/* The stream is at the end of a round; it goes on when all are. */
+static bool end_round(struct stream *stream, const struct wire_frame *frame, bool *last,
+                      struct error **err)
+{
+    struct migrate_target *target = stream->target;
+    if (frame->size != 8)
+        return wire_damaged(err, "the end of a round has another size");
+    pthread_mutex_lock(&target->lock);
+    unsigned round = target->round;
+    bool right = load_le32(frame->body) == round;
+    *last = load_le32(frame->body + 4) != 0;
+    if (right && ++target->arrived == target->count) {
+        target->arrived = 0;
+        target->round++;
+        target->progress.round = round;
+        pthread_cond_broadcast(&target->changed);
+    }
+    while (right && target->round == round && !target->failed)
+        pthread_cond_wait(&target->changed, &target->lock);
+    bool good = target->round != round;
+    pthread_mutex_unlock(&target->lock);
+    if (!right)
+        return wire_damaged(err, "a stream is in another round");
+    return good || called_off(err);
+}
+
+static bool take_data(struct stream *stream, struct error **err)
+{
+    bool last = false;
+    struct wire_frame frame;
+    if (!join(stream, err))
+        return false;
+    while (!last) {
+        if (!wire_receive(&stream->wire, &frame, patience(stream->target), err))
+            return false;
+        bool good = frame.type == WIRE_MEMORY ? intake_take(&stream->intake, &frame, err)
+                    : frame.type == WIRE_ROUND
+                        ? end_round(stream, &frame, &last, err)
+                        : wire_damaged(err, "a frame is on the wrong stream");
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+static void *run_data(void *opaque)
+{
+    struct stream *stream = opaque;
+    struct error *error = NULL;
+    if (!take_data(stream, &error))
+        fail(stream->target, error);
+    return NULL;
+}
+
+static bool take_state(struct migrate_target *target, const struct wire_frame *frame,
+                       struct error **err)
+{
+    if (!target->seen_last || target->state.size + frame->size > WIRE_STATE_MAX)
+        return wire_damaged(err, "there is state where none can be");
+    state_buffer_add(&target->state, frame->body, frame->size);
+    return true;
+}
+
+static bool take_end(struct migrate_target *target, const struct wire_frame *frame,
+                     struct error **err)
+{
+    if (!target->seen_last || frame->size != 16 || load_le64(frame->body) != target->state.size ||
+        load_le32(frame->body + 8) > WIRE_PAUSED)
+        return wire_damaged(err, "its end does not fit");
+    target->paused = load_le32(frame->body + 8) == WIRE_PAUSED;
+    return true;
+}
+
+static bool take_round(struct stream *stream, const struct wire_frame *frame, struct error **err)
+{
+    struct migrate_target *target = stream->target;
+    uint8_t round[4];
+    bool last;
+    if (!end_round(stream, frame, &last, err))
+        return false;
+    if (last && target->stopped_ns == 0)
+        return wire_damaged(err, "the last round is of a machine that runs");
+    target->seen_last = last;
+    memcpy(round, frame->body, sizeof(round));
+    return wire_put(&stream->wire, WIRE_ROUND_DONE, round, sizeof(round), patience(target), err);
+}
+
+/* The first stream, up to END. */
+static bool take_all(struct migrate_target *target, struct error **err)
+{
+    struct stream *stream = &target->streams[0];
+    struct wire_frame frame;
+    enter(target, MIGRATE_PRECOPY);
+    do {
+        bool good = wire_receive(&stream->wire, &frame, patience(target), err);
+        if (!good)
+            return false;
+        if (target->seen_last && (frame.type == WIRE_MEMORY || frame.type == WIRE_ROUND))
+            return wire_damaged(err, "there is memory behind the last of it");
+        switch (frame.type) {
+        case WIRE_MEMORY:
+            good = intake_take(&stream->intake, &frame, err);
+            break;
+        case WIRE_ROUND:
+            good = take_round(stream, &frame, err);
+            break;
+        case WIRE_STOPPED:
+            target->stopped_ns = wire_now();
+            enter(target, MIGRATE_STOP);
+            break;
+        case WIRE_STATE:
+            good = take_state(target, &frame, err);
+            break;
+        case WIRE_END:
+            good = take_end(target, &frame, err);
+            break;
+        default:
+            good = wire_damaged(err, "there is a frame that nobody knows");
+        }
+        if (!good)
+            return false;
+    } while (frame.type != WIRE_END);
+    return true;
+}
+
+/* ---- stages 3 to 5: the machine ---- */
+
+static void answer(struct migrate_target *target, enum step *step, bool good, struct error *error)
+{
+    pthread_mutex_lock(&target->lock);
+    *step = good ? DONE : FAILED;
+    if (target->error == NULL)
+        target->error = error;
+    else
+        error_free(error);
+    pthread_cond_broadcast(&target->changed);
+    pthread_mutex_unlock(&target->lock);
+}
+
+/* The loop's thread. */
+static void load(void *opaque)
+{
+    struct migrate_target *target = opaque;
+    struct error *error = NULL;
+    /* Paused first: its devices must not touch disks or networks that are still the source's. */
+    bool good = !target->cancelled && vm_start_paused(target->vm, &error) &&
+                vm_restore_state(target->vm, target->state.data, target->state.size, &error);
+    answer(target, &target->load, good, error);
+}
+
+/* The loop's thread; nothing but this lets the machine run. */
+static void start(void *opaque)
+{
+    struct migrate_target *target = opaque;
+    struct error *error = NULL;
+    const struct migrate_target_options *options = &target->options;
+    bool good =
+        !target->cancelled && (options->taken == NULL || options->taken(options->opaque, &error));
+    if (good) {
+        if (!vm_config(target->vm)->deterministic)
+            vm_forward_wall(target->vm, wire_now() - target->stopped_ns);
+        good = target->paused || vm_resume(target->vm, &error);
+        target->started = good;
+    }
+    answer(target, &target->start, good, error);
+}
+
+/* Has the loop's thread do it. */
+static bool ask(struct migrate_target *target, loop_post_fn *what, enum step *step,
+                struct error **err)
+{
+    loop_post(vm_loop(target->vm), what, target);
+    pthread_mutex_lock(&target->lock);
+    while (*step != DONE && *step != FAILED && !target->cancelled)
+        pthread_cond_wait(&target->changed, &target->lock);
+    bool good = *step == DONE;
+    struct error *error = good ? NULL : target->error;
+    if (!good)
+        target->error = NULL;
+    pthread_mutex_unlock(&target->lock);
+    if (error != NULL)
+        return error_propagate(err, error);
+    return good || called_off(err);
+}
+
+static bool take_machine(struct migrate_target *target, struct error **err)
+{
+    struct wire *wire = &target->streams[0].wire;
+    struct wire_frame frame;
+    if (!greet(target, err) || !wait_joined(target, err) ||
+        !wire_put(wire, WIRE_READY, NULL, 0, patience(target), err) || !take_all(target, err) ||
+        !ask(target, load, &target->load, err) ||
+        !wire_put(wire, WIRE_LOADED, NULL, 0, patience(target), err))
+        return false;
+    enter(target, MIGRATE_COMMITMENT);
+    if (!wire_receive(wire, &frame, patience(target), err))
+        return false;
+    if (frame.type != WIRE_GO || frame.size != 0)
+        return wire_damaged(err, "there is something else than the last word");
+    return ask(target, start, &target->start, err);
+}
+
+static void on_finished(void *opaque)
+{
+    struct migrate_target *target = opaque;
+    target->options.done(target->options.opaque, target->started ? NULL : target->error);
+}
+
+/* What the source may hear of it. */
+static void refuse(struct migrate_target *target, struct error *error)
+{
+    struct wire *wire = &target->streams[0].wire;
+    const char *text = error_message(error);
+    size_t length = strnlen(text, 1000);
+    (void)wire_put(wire, WIRE_REFUSED, text, length, (int64_t)target->options.patience_ns, NULL);
+}
+
+static void *run_first(void *opaque)
+{
+    struct migrate_target *target = opaque;
+    struct error *error = NULL;
+    if (take_machine(target, &error)) {
+        enter(target, MIGRATE_ACTIVATION);
+        (void)wire_put(&target->streams[0].wire, WIRE_RUNS, NULL, 0,
+                       (int64_t)target->options.patience_ns, NULL);
+    } else {
+        fail(target, error);
+        refuse(target, target->error);
+    }
+    pthread_mutex_lock(&target->lock);
+    wake_all(target);
+    pthread_mutex_unlock(&target->lock);
+    loop_post(vm_loop(target->vm), on_finished, target);
+    return NULL;
+}
+
+/* ---- the loop's side ---- */
+
+bool migrate_target_cancel(struct migrate_target *target)
+{
+    if (target->started)
+        return false;
+    pthread_mutex_lock(&target->lock);
+    target->cancelled = true;
+    if (target->error == NULL)
+        called_off(&target->error);
+    wake_all(target);
+    pthread_mutex_unlock(&target->lock);
+    return true;
+}
+
+static bool start_threads(struct migrate_target *target, struct error **err)
+{
+    for (size_t i = 0; i < target->count; i++) {
+        struct stream *stream = &target->streams[i];
+        int error = i > 0 ? pthread_create(&stream->thread, NULL, run_data, stream)
+                          : pthread_create(&stream->thread, NULL, run_first, target);
+        if (error != 0)
+            return error_set_errno(err, error, "cannot start a thread");
+        stream->has_thread = true;
+    }
+    return true;
+}
+
+struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, size_t count,
+                                            const struct migrate_target_options *options,
+                                            struct error **err)
+{
+    if (count == 0 || count > MIGRATE_MAX_STREAMS) {
+        error_set(err, ERROR_USAGE, "a migration takes 1 to %u streams", MIGRATE_MAX_STREAMS);
+        return NULL;
+    }
+    if (vm_state(vm) != VM_CREATED) {
+        error_set(err, ERROR_USAGE, "a machine that is %s cannot become another one",
+                  vm_state_name(vm_state(vm)));
+        return NULL;
+    }
+    struct migrate_target *target = alloc_zeroed(1, sizeof(*target));
+    target->vm = vm;
+    target->options = *options;
+    if (target->options.patience_ns == 0)
+        target->options.patience_ns = MIGRATE_PATIENCE_NS;
+    target->count = count;
+    target->layout = vm_layout(vm);
+    target->round = 1;
+    pthread_mutex_init(&target->lock, NULL);
+    pthread_cond_init(&target->changed, NULL);
+    for (size_t i = 0; i < count; i++) {
+        struct stream *stream = &target->streams[i];
+        stream->target = target;
+        stream->intake.mem = vm_memory(vm);
+        wire_open(&stream->wire, streams[i]);
+    }
+    if (start_threads(target, err))
+        return target;
+    migrate_target_free(target);
+    return NULL;
+}
+
+void migrate_target_free(struct migrate_target *target)
+{
+    if (target == NULL)
+        return;
+    struct loop *loop = vm_loop(target->vm);
+    pthread_mutex_lock(&target->lock);
+    target->cancelled = true;
+    wake_all(target);
+    if (!target->started)
+        wire_cut(&target->streams[0].wire);
+    pthread_mutex_unlock(&target->lock);
+    for (size_t i = 0; i < target->count; i++)
+        if (target->streams[i].has_thread)
+            pthread_join(target->streams[i].thread, NULL);
+    loop_cancel(loop, on_progress, target);
+    loop_cancel(loop, load, target);
+    loop_cancel(loop, start, target);
+    loop_cancel(loop, on_finished, target);
+    for (size_t i = 0; i < target->count; i++) {
+        wire_close(&target->streams[i].wire);
+        intake_clear(&target->streams[i].intake);
+    }
+    state_buffer_free(&target->state);
+    error_free(target->error);
+    free(target->layout);
+    pthread_cond_destroy(&target->changed);
+    pthread_mutex_destroy(&target->lock);
+    free(target);
+}
