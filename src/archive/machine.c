@@ -113,6 +113,7 @@ static void stand_alone(struct machine_config *config)
 {
     free(config->parent);
     config->parent = NULL;
+    config->snapshot = 0;
     for (size_t i = 0; i < config->disk_count; i++) {
         free(config->disks[i].backing);
         config->disks[i].backing = NULL;
@@ -265,6 +266,7 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
     if (good) {
         vmx_update(unpacked->text, &config);
         text_remove(unpacked->text, "trapeze.parent");
+        text_remove(unpacked->text, "trapeze.snapshot");
     }
     char *sentence = vmx_notes_sentence(&notes, name);
     if (sentence != NULL)

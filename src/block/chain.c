@@ -74,3 +74,85 @@ struct block_image *block_chain_open(struct block_chain *chain, const char *name
     block_chain_close(chain);
     return image;
 }
+
+/* ---- another image on top ---- */
+
+/* An image by itself on the chain's file `index`. */
+static struct block_image *open_alone(struct block_chain *chain, size_t index, const char *name,
+                                      bool read_only, const struct block_image_options *how,
+                                      const struct block_chain_options *options,
+                                      struct error **err)
+{
+    struct block_file *file = block_file_new(chain->fds[index], read_only, options->cache, err);
+    if (file == NULL)
+        return NULL;
+    chain->fds[index] = -1;
+    struct block_image *image = block_image_open(file, name, how, err);
+    if (image == NULL)
+        block_file_close(file);
+    return image;
+}
+
+static bool is_same(const struct block_image *one, const struct block_image *other)
+{
+    return one->file->inode != 0 && one->file->device == other->file->device &&
+           one->file->inode == other->file->inode;
+}
+
+static struct block_image *put_on_top(struct block_image *below, struct block_chain *chain,
+                                      const char *name, const struct block_chain_options *options,
+                                      struct error **err)
+{
+    const struct block_image_options how = {
+        .format = options->format, .alone = true, .warn = options->warn, .opaque = options->opaque};
+    const struct block_image_options again = {.format = below->format->name, .alone = true};
+    unsigned depth = 1;
+    for (const struct block_image *image = below; image != NULL; image = image->backing)
+        depth++;
+    if (chain->count != 2 || depth > BLOCK_DEPTH_MAX) {
+        error_set(err, ERROR_USAGE, "its chain of backing files would be more than %d deep",
+                  BLOCK_DEPTH_MAX);
+        return NULL;
+    }
+    /* Twice: what the first gives up, the second counts as free. */
+    int error = below->read_only ? 0 : below->format->flush(below);
+    error = error != 0 || below->read_only ? error : below->format->flush(below);
+    if (error != 0) {
+        error_set_errno(err, error, "cannot write it out");
+        return NULL;
+    }
+    struct block_image *top = open_alone(chain, 0, name, false, &how, options, err);
+    struct block_image *same =
+        top != NULL ? open_alone(chain, 1, below->name, true, &again, options, err) : NULL;
+    if (same != NULL && is_same(same, below) && top->size == below->size &&
+        top->backing_name != NULL) {
+        same->backing = below->backing;
+        below->backing = NULL;
+        top->backing = same;
+        return top;
+    }
+    if (same != NULL)
+        error_set(err, ERROR_USAGE, "what is to lie on top of it was not made for it");
+    block_image_close(same);
+    block_image_close(top);
+    return NULL;
+}
+
+struct block_image *block_chain_put_on_top(struct block_image *below, struct block_chain *chain,
+                                           const char *name,
+                                           const struct block_chain_options *options,
+                                           struct error **err)
+{
+    struct block_image *top = put_on_top(below, chain, name, options, err);
+    if (top == NULL)
+        error_prefix(err, "disk '%s'", below->name);
+    block_chain_close(chain);
+    return top;
+}
+
+void block_chain_drop(struct block_image *top, struct block_image *below)
+{
+    below->backing = top->backing->backing;
+    top->backing->backing = NULL;
+    block_image_close(top);
+}

@@ -36,4 +36,16 @@ struct block_image *block_chain_open(struct block_chain *chain, const char *name
                                      const struct block_chain_options *options, struct error **err);
 void block_chain_close(struct block_chain *chain);
 
+/* A new image on top of one that is in use, at a moment when nothing is in flight. fds[0] is an empty
+ * image that names `below` as what it lies upon, fds[1] the file of `below` again, open for reading
+ * only; both are taken over, whatever comes of it. Returns the new top (options->format: its format).
+ * It has what lay under `below`, which is brought to its file, must not be used any more, and is given
+ * back by block_chain_drop() if the new top is, or else closed. NULL: err, and `below` is as it was. */
+struct block_image *block_chain_put_on_top(struct block_image *below, struct block_chain *chain,
+                                           const char *name,
+                                           const struct block_chain_options *options,
+                                           struct error **err);
+/* Undoes that, as long as nothing was written to the new top. */
+void block_chain_drop(struct block_image *top, struct block_image *below);
+
 #endif

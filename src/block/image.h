@@ -125,6 +125,9 @@ struct block_format {
                   struct error **err);
     /* Drops everything this image holds, after it was committed; NULL: cannot. */
     bool (*empty)(struct block_image *image, struct error **err);
+    /* Another backing file of the same contents, as the guest sees them; NULL: it has none. */
+    bool (*rebase)(struct block_image *image, const char *backing, const char *backing_format,
+                   struct error **err);
     /* What a user may want to know, as "name" and text; may be NULL. */
     void (*describe)(struct block_image *image,
                      void (*say)(void *opaque, const char *name, const char *text), void *opaque);

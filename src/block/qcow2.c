@@ -23,7 +23,6 @@
 #define SLICE_BYTES       4096u
 
 enum { EXTENSION_END = 0 };
-#define EXTENSION_BACKING_FORMAT UINT32_C(0xe2792aca)
 #define EXTENSION_BYTES_MAX      4096u
 
 static bool claims(const uint8_t *start, size_t size)
@@ -208,7 +207,7 @@ static bool read_extensions(struct qcow2 *q, struct error **err)
             return true;
         if (length > q->cluster_size - offset)
             return error_set(err, ERROR_USAGE, "it is damaged: a header extension is too long");
-        if (type == EXTENSION_BACKING_FORMAT && q->image->backing_format == NULL &&
+        if (type == QCOW2_BACKING_FORMAT && q->image->backing_format == NULL &&
             length < EXTENSION_BYTES_MAX) {
             q->image->backing_format = alloc_zeroed(1, length + 1u);
             error = block_file_pread(q->file, offset, q->image->backing_format, length);
@@ -446,5 +445,6 @@ const struct block_format block_format_qcow2 = {
     .resize = qcow2_resize,
     .check = qcow2_check,
     .empty = qcow2_empty,
+    .rebase = qcow2_rebase,
     .describe = qcow2_describe,
 };

@@ -80,7 +80,7 @@ static bool fill_header(const struct block_create *create, const struct layout *
     if (length > QCOW2_NAME_MAX || at + 8 + format + 8 + 8 + length > layout->cluster_size)
         return error_set(err, ERROR_USAGE, "the name of the backing file has %zu bytes, too many",
                          length);
-    at += put_extension(header + at, UINT32_C(0xe2792aca), create->backing_format);
+    at += put_extension(header + at, QCOW2_BACKING_FORMAT, create->backing_format);
     at += 8; /* the end of the extensions */
     store_be64(header + HEADER_BACKING_OFFSET, at);
     store_be32(header + HEADER_BACKING_SIZE, (uint32_t)length);
@@ -123,6 +123,57 @@ bool qcow2_create(struct block_file *file, const struct block_create *create, st
     }
     free(header);
     return good;
+}
+
+/* --- another backing file --- */
+
+/* All extensions but the backing file's format, from `at` on of both headers, as far as they go; 0: they
+ * make no sense. */
+static uint32_t keep_extensions(const uint8_t *before, uint8_t *after, uint32_t at, uint32_t size)
+{
+    uint32_t to = at;
+    while (at + 8 <= size && load_be32(before + at) != 0) {
+        uint64_t length = 8 + align_up(load_be32(before + at + 4), 8);
+        if (length > size - at)
+            return 0;
+        if (load_be32(before + at) != QCOW2_BACKING_FORMAT) {
+            memcpy(after + to, before + at, (size_t)length);
+            to += (uint32_t)length;
+        }
+        at += (uint32_t)length;
+    }
+    return to;
+}
+
+/* One write, and a short one: whoever reads has the name of before or this one. */
+bool qcow2_rebase(struct block_image *image, const char *backing, const char *backing_format,
+                  struct error **err)
+{
+    struct qcow2 *q = image->state;
+    size_t length = strlen(backing), format = strlen(backing_format), end = 0;
+    uint8_t *before = alloc_zeroed(2, q->cluster_size), *after = before + q->cluster_size;
+    int error = qcow2_flush(image);
+    if (error == 0)
+        error = block_file_pread(q->file, 0, before, q->cluster_size);
+    uint32_t at = error == 0 && q->version >= 3
+                      ? keep_extensions(before, after, q->header_length, q->cluster_size)
+                      : 0;
+    if (at != 0 && length <= QCOW2_NAME_MAX && at + 8 + format + 8 + 8 + length <= q->cluster_size) {
+        memcpy(after, before, q->header_length);
+        at += put_extension(after + at, QCOW2_BACKING_FORMAT, backing_format);
+        at += 8; /* the end of the extensions */
+        store_be64(after + HEADER_BACKING_OFFSET, at);
+        store_be32(after + HEADER_BACKING_SIZE, (uint32_t)length);
+        memcpy(after + at, backing, length);
+        end = at + length;
+        error = block_file_pwrite(q->file, 0, after, end);
+        if (error == 0)
+            error = q->file->ops->flush(q->file);
+    }
+    free(before);
+    if (error == 0 && end == 0)
+        return error_set(err, ERROR_USAGE, "its header has no room for another backing file's name");
+    return error == 0 || error_set_errno(err, error, "cannot change what it lies on");
 }
 
 /* --- resizing --- */

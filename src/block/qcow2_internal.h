@@ -43,6 +43,7 @@
 #define QCOW2_L1_BYTES_MAX    (32 * MIB)
 #define QCOW2_TABLE_BYTES_MAX (8 * MIB) /* refcount table */
 #define QCOW2_NAME_MAX        1023u
+#define QCOW2_BACKING_FORMAT  UINT32_C(0xe2792aca) /* type of a header extension */
 
 #define QCOW2_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
 #define QCOW2_COPIED      (UINT64_C(1) << 63)
@@ -255,6 +256,8 @@ int qcow2_inflate(struct qcow2 *q, uint64_t entry, uint64_t at, struct block_spa
 
 bool qcow2_create(struct block_file *file, const struct block_create *create, struct error **err);
 bool qcow2_resize(struct block_image *image, uint64_t size, struct error **err);
+bool qcow2_rebase(struct block_image *image, const char *backing, const char *backing_format,
+                  struct error **err);
 bool qcow2_check(struct block_image *image, bool repair, struct block_check *check,
                  struct error **err);
 

@@ -112,7 +112,8 @@ static bool fill(const struct machine_disk *from, const struct block_image *name
 bool client_disk_clone(const struct machine_disk *from, const struct client_disk_clone *clone,
                        const char **format, struct error **err)
 {
-    const struct block_open_options look = {.format = from->format, .read_only = true};
+    const struct block_open_options look = {
+        .format = from->format, .read_only = true, .no_lock = clone->in_use};
     struct block_image *names = block_open_names(from->path, &look, err);
     if (names == NULL)
         return false;

@@ -20,6 +20,7 @@ struct client_disk_clone {
     int folder;          /* where the clone's file goes */
     const char *name;    /* the file, which is not there yet */
     const char *backing; /* what an overlay calls its original; NULL: a full copy */
+    bool in_use;         /* of an overlay: by a machine that will lie upon it from then on */
     copy_go_on_fn *step; /* of a copy, in bytes; returns true. May be NULL */
     void *opaque;
 };

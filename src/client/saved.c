@@ -19,8 +19,8 @@
 #include "client/worker.h"
 #include "config/vmx.h"
 
-/* True: "saved". */
-static bool listen_to(int talk, const struct client_suspend *how, struct error **err)
+bool client_saved_wait(int talk, bool (*progress)(void *opaque, uint64_t done, uint64_t total),
+                       void *opaque, struct error **err)
 {
     char text[2048];
     for (;;) {
@@ -29,15 +29,15 @@ static bool listen_to(int talk, const struct client_suspend *how, struct error *
         if (size < 0 && errno == EINTR)
             continue;
         if (size <= 0)
-            return error_set(err, ERROR_HOST, "the machine's worker ended while it was suspended");
+            return error_set(err, ERROR_HOST, "the machine's worker ended while it was saved");
         text[size] = '\0';
         if (strcmp(text, "saved") == 0)
             return true;
         if (strncmp(text, "error ", 6) == 0)
             return error_set(err, ERROR_HOST, "%s", text + 6);
         if (sscanf(text, "progress %" SCNu64 " %" SCNu64, &done, &total) == 2 &&
-            how->progress != NULL && !how->progress(how->opaque, done, total))
-            return error_set(err, ERROR_HOST, "suspending was called off; the machine goes on");
+            progress != NULL && !progress(opaque, done, total))
+            return error_set(err, ERROR_HOST, "saving was called off; the machine goes on");
     }
 }
 
@@ -53,7 +53,7 @@ static bool talk_with(const char *control_path, int file, const struct client_su
     close(pair[1]);
     *talk = pair[0];
     free(answer);
-    return answer != NULL && listen_to(pair[0], how, err);
+    return answer != NULL && client_saved_wait(pair[0], how->progress, how->opaque, err);
 }
 
 /* An empty file that nobody else writes; what a killed client left there is used again. */

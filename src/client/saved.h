@@ -28,6 +28,10 @@ struct client_suspend {
 bool client_suspend(const char *control_path, int folder, const char *name,
                     const struct client_suspend *how, struct error **err);
 
+/* What the worker says on the socket of worker/verbs_suspend.c until all is saved. */
+bool client_saved_wait(int talk, bool (*progress)(void *opaque, uint64_t done, uint64_t total),
+                       void *opaque, struct error **err);
+
 /* Opens the file of a suspended machine; `config`, which was initialised, becomes its description (NULL:
  * not wanted). saved_clear() and close(image.fd) at the end, by client_saved_close(). */
 bool client_saved_open(int folder, const char *path, struct saved_image *image,

@@ -168,6 +168,7 @@ struct machine_config {
     unsigned restart_tries; /* in a row; 0: no limit */
     char *dump_fdt;     /* write the device tree to this file and go on; NULL: no */
     char *parent;       /* the template whose files this instance's lie upon; NULL: none */
+    unsigned snapshot;  /* of an instance: the one that it goes on from (daemon/snapshot.h); 0: none */
     char *expires;      /* as machine_parse_time() takes it; NULL: never */
 };
 

@@ -87,6 +87,7 @@ static const struct key keys[] = {
     {"trapeze.memoryBackend", KIND_WORD, FIELD(ram_backend), ram_words},
     {"trapeze.dumpDeviceTree", KIND_PATH, FIELD(dump_fdt), NULL},
     {"trapeze.parent", KIND_STRING, FIELD(parent), NULL},
+    {"trapeze.snapshot", KIND_UINT, FIELD(snapshot), NULL},
     {"trapeze.expires", KIND_STRING, FIELD(expires), NULL},
 };
 #undef FIELD

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "client/disks.h"
-#include "daemon/instance.h"
+#include "daemon/snapshot.h"
 
 /* "web" of a file in that instance's folder; false: it is elsewhere. */
 static bool owner_of(const struct store *store, const char *path, char owner[INSTANCE_MAX_NAME + 1])
@@ -65,28 +65,39 @@ static char *named_backing(const struct instance *instance, const struct machine
 static bool check_from(const struct instance *instance, const struct machine_disk *disk,
                        const struct block_chain *chain, size_t level, struct error **err);
 
+/* fds[level] is one of the disks; *found. */
+static bool check_one_of(const struct instance *owner, struct machine_config *config,
+                         const struct block_chain *chain, size_t level, bool *found,
+                         struct error **err)
+{
+    bool good = true;
+    vmx_resolve(config, owner->path);
+    for (size_t i = 0; good && !*found && i < config->disk_count; i++) {
+        *found = is_open_file(chain->fds[level], config->disks[i].path);
+        if (*found)
+            good = check_from(owner, &config->disks[i], chain, level, err);
+    }
+    return good;
+}
+
 /* The chain from `path`, fds[level], on: it is a disk of some instance, or nobody's. */
 static bool check_below(const struct store *store, const char *path,
                         const struct block_chain *chain, size_t level, struct error **err)
 {
     char name[INSTANCE_MAX_NAME + 1];
     struct instance owner;
-    struct machine_config config;
+    struct snapshot_family family;
     if (level + 1 >= chain->count || !owner_of(store, path, name))
         return true;
     if (!instance_open(&owner, store, name, err))
         return false;
-    machine_config_init(&config);
-    bool good = instance_config(&owner, &config, NULL, err), found = false;
-    for (size_t i = 0; good && !found && i < config.disk_count; i++) {
-        found = is_open_file(chain->fds[level], config.disks[i].path);
-        if (found)
-            good = check_from(&owner, &config.disks[i], chain, level, err);
-    }
+    bool good = snapshot_family_read(&owner, &family, err), found = false;
+    for (size_t i = good ? snapshot_family_size(&family) : 0; good && !found && i-- > 0;)
+        good = check_one_of(&owner, &family.configs[i], chain, level, &found, err);
     if (good && !found)
         good = refuse(&(struct machine_disk){.path = (char *)(uintptr_t)path},
                       chain->fds[level + 1], err);
-    machine_config_clear(&config);
+    snapshot_family_clear(&family);
     instance_close(&owner);
     return good;
 }

@@ -4,7 +4,8 @@
  * its guest has taken over could name any file of this host there, and would find it attached at
  * the next start. So a disk in an instance's folder lies upon what its description names
  * ("scsi0:0.trapeze.backing", which clone.c writes), or on files of the same folder; and what is
- * named so, if it is an instance's, upon what that one's description names.
+ * named so, if it is an instance's, upon what that one's description names, or that of one of its
+ * snapshots.
  *
  * Threads: any.
  */

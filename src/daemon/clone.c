@@ -29,6 +29,7 @@
 #include "client/disk_clone.h"
 #include "config/identity.h"
 #include "daemon/folder.h"
+#include "daemon/snapshot.h"
 
 struct cloning {
     const struct instance *original;
@@ -173,7 +174,13 @@ static bool clone_disk(const struct cloning *c, struct machine_disk *disk, struc
             return error_set_errno(err, errno, "cannot find '%s'", disk->path);
     }
     char *name = free_name(c, base_name(disk->path), c->plan->linked ? ".qcow2" : NULL);
-    const struct client_disk_clone how = {c->folder, name, backing, c->plan->step, c->plan->opaque};
+    const struct client_disk_clone how = {
+        .folder = c->folder,
+        .name = name,
+        .backing = backing,
+        .step = c->plan->step,
+        .opaque = c->plan->opaque,
+    };
     bool good = client_disk_clone(disk, &how, &format, err);
     if (good) {
         replace(&disk->path, name);
@@ -212,6 +219,7 @@ static bool describe(struct cloning *c, struct error **err)
     replace(&config->name, c->plan->name);
     replace(&config->parent, c->plan->linked ? c->original->name : NULL);
     replace(&config->expires, c->plan->expires);
+    config->snapshot = 0; /* those stay the original's */
     own_output(c, &config->vsock_socket, c->before.vsock_socket);
     own_output(c, &config->serial_path, c->before.serial_path);
     own_output(c, &config->dump_fdt, c->before.dump_fdt);
@@ -243,11 +251,12 @@ static bool copy_nvram(const struct cloning *c, struct error **err)
            folder_copy(c->original->fd, from, c->folder, to, NULL, NULL, err);
 }
 
-/* Disks that are written to are the description's business. */
-static bool is_disk(const struct cloning *c, const char *file)
+/* Whether some description of the original has the file as a disk that is written to. */
+static bool is_disk_of(const struct cloning *c, const struct machine_config *config,
+                       const char *file)
 {
-    for (size_t i = 0; i < c->before.disk_count; i++) {
-        const struct machine_disk *disk = &c->before.disks[i];
+    for (size_t i = 0; i < config->disk_count; i++) {
+        const struct machine_disk *disk = &config->disks[i];
         char *name = !disk->read_only && disk->media == 0 && disk->path[0] == '/'
                          ? name_in_store(c, disk->path)
                          : NULL;
@@ -260,6 +269,15 @@ static bool is_disk(const struct cloning *c, const char *file)
     return false;
 }
 
+/* Disks that are written to are the description's business; what lies under those of snapshots, too. */
+static bool is_disk(const struct cloning *c, struct snapshot_family *family, const char *file)
+{
+    for (size_t i = 0; i < snapshot_family_size(family); i++)
+        if (is_disk_of(c, &family->configs[i], file))
+            return true;
+    return false;
+}
+
 static bool is_there(const struct cloning *c, const char *name)
 {
     struct stat status;
@@ -269,6 +287,11 @@ static bool is_there(const struct cloning *c, const char *name)
 /* Before the description's files, so that theirs are the names that give way. */
 static bool copy_rest(const struct cloning *c, struct error **err)
 {
+    struct snapshot_family family;
+    if (!snapshot_family_read(c->original, &family, err))
+        return false;
+    for (size_t i = 0; i < snapshot_family_size(&family); i++)
+        vmx_resolve(&family.configs[i], c->original->path);
     int fd = openat(c->original->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
     bool good =
@@ -279,12 +302,13 @@ static bool copy_rest(const struct cloning *c, struct error **err)
         const char *name = entry->d_name;
         if (folder_is_private(name) || folder_is_description(name, ".vmx") ||
             folder_is_description(name, ".vmtx") || folder_is_description(name, ".nvram") ||
-            is_disk(c, name) || is_there(c, name) ||
+            is_disk(c, &family, name) || is_there(c, name) ||
             fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(status.st_mode))
             continue;
         good = folder_copy(c->original->fd, name, c->folder, name, c->plan->step, c->plan->opaque,
                            err);
     }
+    snapshot_family_clear(&family);
     if (listing != NULL)
         closedir(listing);
     else if (fd >= 0)

@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "daemon/folder.h"
+#include "daemon/snapshot.h"
 
 bool instance_name_check(const char *name, struct error **err)
 {
@@ -148,7 +149,13 @@ static bool take_lock(struct instance *instance, short type, struct error **err)
 
 bool instance_lock(struct instance *instance, struct error **err)
 {
-    return take_lock(instance, F_WRLCK, err);
+    if (!take_lock(instance, F_WRLCK, err))
+        return false;
+    if (snapshot_mend(instance, err))
+        return true;
+    close(instance->lock);
+    instance->lock = -1;
+    return false;
 }
 
 bool instance_lock_shared(struct instance *instance, struct error **err)
@@ -215,25 +222,38 @@ static int64_t last_use(const struct instance *instance)
     return fstatat(instance->fd, "end", &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_mtime : 0;
 }
 
-void instance_usage(const struct instance *instance, struct instance_usage *usage)
+/* Of the files in a folder, and in folders of it, `depth` deep; each name of a file has its part. */
+static uint64_t space_of(int parent, const char *name, unsigned depth)
 {
-    struct statx folder;
-    *usage = (struct instance_usage){.used = last_use(instance)};
-    if (statx(instance->fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_BTIME, &folder) == 0)
-        usage->made = store_made_at(&folder);
-    int fd = openat(instance->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    uint64_t bytes = 0;
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
     while (listing != NULL && (entry = readdir(listing)) != NULL) {
         struct stat status;
-        if (fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(status.st_mode))
-            usage->bytes += (uint64_t)status.st_blocks * 512;
+        if (fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        if (S_ISREG(status.st_mode))
+            bytes += (uint64_t)status.st_blocks * 512 / (status.st_nlink > 0 ? status.st_nlink : 1);
+        else if (S_ISDIR(status.st_mode) && depth > 0 && strcmp(entry->d_name, ".") != 0 &&
+                 strcmp(entry->d_name, "..") != 0)
+            bytes += space_of(fd, entry->d_name, depth - 1);
     }
     if (listing != NULL)
         closedir(listing);
     else if (fd >= 0)
         close(fd);
+    return bytes;
+}
+
+void instance_usage(const struct instance *instance, struct instance_usage *usage)
+{
+    enum { SNAPSHOTS = 2 }; /* NAME/snapshots/1 */
+    struct statx folder;
+    *usage = (struct instance_usage){.used = last_use(instance)};
+    if (statx(instance->fd, "", AT_EMPTY_PATH, STATX_MTIME | STATX_BTIME, &folder) == 0)
+        usage->made = store_made_at(&folder);
+    usage->bytes = space_of(instance->fd, ".", SNAPSHOTS);
 }
 
 /* ---- making ---- */

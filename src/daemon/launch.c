@@ -23,6 +23,7 @@
 #include "daemon/backing.h"
 #include "daemon/folder.h"
 #include "daemon/machine.h"
+#include "daemon/snapshot.h"
 
 enum {
     LOG_LIMIT = 1 << 20,
@@ -232,6 +233,8 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
                address_nics(&config, name, err) && machine_config_check(&config, err) &&
                find_saved(&instance, discard, &saved, err)) {
         add_boot_words(&daemon->store, &config);
+        /* A snapshot's disks are as they were under the new images on top of them. */
+        anyway = anyway || snapshot_is_resumed(&instance, config.snapshot);
         result = launch(&instance, &config, &saved, anyway, err);
         client_saved_close(&saved);
     }

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "client/disks.h"
 #include "daemon/folder.h"
-#include "daemon/instance.h"
+#include "daemon/snapshot.h"
 
 /* Files that some machine of the store needs. */
 struct needed {
@@ -43,20 +43,33 @@ static bool is_needed(const struct needed *needed, const struct stat *status)
     return false;
 }
 
-static bool need_all_of(struct needed *needed, const struct instance *instance, struct error **err)
+static bool need_config(struct needed *needed, const struct machine_config *config,
+                        struct error **err)
 {
-    struct machine_config config;
-    machine_config_init(&config);
-    bool good = instance_config(instance, &config, NULL, err);
-    for (size_t i = 0; good && i < config.disk_count; i++)
-        good = client_disk_files(&config.disks[i], need, needed, err);
-    const char *const others[] = {config.kernel, config.initrd, config.firmware};
+    bool good = true;
+    for (size_t i = 0; good && i < config->disk_count; i++)
+        good = client_disk_files(&config->disks[i], need, needed, err);
+    const char *const others[] = {config->kernel, config->initrd, config->firmware};
     for (size_t i = 0; good && i < sizeof(others) / sizeof(others[0]); i++) {
         struct stat status;
         if (others[i] != NULL && stat(others[i], &status) == 0)
             need(needed, status.st_dev, status.st_ino);
     }
-    machine_config_clear(&config);
+    return good;
+}
+
+/* Its snapshots', too. */
+static bool need_all_of(struct needed *needed, const struct instance *instance, struct error **err)
+{
+    struct snapshot_family family;
+    if (!snapshot_family_read(instance, &family, err))
+        return false;
+    bool good = true;
+    for (size_t i = 0; good && i < snapshot_family_size(&family); i++) {
+        vmx_resolve(&family.configs[i], instance->path);
+        good = need_config(needed, &family.configs[i], err);
+    }
+    snapshot_family_clear(&family);
     return good;
 }
 

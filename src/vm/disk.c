@@ -69,17 +69,23 @@ static void on_stopped(void *opaque, struct block *block, enum block_kind kind, 
     loop_post(vm->env.loop, pause_for_disk, vm);
 }
 
-struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
-                           struct block_chain *chain, struct error **err)
+struct block_chain_options vm_disk_chain_options(struct vm *vm, const struct machine_disk *config,
+                                                 const char *format)
 {
-    const struct block_chain_options how = {
-        .format = config->format,
+    return (struct block_chain_options){
+        .format = format,
         .read_only = config->read_only || config->media != 0,
         .cache = cache_of(config->cache),
         .reconnect_s = (unsigned)config->reconnect,
         .warn = warn,
         .opaque = vm,
     };
+}
+
+struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
+                           struct block_chain *chain, struct error **err)
+{
+    const struct block_chain_options how = vm_disk_chain_options(vm, config, config->format);
     const struct block_options options = {
         .werror = policy_of(config->werror),
         .rerror = policy_of(config->rerror),

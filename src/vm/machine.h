@@ -251,6 +251,8 @@ void vm_board_quiesce(struct vm *vm);
 void vm_board_unquiesce(struct vm *vm);
 
 /* disk.c: config.disks[index] from file to device; loop's thread, no vCPU running. */
+struct block_chain_options vm_disk_chain_options(struct vm *vm, const struct machine_disk *config,
+                                                 const char *format);
 /* Takes the chain's descriptors over, whatever comes of it. */
 struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
                            struct block_chain *chain, struct error **err);

@@ -156,6 +156,17 @@ bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits 
 bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
                         struct error **err);
 
+/* Puts a new, empty image on top of each of these disks, all or none, while the machine is paused: what
+ * a disk has been until now is not written to any more. files: block_chain_put_on_top(); taken over,
+ * whatever comes of it. */
+struct vm_overlay {
+    size_t disk;
+    const char *path; /* of the new image, which is qcow2 */
+    struct block_chain *files;
+};
+bool vm_disks_overlay(struct vm *vm, const struct vm_overlay *overlays, size_t count,
+                      struct error **err);
+
 /* Disks that come and go, by their number (config/machine.h's order; a detached one's is free).
  * A new disk whose bus is "auto" goes to the SCSI adapter; its files are taken over, whatever
  * comes of it. *rescan: the guest does not see it before it looks through its PCI bus again. */

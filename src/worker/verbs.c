@@ -322,6 +322,7 @@ const struct control_verb control_verbs[] = {
     {"nic-attach", true, verb_nic_attach, false},
     {"nic-detach", true, verb_nic_detach, false},
     {"suspend", true, verb_suspend, false},
+    {"snapshot", true, verb_snapshot, false},
     {"quit", true, verb_quit, true},
     {"console", false, verb_console, true},
     {"window-size", false, verb_window_size, true},
