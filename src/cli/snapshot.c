@@ -56,13 +56,17 @@ static const char *size_of(const json_t *row, const char *key, char text[32])
 static void print_row(const json_t *row, const char *lines, bool last)
 {
     char age[32], memory[32], disks[32];
-    int width = printf("%s%s%s", lines, text_of(row, "parent") == NULL ? "" : last ? "`- " : "|- ",
+    int width = printf("%s%s%s", lines,
+                       text_of(row, "parent") == NULL ? ""
+                       : last                         ? "`- "
+                                                      : "|- ",
                        text_of(row, "name"));
     printf("%*s %-10s %9s %9s%s\n", width < 32 ? 32 - width : 0, "",
            cli_show_age(number_of(row, "created"), age),
            json_is_true(json_object_get(row, "memory")) ? size_of(row, "memory-size", memory) : "-",
            size_of(row, "disk-size", disks),
-           json_is_true(json_object_get(row, "current")) ? " <- the machine goes on from here" : "");
+           json_is_true(json_object_get(row, "current")) ? " <- the machine goes on from here"
+                                                         : "");
 }
 
 /* `depth` bounds what a daemon could answer. */
@@ -78,7 +82,9 @@ static void print_below(const json_t *rows, const char *parent, const char *line
             continue;
         print_row(row, lines, row == last);
         if (depth > 0 && asprintf(&below, "%s%s", lines,
-                                  parent == NULL ? "" : row == last ? "   " : "|  ") >= 0)
+                                  parent == NULL ? ""
+                                  : row == last  ? "   "
+                                                 : "|  ") >= 0)
             print_below(rows, text_of(row, "name"), below, depth - 1);
         free(below);
     }
@@ -101,9 +107,9 @@ static int list(const struct cli_args *args, const char *name, const char *snaps
 static int create(const struct cli_args *args, const char *name, const char *snapshot,
                   struct error **err)
 {
-    json_t *body = json_pack("{s:s*, s:b, s:b}", "snapshot", snapshot, "memory",
-                             (int)!cli_given(args, "no-memory"), "compress",
-                             (int)cli_given(args, "compress"));
+    json_t *body =
+        json_pack("{s:s*, s:b, s:b}", "snapshot", snapshot, "memory",
+                  (int)!cli_given(args, "no-memory"), "compress", (int)cli_given(args, "compress"));
     json_t *answer = cli_api_copying(name, "POST", body, err, "/v1/instances/%s/snapshots", name);
     if (answer != NULL && !cli_given(args, "json"))
         printf("%s: %s\n", name, text_of(answer, "snapshot"));
@@ -127,8 +133,8 @@ static int restore(const struct cli_args *args, const char *name, const char *sn
     if (!is_up(name, &up, err))
         return CLI_HOST_FAILURE;
     if (up) {
-        json_t *stopped = cli_api("POST", json_pack("{s:b}", "force", 1), err,
-                                  "/v1/instances/%s/stop", name);
+        json_t *stopped =
+            cli_api("POST", json_pack("{s:b}", "force", 1), err, "/v1/instances/%s/stop", name);
         json_decref(stopped);
         if (stopped == NULL)
             return CLI_HOST_FAILURE;
@@ -147,14 +153,15 @@ static int restore(const struct cli_args *args, const char *name, const char *sn
     return cli_instance_done(args, answer);
 }
 
-static int delete(const struct cli_args *args, const char *name, const char *snapshot,
-                  struct error **err)
+static int delete (const struct cli_args *args, const char *name, const char *snapshot,
+                   struct error **err)
 {
     json_t *answer = cli_api_copying(name, "DELETE", NULL, err,
                                      "/v1/instances/%s/snapshots?snapshot=%s", name, snapshot);
     if (answer != NULL && !json_is_true(json_object_get(answer, "merged")) &&
         !cli_given(args, "json"))
-        printf("%s: its disks take their space until what lies upon them can be merged with them, by the "
+        printf("%s: its disks take their space until what lies upon them can be merged with them, "
+               "by the "
                "next 'snapshot' command while the machine does not run\n",
                name);
     return cli_instance_done(args, answer);
@@ -165,8 +172,10 @@ static const struct {
     int (*run)(const struct cli_args *args, const char *name, const char *snapshot,
                struct error **err);
     size_t least, most; /* operands */
-} verbs[] = {
-    {"create", create, 1, 2}, {"list", list, 1, 1}, {"restore", restore, 2, 2}, {"delete", delete, 2, 2}};
+} verbs[] = {{"create", create, 1, 2},
+             {"list", list, 1, 1},
+             {"restore", restore, 2, 2},
+             {"delete", delete, 2, 2}};
 
 static int run(const struct cli_args *args, struct error **err)
 {
@@ -197,17 +206,24 @@ const struct cli_command cli_command_snapshot = {
     .operands = "create NAME [SNAPSHOT] | list NAME | restore NAME SNAPSHOT | delete NAME SNAPSHOT",
     .summary = "Keep what an instance is now, to go back to it",
     .description =
-        "create keeps the instance's disks as they are: what is written from then on goes into new images "
-        "on top of them. Of a machine that runs (or is suspended) it keeps what it is at as well, unless "
+        "create keeps the instance's disks as they are: what is written from then on goes into new "
+        "images "
+        "on top of them. Of a machine that runs (or is suspended) it keeps what it is at as well, "
+        "unless "
         "--no-memory is given.\n\n"
-        "restore makes the instance what it was then, its settings included. One with memory goes on where "
-        "it was when it is started, or at once if it runs now; one without boots. What the machine has "
-        "been at since is lost, unless there is a snapshot of that, too. One that is made afterwards is "
+        "restore makes the instance what it was then, its settings included. One with memory goes "
+        "on where "
+        "it was when it is started, or at once if it runs now; one without boots. What the machine "
+        "has "
+        "been at since is lost, unless there is a snapshot of that, too. One that is made "
+        "afterwards is "
         "another branch of the tree.\n\n"
-        "delete removes a snapshot, not what comes after it: disk images that nothing else needs are merged "
+        "delete removes a snapshot, not what comes after it: disk images that nothing else needs "
+        "are merged "
         "with those that lie upon them. Of a machine that runs that has to wait until it stands "
         "still.\n\n"
-        "Disks that the machine only reads, and shared folders, are in no snapshot; disks on servers cannot "
+        "Disks that the machine only reads, and shared folders, are in no snapshot; disks on "
+        "servers cannot "
         "be. A chain of images is 16 deep at most.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

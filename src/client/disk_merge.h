@@ -12,11 +12,12 @@
 struct error;
 
 /* Writes all that `upper`, a qcow2 image, has to `lower`, which it lies on, and brings it to stable
- * storage. What a guest sees of `upper` is the same at every moment. *format: which one the lower one
- * is, as the upper one has recorded it; the caller frees it. False: err. */
+ * storage. What a guest sees of `upper` is the same at every moment. *format: which one the lower
+ * one is, as the upper one has recorded it; the caller frees it. False: err. */
 bool client_disk_merge(const char *upper, const char *lower, char **format, struct error **err);
 
-/* From now on the qcow2 image lies on `backing`, a name as it is recorded. Its data stay as they are. */
+/* From now on the qcow2 image lies on `backing`, a name as it is recorded. Its data stay as they
+ * are. */
 bool client_disk_retarget(const char *path, const char *backing, const char *format,
                           struct error **err);
 

@@ -78,8 +78,10 @@ bool client_snapshot(const char *control_path, const struct client_snapshot *how
     bool good = true;
     *swapped = false;
     if (2 * how->layer_count + 2 > FRAME_FD_MAX)
-        return error_set(err, ERROR_USAGE, "a machine with more than %d disks of its own cannot have "
-                         "snapshots while it runs", FRAME_FD_MAX / 2 - 1);
+        return error_set(err, ERROR_USAGE,
+                         "a machine with more than %d disks of its own cannot have "
+                         "snapshots while it runs",
+                         FRAME_FD_MAX / 2 - 1);
     for (size_t i = 0; good && i < how->layer_count; i++)
         good = open_layer(&how->layers[i], &all, err);
     if (good && how->memory >= 0) {

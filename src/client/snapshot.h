@@ -23,12 +23,13 @@ struct client_snapshot {
     size_t layer_count;
     int memory; /* an empty file for it; -1: not wanted. Whole and on the disk when all is done */
     bool compress;
-    bool (*progress)(void *opaque, uint64_t done, uint64_t total); /* false calls it off; may be NULL */
+    bool (*progress)(void *opaque, uint64_t done,
+                     uint64_t total); /* false calls it off; may be NULL */
     void *opaque;
 };
 
-/* *swapped: the machine writes to the new images from now on, also if saving its memory failed. Else it
- * has not been touched. False: err. */
+/* *swapped: the machine writes to the new images from now on, also if saving its memory failed.
+ * Else it has not been touched. False: err. */
 bool client_snapshot(const char *control_path, const struct client_snapshot *how, bool *swapped,
                      int64_t *paused_us, struct error **err);
 

@@ -10,9 +10,9 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
 {
     struct instance instance;
     (void)arguments;
-    if (!instance_open_locked(&instance, &daemon->store, name, err))
+    if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
-    bool good = instance_delete(&instance, err);
+    bool good = instance_lock_as_it_is(&instance, err) && instance_delete(&instance, err);
     instance_close(&instance);
     return good ? json_pack("{s:s}", "name", name) : NULL;
 }

@@ -40,8 +40,9 @@ static void run(struct api_call *call)
     int memory, compress;
     if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s?s, s?b, s?b}", "snapshot", &snapshot,
                        "memory", &memory, "compress", &compress) != 0) {
-        api_refuse(call, 400, "a snapshot has a name, 'snapshot'; 'memory' and 'compress' are true or "
-                              "false");
+        api_refuse(call, 400,
+                   "a snapshot has a name, 'snapshot'; 'memory' and 'compress' are true or "
+                   "false");
     } else if (api_take_existing(call)) {
         bool runs = machine_is_linked(call->daemon, call->name) &&
                     !machine_is_ending(call->daemon, call->name);
@@ -55,10 +56,12 @@ const struct api_verb api_snapshot_create = {
     .method = "POST",
     .path = "/v1/instances/{name}/snapshots",
     .summary = "Keep what an instance's disks are now, and, if it runs, what it is at",
-    .body = "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {\"snapshot\": "
-            "{\"type\": \"string\", \"description\": \"its name\"}, \"memory\": {\"type\": \"boolean\", "
-            "\"description\": \"of a machine that runs or is suspended, what it is at; true if not "
-            "given\"}, \"compress\": {\"type\": \"boolean\"}}}",
+    .body =
+        "{\"type\": \"object\", \"additionalProperties\": false, \"properties\": {\"snapshot\": "
+        "{\"type\": \"string\", \"description\": \"its name\"}, \"memory\": {\"type\": "
+        "\"boolean\", "
+        "\"description\": \"of a machine that runs or is suspended, what it is at; true if not "
+        "given\"}, \"compress\": {\"type\": \"boolean\"}}}",
     .answer = "{\"type\": \"object\", \"required\": [\"name\", \"snapshot\", \"memory\"], "
               "\"properties\": {\"name\": {\"type\": \"string\"}, \"snapshot\": {\"type\": "
               "\"string\"}, \"memory\": {\"type\": \"boolean\"}, \"paused-us\": {\"type\": "

@@ -42,14 +42,17 @@ const struct api_verb api_snapshot_delete = {
     .id = "snapshot-delete",
     .method = "DELETE",
     .path = "/v1/instances/{name}/snapshots",
-    .summary = "Remove a snapshot. Its disk images are merged with those that lie upon them, at once if "
-               "the machine does not run, or else some time later",
-    .query = "[{\"name\": \"snapshot\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "
-             "\"string\"}}]",
-    .answer = "{\"type\": \"object\", \"required\": [\"name\", \"snapshot\", \"merged\"], "
-              "\"properties\": {\"name\": {\"type\": \"string\"}, \"snapshot\": {\"type\": "
-              "\"string\"}, \"merged\": {\"type\": \"boolean\", \"description\": \"all that deleted "
-              "snapshots took is free\"}}}",
+    .summary =
+        "Remove a snapshot. Its disk images are merged with those that lie upon them, at once if "
+        "the machine does not run, or else some time later",
+    .query =
+        "[{\"name\": \"snapshot\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "
+        "\"string\"}}]",
+    .answer =
+        "{\"type\": \"object\", \"required\": [\"name\", \"snapshot\", \"merged\"], "
+        "\"properties\": {\"name\": {\"type\": \"string\"}, \"snapshot\": {\"type\": "
+        "\"string\"}, \"merged\": {\"type\": \"boolean\", \"description\": \"all that deleted "
+        "snapshots took is free\"}}}",
     .status = 200,
     .remote = true,
     .run = run,

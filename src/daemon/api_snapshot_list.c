@@ -26,16 +26,22 @@ const struct api_verb api_snapshot_list = {
     .path = "/v1/instances/{name}/snapshots",
     .summary = "The snapshots of an instance, the oldest first",
     .answer =
-        "{\"type\": \"object\", \"required\": [\"name\", \"snapshots\"], \"properties\": {\"name\": "
+        "{\"type\": \"object\", \"required\": [\"name\", \"snapshots\"], \"properties\": "
+        "{\"name\": "
         "{\"type\": \"string\"}, \"snapshots\": {\"type\": \"array\", \"items\": {\"type\": "
         "\"object\", \"required\": [\"id\", \"name\", \"created\", \"memory\", \"memory-size\", "
         "\"disk-size\", \"current\"], \"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": "
-        "{\"type\": \"string\"}, \"parent\": {\"type\": \"string\", \"description\": \"the snapshot "
-        "that it was made after\"}, \"created\": {\"type\": \"integer\", \"description\": \"seconds "
-        "since 1970\"}, \"memory\": {\"type\": \"boolean\"}, \"memory-size\": {\"type\": \"integer\", "
-        "\"description\": \"bytes that it takes of the disk\"}, \"disk-size\": {\"type\": \"integer\", "
+        "{\"type\": \"string\"}, \"parent\": {\"type\": \"string\", \"description\": \"the "
+        "snapshot "
+        "that it was made after\"}, \"created\": {\"type\": \"integer\", \"description\": "
+        "\"seconds "
+        "since 1970\"}, \"memory\": {\"type\": \"boolean\"}, \"memory-size\": {\"type\": "
+        "\"integer\", "
+        "\"description\": \"bytes that it takes of the disk\"}, \"disk-size\": {\"type\": "
+        "\"integer\", "
         "\"description\": \"bytes of its images, of the disks before or what was written since its "
-        "parent\"}, \"current\": {\"type\": \"boolean\", \"description\": \"what the machine goes on "
+        "parent\"}, \"current\": {\"type\": \"boolean\", \"description\": \"what the machine goes "
+        "on "
         "from\"}}}}}}",
     .status = 200,
     .remote = true,

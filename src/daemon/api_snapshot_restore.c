@@ -13,8 +13,8 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     struct instance instance;
     if (!instance_open_locked(&instance, &daemon->store, name, err))
         return NULL;
-    json_t *answer = snapshot_restore(
-        &instance, json_string_value(json_object_get(arguments, "snapshot")), err);
+    json_t *answer =
+        snapshot_restore(&instance, json_string_value(json_object_get(arguments, "snapshot")), err);
     instance_close(&instance);
     return answer;
 }

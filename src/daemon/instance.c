@@ -147,6 +147,11 @@ static bool take_lock(struct instance *instance, short type, struct error **err)
     return false;
 }
 
+bool instance_lock_as_it_is(struct instance *instance, struct error **err)
+{
+    return take_lock(instance, F_WRLCK, err);
+}
+
 bool instance_lock(struct instance *instance, struct error **err)
 {
     if (!take_lock(instance, F_WRLCK, err))
@@ -411,7 +416,8 @@ bool instance_rename(struct instance *instance, const char *name, struct error *
 
 bool instance_delete(struct instance *instance, struct error **err)
 {
-    return has_no_clones(instance, err) && store_discard(instance->store, instance->name, err);
+    return has_no_clones(instance, err) && snapshot_check_nothing_lost(instance, err) &&
+           store_discard(instance->store, instance->name, err);
 }
 
 bool instance_make_template(struct instance *instance, bool is_template, struct error **err)

@@ -16,6 +16,7 @@
  *     NAME/control.sock, NAME/console.sock, NAME/vsock.sock   of the worker, while it runs
  *     NAME/console.log, NAME/worker.log      what guest and worker said
  *     NAME/restart       whether it shall run, and how often it was started again (restart.h)
+ *     NAME/snapshots/    what it was before (snapshot.h)
  *     NAME/known_hosts   by what the guest's ssh server proves who it is; belongs to the disk
  *
  * A linked clone of a template has disks that lie upon the template's, and uses the files there
@@ -89,8 +90,11 @@ bool instance_open(struct instance *instance, const struct store *store, const c
                    struct error **err);
 void instance_close(struct instance *instance);
 
-/* Takes the lock; false: somebody has it (the machine runs), err. */
+/* Takes the lock; false: somebody has it (the machine runs), err. What was begun with its snapshots is
+ * finished (snapshot.h). */
 bool instance_lock(struct instance *instance, struct error **err);
+/* The same for who removes it: it stays as it is. */
+bool instance_lock_as_it_is(struct instance *instance, struct error **err);
 /* The same, beside others who only read. */
 bool instance_lock_shared(struct instance *instance, struct error **err);
 /* Both at once. False: err, and there is nothing to close. */

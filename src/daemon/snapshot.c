@@ -149,8 +149,9 @@ bool snapshots_read(const struct instance *instance, struct snapshots *all, stru
 {
     *all = (struct snapshots){NULL, 0, 0};
     bool good = read_current(instance, all, err);
-    int fd = good ? openat(instance->fd, "snapshots", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
-                  : -1;
+    int fd =
+        good ? openat(instance->fd, "snapshots", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+             : -1;
     DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
     if (good && fd < 0 && errno != ENOENT)
@@ -274,6 +275,35 @@ bool snapshot_is_suspended(const struct instance *instance)
     return faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+static bool lies_elsewhere(const struct instance *instance, const char *file)
+{
+    size_t length = strlen(instance->path);
+    return file[0] == '/' && (strncmp(file, instance->path, length) != 0 || file[length] != '/');
+}
+
+bool snapshot_check_nothing_lost(const struct instance *instance, struct error **err)
+{
+    struct snapshot_family family;
+    bool good = true;
+    if (faccessat(instance->fd, "snapshots", F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !snapshot_family_read(instance, &family, NULL))
+        return true;
+    for (size_t i = 0; good && i < family.all.count; i++)
+        for (size_t k = 0; good && k < family.configs[i].disk_count; k++) {
+            const struct machine_disk *disk = &family.configs[i].disks[k];
+            if (disk->read_only || disk->media != 0 || !lies_elsewhere(instance, disk->path))
+                continue;
+            good = error_set(
+                err, ERROR_USAGE,
+                "disk '%s' is not in the instance's folder, and what was written to it since "
+                "'%s' is: it would be lost",
+                disk->path, family.all.list[i].name);
+            error_hint(err, "Delete the snapshots first: that brings it there.");
+        }
+    snapshot_family_clear(&family);
+    return good;
+}
+
 /* ---- telling ---- */
 
 static uint64_t used_by(const struct instance *instance, const char *path)
@@ -284,7 +314,8 @@ static uint64_t used_by(const struct instance *instance, const char *path)
                : 0;
 }
 
-/* What was written to the disks from the one before until then; of the first one: what there was. */
+/* What was written to the disks from the one before until then; of the first one: what there was.
+ */
 static uint64_t disks_of(const struct instance *instance, const struct snapshot *snapshot)
 {
     struct machine_config config;
@@ -303,14 +334,12 @@ static json_t *describe(const struct instance *instance, const struct snapshots 
 {
     char path[64];
     snapshot_path(snapshot, "memory.vmss", path);
-    const struct snapshot *parent =
-        snapshots_find(all, snapshots_whole(all, snapshot->parent));
-    json_t *row = json_pack("{s:i, s:s, s:I, s:b, s:I, s:I, s:b}", "id", (int)snapshot->id, "name",
-                            snapshot->name, "created", (json_int_t)snapshot->made, "memory",
-                            (int)snapshot->memory, "memory-size",
-                            (json_int_t)used_by(instance, path), "disk-size",
-                            (json_int_t)disks_of(instance, snapshot), "current",
-                            (int)(snapshots_whole(all, all->current) == snapshot->id));
+    const struct snapshot *parent = snapshots_find(all, snapshots_whole(all, snapshot->parent));
+    json_t *row = json_pack(
+        "{s:i, s:s, s:I, s:b, s:I, s:I, s:b}", "id", (int)snapshot->id, "name", snapshot->name,
+        "created", (json_int_t)snapshot->made, "memory", (int)snapshot->memory, "memory-size",
+        (json_int_t)used_by(instance, path), "disk-size", (json_int_t)disks_of(instance, snapshot),
+        "current", (int)(snapshots_whole(all, all->current) == snapshot->id));
     if (parent != NULL)
         json_object_set_new(row, "parent", json_string(parent->name));
     return row;

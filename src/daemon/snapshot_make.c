@@ -44,7 +44,8 @@ static void name_image(const struct instance *instance, const char *like, unsign
                        char name[NAME_MAX + 1])
 {
     const char *slash = strrchr(like, '/'), *base = slash != NULL ? slash + 1 : like;
-    const char *dot = strrchr(base, '.'), *end = dot != NULL && dot > base ? dot : strchr(base, '\0');
+    const char *dot = strrchr(base, '.'),
+               *end = dot != NULL && dot > base ? dot : strchr(base, '\0');
     struct stat status;
     if (slash != NULL && strncmp(like, "snapshots/", 10) == 0)
         while (end > base + 1 && (end[-1] == '-' || (end[-1] >= '0' && end[-1] <= '9')))
@@ -53,8 +54,8 @@ static void name_image(const struct instance *instance, const char *like, unsign
         char path[NAME_MAX + 16], number[16] = "";
         if (more > 0)
             snprintf(number, sizeof(number), "-%u", more);
-        snprintf(name, NAME_MAX + 1, "%.*s-%u%s.qcow2", (int)(end - base < 60 ? end - base : 60), base,
-                 id, number);
+        snprintf(name, NAME_MAX + 1, "%.*s-%u%s.qcow2", (int)(end - base < 60 ? end - base : 60),
+                 base, id, number);
         snprintf(path, sizeof(path), "snapshots/%s", name);
         if (fstatat(instance->fd, path, &status, AT_SYMLINK_NOFOLLOW) != 0)
             return;
@@ -142,7 +143,7 @@ struct making {
     struct instance *instance;
     const struct snapshot_plan *plan;
     struct snapshot snapshot;
-    struct text *before;          /* the .vmx, which becomes the snapshot's */
+    struct text *before; /* the .vmx, which becomes the snapshot's */
     struct text *after;
     struct machine_config config; /* of `after`, names as they stand there */
     int folder;                   /* of the new snapshot; -1: not yet */
@@ -169,14 +170,16 @@ static bool choose(struct making *m, const struct snapshots *all, struct error *
     if (all->count > 0 && all->list[all->count - 1].id >= snapshot->id)
         snapshot->id = all->list[all->count - 1].id + 1;
     if (all->count >= SNAPSHOT_MAX || snapshot->id >= INT_MAX)
-        return error_set(err, ERROR_USAGE, "'%s' has as many snapshots as it can", m->instance->name);
+        return error_set(err, ERROR_USAGE, "'%s' has as many snapshots as it can",
+                         m->instance->name);
     const char *name = m->plan->name;
     if (name != NULL && !instance_name_check(name, err)) {
         error_prefix(err, "of a snapshot, whose names follow the same rules");
         return false;
     }
     if (name != NULL && has_name(all, name))
-        return error_set(err, ERROR_USAGE, "'%s' has a snapshot '%s' already", m->instance->name, name);
+        return error_set(err, ERROR_USAGE, "'%s' has a snapshot '%s' already", m->instance->name,
+                         name);
     if (name != NULL)
         snprintf(snapshot->name, sizeof(snapshot->name), "%s", name);
     do {
@@ -236,10 +239,10 @@ static bool publish(struct making *m, struct error **err)
     m->snapshot.state = SNAPSHOT_WHOLE;
     snapshot_path(&m->snapshot, "", after);
     int folder = snapshots_folder(m->instance, err);
-    bool good = folder >= 0 &&
-                ((renameat(m->instance->fd, before, m->instance->fd, after) == 0 &&
-                  fsync(folder) == 0) ||
-                 error_set_errno(err, errno, "cannot make '%s'", after));
+    bool good =
+        folder >= 0 &&
+        ((renameat(m->instance->fd, before, m->instance->fd, after) == 0 && fsync(folder) == 0) ||
+         error_set_errno(err, errno, "cannot make '%s'", after));
     if (folder >= 0)
         close(folder);
     return good;
@@ -263,8 +266,8 @@ static void undo(struct making *m)
     unlinkat(m->instance->fd, path, AT_REMOVEDIR);
 }
 
-/* The machine writes to the new images, but there will be no snapshot: what they lie on is merged with
- * them some time. */
+/* The machine writes to the new images, but there will be no snapshot: what they lie on is merged
+ * with them some time. */
 static void give_up(struct making *m)
 {
     char before[64], after[64];
@@ -336,12 +339,16 @@ static bool can_be_made(const struct instance *instance, const struct snapshot_p
                         struct error **err)
 {
     if (instance->is_template)
-        return error_set(err, ERROR_USAGE, "'%s' is a template, which stays as it is: snapshots are of "
-                         "machines", instance->name);
+        return error_set(err, ERROR_USAGE,
+                         "'%s' is a template, which stays as it is: snapshots are of "
+                         "machines",
+                         instance->name);
     if (plan->runs || !snapshot_is_suspended(instance) || plan->memory)
         return true;
-    error_set(err, ERROR_USAGE, "'%s' is suspended: without its memory its disks are those of a machine "
-              "that lost its power", instance->name);
+    error_set(err, ERROR_USAGE,
+              "'%s' is suspended: without its memory its disks are those of a machine "
+              "that lost its power",
+              instance->name);
     error_hint(err, "Leave --no-memory out, which costs nothing here.");
     return false;
 }

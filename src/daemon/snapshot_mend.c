@@ -2,11 +2,12 @@
  *
  * See snapshot.h: what is half-made, and what nobody needs any more.
  *
- * A snapshot that was deleted is a node of the tree until nothing of it is needed. One without children
- * goes at once. The images of one with a single child are merged with those on top of them: `upper`
- * is written into `lower`, which no machine sees, as whatever `upper` has hides it. Then "merging" says
- * that `upper` is to be forgotten, and whatever lies upon it or names it is changed to `lower`. So it
- * may end anywhere: before, it begins anew, and afterwards snapshot_mend() finishes it.
+ * A snapshot that was deleted is a node of the tree until nothing of it is needed. One without
+ * children goes at once. The images of one with a single child are merged with those on top of
+ * them: `upper` is written into `lower`, which no machine sees, as whatever `upper` has hides it.
+ * Then "merging" says that `upper` is to be forgotten, and whatever lies upon it or names it is
+ * changed to `lower`. So it may end anywhere: before, it begins anew, and afterwards
+ * snapshot_mend() finishes it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -67,8 +68,8 @@ static bool rename_to(const struct instance *instance, const struct snapshot *sn
     return good;
 }
 
-/* Whether memory.vmss is whole is not looked at: it is the last that is written, and what was killed
- * before .new-N became N may not have all of it. */
+/* Whether memory.vmss is whole is not looked at: it is the last that is written, and what was
+ * killed before .new-N became N may not have all of it. */
 static bool finish_new(const struct instance *instance, const struct snapshots *all,
                        const struct snapshot *snapshot, struct error **err)
 {
@@ -117,9 +118,9 @@ struct merging {
 
 static bool read_merging(const struct text *text, struct merging *merging, struct error **err)
 {
-    *merging = (struct merging){text_get(text, "upper"), text_get(text, "lower"),
-                                text_get(text, "format"), text_get(text, "imageFormat"),
-                                text_get(text, "backing")};
+    *merging =
+        (struct merging){text_get(text, "upper"), text_get(text, "lower"), text_get(text, "format"),
+                         text_get(text, "imageFormat"), text_get(text, "backing")};
     return (merging->upper != NULL && merging->lower != NULL && merging->image_format != NULL &&
             strncmp(merging->upper, "snapshots/", 10) == 0 &&
             strchr(merging->upper + 10, '/') == NULL) ||
@@ -207,7 +208,8 @@ static bool write_text(const struct snapshot_family *family, size_t index, struc
     return good;
 }
 
-static bool forget_upper(struct snapshot_family *family, const struct merging *merging, struct error **err)
+static bool forget_upper(struct snapshot_family *family, const struct merging *merging,
+                         struct error **err)
 {
     const struct instance *instance = family->instance;
     bool good = retarget_images(family, merging, err);
@@ -285,19 +287,22 @@ static bool is_only(const struct snapshot_family *family, size_t index, const ch
     return true;
 }
 
-static bool merge_disk(struct snapshot_family *family, size_t gone, size_t disk_index, struct error **err)
+static bool merge_disk(struct snapshot_family *family, size_t gone, size_t disk_index,
+                       struct error **err)
 {
     const struct instance *instance = family->instance;
     const struct machine_disk *disk = &family->configs[gone].disks[disk_index];
     const char *upper = only_upper(family, disk->path);
-    if (upper == NULL || strncmp(upper, "snapshots/", 10) != 0 || !is_only(family, gone, disk->path))
+    if (upper == NULL || strncmp(upper, "snapshots/", 10) != 0 ||
+        !is_only(family, gone, disk->path))
         return true; /* there is nothing to merge, or it has been */
     char *upper_name = alloc_string(upper), *lower_name = alloc_string(disk->path);
     char *upper_path = path_of(instance, upper), *lower_path = path_of(instance, disk->path);
     char *format = NULL;
     bool good = client_disk_merge(upper_path, lower_path, &format, err);
     if (good) {
-        const struct merging merging = {upper_name, lower_name, disk->format, format, disk->backing};
+        const struct merging merging = {upper_name, lower_name, disk->format, format,
+                                        disk->backing};
         good = write_merging(instance, &merging, err);
     }
     if (good) {
@@ -314,7 +319,8 @@ static bool merge_disk(struct snapshot_family *family, size_t gone, size_t disk_
     return good;
 }
 
-static bool reparent(struct snapshot_family *family, size_t child, unsigned parent, struct error **err)
+static bool reparent(struct snapshot_family *family, size_t child, unsigned parent,
+                     struct error **err)
 {
     if (child == family->all.count) {
         family->configs[child].snapshot = parent;

@@ -2,8 +2,8 @@
  *
  * See snapshot.h: going back to a snapshot, and deleting one.
  *
- * What the machine is afterwards is decided when "restoring" is there, whole: from then on whoever looks
- * at the machine next makes it so, before anything else can be done with it.
+ * What the machine is afterwards is decided when "restoring" is there, whole: from then on whoever
+ * looks at the machine next makes it so, before anything else can be done with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +38,8 @@ static bool finish(const struct instance *instance, const struct text *text, int
     bool good = vmx_read(text, &config, NULL, err);
     if (good)
         unlinkat(instance->fd, INSTANCE_SAVED, 0);
-    good = good && instance_write(instance, text, err) &&
-           bring_memory(instance, config.snapshot, err);
+    good =
+        good && instance_write(instance, text, err) && bring_memory(instance, config.snapshot, err);
     if (good) {
         unlinkat(folder, "restoring", 0);
         good = fsync(folder) == 0 || error_set_errno(err, errno, "cannot keep what was restored");
@@ -92,9 +92,11 @@ static bool restore(const struct instance *instance, const struct snapshot *snap
     if (snapshot->memory && faccessat(instance->fd, memory, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
         return error_set_errno(err, errno, "cannot find '%s/%s'", instance->path, memory);
     machine_config_init(&config);
-    bool good = decide(instance, snapshot, &config, err) && snapshot_finish_restoring(instance, err);
+    bool good =
+        decide(instance, snapshot, &config, err) && snapshot_finish_restoring(instance, err);
     machine_config_clear(&config);
-    (void)snapshot_tidy(instance, NULL); /* the images that the machine had, or new ones that it has not */
+    (void)snapshot_tidy(instance,
+                        NULL); /* the images that the machine had, or new ones that it has not */
     return good;
 }
 
@@ -168,8 +170,9 @@ json_t *snapshot_delete(struct instance *instance, const char *name, bool runs, 
     const struct snapshot *snapshot = snapshots_named(&all, name, err);
     bool good = snapshot != NULL;
     if (good && !runs && snapshot_is_resumed(instance, snapshot->id)) {
-        good = error_set(err, ERROR_USAGE, "'%s' is suspended as it was at '%s', which it still needs",
-                         instance->name, name);
+        good =
+            error_set(err, ERROR_USAGE, "'%s' is suspended as it was at '%s', which it still needs",
+                      instance->name, name);
         error_hint(err, "Start it first, or go back to another one.");
     }
     good = good && forget(instance, snapshot, err) && (runs || snapshot_tidy(instance, err));

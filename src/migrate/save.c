@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * See save.h. The machine stands still while its memory is written, so that nothing has to be copied.
+ * See save.h. A machine that is to end stands still while its memory is written, so that nothing has to be
+ * copied.
  */
 #include "migrate/save.h"
 
@@ -17,6 +18,7 @@
 #include "base/state.h"
 #include "config/vmx.h"
 #include "mem/mem.h"
+#include "vm/fork.h"
 #include "vm/vm.h"
 
 struct save {
@@ -124,12 +126,17 @@ static bool gather(struct save *save, struct error **err)
     return true;
 }
 
-static bool begin(struct save *save, struct error **err)
+static bool can_be_saved(const struct save *save, struct error **err)
 {
     if (vm_state(save->vm) != VM_RUNNING && vm_state(save->vm) != VM_PAUSED)
         return error_set(err, ERROR_USAGE, "a machine that is %s cannot be suspended",
                          vm_state_name(vm_state(save->vm)));
-    if (!vm_can_be_saved(save->vm, err))
+    return vm_can_be_saved(save->vm, err);
+}
+
+static bool begin(struct save *save, struct error **err)
+{
+    if (!can_be_saved(save, err))
         return false;
     save->was_running = vm_state(save->vm) == VM_RUNNING;
     if (save->was_running && !vm_pause(save->vm, err)) {
@@ -143,19 +150,45 @@ static bool begin(struct save *save, struct error **err)
     return error == 0 || error_set_errno(err, error, "cannot start a thread");
 }
 
-struct save *save_begin(struct vm *vm, int fd, const struct save_options *options,
-                        struct error **err)
+static struct save *save_new(struct vm *vm, int fd, const struct save_options *options)
 {
     struct save *save = alloc_zeroed(1, sizeof(*save));
     save->vm = vm;
     save->fd = fd;
     save->options = *options;
+    return save;
+}
+
+struct save *save_begin(struct vm *vm, int fd, const struct save_options *options,
+                        struct error **err)
+{
+    struct save *save = save_new(vm, fd, options);
     if (begin(save, err))
         return save;
     if (save->was_running)
         (void)vm_resume(vm, NULL);
     save_free(save);
     return NULL;
+}
+
+/* In the copy. */
+static void write_and_tell(void *opaque)
+{
+    struct save *save = opaque;
+    (void)saved_write(save->fd, &save->source, &save->error);
+    on_done(save);
+}
+
+bool save_by_copy(struct vm *vm, int fd, int talk, const struct save_options *options,
+                  struct error **err)
+{
+    struct save *save = save_new(vm, fd, options);
+    const int keep[] = {fd, talk};
+    const struct vm_fork how = {
+        .keep = keep, .keep_count = 2, .child = write_and_tell, .opaque = save};
+    bool good = can_be_saved(save, err) && gather(save, err) && vm_fork(vm, &how, err) > 0;
+    save_free(save);
+    return good;
 }
 
 bool save_was_running(const struct save *save)

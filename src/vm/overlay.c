@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * New images on top of the disks of a machine that stands still, for snapshots and for machines that
- * share what their disks have been until now. First all are opened, which may fail, then all take
- * effect, which does not.
+ * New images on top of the disks of a machine that stands still, for snapshots and for machines
+ * that share what their disks have been until now. First all are opened, which may fail, then all
+ * take effect, which does not.
  */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -60,8 +61,8 @@ bool vm_disks_overlay(struct vm *vm, const struct vm_overlay *overlays, size_t c
 {
     struct block_image *tops[MACHINE_MAX_DISKS];
     size_t done = 0;
-    bool good = vm->state == VM_PAUSED ||
-                error_set(err, ERROR_USAGE, "the machine has to be paused for that");
+    bool good = true;
+    assert(atomic_load(&vm->holds) > 0);
     while (good && done < count) {
         tops[done] = open_top(vm, &overlays[done], err);
         good = tops[done] != NULL;

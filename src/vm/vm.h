@@ -156,9 +156,9 @@ bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits 
 bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
                         struct error **err);
 
-/* Puts a new, empty image on top of each of these disks, all or none, while the machine is paused: what
- * a disk has been until now is not written to any more. files: block_chain_put_on_top(); taken over,
- * whatever comes of it. */
+/* Puts a new, empty image on top of each of these disks, all or none, while the machine is paused or
+ * stands still (vm/fork.h): what a disk has been until now is not written to any more. files:
+ * block_chain_put_on_top(); taken over, whatever comes of it. */
 struct vm_overlay {
     size_t disk;
     const char *path; /* of the new image, which is qcow2 */

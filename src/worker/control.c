@@ -121,7 +121,7 @@ static json_t *run_verb(struct control *control, const json_t *request, struct e
         return NULL;
     }
     if (control->target->suspension != NULL && !verb->only_looks) {
-        error_set(err, ERROR_USAGE, "the machine is being saved");
+        error_set(err, ERROR_USAGE, "the machine is being suspended");
         return NULL;
     }
     return verb->run(control->target, json_object_get(request, "arguments"), err);

@@ -22,13 +22,8 @@ json_t *verb_usage(struct control_target *target, const json_t *arguments, struc
 /* Bytes of this process in RAM; -1: /proc was out of reach when it began. */
 json_int_t control_resident(const struct control_target *target);
 
-json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_snapshot(struct control_target *target, const json_t *arguments, struct error **err);
-/* Pauses the machine and begins to save it into the last but one of the descriptors that came; the last
- * is the socket on which is talked about it. False: err, and nothing has happened. */
-bool suspension_begin(struct control_target *target, bool compress, bool is_snapshot,
-                      struct error **err);
-void suspension_call_off(struct suspension *suspension); /* the machine goes on */
+json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err);
 /* Of a machine that ends; NULL is fine. */
 void suspension_free(struct suspension *suspension);
 

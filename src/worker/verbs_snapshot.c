@@ -1,19 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * The verb that makes a snapshot of the machine: from one moment on its disks are new images on top of
- * what they were until then, which nobody writes to any more, and what the machine was at in that
- * moment goes into a file, if that is wanted (verbs_suspend.c: how).
+ * The verb that makes a snapshot of the machine: from one moment on its disks are new images on top
+ * of what they were until then, which nobody writes to any more, and what the machine was at in
+ * that moment goes into a file, if that is wanted: a copy of this process (vm/fork.h) writes it,
+ * while the machine runs on.
  */
-#include <stdlib.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/frame.h"
 #include "block/chain.h"
 #include "block/image.h"
 #include "config/machine.h"
+#include "migrate/save.h"
+#include "vm/fork.h"
 #include "vm/vm.h"
 #include "worker/verbs.h"
 
@@ -22,6 +29,8 @@ struct wish {
     struct block_chain files[MACHINE_MAX_DISKS];
     size_t count;
     bool memory, compress;
+    int file, talk; /* of memory; the request's */
+    int64_t paused_us;
 };
 
 /* The disk whose file it is, under whatever name. */
@@ -57,8 +66,9 @@ static bool all_are_in(struct vm *vm, const struct wish *wish, struct error **er
         if (image == NULL || image->read_only || is_in(wish, i))
             continue;
         error_set(err, ERROR_USAGE, "disk %zu is not of the machine's description", i);
-        error_hint(err, "It was attached for the time being (--live), or the description was changed "
-                        "by hand. Detach it first.");
+        error_hint(err,
+                   "It was attached for the time being (--live), or the description was changed "
+                   "by hand. Detach it first.");
         return false;
     }
     return true;
@@ -81,13 +91,40 @@ static bool take_disks(struct control_target *target, const json_t *paths, struc
         *overlay = (struct vm_overlay){.path = path != NULL ? path : "", .files = files};
         wish->count = i + 1;
         if (!find_disk(target->vm, files->fds[1], &overlay->disk))
-            return error_set(err, ERROR_USAGE,
-                             "the machine has no disk on the file below '%.200s': its description was "
-                             "changed meanwhile",
-                             overlay->path);
+            return error_set(
+                err, ERROR_USAGE,
+                "the machine has no disk on the file below '%.200s': its description was "
+                "changed meanwhile",
+                overlay->path);
     }
     return all_are_in(target->vm, wish, err);
 }
+
+/* ---- in the copy of this process that writes memory ---- */
+
+static void say(const struct wish *wish, const char *text, int flags)
+{
+    /* Nobody wants it any more: the copy is of no use. */
+    if (send(wish->talk, text, strlen(text), MSG_NOSIGNAL | flags) < 0 && errno != EAGAIN)
+        _exit(1);
+}
+
+static void on_progress(void *opaque, uint64_t done, uint64_t total)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "progress %" PRIu64 " %" PRIu64, done, total);
+    say(opaque, text, MSG_DONTWAIT);
+}
+
+static void on_done(void *opaque, const struct error *error)
+{
+    char text[1024];
+    snprintf(text, sizeof(text), error == NULL ? "saved" : "error %s",
+             error != NULL ? error_message(error) : "");
+    say(opaque, text, 0);
+}
+
+/* ---- the machine's side ---- */
 
 static int64_t now_us(void)
 {
@@ -96,38 +133,51 @@ static int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static bool make(struct control_target *target, const struct wish *wish, struct error **err)
+static bool take_memory(struct control_target *target, struct wish *wish, struct error **err)
+{
+    struct frame_fds *came = target->fds;
+    int type = 0;
+    socklen_t size = sizeof(type);
+    if (!wish->memory)
+        return true;
+    wish->file = came->fds[came->count - 2];
+    wish->talk = came->fds[came->count - 1];
+    return (getsockopt(wish->talk, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+            type == SOCK_SEQPACKET) ||
+           error_set(err, ERROR_USAGE, "the last descriptor is no SOCK_SEQPACKET socket");
+}
+
+/* What fails has changed nothing: a copy that was made for it finds that nobody listens. */
+static bool make(struct control_target *target, struct wish *wish, struct error **err)
 {
     struct vm *vm = target->vm;
-    if (wish->memory) {
-        if (!suspension_begin(target, wish->compress, true, err))
-            return false;
-        if (vm_disks_overlay(vm, wish->overlays, wish->count, err))
-            return true;
-        suspension_call_off(target->suspension);
+    const struct save_options options = {.compress = wish->compress,
+                                         .folder = target->folder,
+                                         .done = on_done,
+                                         .progress = on_progress,
+                                         .opaque = wish};
+    int64_t begun = now_us();
+    if (!vm_stand_still(vm, err))
         return false;
-    }
-    bool was_running = vm_state(vm) == VM_RUNNING;
-    if (was_running && !vm_pause(vm, err))
-        return false;
-    bool good = vm_disks_overlay(vm, wish->overlays, wish->count, err);
-    if (was_running)
-        (void)vm_resume(vm, NULL);
+    bool good = (!wish->memory || save_by_copy(vm, wish->file, wish->talk, &options, err)) &&
+                vm_disks_overlay(vm, wish->overlays, wish->count, err);
+    vm_go_on(vm);
+    wish->paused_us = now_us() - begun;
     return good;
 }
 
-/* {"disks": [PATH of a new image, …], "memory": true, "compress": true}; descriptors: the new image and
- * what it lies on for each of the disks (block_chain_put_on_top()), then those of verbs_suspend.c. */
+/* {"disks": [PATH of a new image, …], "memory": true, "compress": true}; descriptors: the new image
+ * and what it lies on for each of the disks (block_chain_put_on_top()); then, with memory, an empty
+ * file and a socket, on which is said what verbs_suspend.c says, up to "saved". */
 json_t *verb_snapshot(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct wish wish = {.memory = json_is_true(json_object_get(arguments, "memory")),
                         .compress = json_is_true(json_object_get(arguments, "compress"))};
     /* What can be brought to the disks before the machine stands still need not be then. */
     bool good = take_disks(target, json_object_get(arguments, "disks"), &wish, err) &&
-                vm_disks_flush(target->vm, err);
-    int64_t begun = now_us();
-    good = good && make(target, &wish, err);
+                take_memory(target, &wish, err) && vm_disks_flush(target->vm, err) &&
+                make(target, &wish, err);
     for (size_t i = 0; i < wish.count; i++)
         block_chain_close(&wish.files[i]);
-    return good ? json_pack("{s:I}", "paused-us", (json_int_t)(now_us() - begun)) : NULL;
+    return good ? json_pack("{s:I}", "paused-us", (json_int_t)wish.paused_us) : NULL;
 }

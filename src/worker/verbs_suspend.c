@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * The verb that suspends the machine into a file, and what it shares with the one that makes a
- * snapshot (verbs_snapshot.c). Two descriptors come with it: the empty file, and a
+ * The verb that suspends the machine into a file. Two descriptors come with it: the empty file, and a
  * SOCK_SEQPACKET socket, on which the rest is talked about:
  *
  *     worker   "progress DONE TOTAL" now and then; "saved", or "error SENTENCE"
  *     client   "commit", when the file has its name: the machine ends, as suspended
  *
  * Until then the machine stands still, and goes on when the client hangs up: a client that is killed
- * leaves what was there before. After a snapshot it goes on when that is saved.
+ * leaves what was there before.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -31,7 +30,7 @@ struct suspension {
     int file, talk;
     struct loop_watch *watch;
     struct save *save; /* NULL: it is done, or failed */
-    bool was_running, saved, is_snapshot;
+    bool was_running, saved;
 };
 
 static void say(const struct suspension *suspension, const char *text)
@@ -53,15 +52,13 @@ void suspension_free(struct suspension *suspension)
         return;
     save_free(suspension->save);
     loop_watch_remove(suspension->watch);
-    if (suspension->file >= 0)
-        close(suspension->file);
-    if (suspension->talk >= 0)
-        close(suspension->talk);
+    close(suspension->file);
+    close(suspension->talk);
     suspension->target->suspension = NULL;
     free(suspension);
 }
 
-/* It was not to be, or was only a snapshot. */
+/* It was not to be. */
 static void go_on(struct suspension *suspension)
 {
     struct vm *vm = suspension->target->vm;
@@ -78,8 +75,6 @@ static void on_done(void *opaque, const struct error *error)
     suspension->saved = error == NULL;
     if (error == NULL) {
         say(suspension, "saved");
-        if (suspension->is_snapshot)
-            go_on(suspension);
         return;
     }
     snprintf(text, sizeof(text), "error %s", error_message(error));
@@ -111,15 +106,15 @@ static bool take_descriptors(struct control_target *target, struct suspension *s
     int type = 0;
     socklen_t size = sizeof(type);
     struct frame_fds *came = target->fds;
-    if (came->count < 2 || came->fds[came->count - 2] < 0 || came->fds[came->count - 1] < 0)
+    if (came->count != 2)
         return error_set(err, ERROR_USAGE,
-                         "saving takes two descriptors: 'trapeze suspend' sends them");
-    suspension->file = came->fds[came->count - 2];
-    suspension->talk = came->fds[came->count - 1];
-    came->fds[came->count - 2] = came->fds[came->count - 1] = -1;
+                         "suspending takes two descriptors: 'trapeze suspend' sends them");
+    suspension->file = came->fds[0];
+    suspension->talk = came->fds[1];
+    came->fds[0] = came->fds[1] = -1;
     return (getsockopt(suspension->talk, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
             type == SOCK_SEQPACKET) ||
-           error_set(err, ERROR_USAGE, "the last descriptor is no SOCK_SEQPACKET socket");
+           error_set(err, ERROR_USAGE, "the second descriptor is no SOCK_SEQPACKET socket");
 }
 
 /* The seed of --hostname and --ssh-key is memory of `trapeze run`. */
@@ -158,35 +153,25 @@ static bool begin(struct control_target *target, struct suspension *suspension, 
     return true;
 }
 
-bool suspension_begin(struct control_target *target, bool compress, bool is_snapshot,
-                      struct error **err)
-{
-    if (target->suspension != NULL)
-        return error_set(err, ERROR_USAGE, "the machine is being saved already");
-    struct suspension *suspension = alloc_zeroed(1, sizeof(*suspension));
-    suspension->target = target;
-    suspension->is_snapshot = is_snapshot;
-    suspension->file = suspension->talk = -1;
-    if (begin(target, suspension, compress, err)) {
-        target->suspension = suspension;
-        return true;
-    }
-    suspension_free(suspension);
-    return false;
-}
-
-void suspension_call_off(struct suspension *suspension)
-{
-    go_on(suspension);
-}
-
 /* {"compress": true} and the descriptors. */
 json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err)
 {
     const json_t *compress = json_object_get(arguments, "compress");
+    if (target->suspension != NULL) {
+        error_set(err, ERROR_USAGE, "the machine is being suspended already");
+        return NULL;
+    }
     if (compress != NULL && !json_is_boolean(compress)) {
         error_set(err, ERROR_USAGE, "compress is true or false");
         return NULL;
     }
-    return suspension_begin(target, json_is_true(compress), false, err) ? json_object() : NULL;
+    struct suspension *suspension = alloc_zeroed(1, sizeof(*suspension));
+    suspension->target = target;
+    suspension->file = suspension->talk = -1;
+    if (begin(target, suspension, json_is_true(compress), err)) {
+        target->suspension = suspension;
+        return json_object();
+    }
+    suspension_free(suspension);
+    return NULL;
 }

@@ -25,28 +25,11 @@ import sys
 import time
 
 import tap
+import writer
 from machine import FULL, LIMIT_S, scratch
 
 TRAPEZE, GUEST = sys.argv[1:3]
-SECTOR, SECTORS, FLUSH_EVERY = 512, 8 << 11, 32
 ROUNDS, LIVES = (36, 6) if FULL else (2, 2)
-ZERO = -1
-MASK = (1 << 64) - 1
-
-
-def mix(number):
-    z = number * 0x9e3779b97f4a7c15 & MASK
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9 & MASK
-    z = (z ^ z >> 27) * 0x94d049bb133111eb & MASK
-    return z ^ z >> 31
-
-
-def operation(number):
-    """What operation `number` does: the first sector, how many, whether it makes them zero."""
-    bits = mix(number)
-    most = 64 if bits >> 12 & 3 == 0 else 8
-    count = 1 + (bits >> 4 & 63) % most
-    return (bits >> 20) % (SECTORS - count), count, bits & 15 == 0
 
 
 def trapeze(*arguments, statuses=(0,)):
@@ -106,7 +89,7 @@ class Disk:
             trapeze("disk", "create", "--force", *self.create, self.path)
         else:
             trapeze("disk", "create", "--force", *self.create, self.path, "8M")
-        self.holds = [ZERO] * SECTORS
+        self.holds = [writer.ZERO] * writer.SECTORS
 
     def content(self):
         if self.format != "qcow2":
@@ -136,31 +119,8 @@ class Disk:
         self.verify(life.kill())
 
     def verify(self, flushed):
-        content, start = self.content(), self.next
-        found = []
-        for sector in range(SECTORS):
-            data = content[sector * SECTOR:(sector + 1) * SECTOR]
-            number, version = struct.unpack_from("<QQ", data)
-            if data == bytes(SECTOR):
-                found.append(ZERO)
-                continue
-            assert number == sector and data == data[:16] * (SECTOR // 16), (self.name, sector)
-            found.append(version)
-        # What was printed last may have died with the worker.
-        end = max(max(found) + 1, flushed) + 2 * FLUSH_EVERY
-        may = [[held] for held in self.holds] # what each sector may hold, oldest first
-        for number in range(start, end):
-            first, count, zero = operation(number)
-            for sector in range(first, first + count):
-                if number < flushed:
-                    may[sector] = []
-                may[sector].append(ZERO if zero else number)
-        wrong = [(sector, found[sector], may[sector]) for sector in range(SECTORS)
-                 if found[sector] not in may[sector]]
-        assert not wrong, (f"{self.name}, operations {start} to {flushed}: {len(wrong)} sectors "
-                           f"wrong: {wrong[:4]}")
-        self.holds = found
-        self.next = -(-end // FLUSH_EVERY) * FLUSH_EVERY
+        self.holds, end = writer.verify(self.name, self.content(), self.holds, self.next, flushed)
+        self.next = -(-end // writer.FLUSH_EVERY) * writer.FLUSH_EVERY
 
 
 DISKS = [
@@ -176,10 +136,10 @@ DISKS = [
 
 
 def test_the_operations_are_the_guests():
-    """A guest that is left alone writes what operation() says."""
+    """A guest that is left alone writes what writer.operation() says."""
     disk = DISKS[0]
     disk.survive(4, 0)
-    assert any(held != ZERO for held in disk.holds)
+    assert any(held != writer.ZERO for held in disk.holds)
 
 
 def test_what_was_flushed_survives_a_killed_worker():

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Snapshots of instances: what they hold, what becomes of them when somebody is killed, and what
+other commands make of an instance that has some.
+
+    snapshot.py TRAPEZE LOOP_ELF WRITER_ELF
+
+What a machine goes on from after a snapshot was restored is told by writer.c, whose memory and
+disk have to be of the same moment.
+"""
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import tap
+import writer
+from daemon_client import HOST, LIMIT_S, USAGE, Client, until
+from machine import FULL, scratch
+
+TRAPEZE, LOOP_ELF, WRITER_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
+STORE = scratch("store")
+CLIENT = Client(TRAPEZE, STORE)
+trapeze, refuses, api = CLIENT.trapeze, CLIENT.refuses, CLIENT.api
+SIZE, BLOCK = 256 << 10, 4096
+SEED = int(os.environ.get("TRAPEZE_SEED", time.time_ns() & 0xffffffff))
+CHANCE = random.Random(SEED)
+
+
+def folder(name, *parts):
+    return os.path.join(STORE, "instances", name, *parts)
+
+
+def rows(name):
+    return json.loads(trapeze("snapshot", "list", "--json", name).stdout)["snapshots"]
+
+
+def disks_of(name):
+    return CLIENT.info(name)["disks"]
+
+
+def content(path, name="content"):
+    raw = scratch(name)
+    layer = path.endswith(".qcow2")
+    trapeze("disk", "convert", "--force", "--from", "qcow2" if layer else "raw", "--format", "raw",
+            path, raw)
+    with open(raw, "rb") as file:
+        return file.read()
+
+
+def check_images(name):
+    """By others' judgement: none is damaged, and each lies on what is there."""
+    for top, _, files in os.walk(folder(name, "snapshots")):
+        for file in files:
+            if file.endswith(".qcow2"):
+                path = os.path.join(top, file)
+                subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", path], check=True,
+                               timeout=LIMIT_S)
+                subprocess.run(["qemu-img", "info", "--backing-chain", path], check=True,
+                               stdout=subprocess.DEVNULL, timeout=LIMIT_S)
+
+
+class Model:
+    """A machine with two disks that does not run, and what they have to hold at each snapshot."""
+
+    def __init__(self, name):
+        self.name = name
+        self.now = [bytearray(os.urandom(SIZE)), bytearray(SIZE)]
+        self.snapshots = {}  # name: (contents, parent)
+        self.current = None
+        self.count = 0
+        sources = []
+        for number, data in enumerate(self.now):
+            sources.append(scratch(f"{name}-{number}.img"))
+            with open(sources[-1], "wb") as file:
+                file.write(data)
+        other = sources[1] + ".qcow2"
+        trapeze("disk", "convert", "--force", "--from", "raw", "--format", "qcow2", sources[1],
+                other)
+        trapeze("list")
+        api("POST", "/v1/instances", {
+            "name": name, "vmx": 'memsize = "32"\ntrapeze.firmware = "elf"\n'
+            'scsi0:0.fileName = "disk.img"\nscsi0:0.trapeze.format = "raw"\n'
+            'scsi0:1.fileName = "data.qcow2"\nscsi0:1.trapeze.format = "qcow2"\n',
+            "files": [{"source": LOOP_ELF, "name": "elf"},
+                      {"source": sources[0], "name": "disk.img"},
+                      {"source": other, "name": "data.qcow2"}]}, 201)
+
+    def write(self):
+        """As a guest would have."""
+        for path, data in zip(disks_of(self.name), self.now):
+            words = []
+            for _ in range(CHANCE.randint(1, 3)):
+                at = CHANCE.randrange(SIZE // BLOCK) * BLOCK
+                size = min(CHANCE.randint(1, 8) * BLOCK, SIZE - at)
+                byte = CHANCE.randrange(256)
+                words += ["-c", f"write -z {at} {size}" if byte == 0 else
+                          f"write -P {byte} {at} {size}"]
+                data[at:at + size] = bytes([byte]) * size
+            layer = path.endswith(".qcow2")
+            subprocess.run(["qemu-io", "-f", "qcow2" if layer else "raw", *words, path], check=True,
+                           stdout=subprocess.DEVNULL, timeout=LIMIT_S)
+
+    def verb(self):
+        """One at random: the words, and a function that says what is so afterwards."""
+        names = list(self.snapshots)
+        kind = CHANCE.choice(["create", "create", "restore", "delete"] if names else ["create"])
+        if len(names) > 7:
+            kind = "delete"
+        if kind == "create":
+            self.count += 1
+            return ["create", self.name, f"s{self.count}"], self.create
+        return [kind, self.name, CHANCE.choice(names)], getattr(self, kind)
+
+    def create(self, name):
+        self.snapshots[name] = ([bytes(data) for data in self.now], self.current)
+        self.current = name
+
+    def restore(self, name):
+        self.now = [bytearray(data) for data in self.snapshots[name][0]]
+        self.current = name
+
+    def delete(self, name):
+        parent = self.snapshots.pop(name)[1]
+        self.snapshots = {child: (data, parent if above == name else above)
+                          for child, (data, above) in self.snapshots.items()}
+        self.current = parent if self.current == name else self.current
+
+    def holds(self):
+        """What is there, as a tree."""
+        return ({name: parent for name, (_, parent) in self.snapshots.items()}, self.current)
+
+    def found(self):
+        tree = rows(self.name)
+        current = [row["name"] for row in tree if row["current"]]
+        return ({row["name"]: row.get("parent") for row in tree}, current[0] if current else None)
+
+    def verify(self, snapshots=False):
+        assert self.found() == self.holds(), (self.found(), self.holds())
+        for path, data in zip(disks_of(self.name), self.now):
+            assert content(path) == bytes(data), (path, self.holds())
+        if not snapshots:
+            return
+        check_images(self.name)
+        for name in self.snapshots:
+            trapeze("snapshot", "restore", self.name, name)
+            self.restore(name)
+            self.verify()
+
+    def end(self):
+        """Without any snapshot it is what it was at first: one image for each disk."""
+        for name in list(self.snapshots):
+            trapeze("snapshot", "delete", self.name, name)
+            self.delete(name)
+        self.verify()
+        assert [os.path.basename(path) for path in disks_of(self.name)] == ["disk.img", "data.qcow2"]
+        assert not os.path.exists(folder(self.name, "snapshots"))
+
+
+def test_a_tree_of_disks():
+    model = Model("a")
+    for turn in range(200 if FULL else 12):
+        model.write()
+        words, then = model.verb()
+        trapeze("snapshot", *words)
+        then(words[2])
+        model.verify(snapshots=turn % 20 == 11)
+    model.end()
+
+
+def main():
+    if shutil.which("qemu-io") is None:
+        print("1..0 # SKIP no qemu-io (qemu-utils)")
+        return 0
+    print(f"# TRAPEZE_SEED={SEED}", flush=True)
+    status = tap.main(CLIENT.alone(globals()))
+    CLIENT.end()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
