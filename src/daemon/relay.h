@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * A console over HTTP: carries bytes between a client's connection, which has stopped being HTTP
- * (http.h: upgrades), and the console socket of an instance's worker. Neither side is waited for:
+ * (http.h: upgrades), and a stream to an instance's worker. Neither side is waited for:
  * what one does not take fills 64 KiB, and then the other is not read. The end of either is the
  * end of both, after what the guest has said last.
  *

@@ -11,6 +11,9 @@
  * A client that hangs up makes room for the next at once. Of what it sent, up to 4 KiB that the
  * guest has not read yet stay, in front of what the next one sends.
  *
+ * Beside the one who has it, some may watch: they get the output from their coming on, out of the ring;
+ * who does not keep up with it misses what is overwritten there, and is told how much that was.
+ *
  * Threads: char_backend.write and resume_input from any thread; everything else on the
  * loop's. Lock: the console's own mutex, a leaf.
  */
@@ -20,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "bus/backend.h"
 
@@ -32,7 +36,7 @@ struct loop;
 enum console_kind {
     CONSOLE_STREAM, /* a connected stream, both ways */
     CONSOLE_FILE,   /* output only; a FIFO or terminal does not block (O_NONBLOCK) */
-    CONSOLE_LISTEN, /* a listening unix socket; one client at a time */
+    CONSOLE_LISTEN, /* a listening unix socket; one client at a time, others wait for their turn */
     CONSOLE_NONE    /* the ring only */
 };
 
@@ -54,6 +58,21 @@ size_t console_ring(struct console *console, uint8_t *out);
 
 /* Bytes of output that were dropped. */
 uint64_t console_lost(struct console *console);
+
+enum console_role {
+    CONSOLE_OWNS,    /* if nobody has it */
+    CONSOLE_STEALS,  /* who has it is told, and let go */
+    CONSOLE_WATCHES, /* output only */
+    CONSOLE_ROLES
+};
+#define CONSOLE_WHO 64 /* bytes */
+/* One more on the console, at the other end of a stream socket, which is taken over whatever comes of
+ * it. `who` is what others are told of him. False: err, for people. */
+bool console_attach(struct console *console, int fd, enum console_role role, const char *who,
+                    struct error **err);
+
+/* Who has it (until the loop's next turn), and since when; NULL: nobody. */
+const char *console_owner(const struct console *console, time_t *since);
 
 void console_resize(struct console *console, uint16_t columns, uint16_t rows);
 

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/frame.h"
 #include "bus/backend.h"
 #include "vm/vm.h"
 #include "worker/console.h"
@@ -41,9 +42,11 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
 {
     (void)arguments, (void)err;
     struct vm_status status;
+    time_t since;
+    const char *owner = console_owner(target->console, &since);
     vm_get_status(target->vm, &status);
-    return json_pack("{s:s, s:s, s:s?, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
-                     "engine", status.engine, "sandbox", target->sandbox, "cpus", (int)status.cpus,
+    return json_pack("{s:s, s:s, s:s?, s:s*, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
+                     "engine", status.engine, "sandbox", target->sandbox, "console-owner", owner, "cpus", (int)status.cpus,
                      "cpus-started", (int)status.started, "memory",
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
@@ -188,6 +191,26 @@ static json_t *verb_balloon(struct control_target *target, const json_t *argumen
                      stats);
 }
 
+/* {"role": "own", "steal" or "watch", "who": who it is}, and a stream socket. */
+static json_t *verb_console_attach(struct control_target *target, const json_t *arguments,
+                                   struct error **err)
+{
+    static const char *const roles[CONSOLE_ROLES] = {"own", "steal", "watch"};
+    const char *role = json_string_value(json_object_get(arguments, "role"));
+    const char *who = json_string_value(json_object_get(arguments, "who"));
+    size_t found = 0;
+    while (found < CONSOLE_ROLES && (role == NULL || strcmp(roles[found], role) != 0))
+        found++;
+    if (found == CONSOLE_ROLES || target->fds->count == 0) {
+        error_set(err, ERROR_USAGE, "whom a console is for is own, steal or watch, with a socket");
+        return NULL;
+    }
+    int fd = target->fds->fds[0];
+    target->fds->fds[0] = -1;
+    return done(console_attach(target->console, fd, (enum console_role)found,
+                               who != NULL ? who : "somebody", err));
+}
+
 static json_t *verb_window_size(struct control_target *target, const json_t *arguments,
                                 struct error **err)
 {
@@ -325,6 +348,7 @@ const struct control_verb control_verbs[] = {
     {"snapshot", true, verb_snapshot, false},
     {"quit", true, verb_quit, true},
     {"console", false, verb_console, true},
+    {"console-attach", false, verb_console_attach, true},
     {"window-size", false, verb_window_size, true},
 };
 const size_t control_verb_count = ARRAY_SIZE(control_verbs);

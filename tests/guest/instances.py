@@ -11,6 +11,7 @@ import functools
 import http.client
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -101,12 +102,26 @@ def test_console():
     create("a")
     start("a")
     until(lambda: "ready" in trapeze("logs", "a").stdout)
-    console = subprocess.Popen([TRAPEZE, "console", "a"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
-    time.sleep(0.2)
+    def owner():
+        done = subprocess.run([TRAPEZE, "control", "control.sock", "status"], stdout=subprocess.PIPE,
+                              cwd=f"{STORE}/instances/a", check=True)
+        return json.loads(done.stdout).get("console-owner")
+
+    def attach(*options):
+        return subprocess.Popen([TRAPEZE, "console", "a", *options], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, env={**os.environ, "TRAPEZE_HOME": STORE})
+    console = attach()
+    until(lambda: owner() == pwd.getpwuid(os.geteuid()).pw_name)
+    refuses(HOST, "has it since 20", "--watch", "--steal", arguments=["console", "a"])
+    refuses(USAGE, "exclude", arguments=["console", "--watch", "--steal", "a"])
+    watcher, thief = attach("--watch"), attach("--steal")
+    said = console.communicate(timeout=LIMIT_S)[0]  # it has ended
+    assert said.endswith(b" took the console]\r\n") and console.returncode == 0, said
+    until(lambda: owner() is not None)
     trapeze("restart", "--force", "a")  # its end is the console's
-    assert console.wait(timeout=LIMIT_S) == 0
-    console.communicate()
+    for one in watcher, thief:
+        assert one.wait(timeout=LIMIT_S) == 0
+        one.communicate()
     assert info("a")["state"] == "running"
     for _ in range(10):  # when stop is done, the instance is free for anything
         trapeze("stop", "--force", "a")

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -286,7 +287,14 @@ def test_console():
         with subprocess.Popen([TRAPEZE, "console", "a"], env=env, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE) as console, killed(console):
             # What the guest prints at its next start is the next session's: here, its end.
-            time.sleep(0.5)
+            until(lambda: console_owner() == "token 'console'")
+            for role, part in (("own", "token 'console' has it since 20"), ("x", "own, steal or watch")):
+                with raw_upgrade(daemon, token, f"/v1/instances/a/console?role={role}",
+                                 "trapeze-console") as client:
+                    assert part in client.recv(65536).decode(), part
+            with raw_upgrade(daemon, token, "/v1/instances/a/console?role=watch",
+                             "trapeze-console") as client:
+                assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
             console.stdin.write(b"x" * 100000)
             console.stdin.flush()
             before = daemon.cpu()
@@ -329,10 +337,23 @@ def exchange(client, data):
     return bytes(got)
 
 
+def raw_upgrade(daemon, token, path, protocol):
+    client = tls().wrap_socket(socket.create_connection(("127.0.0.1", daemon.port)),
+                               server_hostname="127.0.0.1")
+    client.sendall((f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                    f"Upgrade: {protocol}\r\nAuthorization: Bearer {token}\r\n\r\n").encode())
+    return client
+
+
+def console_owner():
+    path = f"{LOCAL.store}/instances/a/control.sock"
+    return json.loads(LOCAL.trapeze("control", path, "status").stdout).get("console-owner")
+
+
 def echo_through(daemon, token):
-    """A console socket of our own in the worker's place: what goes in comes out, all of it, both
-    ways at once, and its end is the stream's."""
-    path = f"{LOCAL.store}/instances/a/console.sock"
+    """We are the worker that is to attach a console: what goes in comes out, all of it, both ways at
+    once, and its end is the stream's."""
+    path = f"{LOCAL.store}/instances/a/control.sock"
     os.rename(path, path + ".real")
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
@@ -340,19 +361,23 @@ def echo_through(daemon, token):
     data = os.urandom(3 << 20)
 
     def serve():
-        peer = server.accept()[0]
+        link = server.accept()[0]
+        request, fds, _, _ = socket.recv_fds(link, 65536, 1)
+        assert b"console-attach" in request, request
+        answer = b'{"id": 1, "result": {}}'
+        link.sendall(struct.pack("<I", len(answer)) + answer)
+        peer = socket.socket(fileno=fds[0])
+        peer.setblocking(True)
         while chunk := peer.recv(50000):
             peer.sendall(chunk)
             if chunk.endswith(b"end"):
                 break
         peer.close()
+        link.close()
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with tls().wrap_socket(socket.create_connection(("127.0.0.1", daemon.port)),
-                           server_hostname="127.0.0.1") as client:
-        client.sendall((f"GET /v1/instances/a/console HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-                        f"Upgrade: trapeze-console\r\nAuthorization: Bearer {token}\r\n\r\n").encode())
+    with raw_upgrade(daemon, token, "/v1/instances/a/console", "trapeze-console") as client:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.recv(1)

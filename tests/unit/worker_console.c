@@ -137,6 +137,141 @@ static void a_hang_up_makes_room_for_the_next_client(void **state)
     world_close(&w);
 }
 
+/* One end of a pair becomes the console's. -1: refused, with `part` in the sentence. */
+static int attach(struct world *w, enum console_role role, const char *who, const char *part)
+{
+    struct error *error = NULL;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(fcntl(pair[0], F_SETFL, O_NONBLOCK), 0);
+    if (console_attach(w->console, pair[1], role, who, &error)) {
+        assert_null(part);
+        return pair[0];
+    }
+    assert_non_null(part);
+    assert_non_null(strstr(error_message(error), part));
+    error_free(error);
+    close(pair[0]);
+    return -1;
+}
+
+static void reads(struct world *w, int fd, const char *wanted)
+{
+    char text[200] = "";
+    size_t size = 0;
+    for (unsigned tries = 0; tries < 10; tries++) {
+        ssize_t count = read(fd, text + size, sizeof(text) - 1 - size);
+        size += count > 0 ? (size_t)count : 0;
+        turn(w);
+    }
+    assert_string_equal(text, wanted);
+}
+
+static void who_comes_second_hears_who_has_it(void **state)
+{
+    (void)state;
+    struct world w;
+    char byte;
+    listen_open(&w);
+    int raw = client(&w, "");
+    is_served(&w, raw);
+    attach(&w, CONSOLE_OWNS, "b", "a client of its socket has it since 20");
+    int first = attach(&w, CONSOLE_STEALS, "ann\033[2J", NULL);
+    assert_int_equal(write(first, "1", 1), 1);
+    attach(&w, CONSOLE_OWNS, "b", "ann?[2J has it since 20");
+    int waits = client(&w, "later"); /* by the socket: until its turn */
+    int second = attach(&w, CONSOLE_STEALS, "bob", NULL);
+    assert_int_equal(write(second, "2", 1), 1);
+    say(&w, "hello", 5);
+    reads(&w, first, "\r\n[trapeze: bob took the console]\r\n");
+    assert_int_equal(read(first, &byte, 1), 0);
+    reads(&w, second, "hello");
+    assert_int_equal(read(waits, &byte, 1), -1);
+    close(second);
+    is_served(&w, waits);
+    w.room = sizeof(w.input) - 1;
+    console_backend(w.console)->resume_input(console_backend(w.console));
+    for (unsigned i = 0; i < 10; i++)
+        turn(&w);
+    /* What the first had sent when it was taken from him was never read. */
+    assert_string_equal(w.input, "2later");
+    close(raw), close(first), close(waits);
+    world_close(&w);
+
+    int pair[2]; /* who started the machine keeps it */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    world_open(&w, CONSOLE_STREAM, pair[1]);
+    attach(&w, CONSOLE_STEALS, "bob", "who started the machine");
+    struct error *error = NULL;
+    assert_false(console_attach(w.console, open("/dev/null", O_RDWR), CONSOLE_WATCHES, "x", &error));
+    assert_non_null(strstr(error_message(error), "no socket"));
+    error_free(error);
+    world_close(&w);
+    close(pair[0]);
+}
+
+/* All that is there. */
+static size_t take_all(struct world *w, int fd, char **text)
+{
+    size_t size = 0, room = 1 << 20;
+    char *bytes = malloc(room);
+    for (unsigned idle = 0; idle < 5;) {
+        ssize_t count = read(fd, bytes + size, room - 1 - size);
+        size += count > 0 ? (size_t)count : 0;
+        idle = count > 0 ? 0 : idle + 1;
+        turn(w);
+    }
+    bytes[size] = '\0';
+    *text = bytes;
+    return size;
+}
+
+static void those_who_watch_miss_what_they_do_not_take(void **state)
+{
+    (void)state;
+    struct world w;
+    int all[8];
+    char *text;
+    listen_open(&w);
+    say(&w, "before", 6);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        all[i] = attach(&w, CONSOLE_WATCHES, "x", NULL);
+    attach(&w, CONSOLE_WATCHES, "x", "8 watch");
+    assert_int_equal(write(all[0], "typed", 5), 5);
+    say(&w, "now", 3);
+    turn(&w);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        reads(&w, all[i], "now");
+    close(all[7]);
+    turn(&w);
+    all[7] = attach(&w, CONSOLE_WATCHES, "x", NULL);
+    assert_int_equal(w.input_size, 0);
+
+    /* A mebibyte; one keeps up with it, the others do not read. */
+    static char block[4096];
+    size_t seen = 0;
+    memset(block, 'a', sizeof(block));
+    for (unsigned i = 0; i < 256; i++) {
+        say(&w, block, sizeof(block));
+        turn(&w);
+        ssize_t count;
+        while ((count = read(all[1], block, sizeof(block))) > 0)
+            seen += (size_t)count;
+    }
+    assert_int_equal(seen, 256 * sizeof(block));
+    size_t size = take_all(&w, all[0], &text);
+    assert_true(size >= CONSOLE_RING_SIZE && size < 256 * sizeof(block));
+    const char *notice = strstr(text, "\r\n[trapeze: ");
+    assert_non_null(notice);
+    unsigned long long missed = strtoull(notice + strlen("\r\n[trapeze: "), NULL, 10);
+    size_t words = (size_t)(strstr(notice, "out]\r\n") + strlen("out]\r\n") - notice);
+    assert_int_equal(size - words + missed, 256 * sizeof(block));
+    free(text);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        close(all[i]);
+    world_close(&w);
+}
+
 static void the_end_of_input_is_not_the_end_of_output(void **state)
 {
     (void)state;
@@ -286,6 +421,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hang_up_makes_room_for_the_next_client),
+        cmocka_unit_test(who_comes_second_hears_who_has_it),
+        cmocka_unit_test(those_who_watch_miss_what_they_do_not_take),
         cmocka_unit_test(the_end_of_input_is_not_the_end_of_output),
         cmocka_unit_test(what_is_dropped_is_counted),
         cmocka_unit_test(a_full_disk_loses_output),
