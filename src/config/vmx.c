@@ -675,6 +675,16 @@ static bool device_prefix(const char *key, char prefix[PREFIX_MAX])
     return family != NULL && slot != 0;
 }
 
+/* Where a device comes to a place that had none, nothing that the text said of the place is meant any
+ * more: of a device that was left out, or of none. */
+static void clear_places(struct text *text, const struct text *before, const struct text *after)
+{
+    char prefix[PREFIX_MAX];
+    for (size_t i = 0; i < text_count(after); i++)
+        if (device_prefix(text_at(after, i).key, prefix) && !has_device(before, prefix))
+            remove_device(text, prefix);
+}
+
 void vmx_update(struct text *text, const struct machine_config *config)
 {
     struct machine_config now;
@@ -704,14 +714,13 @@ void vmx_update(struct text *text, const struct machine_config *config)
                 text_set(text, type, "disk");
         }
     }
+    clear_places(text, before, after);
     for (size_t i = 0; i < text_count(after); i++) {
         struct text_entry entry = text_at(after, i);
         const char *old = text_get(before, entry.key);
         if (old != NULL && strcmp(old, entry.value) == 0)
             continue;
         if (device_prefix(entry.key, prefix)) {
-            if (is_left_out(text, prefix)) /* somebody takes its place */
-                remove_device(text, prefix);
             snprintf(type, sizeof(type), "%saddressType", prefix);
             if (says(text, prefix, "addressType", "generated"))
                 text_set(text, type, "static");
