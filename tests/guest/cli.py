@@ -180,6 +180,18 @@ def test_bash_completion_completes():
     assert out.stdout.split() == ["--memory", "version"], out
 
 
+def test_what_the_host_offers():
+    result = trapeze("host", "--json")
+    assert result.returncode == 0, result
+    offers = json.loads(result.stdout)
+    assert set(offers) == {"translation", "kvm", "sandbox", "io_uring", "huge-pages", "cgroups"}
+    assert all(one["offer"] in ("yes", "partly", "no") and one["text"] for one in offers.values())
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        able = any(flag in file.read().split() for flag in ("vmx", "svm"))
+    assert able or offers["kvm"]["offer"] == "no", offers["kvm"]
+    assert "Sandbox" in trapeze("host").stdout
+
+
 # ---- running machines ----
 
 class Running:

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether this host's KVM runs guests. The device alone says little: in some sandboxes there is a
+ * /dev/kvm without the processor's help, which interprets a part of the instructions, a thousand
+ * times as slowly, and fails at the others. So a small guest is run.
+ *
+ * Threads: any.
+ */
+#ifndef TRAPEZE_ENGINE_KVM_PROBE_H
+#define TRAPEZE_ENGINE_KVM_PROBE_H
+
+#include <stdbool.h>
+
+struct error;
+
+#define KVM_DEVICE "/dev/kvm"
+
+/* The device, open and asked for its version; -1: the error says what is wrong with it, and how to
+ * make it right. */
+int kvm_open(const char *path, struct error **err);
+
+/* Runs a dozen instructions in 64-bit mode, with paging, in a machine of its own (1 ms): among them
+ * floating-point and vector ones, which no emulator of KVM's knows. Also false on other hosts than
+ * x86-64. The descriptor is borrowed. */
+bool kvm_runs_guests(int kvm, struct error **err);
+
+#endif
