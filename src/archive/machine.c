@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive/tar.h"
 #include "base/alloc.h"
 #include "base/error.h"
 #include "block/open/open.h"
@@ -73,6 +74,21 @@ static bool pack_file(struct packing *p, char **path, const char *found, const c
     return good;
 }
 
+static bool pack_opened(struct packing *p, const char *path, const char *name, struct error **err)
+{
+    struct block_image *image = p->opener->open(p->opener, path, err);
+    return image != NULL && pack_add_disk(p->pack, name, image, image->format->name, err);
+}
+
+static bool pack_chain(struct packing *p, const struct machine_disk *found, const char *name,
+                       struct error **err)
+{
+    const struct block_open_options options = {.format = found->format, .read_only = true};
+    struct block_chain chain;
+    return block_open_chain(found->path, &options, &chain, err) &&
+           pack_add_chain(p->pack, name, &chain, found->format, err);
+}
+
 static bool pack_disk(struct packing *p, struct machine_disk *disk,
                       const struct machine_disk *found, struct error **err)
 {
@@ -84,12 +100,10 @@ static bool pack_disk(struct packing *p, struct machine_disk *disk,
     }
     if (disk->media != 0) /* a disc has no format but its own */
         return pack_file(p, &disk->path, found->path, "disc", ".iso", err);
-    const struct block_open_options options = {.format = found->format, .read_only = true};
     char *name = p->opener != NULL ? choose_name(p, "", "disk", ".qcow2")
                                    : choose_name(p, disk->path, "disk", ".img");
-    struct block_image *image = p->opener != NULL ? p->opener->open(p->opener, disk->path, err)
-                                                  : block_open(found->path, &options, err);
-    bool good = image != NULL && pack_add_disk(p->pack, name, image, image->format->name, err);
+    bool good =
+        p->opener != NULL ? pack_opened(p, disk->path, name, err) : pack_chain(p, found, name, err);
     free(disk->path);
     disk->path = name;
     return good;
@@ -129,7 +143,8 @@ struct pack *machine_pack(const char *name, const char *folder, struct text *tex
     p.description = description;
     machine_config_init(&p.config);
     machine_config_init(&p.found);
-    bool good = vmx_read(text, &p.config, NULL, err) && vmx_read(text, &p.found, NULL, err);
+    bool good = tar_load(err) && vmx_read(text, &p.config, NULL, err) &&
+                vmx_read(text, &p.found, NULL, err);
     if (good) {
         vmx_resolve(&p.found, folder);
         good = pack_all(&p, err);

@@ -21,8 +21,8 @@ struct machine_opener {
 
 /* The machine in `folder` whose .vmx is `text`: with every file that it reads, wherever that lies,
  * and every disk as its guest sees it. `text` is changed to name the files as they are in the
- * archive, and borrowed until pack_free(). What is locked by the reading stays so until then.
- * `opener` may be NULL. NULL: err. */
+ * archive, and borrowed until pack_free(). What is locked by the reading stays so until then. Without
+ * `opener` nobody has looked at the disks yet (pack_look()). NULL: err. */
 struct pack *machine_pack(const char *name, const char *folder, struct text *text,
                           const struct machine_opener *opener, struct error **err);
 

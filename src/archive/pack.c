@@ -30,6 +30,8 @@ struct file {
     char name[PACK_MAX_NAME + 1];
     const char *format; /* NULL: not a disk */
     struct block_image *image;
+    struct block_chain chain; /* until it is looked at */
+    char *wanted;             /* the format that it is to have; NULL: it says so itself */
     int fd;
     uint64_t size, data;
     struct tar_extent *extents;
@@ -68,6 +70,8 @@ void pack_free(struct pack *pack)
         return;
     for (size_t i = 0; i < pack->count; i++) {
         block_image_close(pack->files[i].image);
+        block_chain_close(&pack->files[i].chain);
+        free(pack->files[i].wanted);
         if (pack->files[i].fd >= 0)
             close(pack->files[i].fd);
         free(pack->files[i].extents);
@@ -117,16 +121,10 @@ static void add_extent(struct file *file, uint64_t offset, uint64_t length, uint
     file->data += length;
 }
 
-bool pack_add_disk(struct pack *pack, const char *name, struct block_image *image,
-                   const char *format, struct error **err)
+/* Where its data are, as the guest sees it. */
+static bool map_disk(struct file *file, struct error **err)
 {
-    struct file *file = new_file(pack, name, err);
-    if (file == NULL) {
-        block_image_close(image);
-        return false;
-    }
-    file->format = format;
-    file->image = image;
+    struct block_image *image = file->image;
     file->size = image->size;
     uint64_t hole_min = image->size / EXTENT_AIM > HOLE_MIN ? image->size / EXTENT_AIM : HOLE_MIN;
     add_extent(file, 0, BLOCK_SECTOR, hole_min); /* a file that is one hole is nobody's strength */
@@ -142,6 +140,64 @@ bool pack_add_disk(struct pack *pack, const char *name, struct block_image *imag
     }
     return image->size <= PACK_MAX_SIZE ||
            error_set(err, ERROR_USAGE, "the disk '%s' is too large for an archive", image->name);
+}
+
+bool pack_add_disk(struct pack *pack, const char *name, struct block_image *image,
+                   const char *format, struct error **err)
+{
+    struct file *file = new_file(pack, name, err);
+    if (file == NULL) {
+        block_image_close(image);
+        return false;
+    }
+    file->format = format;
+    file->image = image;
+    return map_disk(file, err);
+}
+
+bool pack_add_chain(struct pack *pack, const char *name, const struct block_chain *chain,
+                    const char *format, struct error **err)
+{
+    struct file *file = new_file(pack, name, err);
+    if (file == NULL) {
+        struct block_chain unwanted = *chain;
+        block_chain_close(&unwanted);
+        return false;
+    }
+    file->chain = *chain;
+    file->wanted = format != NULL ? alloc_string(format) : NULL;
+    return true;
+}
+
+bool pack_look(struct pack *pack, struct error **err)
+{
+    for (size_t i = 0; i < pack->count; i++) {
+        struct file *file = &pack->files[i];
+        const struct block_chain_options how = {.format = file->wanted, .read_only = true};
+        if (file->chain.count == 0)
+            continue;
+        file->image = block_chain_open(&file->chain, file->name, &how, err);
+        if (file->image == NULL)
+            return false;
+        file->format = file->image->format->name;
+        if (!map_disk(file, err))
+            return false;
+    }
+    return true;
+}
+
+size_t pack_fds(const struct pack *pack, int *fds, size_t room)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < pack->count; i++) {
+        const struct file *file = &pack->files[i];
+        for (size_t k = 0; k < file->chain.count; k++, count++)
+            if (count < room)
+                fds[count] = file->chain.fds[k];
+        if (file->fd >= 0 && count++ < room)
+            fds[count - 1] = file->fd;
+    }
+    return count;
 }
 
 bool pack_add_file(struct pack *pack, const char *name, int fd, struct error **err)

@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "block/image.h"
+#include "block/chain.h"
 #include "config/text.h"
 
 #define PACK_VERSION   1
@@ -45,6 +45,13 @@ struct pack *pack_new(const char *name, const struct text *text);
 bool pack_add_disk(struct pack *pack, const char *name, struct block_image *image,
                    const char *format, struct error **err);
 bool pack_add_file(struct pack *pack, const char *name, int fd, struct error **err);
+/* A disk that nobody has looked at yet, and pack_look() will: so that a confined process can. Takes
+ * the descriptors over. */
+bool pack_add_chain(struct pack *pack, const char *name, const struct block_chain *chain,
+                    const char *format, struct error **err);
+bool pack_look(struct pack *pack, struct error **err);
+/* What it has open; returns how many, or more than `room` without having told them all. */
+size_t pack_fds(const struct pack *pack, int *fds, size_t room);
 /* Something that a user should know. */
 void pack_note(struct pack *pack, const char *sentence);
 bool pack_has(const struct pack *pack, const char *name);

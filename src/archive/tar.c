@@ -68,6 +68,12 @@ static bool load(struct library *library, struct error **err)
     return false;
 }
 
+bool tar_load(struct error **err)
+{
+    struct library library;
+    return load(&library, err);
+}
+
 /* ---- writing ---- */
 
 struct tar_writer {

@@ -34,6 +34,9 @@ typedef bool tar_write_fn(void *opaque, const void *bytes, size_t size, struct e
 /* Some bytes, valid until the next call; *size 0: the end. False: err. */
 typedef bool tar_read_fn(void *opaque, const void **bytes, size_t *size, struct error **err);
 
+/* libarchive, which is loaded when it is needed: before, for a process that will not be able to. */
+bool tar_load(struct error **err);
+
 struct tar_writer *tar_writer_new(tar_write_fn *fn, void *opaque, struct error **err);
 /* A member of `size` bytes; without extents it has no holes. */
 bool tar_begin(struct tar_writer *writer, const char *name, uint64_t size,

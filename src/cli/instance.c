@@ -240,7 +240,9 @@ const char *cli_show_age(json_int_t since, char text[32])
         long long seconds;
         const char *name;
     } units[] = {{86400, "day"}, {3600, "hour"}, {60, "minute"}, {1, "second"}};
-    long long age = (long long)time(NULL) - since;
+    long long age;
+    if (__builtin_sub_overflow((long long)time(NULL), since, &age))
+        age = 0;
     size_t unit = 0;
     while (unit < ARRAY_SIZE(units) - 1 && age < units[unit].seconds)
         unit++;

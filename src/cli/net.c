@@ -60,9 +60,9 @@ static char *machine_of(const struct cli_args *args, size_t at, struct error **e
 
 static json_t *describe(const struct machine_nic *nic)
 {
-    json_t *arguments = json_pack("{s:s, s:I, s:I, s:I}", "mac", nic->mac, "mtu",
-                                  (json_int_t)nic->mtu, "queues", (json_int_t)nic->queues, "rate",
-                                  (json_int_t)nic->rate);
+    json_t *arguments =
+        json_pack("{s:s, s:I, s:I, s:I}", "mac", nic->mac, "mtu", (json_int_t)nic->mtu, "queues",
+                  (json_int_t)nic->queues, "rate", (json_int_t)nic->rate);
     if (nic->model != NULL)
         json_object_set_new(arguments, "model", json_string(nic->model));
     return arguments;
@@ -80,7 +80,8 @@ static json_t *attach_nic(const char *machine, const struct machine_nic *nic, st
 {
     int fds[2] = {-1, -1};
     char *reply = NULL;
-    if (open_capture(nic->capture, &fds[1], err) && (fds[0] = client_network_attach(nic, err)) >= 0) {
+    if (open_capture(nic->capture, &fds[1], err) &&
+        (fds[0] = client_network_attach(nic, err)) >= 0) {
         json_t *arguments = describe(nic);
         char *text = json_dumps(arguments, JSON_COMPACT);
         reply = client_control_fds(machine, "nic-attach", text, fds, fds[1] >= 0 ? 2 : 1, err);
@@ -118,7 +119,8 @@ static int attach(const struct cli_args *args, const char *instance, struct erro
     struct machine_config config;
     machine_config_init(&config);
     int status = CLI_USAGE;
-    if (cli_add_nic(args->operands[1], &config, err) && machine_nic_check(&config.nics[0], 0, err)) {
+    if (cli_add_nic(args->operands[1], &config, err) &&
+        machine_nic_check(&config.nics[0], 0, err)) {
         char *machine = machine_of(args, 2, err);
         json_t *answer = machine != NULL ? attach_nic(machine, &config.nics[0], err) : NULL;
         status = answer != NULL ? CLI_OK : CLI_HOST_FAILURE;
@@ -145,7 +147,8 @@ static json_t *name_nic(const char *machine, json_int_t number, struct error **e
     json_array_foreach(json_object_get(status, "nics"), i, nic)
     {
         const char *mac = json_string_value(json_object_get(nic, "mac"));
-        if (json_integer_value(json_object_get(nic, "nic")) == number && mac != NULL && wish == NULL)
+        if (json_integer_value(json_object_get(nic, "nic")) == number && mac != NULL &&
+            wish == NULL)
             wish = json_pack("{s:s}", "remove-nic", mac);
     }
     if (reply != NULL && wish == NULL)
@@ -251,12 +254,15 @@ const struct cli_command cli_command_net = {
     .operands = "attach [MACHINE] KIND[,property=value...] | detach [MACHINE] N | list [MACHINE]",
     .summary = "Attach NICs to a running machine, and detach them",
     .description =
-        "attach takes what 'trapeze run --net' takes, starts what is behind the NIC and plugs it into "
+        "attach takes what 'trapeze run --net' takes, starts what is behind the NIC and plugs it "
+        "into "
         "the machine: into the first free slot of --pci-slots, else into its PCI bus. A guest with "
-        "a driver for PCIe's hot-plug (Linux: CONFIG_HOTPLUG_PCI_PCIE) is told of what comes into a "
+        "a driver for PCIe's hot-plug (Linux: CONFIG_HOTPLUG_PCI_PCIE) is told of what comes into "
+        "a "
         "slot. Any other has to look through the bus: in Linux 'echo 1 > /sys/bus/pci/rescan' "
         "(Debian's kernel for riscv64 is built without that driver). detach takes a NIC away, from "
-        "the start or attached, by its number: out of a slot when the guest, which is asked for it, "
+        "the start or attached, by its number: out of a slot when the guest, which is asked for "
+        "it, "
         "has switched that off; else as soon as no driver in the guest uses it: in Linux 'echo 1 > "
         "/sys/bus/pci/devices/PLACE/remove' makes the driver let go. With --force one in a slot is "
         "gone at once. The number is free again then. list shows numbers and places; 'goes' is a "

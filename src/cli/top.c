@@ -94,8 +94,8 @@ static int by_cpu(const void *a, const void *b)
 /* "3d04h", "02:07:31". */
 static void show_uptime(json_int_t started, char text[32])
 {
-    long long age = (long long)time(NULL) - started;
-    if (started == 0 || age < 0)
+    long long age;
+    if (started == 0 || __builtin_sub_overflow((long long)time(NULL), started, &age) || age < 0)
         snprintf(text, 32, "-");
     else if (age >= 86400)
         snprintf(text, 32, "%lldd%02lldh", age / 86400, age / 3600 % 24);

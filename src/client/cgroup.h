@@ -52,7 +52,8 @@ void cgroup_remove(const char *group); /* if nothing is in it any more */
 /* The group that cgroup_make() made for the process; caller frees. NULL: it is in none. */
 char *cgroup_of(const char *root, pid_t pid);
 
-/* ---- for machines, by their names; all of it nothing where the host gives us no groups ---- */
+/* ---- for machines, by names that no other machine of the host has (two stores may have instances
+ * of one name); all of it nothing where the host gives us no groups ---- */
 
 /* A group with the limits of the description, for a worker to enter; caller frees. NULL: none.
  * Memory is what the guest has and what a worker needs beside it: that keeps one that has gone wild

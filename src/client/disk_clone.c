@@ -6,11 +6,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "block/copy.h"
 #include "block/open/open.h"
+#include "sandbox/helper.h"
 
 static const struct block_format *overlay_format(void)
 {
@@ -46,38 +48,67 @@ static bool make_image(const struct block_image *original, const char *backing,
     return overlay_format()->create(file, &create, err);
 }
 
-struct progress {
+/* What the copying process has. */
+struct flattening {
+    const struct machine_disk *from;
+    const struct block_image *names; /* keeps it locked */
     const struct client_disk_clone *clone;
-    uint64_t size;
+    struct block_file *file;
+    struct sandbox_teller *teller;
 };
 
-static void on_step(void *opaque, uint64_t done)
+/* In the copying process. */
+static void tell_step(void *opaque, uint64_t done)
 {
-    struct progress *progress = opaque;
-    if (progress->clone->step != NULL)
-        progress->clone->step(progress->clone->opaque, (off_t)done, (off_t)progress->size);
+    struct flattening *f = opaque;
+    sandbox_tell(f->teller, done);
 }
 
-/* What a guest sees of the whole chain, which `names` keeps locked. Takes the file over. */
+static bool copy_chain(void *opaque, struct sandbox_teller *teller, struct error **err)
+{
+    struct flattening *f = opaque;
+    const struct block_chain_options how = {.format = f->from->format, .read_only = true};
+    const struct block_image_options target = {.format = overlay_format()->name};
+    struct block_chain chain = {.count = 0};
+    f->teller = teller;
+    for (const struct block_image *image = f->names; image != NULL; image = image->backing)
+        chain.fds[chain.count++] = image->file->fd;
+    struct block_image *copy = make_image(f->names, NULL, f->file, err)
+                                   ? block_image_open(f->file, f->clone->name, &target, err)
+                                   : NULL;
+    struct block_image *image =
+        copy != NULL ? block_chain_open(&chain, f->from->path, &how, err) : NULL;
+    if (image == NULL)
+        return false;
+    if (image->size != copy->size)
+        return error_set(err, ERROR_HOST, "it changes while it is copied");
+    int error = block_copy(image, copy, tell_step, f);
+    block_image_close(copy); /* and not the other, whose locks are the parent's, too */
+    return error == 0 || error_set_errno(err, error, "cannot copy it");
+}
+
+/* A number of a process that the image may have taken over. */
+static void on_step(void *opaque, uint64_t done)
+{
+    const struct flattening *f = opaque;
+    uint64_t size = f->names->size;
+    if (f->clone->step != NULL)
+        f->clone->step(f->clone->opaque, (off_t)(done < size ? done : size), (off_t)size);
+}
+
+/* What a guest sees of the whole chain: its tables are the guest's work if it has taken its worker
+ * over, so that it is a confined process that follows them. Takes the file over. */
 static bool flatten(const struct machine_disk *from, const struct block_image *names,
                     struct block_file *file, const struct client_disk_clone *clone,
                     struct error **err)
 {
-    const struct block_open_options how = {.format = from->format, .read_only = true};
-    const struct block_image_options target = {.format = overlay_format()->name};
-    struct block_image *copy = make_image(names, NULL, file, err)
-                                   ? block_image_open(file, clone->name, &target, err)
-                                   : NULL;
-    if (copy == NULL) {
-        block_file_close(file);
-        return false;
-    }
-    struct block_image *image = block_open(from->path, &how, err);
-    struct progress progress = {clone, image != NULL ? image->size : 0};
-    int error = image != NULL ? block_copy(image, copy, on_step, &progress) : 0;
-    bool good = image != NULL && (error == 0 || error_set_errno(err, error, "cannot copy it"));
-    block_image_close(image);
-    block_image_close(copy);
+    struct flattening f = {.from = from, .names = names, .clone = clone, .file = file};
+    struct sandbox_helper helper = {
+        .work = copy_chain, .step = on_step, .opaque = &f, .fds = {file->fd}, .fd_count = 1};
+    for (const struct block_image *image = names; image != NULL; image = image->backing)
+        helper.fds[helper.fd_count++] = image->file->fd;
+    bool good = sandbox_help(&helper, err);
+    block_file_close(file);
     return good;
 }
 

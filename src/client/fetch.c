@@ -19,8 +19,9 @@
 #include "base/library.h"
 #include "build.h"
 
-enum { REDIRECTS = 10, CONNECT_S = 20, SILENCE_S = 30, TRIES = 5, HTTP_OK = 200 };
+enum { REDIRECTS = 10, CONNECT_S = 20, SLOW_S = 30, SLOWEST = 1024, TRIES = 5, HTTP_OK = 200 };
 enum { HTTP_PARTIAL = 206, HTTP_UNSATISFIABLE = 416 };
+#define WORTH_A_TRY (1 * MIB)
 
 #define CALLS(X)                                                                                   \
     X(curl_global_init)                                                                            \
@@ -201,8 +202,8 @@ static CURLcode request(struct transfer *t)
     library->curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     library->curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
     library->curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
-    library->curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    library->curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SILENCE_S);
+    library->curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, (long)SLOWEST);
+    library->curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SLOW_S);
     library->curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
     library->curl_easy_setopt(curl, CURLOPT_HEADERDATA, t);
     library->curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
@@ -246,17 +247,21 @@ bool fetch(struct fetch *fetch, struct error **err)
 {
     struct transfer t = {.fetch = fetch};
     int verdict = load(&t.library, err) ? 1 : -1;
+    uint64_t most = 0; /* that there ever was of it */
     for (int tries = 0; verdict == 1 && tries < TRIES; tries++) {
         struct stat status;
         struct error *why = NULL;
         if (fstat(fetch->fd, &status) != 0)
             return error_set_errno(err, errno, "cannot look at what has come");
         t.begin = fetch->validator[0] != '\0' ? (uint64_t)status.st_size : 0;
-        uint64_t before = t.begin;
+        if (most == 0)
+            most = t.begin;
         verdict = judge(&t, request(&t), &why);
         t.library.curl_easy_cleanup(t.curl);
-        if (t.began && !t.useless && t.done > before)
-            tries = -1; /* it brings something */
+        if (t.began && !t.useless && t.done >= most + WORTH_A_TRY) {
+            most = t.done;
+            tries = -1;
+        }
         if (verdict == 0 || (verdict == 1 && tries < TRIES - 1))
             error_free(why);
         else

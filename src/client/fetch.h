@@ -30,8 +30,9 @@ struct fetch {
 };
 
 bool fetch_is_url(const char *name);
-/* Connections that break are made again for as long as that brings something. False: err; what has
- * come is there. */
+/* Connections that break are made again: five times, and again so often for each MiB more that there
+ * is than ever before. One that brings less than 1 KiB/s for 30 s is broken, too. False: err; what
+ * has come is there. */
 bool fetch(struct fetch *fetch, struct error **err);
 
 #endif

@@ -145,6 +145,20 @@ void api_job(struct api_call *call, job_fn *fn)
         job_start(call->daemon, call->name, call->body, fn, job_done, call);
 }
 
+static void query_done(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    if (result != NULL)
+        api_reply(call, json_deep_copy(result));
+    else
+        api_refuse(call, 500, error_message(error));
+}
+
+void api_query_job(struct api_call *call, const json_t *arguments, job_fn *fn)
+{
+    job_start(call->daemon, "", arguments, fn, query_done, call);
+}
+
 void api_change(struct api_call *call, job_fn *fn)
 {
     if (!api_take_existing(call))

@@ -104,6 +104,8 @@ bool api_take_existing(struct api_call *call);
 
 /* Runs the job for the call's instance, which is given back then, and answers with its result. */
 void api_job(struct api_call *call, api_job_fn *fn);
+/* Runs the job for no instance in particular, and answers with its result. */
+void api_query_job(struct api_call *call, const json_t *arguments, api_job_fn *fn);
 /* api_take_existing() and api_job(); answers 409 if the machine runs. */
 void api_change(struct api_call *call, api_job_fn *fn);
 

@@ -2,9 +2,7 @@
  *
  * GET /v1/prune.
  */
-#include "base/error.h"
 #include "daemon/api.h"
-#include "daemon/job.h"
 #include "daemon/prune.h"
 
 enum { DAY_S = 86400, UNUSED_DAYS = 30, MAX_DAYS = 36500 };
@@ -17,15 +15,6 @@ static json_t *find(struct daemon *daemon, const char *name, const json_t *argum
                       json_integer_value(json_object_get(arguments, "unused")) * DAY_S, err);
 }
 
-static void on_found(void *opaque, const json_t *result, const struct error *error)
-{
-    struct api_call *call = opaque;
-    if (result != NULL)
-        api_reply(call, json_deep_copy(result));
-    else
-        api_refuse(call, 500, error_message(error));
-}
-
 static void run(struct api_call *call)
 {
     long long days = api_query_number(call, "unused", UNUSED_DAYS);
@@ -34,7 +23,7 @@ static void run(struct api_call *call)
         return;
     }
     call->kept = json_pack("{s:I}", "unused", (json_int_t)days);
-    job_start(call->daemon, "", call->kept, find, on_found, call);
+    api_query_job(call, call->kept, find);
 }
 
 const struct api_verb api_prune = {

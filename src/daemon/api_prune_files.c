@@ -2,9 +2,7 @@
  *
  * POST /v1/prune: the images among what GET names. Instances have a DELETE of their own.
  */
-#include "base/error.h"
 #include "daemon/api.h"
-#include "daemon/job.h"
 #include "daemon/prune.h"
 
 static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
@@ -14,15 +12,6 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     return prune_files(&daemon->store, json_object_get(arguments, "files"), err);
 }
 
-static void on_done(void *opaque, const json_t *result, const struct error *error)
-{
-    struct api_call *call = opaque;
-    if (result != NULL)
-        api_reply(call, json_deep_copy(result));
-    else
-        api_refuse(call, 500, error_message(error));
-}
-
 static void run(struct api_call *call)
 {
     json_t *files;
@@ -30,7 +19,7 @@ static void run(struct api_call *call)
         !json_is_array(files))
         api_refuse(call, 400, "'files' is missing: paths");
     else
-        job_start(call->daemon, "", call->body, work, on_done, call);
+        api_query_job(call, call->body, work);
 }
 
 const struct api_verb api_prune_files = {

@@ -85,7 +85,9 @@ static json_t *change(struct daemon *daemon, const char *name, const json_t *key
         good = instance_write(&instance, text, err);
     }
     if (good) {
-        cgroup_change_machine(name, &config);
+        char group[INSTANCE_GROUP];
+        instance_group(&instance, group);
+        cgroup_change_machine(group, &config);
         list = json_array();
         json_object_foreach((json_t *)(uintptr_t)keys, key, value)
         {

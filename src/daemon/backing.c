@@ -135,3 +135,22 @@ bool backing_check(const struct instance *instance, const struct machine_config 
             return false;
     return true;
 }
+
+bool backing_check_files(const struct instance *instance, const struct machine_config *config,
+                         struct error **err)
+{
+    bool good = true;
+    for (size_t i = 0; i < config->disk_count && good; i++) {
+        struct machine_disk disk = config->disks[i];
+        struct client_disks one = {.count = 1};
+        disk.read_only = true; /* others may be reading a template */
+        if (disk.path[0] != '/')
+            continue; /* an empty drive, or on a server */
+        good = client_disk_open(&disk, &one.chains[0], err);
+        if (good) {
+            good = check_from(instance, &disk, &one.chains[0], 0, err);
+            client_disks_close(&one);
+        }
+    }
+    return good;
+}

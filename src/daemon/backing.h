@@ -22,5 +22,8 @@ struct machine_config;
 /* Before the files go to a worker. `config` has file names ready to open. False: err. */
 bool backing_check(const struct instance *instance, const struct machine_config *config,
                    const struct client_disks *disks, struct error **err);
+/* Before their content is read for other purposes, by who has the instance's lock. */
+bool backing_check_files(const struct instance *instance, const struct machine_config *config,
+                         struct error **err);
 
 #endif

@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "client/disk_clone.h"
 #include "config/identity.h"
+#include "daemon/backing.h"
 #include "daemon/folder.h"
 #include "daemon/snapshot.h"
 
@@ -354,7 +355,8 @@ bool instance_clone(const struct instance *original, const struct instance_plan 
         good = c.folder >= 0;
     }
     if (good) {
-        bool made = instance_bring(plan, c.folder, err) && copy_nvram(&c, err) &&
+        bool made = (plan->linked || backing_check_files(original, &c.before, err)) &&
+                    instance_bring(plan, c.folder, err) && copy_nvram(&c, err) &&
                     (plan->linked || copy_rest(&c, err)) && describe(&c, err);
         if (made) {
             identity_renew(text, &c.config, &c.before);

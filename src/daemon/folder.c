@@ -18,7 +18,8 @@
 
 static const char *const private_files[] = {"lock",         "end",         "control.sock",
                                             "console.sock", "console.log", "worker.log",
-                                            "vsock.sock",   "restart",     INSTANCE_SAVED};
+                                            "vsock.sock",   "restart",     "known_hosts",
+                                            INSTANCE_SAVED};
 
 /* Under another name first: whoever reads sees the old content or the new one, all of it. */
 static bool write_file(int folder, const char *name, const char *bytes, size_t size,

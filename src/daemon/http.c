@@ -33,6 +33,7 @@ enum {
     REMOTE_CONNECTION_LIMIT = 64,
     REMOTE_ADDRESS_LIMIT = 16,
     REMOTE_REQUEST_S = 60,
+    STREAM_MIN = 1 << 20, /* bytes that a client has to take of a stream in that time */
     CONNECTION_MEMORY = 32 << 10, /* bytes: more than any head that makes sense */
 };
 
@@ -54,6 +55,7 @@ struct http_link {
     struct http_link *next, **link;
     struct MHD_Connection *connection;
     time_t since; /* the client has something to do since then (monotonic); 0: we have */
+    size_t taken; /* of a stream, since then */
 };
 
 struct http_upgrade {
@@ -368,13 +370,27 @@ static enum MHD_Result pass_body(struct request *request, const char *data, size
     return MHD_YES;
 }
 
+/* The client's time begins anew whenever it has taken enough: an instance is locked while it is
+ * exported, so that who takes a byte now and then would hold it for years. */
+static void take_stream(struct http_link *link, size_t count)
+{
+    if (link->since == 0 || link->taken >= STREAM_MIN) {
+        link->since = now_s();
+        link->taken = 0;
+    }
+    link->taken += count;
+}
+
 static ssize_t read_stream(void *opaque, uint64_t position, char *buffer, size_t size)
 {
     struct request *request = opaque;
     (void)position;
+    struct http_link *link = link_of(request->connection);
     ssize_t count = recv(request->stream, buffer, size, MSG_DONTWAIT);
-    if (count > 0)
+    if (count > 0) {
+        take_stream(link, (size_t)count);
         return count;
+    }
     if (count == 0) /* the job's end is closed, so there is a result */
         return request->status / 100 == 2 ? MHD_CONTENT_READER_END_OF_STREAM
                                           : MHD_CONTENT_READER_END_WITH_ERROR;
@@ -382,6 +398,7 @@ static ssize_t read_stream(void *opaque, uint64_t position, char *buffer, size_t
         return MHD_CONTENT_READER_END_WITH_ERROR;
     if (!wait_for_stream(request, LOOP_READABLE))
         return MHD_CONTENT_READER_END_WITH_ERROR;
+    link->since = 0; /* it has taken all that there is */
     suspend(request);
     return 0;
 }

@@ -5,7 +5,7 @@
  * admitted by remote.h and may do what a verb's row allows them.
  *
  * A client over TCP has 60 s for each request, however its bytes trickle in, and as long to take
- * the answer; there are at most 64 connections, 16 from one address.
+ * the answer, of a stream each MiB of it; there are at most 64 connections, 16 from one address.
  *
  * Threads: the loop's.
  */

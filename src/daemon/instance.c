@@ -189,6 +189,15 @@ bool instance_is_locked(const struct instance *instance)
     return locked;
 }
 
+/* The folder is what an instance is. */
+void instance_group(const struct instance *instance, char group[INSTANCE_GROUP])
+{
+    struct stat status = {0};
+    fstat(instance->fd, &status);
+    snprintf(group, INSTANCE_GROUP, "%s-%llx-%llx", instance->name,
+             (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+}
+
 struct text *instance_read(const struct instance *instance, struct error **err)
 {
     char file[INSTANCE_MAX_FILE], *path = NULL;

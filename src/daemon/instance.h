@@ -17,7 +17,8 @@
  *     NAME/console.log, NAME/worker.log      what guest and worker said
  *     NAME/restart       whether it shall run, and how often it was started again (restart.h)
  *     NAME/snapshots/    what it was before (snapshot.h)
- *     NAME/known_hosts   by what the guest's ssh server proves who it is; belongs to the disk
+ *     NAME/known_hosts   by what the guest's ssh server proves who it is; not a clone's, whose server
+ *                        may have made itself another key
  *
  * A linked clone of a template has disks that lie upon the template's, and uses the files there
  * that are only read (clone.h). Such names are relative ("../BASE/disk.img"), so that the store can
@@ -42,6 +43,7 @@
     63 /* bytes: letters, digits, '.', '_' and '-', none of these in front                         \
         */
 #define INSTANCE_MAX_FILE (INSTANCE_MAX_NAME + 8) /* bytes of "NAME.vmtx" */
+#define INSTANCE_GROUP    (INSTANCE_MAX_NAME + 36)
 
 struct instance {
     const struct store *store; /* borrowed */
@@ -102,6 +104,10 @@ bool instance_open_locked(struct instance *instance, const struct store *store, 
                           struct error **err);
 /* Whether somebody has it; never true for who has it by instance_lock() himself. */
 bool instance_is_locked(const struct instance *instance);
+
+/* What its machine's cgroup is called (client/cgroup.h): no instance of another store has the same
+ * name, and it stays while the machine runs. */
+void instance_group(const struct instance *instance, char group[INSTANCE_GROUP]);
 
 /* NULL: err. */
 struct text *instance_read(const struct instance *instance, struct error **err);

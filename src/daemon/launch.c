@@ -126,6 +126,7 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
     struct client_vsock vsock = {.listen = -1, .connector = -1};
+    char group[INSTANCE_GROUP];
     struct client_spawn spawn = {.console = -1,
                                  .control = -1,
                                  .listen = -1,
@@ -136,11 +137,12 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .hold = instance->lock,
                                  .resume = saved->fd,
                                  .detach = true,
-                                 .group = instance->name,
+                                 .group = group,
                                  .log_level = LOG_LEVEL_WARNING,
                                  .network = &network,
                                  .disks = &disks,
                                  .vsock = &vsock};
+    instance_group(instance, group);
     bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
                 backing_check(instance, config, &disks, err) &&
                 (saved->fd < 0 || anyway ||

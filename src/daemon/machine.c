@@ -236,13 +236,15 @@ static json_t *wait_for_lock(struct daemon *daemon, const char *name, const json
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     struct instance instance;
+    char group[INSTANCE_GROUP];
     (void)arguments;
     if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
     int fd = openat(instance.fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     while (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &lock) != 0 && errno == EINTR)
         ;
-    cgroup_forget_machine(name);
+    instance_group(&instance, group);
+    cgroup_forget_machine(group);
     return json_true();
 }
 

@@ -5,6 +5,7 @@
 #include "daemon/restart.h"
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 /* In units, which are seconds unless a test makes them shorter. */
 enum { LONGEST_WAIT = 300, LONG_RUN = 600, UNIT_MS = 1000 };
 enum { STATE_MAX = 4096, BUILD_S = 600 };
+#define NUMBER_MAX (INT64_C(1) << 53) /* of a plan */
 
 /* NAME/restart. Times are of CLOCK_REALTIME, in milliseconds. */
 struct plan {
@@ -63,6 +65,12 @@ static json_int_t unit_ms(void)
 
 /* ---- the plan in the folder ---- */
 
+/* What is reckoned with: a file may say anything. */
+static bool is_sane(json_int_t number)
+{
+    return number >= 0 && number < NUMBER_MAX;
+}
+
 static bool plan_read(struct daemon *daemon, const char *name, struct plan *plan)
 {
     char path[INSTANCE_MAX_NAME + 16], text[STATE_MAX];
@@ -76,7 +84,7 @@ static bool plan_read(struct daemon *daemon, const char *name, struct plan *plan
     bool good = json_unpack(state, "{s:b, s:b, s:I, s:I, s:I}", "wanted", &plan->wanted, "gave-up",
                             &plan->gave_up, "tries", &plan->tries, "started", &plan->started, "due",
                             &plan->due) == 0 &&
-                plan->tries >= 0;
+                is_sane(plan->tries) && is_sane(plan->started) && is_sane(plan->due);
     json_decref(state);
     if (!good)
         *plan = (struct plan){.wanted = 0};

@@ -38,7 +38,7 @@ struct client {
     struct tls_front *front;
     gnutls_session_t session;
     int outer, inner; /* TLS; our end of the pair, -1: shaking hands */
-    int given;        /* the server's end, which is not ours */
+    int given; /* number of the server's end, which is not ours; -1: it has closed that */
     struct loop_watch *outer_watch, *inner_watch;
     bool inner_ended;
     time_t since; /* the last progress (monotonic) */
@@ -177,6 +177,15 @@ static void on_inner(void *opaque, int fd, unsigned events)
 
 /* ---- hands ---- */
 
+/* The server has closed a descriptor of this number if there is a new one: whose it was may still
+ * be there, with bytes on their way to its client. */
+static void forget_number(struct tls_front *front, int fd)
+{
+    for (struct client *client = front->clients; client != NULL; client = client->next)
+        if (client->given == fd)
+            client->given = -1;
+}
+
 static void hand_over(struct client *client)
 {
     struct tls_front *front = client->front;
@@ -185,6 +194,7 @@ static void hand_over(struct client *client)
         client_free(client);
         return;
     }
+    forget_number(front, pair[1]);
     client->inner = pair[0];
     client->given = pair[1];
     client->since = now_s();
@@ -345,7 +355,7 @@ const char *tls_front_certificate(const struct tls_front *front, int fd)
     if (front == NULL)
         return NULL;
     for (const struct client *client = front->clients; client != NULL; client = client->next)
-        if (client->given == fd && !client->inner_ended) /* the newest comes first */
+        if (client->given == fd)
             return client->who[0] != '\0' ? client->who : NULL;
     return NULL;
 }

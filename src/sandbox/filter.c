@@ -171,6 +171,7 @@ static const struct row rows[] = {
     {0, "openat", ENOENT, {{0}}},
     {0, "access", ENOENT, {{0}}},
     {0, "stat", ENOENT, {{0}}},
+    {0, "newfstatat", ENOENT, {IS_NOT(3, AT_EMPTY_PATH)}},
     {0, "readlink", ENOENT, {{0}}},
     {0, "prctl", EINVAL, {IS_NOT(0, PR_SET_NAME)}},
 

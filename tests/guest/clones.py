@@ -194,6 +194,31 @@ def test_an_image_does_not_say_what_it_lies_upon():
     delete("b", "a", "base")
 
 
+def test_a_full_copy_takes_nothing_of_the_host_along():
+    """What a disk lies upon is looked at before it is copied, as before a start; who follows its
+    tables is confined."""
+    secret = make_disk("secret", "secret\n")
+    make_template("base")
+    trapeze("clone", "base", "a")
+    disk = path_in("a", "disk.qcow2")
+    with open(disk, "rb") as file:
+        before = file.read()
+    os.remove(disk)
+    trapeze("disk", "create", disk, "--format", "qcow2", "--backing", secret, "--backing-format",
+            "raw")
+    refuses(HOST, "secret", "no description says so", arguments=["clone", "--full", "a", "b"])
+    with open(disk, "wb") as file:
+        file.write(before)
+    trapeze("clone", "--full", "a", "b")
+    assert first_line(path_in("b", "disk.qcow2"), "qcow2") == "original"
+    with open(disk, "r+b") as file:  # an L1 table that is nowhere
+        file.seek(40)
+        file.write(b"\0\0\xff\xff\xff\xff\0\0")
+    refuses(USAGE, "disk.qcow2", "damaged", arguments=["clone", "--full", "a", "c"])
+    assert sorted(os.listdir(path_in())) == ["a", "b", "base"]
+    delete("a", "b", "base")
+
+
 def test_create_from_a_template():
     seed = make_disk("seed", "seed of the template")
     make_template("base", 'annotation = "ours"\nscsi0:1.fileName = "seed.iso"\n'
@@ -235,6 +260,31 @@ def test_create_from_a_template():
         api("POST", "/v1/instances/base/clone", body, 400)
     assert sorted(os.listdir(path_in())) == ["base", "c"]
     delete("c", "base")
+
+
+def test_a_clone_does_not_know_the_original_s_host_key():
+    """Its ssh server may have made itself another one; and no archive brings any."""
+    make_template("base")
+    trapeze("template", "--undo", "base")
+    for name in "known_hosts", "notes":
+        with open(path_in("base", name), "w", encoding="ascii") as file:
+            file.write("* ssh-ed25519 AAAA\n")
+    trapeze("clone", "base", "a")  # of an instance: full
+    trapeze("template", "base")
+    trapeze("clone", "base", "b")
+    trapeze("clone", "--full", "base", "c")
+    there = {name: sorted(os.listdir(path_in(name))) for name in ("a", "b", "c")}
+    assert all("known_hosts" not in files for files in there.values()), there
+    assert "notes" in there["a"] and "notes" in there["c"], there
+    assert "known_hosts" in os.listdir(path_in("base"))
+    trapeze("export", "c", scratch("c.trapeze"))
+    trapeze("import", scratch("c.trapeze"), "d")
+    assert "known_hosts" not in os.listdir(path_in("d"))
+    api("POST", "/v1/instances", {
+        "name": "e", "vmx": 'memsize = "32"\ntrapeze.firmware = "elf"\n',
+        "files": [{"source": LOOP_ELF, "name": "elf"},
+                  {"source": LOOP_ELF, "name": "known_hosts"}]}, 400)
+    delete("a", "b", "c", "d", "base")
 
 
 def test_clones_that_cannot_be():

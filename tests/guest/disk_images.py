@@ -5,20 +5,22 @@
     disk_images.py TRAPEZE
 """
 import contextlib
+import functools
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
+import raw_disks
 import tap
 
 TRAPEZE = sys.argv[1]
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-test-")
 MIB = 1 << 20
+make_raw = functools.partial(raw_disks.make_raw, FOLDER.name)
 
 
 def scratch(name):
@@ -40,20 +42,6 @@ def qemu(*arguments, status=0):
     if shutil.which("qemu-img") is None:
         raise tap.Skip("qemu-img is not installed")
     return run("qemu-img", *arguments, status=status)
-
-
-def make_raw(name, size, seed):
-    """Data, zeros and holes in no order."""
-    source = random.Random(seed)
-    path = scratch(name)
-    with open(path, "wb") as out:
-        out.truncate(size)
-        for _ in range(40):
-            out.seek(source.randrange(0, size // 512) * 512)
-            length = min(source.choice([512, 4096, 70000 // 512 * 512, 300 * 1024]),
-                         size - out.tell())
-            out.write(source.randbytes(length) if source.random() < 0.8 else bytes(length))
-    return path
 
 
 def same(one, other):

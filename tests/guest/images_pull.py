@@ -23,12 +23,11 @@ import uuid
 import zlib
 
 import tap
+from daemon_client import HOST, LIMIT_S, USAGE, until
 from machine import image
 from namespace import in_namespace
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
-USAGE, HOST = 120, 121
-LIMIT_S = 300
 MIB = 1 << 20
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-pull-")
 TINY = image("tiny", TRAPEZE)  # of the user's own cache
@@ -53,13 +52,6 @@ def refuses(*wanted, arguments):
     lines = done.stderr.strip().splitlines()
     assert done.returncode in (USAGE, HOST) and len(lines) == 1, done
     assert all(part in lines[0] for part in wanted), (wanted, lines[0])
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, condition
-        time.sleep(0.05)
 
 
 def read(path):
@@ -182,6 +174,18 @@ def test_a_download_goes_on_where_it_broke_off():
     assert ranges == [None, "bytes=1048576-", "bytes=1572864-", "bytes=1572964-"], ranges
     assert read(f"{CACHE}/images/a/disk.img") == data and left_over() == []
     trapeze("image", "remove", "a")
+
+
+def test_a_server_that_drips_is_given_up():
+    """A byte in each of its answers, or the beginning again and again, brings nothing."""
+    data = disk(14)
+    for behave in (lambda h: h.send_ranges(data, cut=1),
+                   lambda h: (h.send(data[:100], length=len(data)), h.drop())):
+        with serving(behave) as server:
+            refuses("cannot pull", arguments=["image", "pull", f"{server.url}/drip.img"])
+            assert 1 < len(server.requests) <= 6, server.requests
+        assert images() == {}
+        trapeze("image", "clean")
 
 
 def test_another_attempt_goes_on_too():

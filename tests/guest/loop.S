@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Prints "ready" on the UART and runs for ever. */
+ * Prints "ready" on the UART and runs for ever; with IDLE defined it waits instead, for interrupts
+ * that never come. */
     .globl _start
 _start:
     csrr t0, mhartid
@@ -11,7 +12,12 @@ _start:
     sb t0, 0(a0)
     addi a1, a1, 1
     j 1b
-2:  addi s0, s0, 1
+2:
+#ifdef IDLE
+    wfi
+#else
+    addi s0, s0, 1
+#endif
     j 2b
 text:
     .string "ready\r\n"

@@ -19,6 +19,7 @@ import threading
 import time
 
 import tap
+from daemon_client import until
 from machine import FULL, LIMIT_S, Machine, image, scratch
 
 TRAPEZE = sys.argv[1]
@@ -59,13 +60,6 @@ def free_port(kind=socket.SOCK_STREAM):
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def children(pid):

@@ -441,6 +441,52 @@ def served(daemon, token):
         return False
 
 
+def make_large(name, size):
+    """With a disk that takes more than sockets' buffers."""
+    with open(at("large.raw"), "wb") as file:
+        file.write(os.urandom(size))
+    LOCAL.trapeze("create", name, "--firmware", LOOP_ELF, "-m", "32", "--disk",
+                  at("large.raw") + ",format=raw")
+
+
+def only_child(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        child, = file.read().split()
+    return int(child)
+
+
+def test_who_takes_an_export_slowly_does_not_hold_the_instance():
+    """A byte a second; 60 s for each MiB are enough."""
+    make_large("slow", 24 << 20)
+    LOCAL.kill_daemon(signal.SIGTERM)
+    with Daemon("--listen", "tcp:127.0.0.1:0", "--insecure") as daemon:
+        token = make_token("slow")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", daemon.port))
+            client.sendall(f"GET /v1/instances/slow/export HTTP/1.1\r\nHost: x\r\n"
+                           f"Authorization: Bearer {token}\r\n\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+            LOCAL.refuses(USAGE, "at work", arguments=["start", "slow"])
+            # Who reads the disk is the job's child, and confined.
+            reader = only_child(only_child(daemon.process.pid))
+            with open(f"/proc/{reader}/status", encoding="ascii") as file:
+                about = file.read()
+            assert "Seccomp:\t2" in about and "CapEff:\t0000000000000000" in about, about
+            end = time.monotonic() + LIMIT_S
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < end and client.recv(1):
+                    if LOCAL.trapeze("start", "slow", status=None).returncode == 0:
+                        break
+                    time.sleep(1)
+        until(lambda: LOCAL.info("slow")["state"] == "running" or
+              LOCAL.trapeze("start", "slow", status=None).returncode == 0)
+        assert time.monotonic() < end
+        LOCAL.trapeze("stop", "--force", "slow")
+        LOCAL.trapeze("token", "revoke", "slow")
+        LOCAL.trapeze("delete", "slow")
+
+
 def test_a_trickle_is_cut_off():
     """A byte now and then keeps libmicrohttpd's own limit away: ours is 60 s for a request."""
     with Daemon() as daemon:

@@ -196,6 +196,27 @@ def test_a_policy_that_is_taken_away_holds_for_the_one_that_waits():
     remove("a9")
 
 
+def test_a_plan_that_makes_no_sense_is_none():
+    """NAME/restart is a file: it may say anything."""
+    least, most = -2**63, 2**63 - 1
+    create("a10", LOOP_ELF, "--restart", "always")
+    path = f"{STORE}/instances/a10/restart"
+    plan = {"wanted": True, "gave-up": False, "tries": 1, "started": 0, "due": 0}
+    for number, wrong in enumerate(({"due": least}, {"due": most}, {"started": least},
+                                    {"started": most}, {"tries": most}, {"tries": -1},
+                                    {"due": 1e300}, {"wanted": 1})):
+        kill_daemon()
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({**plan, **wrong}, file)
+        about = info("a10")  # of the next daemon
+        assert about["state"] == "stopped" and "restarts" not in about, (number, about)
+    kill_daemon()
+    with open(path, "w", encoding="ascii") as file:
+        json.dump({**plan, "due": 2**52}, file)  # a clock that was wrong: not for ever
+    until(lambda: info("a10")["state"] == "running")
+    remove("a10")
+
+
 def test_autostart_is_once_for_a_boot():
     create("a8", LOOP_ELF, "--autostart")
     create("b8", LOOP_ELF)

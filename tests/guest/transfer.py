@@ -4,6 +4,7 @@
 
     transfer.py TRAPEZE LOOP_ELF
 """
+import functools
 import hashlib
 import io
 import json
@@ -11,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -19,16 +19,17 @@ import tarfile
 import tempfile
 import time
 
+import raw_disks
 import tap
 from archive_maker import Archive, member
+from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
 from machine import image
 from namespace import in_namespace
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
-USAGE, HOST = 120, 121
-LIMIT_S = 300
 MIB = 1 << 20
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-transfer-")
+make_raw = functools.partial(raw_disks.make_raw, FOLDER.name)
 STORE = os.path.join(FOLDER.name, "store")
 os.environ["TRAPEZE_HOME"] = STORE
 EVIL = os.path.join(FOLDER.name, "evil.trapeze")
@@ -38,19 +39,12 @@ def scratch(name):
     return os.path.join(FOLDER.name, name)
 
 
+def client(store=None):
+    return Client(TRAPEZE, store or os.environ["TRAPEZE_HOME"])
+
+
 def trapeze(*arguments, status=0, store=None):
-    environment = dict(os.environ, TRAPEZE_HOME=store or os.environ["TRAPEZE_HOME"])
-    done = subprocess.run([TRAPEZE, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
-                          timeout=LIMIT_S, text=True, check=False, env=environment)
-    assert status is None or done.returncode == status, (arguments, done)
-    return done
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, condition
-        time.sleep(0.05)
+    return client(store).trapeze(*arguments, status=status)
 
 
 def folder(name, store=None):
@@ -64,20 +58,6 @@ def instances(store=None):
 def read(path):
     with open(path, "rb") as file:
         return file.read()
-
-
-def make_raw(name, size, seed):
-    """Data, zeros and holes in no order."""
-    source = random.Random(seed)
-    path = scratch(name)
-    with open(path, "wb") as out:
-        out.truncate(size)
-        for _ in range(30):
-            out.seek(source.randrange(0, size // 512) * 512)
-            length = min(source.choice([512, 4096, 70000 // 512 * 512, 300 * 1024]),
-                         size - out.tell())
-            out.write(source.randbytes(length) if source.random() < 0.8 else bytes(length))
-    return path
 
 
 def contents(disk, form):
@@ -225,27 +205,9 @@ def test_a_folder_is_copied_to_another_store_and_runs_there():
 
 # ---- what goes wrong on the way ----
 
-def pid_of_daemon(store=None):
-    store = store or os.environ["TRAPEZE_HOME"]
+def end_daemon(store=None):
     trapeze("list", store=store)
-    with socket.socket(socket.AF_UNIX) as daemon:
-        daemon.connect(os.path.join(store, "daemon.sock"))
-        data = daemon.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(data[:4], "little")
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def end_daemon(store=None, number=signal.SIGTERM):
-    pid = pid_of_daemon(store)
-    os.kill(pid, number)
-    until(lambda: not is_alive(pid))
+    client(store).kill_daemon(signal.SIGTERM)
 
 
 def make_archive(name, size, seed):
@@ -277,7 +239,7 @@ def test_who_is_killed_in_the_middle_leaves_nothing():
     for turn in range(12):
         command = ["import", path, "b"] if turn % 2 == 0 else ["export", "a", f"{target}/x"]
         whom = ("command", "daemon")[turn // 2 % 2]
-        daemon = pid_of_daemon()
+        daemon = client().pid_of_daemon()
         run = subprocess.Popen([TRAPEZE, *command], stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(source.random() * length)

@@ -379,6 +379,32 @@ static void test_files_that_cannot_be_copied(void **state)
     store_close(&store);
 }
 
+/* Two stores of a user may have instances of one name: their machines share no cgroup. */
+static void test_groups(void **state)
+{
+    (void)state;
+    struct store stores[] = {fresh_store(), fresh_store()};
+    char groups[3][INSTANCE_GROUP];
+    struct instance instance;
+    struct error *err = NULL;
+    for (int i = 0; i < 2; i++) {
+        create(&stores[i], "a", &err);
+        assert_no_error(err);
+        open_instance(&instance, &stores[i], "a");
+        instance_group(&instance, groups[i]);
+        instance_close(&instance);
+        assert_int_equal(strncmp(groups[i], "a-", 2), 0);
+        assert_null(strchr(groups[i], '/'));
+    }
+    assert_string_not_equal(groups[0], groups[1]);
+    open_instance(&instance, &stores[0], "a"); /* as the next daemon does */
+    instance_group(&instance, groups[2]);
+    instance_close(&instance);
+    assert_string_equal(groups[0], groups[2]);
+    store_close(&stores[0]);
+    store_close(&stores[1]);
+}
+
 static void test_locks(void **state)
 {
     (void)state;
@@ -601,6 +627,7 @@ int main(void)
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_files_that_cannot_be_copied),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_locks),
         cmocka_unit_test(test_folders_by_hand),
         cmocka_unit_test(test_killed_anywhere),
