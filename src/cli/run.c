@@ -40,6 +40,10 @@ static const struct cli_option options[] = {
      NULL},
     {"force", 0, NULL, "With --resume: go on though a disk was changed since. It will be damaged.",
      NULL},
+    {"incoming", 0, NULL,
+     "Wait for a machine that is migrated here, instead of starting: the same one, described as it was "
+     "there. It comes over sockets that the control verb 'incoming' brings; for tests and tools.",
+     NULL},
     {"no-reboot", 0, NULL, "End when the guest resets itself, instead of restarting it in place.",
      NULL},
     {"deterministic", 0, "[=SEED]",
@@ -151,6 +155,9 @@ static int exit_status(const struct client_result *result, struct error **err)
     case CLIENT_END_SUSPENDED:
         fputs("trapeze: the virtual machine was suspended.\n", stderr);
         return CLI_OK;
+    case CLIENT_END_MIGRATED:
+        fputs("trapeze: the virtual machine was migrated.\n", stderr);
+        return CLI_OK;
     case CLIENT_END_QUIT:
         fputs("trapeze: the virtual machine was ended.\n", stderr);
         return CLI_INTERRUPTED;
@@ -186,7 +193,8 @@ static int run(const struct cli_args *args, struct error **err)
     struct client_options client = {.control_path = cli_last(args, "control"),
                                     .log_level = log_level(args),
                                     .gdb = cli_last(args, "gdb"),
-                                    .gdb_wait = cli_given(args, "gdb-wait")};
+                                    .gdb_wait = cli_given(args, "gdb-wait"),
+                                    .incoming = cli_given(args, "incoming")};
     struct client_result result;
     int status = CLI_HOST_FAILURE;
     if (client.gdb_wait && client.gdb == NULL) {

@@ -130,7 +130,7 @@ static _Noreturn void exec_worker(const struct client_spawn *spawn, int config, 
                           (char *)(uintptr_t)spawn->console_kind,
                           level,
                           sandbox,
-                          spawn->gdb_wait ? "wait" : "run",
+                          spawn->incoming ? "incoming" : spawn->gdb_wait ? "wait" : "run",
                           nics,
                           disks,
                           NULL};

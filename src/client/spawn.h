@@ -33,6 +33,7 @@ struct client_spawn {
     int hold;       /* kept open while it lives, for the lock on it */
     int resume;     /* the file of a machine that was suspended */
     bool gdb_wait;
+    bool incoming; /* it waits for a machine that is migrated here (worker/verbs_migrate.c) */
     bool detach; /* a session of its own */
     const char *group; /* a name for its cgroup (cgroup.h); NULL: it is to have none */
     enum sandbox_mode sandbox;

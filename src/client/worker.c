@@ -138,6 +138,7 @@ static bool start(struct session *session, const struct machine_config *config,
                                  .hold = -1,
                                  .resume = options->resume != NULL ? options->resume->fd : -1,
                                  .gdb_wait = options->gdb_wait,
+                                 .incoming = options->incoming,
                                  .group = is_limited(config) ? session->group : NULL,
                                  .sandbox = options->sandbox,
                                  .log_level = options->log_level,
@@ -199,7 +200,8 @@ static void take_end(struct session *session, const json_t *event)
     } ends[] = {{"poweroff", CLIENT_END_POWEROFF}, {"reset", CLIENT_END_POWEROFF},
                 {"exit-code", CLIENT_END_EXIT_CODE}, {"crash", CLIENT_END_CRASH},
                 {"quit", CLIENT_END_QUIT},         {"refused", CLIENT_END_REFUSED},
-                {"suspended", CLIENT_END_SUSPENDED}, {"lost", CLIENT_END_REFUSED}};
+                {"suspended", CLIENT_END_SUSPENDED}, {"migrated", CLIENT_END_MIGRATED},
+                {"lost", CLIENT_END_REFUSED}};
     const char *name = json_string_value(json_object_get(event, "end"));
     const char *message = json_string_value(json_object_get(event, "message"));
     for (size_t i = 0; name != NULL && i < ARRAY_SIZE(ends); i++)

@@ -39,6 +39,7 @@ struct client_options {
     const struct saved_image *resume; /* of a machine that was suspended; NULL: it begins anew */
     bool resume_anyway;       /* though its disks may have changed since */
     bool gdb_wait;            /* the machine does not start before one says so */
+    bool incoming;            /* ... before it has been migrated here */
 };
 
 enum client_end {
@@ -46,6 +47,7 @@ enum client_end {
     CLIENT_END_EXIT_CODE, /* bare-metal program: `code` */
     CLIENT_END_CRASH,     /* the guest's fault; sentence in `message` */
     CLIENT_END_SUSPENDED, /* its state is in a file */
+    CLIENT_END_MIGRATED,  /* it goes on elsewhere */
     CLIENT_END_QUIT,      /* escape key, signal, control verb */
     CLIENT_END_REFUSED    /* the worker could not start the machine: sentence in `message` */
 };

@@ -21,6 +21,7 @@
 #include "base/frame.h"
 #include "base/loop.h"
 #include "config/suggest.h"
+#include "worker/verbs.h"
 
 enum { REQUEST_LIMIT = 64 * 1024, CLIENT_LIMIT = 32 };
 
@@ -124,6 +125,8 @@ static json_t *run_verb(struct control *control, const json_t *request, struct e
         error_set(err, ERROR_USAGE, "the machine is being suspended");
         return NULL;
     }
+    if (!migration_allows(control->target, verb, err))
+        return NULL;
     return verb->run(control->target, json_object_get(request, "arguments"), err);
 }
 

@@ -27,6 +27,7 @@ struct control;
 struct error;
 struct frame_fds;
 struct loop;
+struct migration;
 struct suspension;
 struct vm;
 
@@ -40,6 +41,10 @@ struct control_target {
     struct frame_fds *fds; /* came with the request; a verb that takes one leaves -1 */
     const char *folder;    /* that names of the configuration are relative to */
     struct suspension *suspension; /* verbs_suspend.c; NULL: the machine is not being suspended */
+    struct migration *migration;   /* verbs_migrate.c; NULL: nor migrated */
+    bool incoming; /* the machine is one that is still to arrive */
+    /* It will not arrive; the worker ends. */
+    void (*failed)(struct control_target *target, const struct error *error);
 };
 
 struct control_verb {
@@ -48,6 +53,7 @@ struct control_verb {
     /* Returns a new reference, or NULL with err. */
     json_t *(*run)(struct control_target *target, const json_t *arguments, struct error **err);
     bool only_looks; /* fine while the machine's state is being written */
+    bool while_copied; /* fine while it runs, and its memory is on its way to another host */
 };
 extern const struct control_verb control_verbs[];
 extern const size_t control_verb_count;

@@ -45,13 +45,17 @@ static json_t *verb_status(struct control_target *target, const json_t *argument
     time_t since;
     const char *owner = console_owner(target->console, &since);
     vm_get_status(target->vm, &status);
-    return json_pack("{s:s, s:s, s:s?, s:s*, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
+    json_t *answer = json_pack("{s:s, s:s, s:s?, s:s*, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "state", vm_state_name(status.state),
                      "engine", status.engine, "sandbox", target->sandbox, "console-owner", owner, "cpus", (int)status.cpus,
                      "cpus-started", (int)status.started, "memory",
                      (json_int_t)status.memory, "instructions", (json_int_t)status.retired,
                      "virtual-time-ns", (json_int_t)status.virtual_time_ns, "console-lost",
                      (json_int_t)console_lost(target->console), "nics",
                      nics(target->vm));
+    json_t *migration = migration_status(target);
+    if (migration != NULL)
+        json_object_set_new(answer, "migration", migration);
+    return answer;
 }
 
 static json_t *cpu(const struct vm *vm)
@@ -322,33 +326,36 @@ static json_t *verb_cpu(struct control_target *target, const json_t *arguments, 
 }
 
 const struct control_verb control_verbs[] = {
-    {"status", true, verb_status, true},
-    {"stats", true, verb_stats, true},
-    {"usage", true, verb_usage, true},
-    {"metrics", true, verb_metrics, true},
-    {"profile", true, verb_profile, false},
-    {"pause", true, verb_pause, false},
-    {"resume", true, verb_resume, false},
-    {"reset", true, verb_reset, false},
-    {"powerdown", true, verb_powerdown, false},
-    {"balloon", true, verb_balloon, false},
-    {"disks", true, verb_disks, true},
-    {"disk-attach", true, verb_disk_attach, false},
-    {"disk-detach", true, verb_disk_detach, false},
-    {"insert", true, verb_insert, false},
-    {"eject", true, verb_eject, false},
-    {"link", true, verb_link, false},
-    {"rate", true, verb_rate, false},
-    {"limit", true, verb_limit, false},
-    {"cpu", true, verb_cpu, false},
-    {"cpus", true, verb_cpus, false},
-    {"nic-attach", true, verb_nic_attach, false},
-    {"nic-detach", true, verb_nic_detach, false},
-    {"suspend", true, verb_suspend, false},
-    {"snapshot", true, verb_snapshot, false},
-    {"quit", true, verb_quit, true},
-    {"console", false, verb_console, true},
-    {"console-attach", false, verb_console_attach, true},
-    {"window-size", false, verb_window_size, true},
+    {"status", true, verb_status, true, false},
+    {"stats", true, verb_stats, true, false},
+    {"usage", true, verb_usage, true, false},
+    {"metrics", true, verb_metrics, true, false},
+    {"profile", true, verb_profile, false, true},
+    {"pause", true, verb_pause, false, true},
+    {"resume", true, verb_resume, false, true},
+    {"reset", true, verb_reset, false, true},
+    {"powerdown", true, verb_powerdown, false, true},
+    {"balloon", true, verb_balloon, false, true},
+    {"disks", true, verb_disks, true, false},
+    {"disk-attach", true, verb_disk_attach, false, false},
+    {"disk-detach", true, verb_disk_detach, false, false},
+    {"insert", true, verb_insert, false, false},
+    {"eject", true, verb_eject, false, false},
+    {"link", true, verb_link, false, false},
+    {"rate", true, verb_rate, false, false},
+    {"limit", true, verb_limit, false, false},
+    {"cpu", true, verb_cpu, false, true},
+    {"cpus", true, verb_cpus, false, false},
+    {"nic-attach", true, verb_nic_attach, false, false},
+    {"nic-detach", true, verb_nic_detach, false, false},
+    {"suspend", true, verb_suspend, false, false},
+    {"snapshot", true, verb_snapshot, false, false},
+    {"migrate", true, verb_migrate, false, false},
+    {"migrate-resolve", true, verb_migrate_resolve, false, false},
+    {"incoming", true, verb_incoming, false, false},
+    {"quit", true, verb_quit, true, false},
+    {"console", false, verb_console, true, false},
+    {"console-attach", false, verb_console_attach, true, false},
+    {"window-size", false, verb_window_size, true, false},
 };
 const size_t control_verb_count = ARRAY_SIZE(control_verbs);

@@ -27,4 +27,16 @@ json_t *verb_suspend(struct control_target *target, const json_t *arguments, str
 /* Of a machine that ends; NULL is fine. */
 void suspension_free(struct suspension *suspension);
 
+json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_migrate_resolve(struct control_target *target, const json_t *arguments,
+                             struct error **err);
+json_t *verb_incoming(struct control_target *target, const json_t *arguments, struct error **err);
+/* As suspension_free(). */
+void migration_free(struct migration *migration);
+/* It stands still for good, or until it is known to have failed. */
+bool migration_is_away(const struct migration *migration);
+bool migration_allows(const struct control_target *target, const struct control_verb *verb,
+                      struct error **err);
+json_t *migration_status(const struct control_target *target); /* NULL: nothing is under way */
+
 #endif

@@ -137,11 +137,21 @@ static void on_clock(void *opaque, int64_t offset)
     nvram_write_file(worker->nvram, &nvram, &worker->log);
 }
 
+static void wait_after_panic(struct worker *worker)
+{
+    struct itimerspec grace = {.it_value = {.tv_sec = PANIC_GRACE_S}};
+    timerfd_settime(worker->panic_timer, 0, &grace, NULL);
+}
+
 static void on_panic_timer(void *opaque, int fd, unsigned events)
 {
     struct worker *worker = opaque;
     char message[256];
     (void)fd, (void)events;
+    if (migration_is_away(worker->target.migration)) { /* ... and may not come back */
+        wait_after_panic(worker);
+        return;
+    }
     snprintf(message, sizeof(message), "the guest crashed: %s", worker->panic_line);
     report(worker, "crash", 0, message, false);
     loop_quit(worker->loop, 0);
@@ -159,8 +169,7 @@ static void on_panic(void *opaque, const char *line)
         worker->panic_line[0] = '\0';
         return;
     }
-    struct itimerspec grace = {.it_value = {.tv_sec = PANIC_GRACE_S}};
-    timerfd_settime(worker->panic_timer, 0, &grace, NULL);
+    wait_after_panic(worker);
 }
 
 static void on_link_lost(void *opaque)
@@ -232,6 +241,13 @@ static void on_lost(void *opaque, const struct error *error)
     vm_quit(worker->target.vm);
 }
 
+static void on_incoming_failed(struct control_target *target, const struct error *error)
+{
+    struct worker *worker = CONTAINER_OF(target, struct worker, target);
+    report(worker, "refused", 0, error_message(error), false);
+    loop_quit(worker->loop, 0);
+}
+
 /* A machine that was suspended goes on where it was. */
 static bool resume(struct worker *worker, int fd, struct error **err)
 {
@@ -274,7 +290,7 @@ static bool start(struct worker *worker, struct error **err)
            (worker->share_fd < 0 || vm_share_cpus(worker->target.vm, worker->share_fd, err)) &&
            (worker->gdb_fd < 0 ||
             vm_debug(worker->target.vm, worker->gdb_fd, worker->gdb_wait, err)) &&
-           vm_start(worker->target.vm, err);
+           (worker->target.incoming || vm_start(worker->target.vm, err));
 }
 
 /* The guest says no more: hands out what it said last. */
@@ -295,6 +311,7 @@ static void finish_console(struct worker *worker)
 static void finish(struct worker *worker)
 {
     suspension_free(worker->target.suspension);
+    migration_free(worker->target.migration);
     resume_stop(worker->resume);
     vm_free(worker->target.vm);
     resume_free(worker->resume);
@@ -401,6 +418,8 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->gdb_fd = fds[GDB];
     worker->share_fd = fds[SHARE];
     worker->gdb_wait = strcmp(argv[WAIT], "wait") == 0;
+    worker->target.incoming = strcmp(argv[WAIT], "incoming") == 0;
+    worker->target.failed = on_incoming_failed;
     worker->report = fds[REPORT];
     worker->nvram = fds[NVRAM];
     worker->transcript_fd = fds[TRANSCRIPT];

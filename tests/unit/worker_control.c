@@ -42,8 +42,8 @@ static json_t *verb_stop(struct control_target *target, const json_t *arguments,
 }
 
 const struct control_verb control_verbs[] = {
-    {"tell", false, verb_tell, false},
-    {"stop", false, verb_stop, false},
+    {"tell", false, verb_tell, false, false},
+    {"stop", false, verb_stop, false, false},
 };
 const size_t control_verb_count = ARRAY_SIZE(control_verbs);
 

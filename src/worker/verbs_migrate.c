@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The verbs by which a machine goes over from one worker to another (migrate/migrate.h).
+ * Descriptors come with them: a SOCK_SEQPACKET socket on which the rest is talked about, in objects
+ * of JSON, and connected stream sockets.
+ *
+ *     `migrate`, at the source: the talk, then the streams
+ *         worker   {"event": "progress", "stage": …, …} now and then
+ *                  {"event": "commit?"}                    record that it is given away, then:
+ *         client   {"do": "commit"}, or at any time before {"do": "cancel"}
+ *         worker   {"event": "done"}, and it ends as migrated; {"event": "failed", "message": …}:
+ * it goes on here; {"event": "uncertain", "message": …}: it stands still until `migrate-resolve`
+ *     `incoming`, at a target that was started for it: the talk, a record, then the streams
+ *         worker   progress; {"event": "taken"}; {"event": "done"}, or failed, and it ends
+ *         client   {"do": "cancel"}
+ *
+ * A client that hangs up before it has committed calls it off. The record is a file that holds
+ * "here" before the machine may run here, whatever becomes of the worker then.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/frame.h"
+#include "base/loop.h"
+#include "migrate/migrate.h"
+#include "vm/vm.h"
+#include "worker/verbs.h"
+
+struct migration {
+    struct control_target *target;
+    int talk, record; /* -1: none */
+    struct loop_watch *watch;
+    struct migrate_source *source; /* or */
+    struct migrate_target *incoming;
+    struct migrate_progress progress; /* as it was told last */
+    bool uncertain;
+};
+
+/* ---- the talk ---- */
+
+/* What the client does not take in time it does without; but for what ends it. */
+static void say(struct migration *migration, json_t *object)
+{
+    char *text = json_dumps(object, JSON_COMPACT);
+    if (migration->talk >= 0 && text != NULL)
+        (void)send(migration->talk, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    free(text);
+    json_decref(object);
+}
+
+static void say_event(struct migration *migration, const char *event, const char *message)
+{
+    json_t *object = json_pack("{s:s}", "event", event);
+    if (message != NULL)
+        json_object_set_new(object, "message", control_text(message));
+    say(migration, object);
+}
+
+static json_t *describe(const struct migrate_progress *progress)
+{
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "stage",
+                     migrate_stages[progress->stage].name, "stage-number", (int)progress->stage,
+                     "round", (int)progress->round, "total", (json_int_t)progress->total, "left",
+                     (json_int_t)progress->left, "sent", (json_int_t)progress->sent, "rate",
+                     (json_int_t)progress->rate, "dirty-rate", (json_int_t)progress->dirty_rate,
+                     "estimate-ns", (json_int_t)progress->estimate_ns, "downtime-ns",
+                     (json_int_t)progress->downtime_ns);
+}
+
+static void on_progress(void *opaque, const struct migrate_progress *progress)
+{
+    struct migration *migration = opaque;
+    migration->progress = *progress;
+    json_t *object = describe(progress);
+    json_object_set_new(object, "event", json_string("progress"));
+    say(migration, object);
+}
+
+static void hang_up(struct migration *migration)
+{
+    loop_watch_remove(migration->watch);
+    migration->watch = NULL;
+    if (migration->talk >= 0)
+        close(migration->talk);
+    migration->talk = -1;
+}
+
+void migration_free(struct migration *migration)
+{
+    if (migration == NULL)
+        return;
+    hang_up(migration);
+    migrate_source_free(migration->source);
+    migrate_target_free(migration->incoming);
+    if (migration->record >= 0)
+        close(migration->record);
+    migration->target->migration = NULL;
+    free(migration);
+}
+
+static void call_off(struct migration *migration)
+{
+    if (migration->source != NULL)
+        (void)migrate_source_cancel(migration->source);
+    if (migration->incoming != NULL)
+        (void)migrate_target_cancel(migration->incoming);
+}
+
+static void on_talk(void *opaque, int fd, unsigned events)
+{
+    struct migration *migration = opaque;
+    char text[64];
+    (void)events;
+    ssize_t size = recv(fd, text, sizeof(text), MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    json_t *object = size > 0 ? json_loadb(text, (size_t)size, 0, NULL) : NULL;
+    const char *what = json_string_value(json_object_get(object, "do"));
+    if (what != NULL && strcmp(what, "commit") == 0 && migration->source != NULL) {
+        (void)migrate_source_commit(migration->source);
+    } else {
+        call_off(migration);
+        if (size <= 0)
+            hang_up(migration);
+    }
+    json_decref(object);
+}
+
+static bool is_of_type(int fd, int wanted)
+{
+    int type = 0;
+    socklen_t size = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == wanted;
+}
+
+/* The talk, the record if there is one, and at least one stream. */
+static bool check_descriptors(const struct frame_fds *came, size_t before, struct error **err)
+{
+    struct stat status;
+    if (came->count <= before || came->count > before + MIGRATE_MAX_STREAMS)
+        return error_set(err, ERROR_USAGE,
+                         "a migration takes descriptors: 'trapeze migrate' sends them");
+    if (!is_of_type(came->fds[0], SOCK_SEQPACKET))
+        return error_set(err, ERROR_USAGE, "the first descriptor is no SOCK_SEQPACKET socket");
+    if (before > 1 && (fstat(came->fds[1], &status) != 0 || !S_ISREG(status.st_mode)))
+        return error_set(err, ERROR_USAGE, "the second descriptor is no file");
+    for (size_t i = before; i < came->count; i++)
+        if (!is_of_type(came->fds[i], SOCK_STREAM))
+            return error_set(err, ERROR_USAGE, "descriptor %zu is no SOCK_STREAM socket", i + 1);
+    return true;
+}
+
+static struct migration *migration_new(struct control_target *target, size_t before,
+                                       struct error **err)
+{
+    if (target->migration != NULL) {
+        error_set(err, ERROR_USAGE, "the machine is being migrated already");
+        return NULL;
+    }
+    if (!check_descriptors(target->fds, before, err))
+        return NULL;
+    struct migration *migration = alloc_zeroed(1, sizeof(*migration));
+    migration->target = target;
+    migration->record = -1;
+    migration->talk = target->fds->fds[0];
+    target->fds->fds[0] = -1;
+    if (before > 1) {
+        migration->record = target->fds->fds[1];
+        target->fds->fds[1] = -1;
+    }
+    migration->watch = loop_watch_add(vm_loop(target->vm), migration->talk, LOOP_READABLE, on_talk,
+                                      migration, err);
+    if (migration->watch != NULL)
+        return migration;
+    migration_free(migration);
+    return NULL;
+}
+
+/* The streams were taken over, or it was not to be. */
+static json_t *migration_begun(struct migration *migration, size_t before)
+{
+    struct frame_fds *came = migration->target->fds;
+    if (migration->source == NULL && migration->incoming == NULL) {
+        migration_free(migration);
+        return NULL;
+    }
+    for (size_t i = before; i < came->count; i++)
+        came->fds[i] = -1;
+    migration->target->migration = migration;
+    return json_object();
+}
+
+/* ---- the source ---- */
+
+static void on_commit(void *opaque)
+{
+    say_event(opaque, "commit?", NULL);
+}
+
+static void on_left(void *opaque, enum migrate_result result, const struct error *error)
+{
+    struct migration *migration = opaque;
+    struct vm *vm = migration->target->vm;
+    const char *message = error != NULL ? error_message(error) : NULL;
+    migrate_source_progress(migration->source, &migration->progress);
+    migration->uncertain = result == MIGRATE_UNCERTAIN;
+    if (migration->uncertain) {
+        say_event(migration, "uncertain", message);
+        return;
+    }
+    if (result == MIGRATE_FAILED) {
+        say_event(migration, "failed", message);
+        migration_free(migration);
+        return;
+    }
+    on_progress(migration, &migration->progress);
+    say_event(migration, "done", NULL);
+    migration_free(migration);
+    vm_quit_migrated(vm);
+}
+
+static bool take_number(const json_t *arguments, const char *name, uint64_t limit, uint64_t *number,
+                        struct error **err)
+{
+    const json_t *value = json_object_get(arguments, name);
+    if (value == NULL)
+        return true;
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        (uint64_t)json_integer_value(value) > limit)
+        return error_set(err, ERROR_USAGE, "%s is a number from 0 to %llu", name,
+                         (unsigned long long)limit);
+    *number = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool take_last_resort(const json_t *arguments, struct migrate_source_options *options,
+                             struct error **err)
+{
+    static const char *const names[] = {[MIGRATE_KEEP_TRYING] = "continue",
+                                        [MIGRATE_STOP_ANYWAY] = "stop",
+                                        [MIGRATE_GIVE_UP] = "fail"};
+    const json_t *value = json_object_get(arguments, "last-resort");
+    const char *name = json_string_value(value);
+    if (value == NULL)
+        return true;
+    for (size_t i = 0; name != NULL && i < ARRAY_SIZE(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            options->last_resort = (enum migrate_last_resort)i;
+            return true;
+        }
+    return error_set(err, ERROR_USAGE, "last-resort is continue, stop or fail");
+}
+
+static bool take_options(const json_t *arguments, struct migrate_source_options *options,
+                         struct error **err)
+{
+    const json_t *compress = json_object_get(arguments, "compress");
+    const uint64_t hour = UINT64_C(3600000000000);
+    uint64_t rounds = 0;
+    if (compress != NULL && !json_is_boolean(compress))
+        return error_set(err, ERROR_USAGE, "compress is true or false");
+    options->compress = json_is_true(compress);
+    if (!take_number(arguments, "downtime-ns", hour, &options->downtime_ns, err) ||
+        !take_number(arguments, "bandwidth", UINT64_C(1) << 50, &options->bandwidth, err) ||
+        !take_number(arguments, "rounds", 1000000, &rounds, err) ||
+        !take_number(arguments, "patience-ns", hour, &options->patience_ns, err))
+        return false;
+    options->rounds = (unsigned)rounds;
+    return take_last_resort(arguments, options, err);
+}
+
+/* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "rounds": N, "last-resort":
+ * "continue", "stop" or "fail", "patience-ns": N}, all of which may be missing, and descriptors. */
+json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
+{
+    struct migrate_source_options options = {
+        .progress = on_progress, .commit = on_commit, .done = on_left};
+    if (!take_options(arguments, &options, err))
+        return NULL;
+    struct migration *migration = migration_new(target, 1, err);
+    if (migration == NULL)
+        return NULL;
+    options.opaque = migration;
+    migration->source = migrate_source_begin(target->vm, target->fds->fds + 1,
+                                             target->fds->count - 1, &options, err);
+    return migration_begun(migration, 1);
+}
+
+/* {"where": "here"} or {"where": "there"} */
+json_t *verb_migrate_resolve(struct control_target *target, const json_t *arguments,
+                             struct error **err)
+{
+    const char *where = json_string_value(json_object_get(arguments, "where"));
+    if (where == NULL || (strcmp(where, "here") != 0 && strcmp(where, "there") != 0)) {
+        error_set(err, ERROR_USAGE, "where is here or there");
+        return NULL;
+    }
+    if (target->migration == NULL || !target->migration->uncertain) {
+        error_set(err, ERROR_USAGE, "it is known where the machine is");
+        return NULL;
+    }
+    return migrate_source_resolve(target->migration->source, strcmp(where, "here") == 0, err)
+               ? json_object()
+               : NULL;
+}
+
+/* ---- the target ---- */
+
+static bool on_taken(void *opaque, struct error **err)
+{
+    struct migration *migration = opaque;
+    if (pwrite(migration->record, "here", 4, 0) != 4)
+        return error_set_errno(err, errno, "it cannot be recorded that the machine is here");
+    say_event(migration, "taken", NULL);
+    return true;
+}
+
+static void on_arrived(void *opaque, const struct error *error)
+{
+    struct migration *migration = opaque;
+    struct control_target *target = migration->target;
+    if (error == NULL) {
+        say_event(migration, "done", NULL);
+        migration_free(migration);
+        target->incoming = false;
+        return;
+    }
+    say_event(migration, "failed", error_message(error));
+    target->failed(target, error);
+    migration_free(migration);
+}
+
+/* {"patience-ns": N}, which may be missing, and descriptors. */
+json_t *verb_incoming(struct control_target *target, const json_t *arguments, struct error **err)
+{
+    struct migrate_target_options options = {
+        .taken = on_taken, .done = on_arrived, .progress = on_progress};
+    if (!target->incoming) {
+        error_set(err, ERROR_USAGE, "this machine was not started to become another one");
+        return NULL;
+    }
+    if (!take_number(arguments, "patience-ns", UINT64_C(3600000000000), &options.patience_ns, err))
+        return NULL;
+    struct migration *migration = migration_new(target, 2, err);
+    if (migration == NULL)
+        return NULL;
+    options.opaque = migration;
+    migration->incoming = migrate_target_begin(target->vm, target->fds->fds + 2,
+                                               target->fds->count - 2, &options, err);
+    return migration_begun(migration, 2);
+}
+
+/* ---- everybody else ---- */
+
+bool migration_is_away(const struct migration *migration)
+{
+    return migration != NULL && migration->source != NULL &&
+           migrate_source_holds(migration->source);
+}
+
+bool migration_allows(const struct control_target *target, const struct control_verb *verb,
+                      struct error **err)
+{
+    const struct migration *migration = target->migration;
+    bool ends = strcmp(verb->name, "quit") == 0;
+    if (migration != NULL && migration->uncertain && strcmp(verb->name, "migrate-resolve") != 0 &&
+        (ends || !verb->only_looks)) {
+        error_set(err, ERROR_USAGE,
+                  "whether the machine runs here or where it was migrated to is not "
+                  "known");
+        error_hint(err, "Find out, and say so ('migrate-resolve').");
+        return false;
+    }
+    if (verb->only_looks || (migration == NULL && !target->incoming))
+        return true;
+    if (target->incoming)
+        return strcmp(verb->name, "incoming") == 0 ||
+               error_set(err, ERROR_USAGE, "the machine has not arrived here yet");
+    return (verb->while_copied && !migration_is_away(migration)) ||
+           strcmp(verb->name, "migrate-resolve") == 0 ||
+           error_set(err, ERROR_USAGE, "the machine is being migrated");
+}
+
+json_t *migration_status(const struct control_target *target)
+{
+    struct migration *migration = target->migration;
+    if (migration == NULL)
+        return target->incoming ? json_pack("{s:s}", "role", "target") : NULL;
+    if (migration->source != NULL)
+        migrate_source_progress(migration->source, &migration->progress);
+    json_t *status = describe(&migration->progress);
+    json_object_set_new(status, "role",
+                        json_string(migration->source != NULL ? "source" : "target"));
+    json_object_set_new(status, "uncertain", json_boolean(migration->uncertain));
+    return status;
+}

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""A machine's way from one worker to another, by the workers' own verbs and socket pairs between them.
+
+    with Handover(source.control, target.control, streams=2, options={"downtime-ns": 10_000_000}) as h:
+        h.commit()
+        print(h.progress[-1]["downtime-ns"])
+
+The target is a worker that was started with `trapeze run … --incoming` and the source's description.
+"""
+import array
+import json
+import select
+import socket
+import struct
+import tempfile
+import time
+
+import machine
+
+
+class Control:
+    """A worker's control socket; descriptors may go along with a request."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end = time.monotonic() + machine.LIMIT_S
+        while True:
+            try:
+                self.socket.connect(path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < end, path
+                time.sleep(0.01)
+        assert self.read()["trapeze"] == "worker"
+
+    def read(self):
+        def exactly(count):
+            data = b""
+            while len(data) < count:
+                more = self.socket.recv(count - len(data))
+                assert more, "the worker has hung up"
+                data += more
+            return data
+        return json.loads(exactly(struct.unpack("<I", exactly(4))[0]))
+
+    def ask(self, verb, arguments=None, fds=()):
+        text = json.dumps({"id": 1, "verb": verb, "arguments": arguments or {}}).encode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([struct.pack("<I", len(text)) + text], rights)
+        while True:
+            answer = self.read()
+            if "event" not in answer:
+                return answer
+
+    def close(self):
+        self.socket.close()
+
+
+def begin(path, verb, arguments, fds):
+    """Until the machine is built: who started it does not know when."""
+    control = Control(path)
+    while True:
+        answer = control.ask(verb, arguments, fds)
+        if "not built yet" not in answer.get("error", ""):
+            break
+        time.sleep(0.01)
+    control.close()
+    assert "error" not in answer, answer["error"]
+
+
+class Handover:
+    def __init__(self, source, target, streams=2, options=None):
+        self.progress = []
+        self.said = {"source": [], "target": []}  # what else they said
+        self.record = tempfile.TemporaryFile()
+        self.talks = {}
+        pairs = [socket.socketpair() for _ in range(streams)]
+        ends = {}
+        for side in "source", "target":
+            self.talks[side], ends[side] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        begin(target, "incoming", {}, [ends["target"].fileno(), self.record.fileno(),
+                                       *(pair[1].fileno() for pair in pairs)])
+        begin(source, "migrate", options or {},
+              [ends["source"].fileno(), *(pair[0].fileno() for pair in pairs)])
+        for end in *ends.values(), *(end for pair in pairs for end in pair):
+            end.close()
+
+    def say(self, side, what):
+        self.talks[side].send(json.dumps({"do": what}).encode())
+
+    def wait(self, side, *events):
+        """Until `side` says one of these; what it said."""
+        end = time.monotonic() + machine.LIMIT_S
+        while True:
+            talk = self.talks[side]
+            assert select.select([talk], [], [], end - time.monotonic())[0], (events, self.said)
+            data = talk.recv(65536)
+            assert data, f"the {side} has hung up: {self.said}"
+            said = json.loads(data)
+            if said["event"] == "progress" and side == "source":
+                self.progress.append(said)
+            else:
+                self.said[side].append(said)
+            if said["event"] in events:
+                return said
+
+    def commit(self):
+        """The whole way: it runs there."""
+        said = self.wait("source", "commit?", "failed")
+        assert said["event"] == "commit?", said
+        self.say("source", "commit")
+        said = self.wait("source", "done", "failed", "uncertain")
+        assert said["event"] == "done", said
+        self.wait("target", "done")
+        self.record.seek(0)
+        assert self.record.read() == b"here"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for talk in self.talks.values():
+            talk.close()
+        self.record.close()
