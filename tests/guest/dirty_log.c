@@ -12,10 +12,12 @@
  *                 after the guest has said `ready`; then it is ended. 0: nothing is copied, and
  *                 the guest ends by itself
  *     ready=TEXT  "witness-ready" unless given; a line with "-failed " ends the run at once
+ *     iops=N      limit of the disk named last: its requests wait, known to the device
  *     frames=1    the NIC gets frames that nobody asked for, some of them long
  *     balloon=1   the guest is asked for a quarter of its memory, and gets it back, all the time
  *
- * The guest's console goes to standard output. Status 0: as told; 1: otherwise.
+ * The guest's console goes to standard output, and at the end a line with figures; cpu-s is CPU
+ * time of this process since `ready`. Status 0: as told; 1: otherwise.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,6 +65,7 @@ static struct harness {
     unsigned every_us, comparisons, frames, balloon;
     uint64_t random;
     sem_t compared;
+    double cpu_when_ready;
     uint64_t rounds, pages, take_ns, take_most_ns;
     unsigned done;
     int peer; /* the other end of the NIC */
@@ -83,6 +87,14 @@ static int64_t now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+static double cpu_time(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec * 1e-6 +
+           (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec * 1e-6;
 }
 
 static void nap(uint64_t us)
@@ -107,8 +119,8 @@ static void heard(const uint8_t *data, size_t size)
         h.tail[TEXT - 2] = (char)data[i];
         if (data[i] != '\n')
             continue;
-        if (strstr(h.tail, h.ready) != NULL)
-            atomic_store(&h.is_ready, true);
+        if (strstr(h.tail, h.ready) != NULL && !atomic_exchange(&h.is_ready, true))
+            h.cpu_when_ready = cpu_time();
         if (strstr(h.tail, "-failed ") != NULL)
             atomic_store(&h.failed, true);
         memset(h.tail, ' ', TEXT - 1);
@@ -281,6 +293,8 @@ static void read_word(const char *key, const char *value)
         set(&h.config.engine, value);
     else if (strcmp(key, "disk") == 0)
         add_disk(value);
+    else if (strcmp(key, "iops") == 0 && h.config.disk_count > 0)
+        h.config.disks[h.config.disk_count - 1].iops = number;
     else if (strcmp(key, "cpus") == 0)
         h.config.cpus = (unsigned)number;
     else if (strcmp(key, "memory") == 0)
@@ -368,10 +382,11 @@ int main(int argc, char **argv)
     vm_free(h.vm);
     loop_free(h.env.loop);
     machine_config_clear(&h.config);
-    printf("\ndirty-log rounds=%llu pages=%llu comparisons=%u take-us=%.1f most-us=%.1f\n",
+    printf("\ndirty-log rounds=%llu pages=%llu comparisons=%u take-us=%.1f "
+           "most-us=%.1f cpu-s=%.3f\n",
            (unsigned long long)h.rounds, (unsigned long long)h.pages, h.done,
            h.rounds != 0 ? (double)h.take_ns / 1e3 / (double)h.rounds : 0.0,
-           (double)h.take_most_ns / 1e3);
+           (double)h.take_most_ns / 1e3, cpu_time() - h.cpu_when_ready);
     if (h.failed || h.done < h.comparisons || (h.comparisons != 0 && !h.is_ready))
         return 1;
     return status;
