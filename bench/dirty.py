@@ -20,7 +20,7 @@ BUILD = sys.argv[1]
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
 ROWS = (sys.argv[3] if len(sys.argv) > 3 else "integer,bytecode,sieve,sort,string,touch").split(",")
 EVERY = {"off": 0, "100 ms": 100000, "20 ms": 20000}
-TIMES = 3  # a row is short
+TIMES = 12  # a row is short
 
 
 def image():

@@ -12,6 +12,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "mem/mem.h"
+#include "migrate/delta.h"
 #include "migrate/image_internal.h"
 #include "migrate/wire.h"
 
@@ -40,14 +41,18 @@ static bool take_run(struct mem_space *mem, const uint8_t *at, size_t left, size
     if (gpa % MEM_PAGE_SIZE != 0 || bytes == 0 || ram == NULL ||
         !range_within(gpa - ram->gpa, bytes, ram->size))
         return wire_damaged(err, "a run of pages is outside of the machine's memory");
-    if (kind > WIRE_RUN_BYTES || load_le32(at + 20) != 0)
+    if (kind > WIRE_RUN_DELTA || load_le32(at + 20) != 0)
         return wire_damaged(err, "a run of pages is of a kind that nobody knows");
-    if (follow != (kind == WIRE_RUN_BYTES ? bytes : 0) || follow > left - WIRE_RUN_HEADER)
+    bool fits = kind == WIRE_RUN_DELTA ? bytes == MEM_PAGE_SIZE
+                                       : follow == (kind == WIRE_RUN_BYTES ? bytes : 0);
+    if (!fits || follow > left - WIRE_RUN_HEADER)
         return wire_damaged(err, "a run of pages has another size");
     if (kind == WIRE_RUN_BYTES)
         memcpy(ram->host + (gpa - ram->gpa), at + WIRE_RUN_HEADER, follow);
-    else
+    else if (kind == WIRE_RUN_ZERO)
         clear(mem, ram, gpa, bytes);
+    else if (!delta_apply(ram->host + (gpa - ram->gpa), at + WIRE_RUN_HEADER, follow))
+        return wire_damaged(err, "what has changed in a page cannot be");
     *size = WIRE_RUN_HEADER + follow;
     return true;
 }

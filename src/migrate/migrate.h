@@ -76,6 +76,7 @@ struct migrate_progress {
     uint64_t total, left;      /* bytes of guest memory; that are still to be sent */
     uint64_t sent;             /* bytes, on all streams */
     uint64_t rate, dirty_rate; /* bytes per second: sent; written by the guest */
+    unsigned throttle;         /* percent of the time that the vCPUs stand still, for `converge` */
     uint64_t estimate_ns;      /* how long the machine would stand still */
     uint64_t downtime_ns;      /* from activation on: how long it did, as the source sees it */
 };
@@ -90,7 +91,8 @@ enum migrate_result {
 struct migrate_source_options {
     uint64_t downtime_ns; /* at most, as far as it can be estimated; 0: MIGRATE_DOWNTIME_NS */
     uint64_t bandwidth;   /* bytes per second while the machine runs; 0: no limit */
-    bool compress;        /* zstd */
+    bool compress;        /* zstd; with this or a limit of bandwidth, pages are sent as what has changed */
+    bool converge;        /* a guest that writes faster than can be sent is slowed down */
     unsigned rounds;      /* after which last_resort counts; 0: MIGRATE_ROUNDS */
     enum migrate_last_resort last_resort;
     uint64_t patience_ns; /* how long the target may be silent once the machine stands still; 0:

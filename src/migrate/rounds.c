@@ -16,6 +16,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "mem/mem.h"
+#include "migrate/delta.h"
 #include "migrate/wire.h"
 
 enum {
@@ -25,6 +26,9 @@ enum {
     MAX_REGIONS = 16,
     NAP_NS = 20000000
 };
+/* What copies for deltas may take of the host: an eighth of the guest's memory, or this if that is
+ * more. */
+#define COPIES_MIN (UINT64_C(64) << 20)
 
 struct region {
     struct mem_ram *ram;
@@ -53,6 +57,7 @@ struct rounds {
     uint64_t total;
     struct sender *senders;
     size_t count;
+    struct delta_cache *deltas; /* NULL: none are sent */
 
     struct round_options options; /* of the round under way: written while no sender works */
     _Atomic size_t next;          /* block to take */
@@ -219,16 +224,37 @@ static void add_page(struct sender *sender, enum wire_run kind, uint64_t gpa)
     sender->size += MEM_PAGE_SIZE;
 }
 
+/* The page's bytes are at `page`, behind where a run's header will be. False: it has to be sent
+ * whole. */
+static bool add_delta(struct sender *sender, uint64_t number, uint64_t gpa, const uint8_t *page)
+{
+    uint8_t delta[DELTA_MAX];
+    size_t size = delta_next(sender->rounds->deltas, number, page, delta);
+    if (size == SIZE_MAX)
+        return false;
+    sender->run = NULL; /* each is a run of its own */
+    add_page(sender, WIRE_RUN_DELTA, gpa);
+    store_le32(sender->run + 16, (uint32_t)size);
+    memcpy(sender->run + WIRE_RUN_HEADER, delta, size);
+    sender->size += size;
+    sender->run = NULL;
+    return true;
+}
+
+/* `number`: of the page, of all regions'. */
 static bool send_page(struct sender *sender, const struct mem_ram *ram, uint64_t offset,
-                      struct error **err)
+                      uint64_t number, struct error **err)
 {
     struct rounds *rounds = sender->rounds;
     uint64_t gpa = ram->gpa + offset;
     if (sender->size + WIRE_RUN_HEADER + MEM_PAGE_SIZE > PAYLOAD && !flush(sender, err))
         return false;
     size_t gap = continues(sender, WIRE_RUN_BYTES, gpa) ? 0 : WIRE_RUN_HEADER;
-    bool zero = copy_page(runs_of(sender->frame) + sender->size + gap, ram->host + offset);
+    uint8_t *page = runs_of(sender->frame) + sender->size + gap;
+    bool zero = copy_page(page, ram->host + offset);
     sender->copied += zero ? 0 : MEM_PAGE_SIZE;
+    if (rounds->deltas != NULL && !rounds->options.fresh && add_delta(sender, number, gpa, page))
+        return true;
     if (!zero || !rounds->options.fresh)
         add_page(sender, zero ? WIRE_RUN_ZERO : WIRE_RUN_BYTES, gpa);
     return true;
@@ -253,7 +279,8 @@ static bool send_block(struct sender *sender, size_t block, struct error **err)
             uint64_t offset = (word * 64 + (uint64_t)__builtin_ctzll(bits)) << MEM_PAGE_SHIFT;
             if (!mem_want(rounds->mem, region->ram, region->ram->gpa + offset, MEM_PAGE_SIZE))
                 return error_set(err, ERROR_HOST, "contents of the guest's memory are lost");
-            if (!send_page(sender, region->ram, offset, err))
+            uint64_t number = (uint64_t)region->first * BLOCK_PAGES + (offset >> MEM_PAGE_SHIFT);
+            if (!send_page(sender, region->ram, offset, number, err))
                 return false;
             sent += MEM_PAGE_SIZE;
         }
@@ -393,7 +420,15 @@ static bool start_sender(struct rounds *rounds, size_t index, bool compress, str
     return error == 0 || error_set_errno(err, error, "cannot start a thread");
 }
 
-struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t count, bool compress,
+static bool start_deltas(struct rounds *rounds, struct error **err)
+{
+    uint64_t eighth = rounds->total / 8;
+    rounds->deltas = delta_cache_new((uint64_t)rounds->block_count * BLOCK_PAGES,
+                                     eighth > COPIES_MIN ? eighth : COPIES_MIN);
+    return rounds->deltas != NULL || error_set(err, ERROR_HOST, "the host is out of memory");
+}
+
+struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t count, unsigned how,
                           struct error **err)
 {
     struct rounds *rounds = alloc_zeroed(1, sizeof(*rounds));
@@ -407,12 +442,13 @@ struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t coun
         rounds->senders[i].rounds = rounds;
         rounds->senders[i].wire = &wires[i];
     }
-    for (size_t i = 0; i < count; i++)
-        if (!start_sender(rounds, i, compress, err)) {
-            rounds_free(rounds);
-            return NULL;
-        }
-    return rounds;
+    bool good = (how & ROUNDS_DELTAS) == 0 || start_deltas(rounds, err);
+    for (size_t i = 0; good && i < count; i++)
+        good = start_sender(rounds, i, (how & ROUNDS_PACKED) != 0, err);
+    if (good)
+        return rounds;
+    rounds_free(rounds);
+    return NULL;
 }
 
 void rounds_free(struct rounds *rounds)
@@ -430,6 +466,7 @@ void rounds_free(struct rounds *rounds)
     }
     for (size_t i = 0; i < rounds->region_count; i++)
         free(rounds->regions[i].marked);
+    delta_cache_free(rounds->deltas);
     error_free(rounds->error);
     pthread_cond_destroy(&rounds->changed);
     pthread_mutex_destroy(&rounds->lock);

@@ -2,7 +2,7 @@
  *
  * The source's memory on its way: one round sends every page that is marked, on all streams at once.
  *
- *     rounds = rounds_new(mem, wires, count, compress, &err);   // notes all writes from now on
+ *     rounds = rounds_new(mem, wires, count, how, &err);         // notes all writes from now on
  *     rounds_mark_all(rounds); rounds_send(rounds, …);           // round 1
  *     rounds_mark_dirty(rounds); rounds_send(rounds, …);         // what has been written to since
  *
@@ -22,7 +22,12 @@ struct mem_space;
 struct rounds;
 struct wire;
 
-struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t count, bool compress,
+enum rounds_how {
+    ROUNDS_PACKED = 1, /* zstd */
+    ROUNDS_DELTAS = 2  /* pages that are sent again as what has changed in them; takes memory */
+};
+/* `how`: bits of enum rounds_how. */
+struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t count, unsigned how,
                           struct error **err);
 void rounds_free(struct rounds *rounds); /* streams are cut if a round is under way; NULL is fine */
 

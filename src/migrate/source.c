@@ -31,7 +31,8 @@ enum {
     LAST_WORDS = 4,            /* frames that a target that hung up may have sent before, */
     LAST_WORDS_NS = 200000000, /* and how long they may take */
     REPORT_NS = 100000000,     /* between two reports of progress at least */
-    RATE_BYTES = 1 << 20       /* a round of less says nothing about the link */
+    RATE_BYTES = 1 << 20,      /* a round of less says nothing about the link */
+    THROTTLE_STEP = 10         /* percent */
 };
 /* What the machine stands still for beside its memory: the pause, state, the last frames. */
 #define FIXED_NS UINT64_C(1000000)
@@ -169,12 +170,14 @@ static bool negotiate(struct migrate_source *source, struct error **err)
         return false;
     if (frame.size != 8 || load_le32(frame.body) != WIRE_VERSION)
         return wire_damaged(err, "the target accepts something else");
-    bool packs = (load_le32(frame.body + 4) & WIRE_ZSTD) != 0;
+    uint32_t both = load_le32(frame.body + 4) & load_le32(source->hello + 4);
     enter(source, MIGRATE_RESERVATION);
     if (!join_streams(source, err) || !expect(source, WIRE_READY, &frame, err))
         return false;
     struct rounds *rounds = rounds_new(vm_memory(source->vm), source->wires, source->count,
-                                       source->options.compress && packs, err);
+                                       ((both & WIRE_ZSTD) != 0 ? ROUNDS_PACKED : 0u) |
+                                           ((both & WIRE_DELTA) != 0 ? ROUNDS_DELTAS : 0u),
+                                       err);
     pthread_mutex_lock(&source->lock);
     source->rounds = rounds;
     if (rounds != NULL)
@@ -245,6 +248,38 @@ static enum next decide(const struct migrate_source *source, uint64_t before)
     return fits || options->last_resort == MIGRATE_STOP_ANYWAY ? STOP_NOW : GIVE_UP;
 }
 
+/* ---- a guest that writes faster than its memory can be sent ---- */
+
+/* The loop's thread. */
+static void throttle(void *opaque)
+{
+    struct migrate_source *source = opaque;
+    pthread_mutex_lock(&source->lock);
+    unsigned percent = source->progress.throttle;
+    pthread_mutex_unlock(&source->lock);
+    if (!source->held && !source->cancelled)
+        vm_throttle(source->vm, percent);
+}
+
+/* It is to run for so small a part of the time that it writes a third of what can be sent
+ * meanwhile, as far as the last round tells; what it writes to again and again makes it look slower
+ * than it is. */
+static void slow_down(struct migrate_source *source, uint64_t before)
+{
+    struct migrate_progress *progress = &source->progress;
+    if (!source->options.converge || progress->round < 2 || progress->left < before / 2)
+        return;
+    double runs = 100.0 - progress->throttle;
+    double enough = runs * (double)progress->rate / 3 / (double)(progress->dirty_rate + 1);
+    unsigned percent = progress->throttle + THROTTLE_STEP;
+    if (enough < 100.0 - percent)
+        percent = 100 - (unsigned)enough;
+    pthread_mutex_lock(&source->lock);
+    progress->throttle = percent < VM_THROTTLE_MAX ? percent : VM_THROTTLE_MAX;
+    pthread_mutex_unlock(&source->lock);
+    loop_post(vm_loop(source->vm), throttle, source);
+}
+
 static bool precopy(struct migrate_source *source, struct error **err)
 {
     struct migrate_progress *progress = &source->progress;
@@ -261,6 +296,8 @@ static bool precopy(struct migrate_source *source, struct error **err)
         measure(source, wire_now() - begun);
         report(source, false);
         next = decide(source, before);
+        if (next == ANOTHER_ROUND)
+            slow_down(source, before);
     }
     return next == STOP_NOW ||
            error_set(
@@ -465,6 +502,7 @@ static void *run(void *opaque)
 /* As if nothing had been. */
 static void go_on(struct migrate_source *source)
 {
+    vm_throttle(source->vm, 0);
     if (source->held && source->was_running)
         (void)vm_resume(source->vm, NULL);
     source->held = false;
@@ -525,6 +563,13 @@ bool migrate_source_holds(const struct migrate_source *source)
     return source->held;
 }
 
+/* Comparing pages is worth it on slow links only. */
+static uint32_t features(const struct migrate_source_options *options)
+{
+    return (options->compress ? WIRE_ZSTD : 0) |
+           (options->compress || options->bandwidth != 0 ? WIRE_DELTA : 0);
+}
+
 /* Everything that the thread needs of the machine; what it says first. */
 static void make_hello(struct migrate_source *source)
 {
@@ -537,7 +582,7 @@ static void make_hello(struct migrate_source *source)
     at += WIRE_HEADER;
     source->hello = at;
     store_le32(at, WIRE_VERSION);
-    store_le32(at + 4, source->options.compress ? WIRE_ZSTD : 0);
+    store_le32(at + 4, features(&source->options));
     (void)!getrandom(at + 8, 8, 0);
     store_le32(at + 16, (uint32_t)source->count);
     store_le32(at + 20, (uint32_t)regions);
@@ -621,6 +666,8 @@ void migrate_source_free(struct migrate_source *source)
         pthread_join(source->thread, NULL);
     loop_cancel(loop, on_progress, source);
     loop_cancel(loop, stop_machine, source);
+    loop_cancel(loop, throttle, source);
+    vm_throttle(source->vm, 0);
     loop_cancel(loop, ask_to_commit, source);
     loop_cancel(loop, on_finished, source);
     rounds_free(source->rounds);

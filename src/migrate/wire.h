@@ -32,7 +32,8 @@
  *
  * MEMORY: u32 encoding (enum wire_encoding), u32 size of what follows when it is unpacked; then runs of
  * pages: u64 gpa, u32 pages, u32 kind (enum wire_run), u32 bytes that follow, u32 0; these bytes. In
- * round 1 pages of zeroes are left out: the target's memory is new.
+ * round 1 pages of zeroes are left out: the target's memory is new. DELTA is of one page, on top of what
+ * the target has of it (migrate/delta.h).
  *
  * Threads: a stream is one thread's in each direction; wire_cut() is anybody's.
  */
@@ -50,7 +51,8 @@ struct error;
 #define WIRE_BODY_MAX  (UINT32_C(1) << 20)
 #define WIRE_STATE_MAX (UINT64_C(256) << 20)
 #define WIRE_ZSTD      1u /* features */
-#define WIRE_FEATURES  WIRE_ZSTD
+#define WIRE_DELTA     2u
+#define WIRE_FEATURES  (WIRE_ZSTD | WIRE_DELTA)
 #define WIRE_PAUSED    1u
 
 enum { WIRE_HEADER = 24, WIRE_MEMORY_HEADER = 8, WIRE_RUN_HEADER = 24 };
@@ -73,7 +75,7 @@ enum wire_type {
 };
 
 enum wire_encoding { WIRE_PLAIN, WIRE_PACKED };
-enum wire_run { WIRE_RUN_ZERO, WIRE_RUN_BYTES };
+enum wire_run { WIRE_RUN_ZERO, WIRE_RUN_BYTES, WIRE_RUN_DELTA };
 
 struct wire {
     int fd; /* owned; -1: none */

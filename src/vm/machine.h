@@ -166,6 +166,7 @@ struct vm {
     bool quit_threads;
 
     unsigned clock_stops; /* reasons why the clock stands still; loop's thread */
+    struct throttle *throttle;   /* NULL: nobody has asked for it */
     struct cpu_limit *cpu_limit; /* NULL: nothing is limited, nobody shares */
     struct gdb *gdb;      /* NULL: no debugger can come */
     struct profile *profile; /* NULL: none is taken; changes while held */
@@ -216,6 +217,8 @@ bool vm_cpu_time(const struct vm_cpu *cpu, struct vm_cpu_time *time);
 
 /* cpu_limit.c */
 void vm_cpu_limit_free(struct vm *vm);
+/* throttle.c */
+void vm_throttle_free(struct vm *vm);
 
 /* fence.c: the owner thread, around each engine->run(). */
 void vm_fence_enter(struct vm_cpu *cpu);

@@ -203,6 +203,7 @@ void vm_free(struct vm *vm)
         vm_hold(vm);
     vm_cpu_threads_stop(vm);
     vm_cpu_limit_free(vm);
+    vm_throttle_free(vm);
     vm_power_cancel(vm);
     gdb_free(vm->gdb);
     vm_hotplug_free(vm);

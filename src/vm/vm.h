@@ -147,6 +147,11 @@ bool vm_set_cpu_limits(struct vm *vm, const struct vm_cpu_limits *limits, struct
  * vm_new(). */
 bool vm_share_cpus(struct vm *vm, int fd, struct error **err);
 
+/* The vCPUs stand still for so many percent of the time; 0: no longer. Of a deterministic machine
+ * nothing changes. */
+#define VM_THROTTLE_MAX 98
+void vm_throttle(struct vm *vm, unsigned percent);
+
 /* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
 struct vm_disk_limits {
     uint64_t iops, bps;

@@ -258,10 +258,26 @@ static void it_moves_while_it_writes(void **state)
     close_side(here);
 }
 
+/* All that it writes to would be left after every round. */
+static void a_guest_that_writes_too_fast_is_slowed_down(void **state)
+{
+    (void)state;
+    struct side *here = new_side("interp", 64, 20000), *there = new_side("interp", 64, 20000);
+    call(here, do_start);
+    here->options = (struct migrate_source_options){
+        .bandwidth = 400000, .converge = true, .rounds = 300, .last_resort = MIGRATE_GIVE_UP};
+    move(here, there, 2);
+    assert_true(here->progress.throttle > 0);
+    assert_runs(there);
+    close_side(here);
+    close_side(there);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_moves_while_it_writes),
+        cmocka_unit_test(a_guest_that_writes_too_fast_is_slowed_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
