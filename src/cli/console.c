@@ -88,17 +88,10 @@ static void name_us(char who[64])
 /* Through the API: the instance's folder is on another host. */
 static int connect_remotely(const char *name, enum client_role role, struct error **err)
 {
-    char *path = NULL, *refusal = NULL;
+    char *path = NULL;
     if (asprintf(&path, "/v1/instances/%s/console?role=%s", name, client_role_words[role]) < 0)
         return -1;
-    int fd = api_upgrade(path, "trapeze-console", &refusal, err);
-    json_t *answer = refusal != NULL ? json_loads(refusal, 0, NULL) : NULL;
-    const char *sentence = json_string_value(json_object_get(answer, "error"));
-    if (fd < 0 && refusal != NULL)
-        error_set(err, ERROR_USAGE, "%s",
-                  sentence != NULL ? sentence : "the daemon refuses without a word");
-    json_decref(answer);
-    free(refusal);
+    int fd = cli_stream(path, "trapeze-console", err);
     free(path);
     return fd;
 }

@@ -58,6 +58,15 @@ json_t *cli_api(const char *method, json_t *body, struct error **err, const char
     return value;
 }
 
+int cli_stream(const char *path, const char *protocol, struct error **err)
+{
+    char *refusal = NULL;
+    int fd = api_upgrade(path, protocol, &refusal, err);
+    if (fd < 0 && refusal != NULL)
+        json_decref(cli_api_answer(refusal, 400, err));
+    return fd;
+}
+
 struct copying {
     const char *name;
     struct progress progress;

@@ -27,6 +27,9 @@ json_t *cli_api_answer(char *answer, int status, struct error **err);
 json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
                         const char *path, ...) __attribute__((format(printf, 5, 6)));
 
+/* A request that becomes a stream of this protocol (api.h). -1: err. */
+int cli_stream(const char *path, const char *protocol, struct error **err);
+
 /* The only operand, a name that can stand in a path. NULL: err. */
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
                          struct error **err);

@@ -53,7 +53,8 @@ const struct cli_command cli_command_ssh = {
         "--hostname', with cloud-init. The guest's host key is learned at the first contact and "
         "kept "
         "in the instance's folder, known_hosts; a guest that comes with another one is refused "
-        "until that file is removed.",
+        "until that file is removed. With --host it works the same: the guest is reached through the "
+        "daemon there, which certifies a key made for that one time.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

@@ -23,20 +23,33 @@ struct error;
 /* How long a guest is waited for, in seconds. */
 struct guest_patience {
     unsigned listen_s; /* until something listens on the port, and has spoken */
-    unsigned speak_s;  /* from when something listens on until it has spoken; 0: no longer than that */
-    bool silent;       /* otherwise standard error is told who is waited for */
+    unsigned
+        speak_s; /* from when something listens on until it has spoken; 0: no longer than that */
+    bool silent; /* otherwise standard error is told who is waited for */
+    bool costly; /* each attempt is: they are farther between */
 };
+/* A stream to the unix socket that leads to the guest, wherever that is. -1: err. */
+typedef int guest_open_fn(void *opaque, struct error **err);
+int guest_open_socket(void *path, struct error **err); /* here; a char* */
 
 /* A connection to a port of the guest, when whoever listens there has said its first word (which an
- * ssh server does). `socket` is the path of the unix socket that leads to the guest, `name` is for
- * messages. -1: err. */
-int guest_connect(const char *socket, const char *name, unsigned port,
+ * ssh server does). `name` is for messages. -1: err. */
+int guest_connect(guest_open_fn *open, void *opaque, const char *name, unsigned port,
                   const struct guest_patience *patience, struct error **err);
 
 /* Makes the store's key pair if there is none. False: err. */
 bool guest_key_make(const char *store, struct error **err);
 /* Its secret half's path; ".pub" behind it is the public one. The caller frees it. */
 char *guest_key_path(const char *store);
+/* Who comes from another host has a key of his own, which the store's certifies for a user of the
+ * guest: so it need not leave this host. Neither the guest's clock nor ours need be right to the
+ * hour. */
+bool guest_key_new(const char *path, struct error **err); /* and ".pub" behind it; false: err */
+bool guest_key_check(const char *key); /* whether it is "ssh-ed25519 AAAA...", without a comment */
+/* The certificate's text, which the caller frees; files are made in `folder`, the caller's to
+ * remove. `who` is for the guest's log. NULL: err. */
+char *guest_key_sign(const char *store, const char *folder, const char *key, const char *user,
+                     const char *who, struct error **err);
 /* The words for the kernel; the caller frees them. NULL: err. */
 char *guest_boot_words(const char *store, struct error **err);
 

@@ -34,7 +34,7 @@ static void on_attached(void *opaque, const json_t *result, const struct error *
 {
     struct api_call *call = opaque;
     if (result != NULL) {
-        relay_start(call, (int)call->number);
+        relay_start(call, RELAY_CONSOLE, (int)call->number);
         return;
     }
     close((int)call->number);
@@ -64,8 +64,8 @@ static void run(struct api_call *call)
     size_t role = 0;
     while (role < CLIENT_ROLES && wish != NULL && strcmp(client_role_words[role], wish) != 0)
         role++;
-    if (!http_offers(call, RELAY_PROTOCOL)) {
-        api_refuse(call, 426, "this becomes a stream: ask with 'Upgrade: " RELAY_PROTOCOL "'");
+    if (!http_offers(call, RELAY_CONSOLE)) {
+        api_refuse(call, 426, "this becomes a stream: ask with 'Upgrade: " RELAY_CONSOLE "'");
         return;
     }
     if (!api_open(call, &instance))

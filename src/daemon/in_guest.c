@@ -25,10 +25,10 @@ struct way {
 
 static int connect_to(void *opaque, bool again, struct error **err)
 {
-    static const struct guest_patience patience = {LISTEN_S, SPEAK_S, true};
+    static const struct guest_patience patience = {LISTEN_S, SPEAK_S, true, false};
     const struct way *way = opaque;
     (void)again;
-    return guest_connect(way->socket, way->name, GUEST_SSH_PORT, &patience, err);
+    return guest_connect(guest_open_socket, way->socket, way->name, GUEST_SSH_PORT, &patience, err);
 }
 
 static char *join(const char *folder, const char *name)

@@ -138,7 +138,7 @@ static void on_upgrade(void *opaque, struct http_upgrade *upgrade, int fd, const
         relay_end(relay);
 }
 
-void relay_start(struct api_call *call, int console)
+void relay_start(struct api_call *call, const char *protocol, int console)
 {
     struct daemon *daemon = call->daemon;
     struct relay *relay = alloc_zeroed(1, sizeof(*relay));
@@ -152,7 +152,7 @@ void relay_start(struct api_call *call, int console)
     daemon->relays = relay;
     if (call->who != NULL)
         strncpy(relay->who, call->who, sizeof(relay->who) - 1);
-    http_answer_upgrade(call, RELAY_PROTOCOL, on_upgrade, relay);
+    http_answer_upgrade(call, protocol, on_upgrade, relay);
 }
 
 void relay_end_all(struct daemon *daemon, const char *who)

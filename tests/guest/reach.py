@@ -6,12 +6,13 @@
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 
 import tap
-from daemon_client import Client
+from daemon_client import Client, until
 from machine import LIMIT_S, image
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
@@ -74,9 +75,9 @@ def test_what_cannot_be_reached():
     refuses(USAGE, "one instance", arguments=["cp", "a:x", "b:y", "."])
     refuses(USAGE, "one instance", arguments=["cp", "x", "a:x", "a:y"])
     refuses(USAGE, "by hand", arguments=["vsock-pass"])
-    done = trapeze("exec", "loop", "--", "true", status=USAGE,
+    done = trapeze("exec", "loop", "--", "true", status=HOST,
                    env={**os.environ, "TRAPEZE_HOST": "https://127.0.0.1:1"})
-    assert b"the host that they run on" in done.stderr, done
+    assert b"cannot reach the daemon at 127.0.0.1" in done.stderr, done
     trapeze("stop", "--force", "loop")
     assert not os.path.exists(f"{folder_of('loop')}/vsock.sock")
     trapeze("delete", "loop")
@@ -155,6 +156,45 @@ def test_cp_copies_both_ways():
         with open(f"{back}/{name}", "rb") as file:
             assert file.read() == data, name
     assert trapeze("cp", "deb:/nowhere", back, status=None).returncode not in (0, USAGE)
+
+
+def test_from_another_host():
+    """As the same host, but for what is kept: over TCP, with a key that is certified for a day."""
+    Client(TRAPEZE, STORE).kill_daemon()
+    token = trapeze("token", "create", "far").stdout.decode().strip()
+    Client(TRAPEZE, STORE).kill_daemon()
+    away, log = os.path.join(FOLDER.name, "away"), os.path.join(FOLDER.name, "daemon.log")
+    source, back = os.path.join(FOLDER.name, "sent"), os.path.join(FOLDER.name, "got")
+    os.mkdir(back)
+    for name in "one", "two":
+        with open(f"{source}-{name}", "wb") as file:
+            file.write(os.urandom(1 << 20))
+    with open(log, "wb") as out:
+        daemon = subprocess.Popen([TRAPEZE, "daemon", "--store", STORE, "--verbose", "--listen",
+                                   "tcp:127.0.0.1:0", "--insecure"], stderr=out)
+    try:
+        def port():
+            with open(log, encoding="utf-8") as file:
+                return re.search(r"listening at \S+, port (\d+)", file.read())
+        until(port)
+        env = {**os.environ, "TRAPEZE_HOST": f"http://127.0.0.1:{port().group(1)}",
+               "TRAPEZE_TOKEN": token, "TRAPEZE_HOME": away, "XDG_RUNTIME_DIR": FOLDER.name}
+        done = run("sh", "-c", "cat; id -un; exit 7", given=b"\0in\xff", status=7, env=env)
+        assert done.stdout == b"\0in\xffroot\n", done
+        assert trapeze("exec", "-u", "bob", "deb", "--", "id", "-un", env=env).stdout == b"bob\n"
+        assert trapeze("ssh", "deb", "--", "echo $((6 * 7))", env=env).stdout == b"42\n"
+        trapeze("cp", f"{source}-one", f"{source}-two", "deb:/tmp/", env=env)
+        trapeze("cp", "deb:/tmp/sent-one", "deb:/tmp/sent-two", back, env=env)
+        for name in "one", "two":
+            with open(f"{source}-{name}", "rb") as sent, open(f"{back}/sent-{name}", "rb") as got:
+                assert sent.read() == got.read(), name
+        assert sorted(os.listdir(away)) == ["known_hosts"], os.listdir(away)
+        assert os.listdir(f"{FOLDER.name}/trapeze") == [], os.listdir(f"{FOLDER.name}/trapeze")
+        done = trapeze("exec", "deb", "--", "true", status=USAGE, env={**env, "TRAPEZE_TOKEN": "x"})
+        assert b"token" in done.stderr or b"certificate" in done.stderr, done
+    finally:
+        daemon.terminate()
+        daemon.wait(timeout=LIMIT_S)
 
 
 def test_another_host_key_is_refused():

@@ -265,7 +265,8 @@ def test_what_is_done_on_the_host_only():
 # Beside these: nothing that names files, sockets, networks or processes of the host.
 REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "template", "start", "stop",
                 "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics",
-                "export", "usage", "jobs", "prune", "suspend"}
+                "export", "usage", "jobs", "prune", "suspend", "vsock", "certify",
+                "snapshot-create", "snapshot-list", "snapshot-restore", "snapshot-delete"}
 
 
 @contextlib.contextmanager
@@ -348,6 +349,53 @@ def raw_upgrade(daemon, token, path, protocol):
 def console_owner():
     path = f"{LOCAL.store}/instances/a/control.sock"
     return json.loads(LOCAL.trapeze("control", path, "status").stdout).get("console-owner")
+
+
+def test_vsock_and_certificates():
+    """What exec, ssh and cp are made of; with a guest they are in reach.py."""
+    with Daemon() as daemon:
+        token = make_token("reach")
+        remotely(daemon, "start", "a", token=token)
+        done = remotely(daemon, "exec", "a", "--", "true", status=USAGE, token=token)
+        assert "no vsock" in done.stderr, done
+        with raw_upgrade(daemon, token, "/v1/instances/a/vsock", "trapeze-vsock") as client:
+            assert b" 409 " in client.recv(65536)
+        assert ask(daemon, "GET", "/v1/instances/a/vsock", token=token)[0] == 426
+        path = f"{LOCAL.store}/instances/a/vsock.sock"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            with raw_upgrade(daemon, token, "/v1/instances/a/vsock", "trapeze-vsock") as client:
+                client.sendall(b"CONNECT 22\n")
+                peer = server.accept()[0]
+                assert peer.recv(100) == b"CONNECT 22\n"
+                peer.sendall(b"OK 1\nSSH-2.0-x\r\n")
+                peer.shutdown(socket.SHUT_WR)
+                got = b""
+                while chunk := client.recv(65536):
+                    got += chunk
+                assert got.endswith(b"\r\n\r\nOK 1\nSSH-2.0-x\r\n"), got
+                peer.close()
+        os.remove(path)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at("id")], check=True)
+        with open(at("id.pub"), encoding="ascii") as file:
+            key = " ".join(file.read().split()[:2])
+        certify = "/v1/instances/a/certify"
+        status, answer = ask(daemon, "POST", certify, {"public-key": key, "user": "bob"}, token=token)
+        assert status == 200, answer
+        with open(at("id-cert.pub"), "w", encoding="ascii") as file:
+            file.write(answer["certificate"])
+        said = subprocess.run(["ssh-keygen", "-L", "-f", at("id-cert.pub")], check=True,
+                              capture_output=True, text=True).stdout
+        assert "bob" in said and "trapeze: a, for token 'reach'" in said and "user cert" in said, said
+        for body in ({"public-key": key + " c", "user": "bob"}, {"public-key": key, "user": "-o"},
+                     {"public-key": "ssh-rsa " + key[12:], "user": "bob"}, {"user": "bob"},
+                     {"public-key": key + "\n" + key, "user": "bob"}, {"public-key": key, "user": "a b"},
+                     {"public-key": key, "user": "a,b"}):
+            assert ask(daemon, "POST", certify, body, token=token)[0] == 400, body
+        assert not [name for name in os.listdir(f"{LOCAL.store}/instances") if name.startswith(".")]
+        remotely(daemon, "stop", "--force", "a", token=token)
+        LOCAL.trapeze("token", "revoke", "reach")
 
 
 def echo_through(daemon, token):
@@ -541,7 +589,7 @@ def test_without_tls():
                               env={**os.environ, "TRAPEZE_TOKEN": token, "TRAPEZE_HOST":
                                    f"http://127.0.0.1:{daemon.port}"}) as console, \
                 killed(console):
-            time.sleep(0.3)
+            until(lambda: console_owner() == "token 'near'")
             LOCAL.trapeze("stop", "--force", "a")  # its end is the console's
             assert console.wait(timeout=LIMIT_S) == 0
         LOCAL.trapeze("token", "revoke", "near")
