@@ -207,8 +207,9 @@ static int unknown_command(const char *word)
 
 const struct cli_global cli_globals[] = {
     {{"host", 0, "URL",
-      "The daemon to talk to: https://NAME[:7443]; 'local' is this host's. Default: $TRAPEZE_HOST, "
-      "else 'host' in ~/.config/trapeze/client.conf, else local.",
+      "The daemon to talk to: https://NAME[:7443], or the absolute path of a daemon's socket; 'local' "
+      "is this user's. Default: $TRAPEZE_HOST, else 'host' in ~/.config/trapeze/client.conf, else "
+      "local.",
       NULL},
      "TRAPEZE_HOST"},
     {{"ca", 0, "FILE", "Who has signed its certificate (PEM), if this host does not trust them.",

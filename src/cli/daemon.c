@@ -26,6 +26,10 @@ static const struct cli_option options[] = {
     {"certificate", 0, "FILE", "The server's certificate, PEM, with its chain.", NULL},
     {"key", 0, "FILE", "Its key, PEM, which nobody else may read.", NULL},
     {"client-ca", 0, "FILE", "Certificates of authorities, PEM, whose clients are let in.", NULL},
+    {"accept-migrations", 0, NULL,
+     "Take machines that come from other hosts ('trapeze migrate'): whoever is let in may bring one "
+     "that uses this host's networks and ports.",
+     NULL},
     {"insecure", 0, NULL, "Without TLS, on a loopback address; clients still need a token.", NULL},
 };
 

@@ -23,7 +23,7 @@
 #include "client/remote.h"
 
 enum { ANSWER_MAX = 64 << 20, START_TRIES = 200, START_PAUSE_MS = 50, START_AGAIN = 20 };
-enum { HEAD_MAX = 16 << 10, REFUSAL_MAX = 64 << 10 };
+enum { HEAD_MAX = 16 << 10, REFUSAL_MAX = 64 << 10, PATIENCE_S = 600 };
 
 char *api_store_path(struct error **err)
 {
@@ -200,23 +200,44 @@ static char *body_of(const char *answer, size_t size, int *status)
     return alloc_string(blank + 4);
 }
 
-int api_begin(const char *method, const char *path, const char *headers, struct error **err)
+/* Connected to the daemon of the settings, which are loaded into `found`; -1: err. */
+static int connect_by_settings(struct client_remote *found, struct error **err)
 {
-    struct client_remote remote;
-    char *head = NULL, *store = NULL;
-    if (!client_remote_load(&remote, err))
+    if (!client_remote_load(found, err))
         return -1;
-    if (!remote.is_remote)
-        store = api_store_path(err);
-    int fd = remote.is_remote ? client_remote_connect(&remote, err)
-             : store != NULL  ? reach(store, err)
-                              : -1;
-    bool v6 = remote.is_remote && strchr(remote.host, ':') != NULL;
+    if (found->is_remote)
+        return client_remote_connect(found, err);
+    char *store = api_store_path(err);
+    int fd = store != NULL ? reach(store, err) : -1;
+    free(store);
+    return fd;
+}
+
+static int connect_to(const struct client_remote *at, struct error **err)
+{
+    const struct timeval patience = {.tv_sec = PATIENCE_S};
+    int fd = client_remote_connect(at, err);
+    if (fd >= 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    }
+    return fd;
+}
+
+int api_begin_at(const struct client_remote *at, const char *method, const char *path,
+                 const char *headers, struct error **err)
+{
+    struct client_remote found = {.is_remote = false};
+    char *head = NULL;
+    int fd = at != NULL ? connect_to(at, err) : connect_by_settings(&found, err);
+    const struct client_remote *remote = at != NULL ? at : &found;
+    const char *host = remote->host != NULL ? remote->host : "localhost";
+    bool v6 = strchr(host, ':') != NULL;
     if (fd >= 0 &&
         (asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n", method, path,
-                  v6 ? "[" : "", remote.is_remote ? remote.host : "localhost", v6 ? "]" : "",
-                  remote.token != NULL ? "Authorization: Bearer " : "",
-                  remote.token != NULL ? remote.token : "", remote.token != NULL ? "\r\n" : "",
+                  v6 ? "[" : "", host, v6 ? "]" : "",
+                  remote->token != NULL ? "Authorization: Bearer " : "",
+                  remote->token != NULL ? remote->token : "", remote->token != NULL ? "\r\n" : "",
                   headers) < 0 ||
          !api_send(fd, head, strlen(head)))) {
         error_set(err, ERROR_HOST, "the daemon does not listen");
@@ -224,36 +245,35 @@ int api_begin(const char *method, const char *path, const char *headers, struct 
         fd = -1;
     }
     free(head);
-    free(store);
-    client_remote_clear(&remote);
+    client_remote_clear(&found);
     return fd;
 }
 
+int api_begin(const char *method, const char *path, const char *headers, struct error **err)
+{
+    return api_begin_at(NULL, method, path, headers, err);
+}
+
 /* Of a request with a JSON body of `length` bytes. */
-static int begin(const char *method, const char *path, const char *more, size_t length,
-                 struct error **err)
+static int begin(const struct client_remote *at, const char *method, const char *path,
+                 const char *more, size_t length, struct error **err)
 {
     char *headers = NULL;
     int fd = -1;
     if (asprintf(&headers, "%s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n", more,
                  length) > 0)
-        fd = api_begin(method, path, headers, err);
+        fd = api_begin_at(at, method, path, headers, err);
     free(headers);
     return fd;
 }
 
-char *api_call(const char *method, const char *path, const char *body, int *status,
-               struct error **err)
-{
-    return api_call_waiting(method, path, body, status, NULL, NULL, err);
-}
-
-char *api_call_waiting(const char *method, const char *path, const char *body, int *status,
-                       void (*waiting)(void *opaque), void *opaque, struct error **err)
+static char *call(const struct client_remote *at, const char *method, const char *path,
+                  const char *body, int *status, void (*waiting)(void *opaque), void *opaque,
+                  struct error **err)
 {
     char *answer = NULL, *text = NULL;
     size_t size, length = body != NULL ? strlen(body) : 0;
-    int fd = begin(method, path, "Connection: close", length, err);
+    int fd = begin(at, method, path, "Connection: close", length, err);
     if (fd < 0)
         return NULL;
     /* Who refuses before he has read everything answers all the same. */
@@ -266,6 +286,24 @@ char *api_call_waiting(const char *method, const char *path, const char *body, i
     free(answer);
     close(fd);
     return text;
+}
+
+char *api_call(const char *method, const char *path, const char *body, int *status,
+               struct error **err)
+{
+    return call(NULL, method, path, body, status, NULL, NULL, err);
+}
+
+char *api_call_at(const struct client_remote *at, const char *method, const char *path,
+                  const char *body, int *status, struct error **err)
+{
+    return call(at, method, path, body, status, NULL, NULL, err);
+}
+
+char *api_call_waiting(const char *method, const char *path, const char *body, int *status,
+                       void (*waiting)(void *opaque), void *opaque, struct error **err)
+{
+    return call(NULL, method, path, body, status, waiting, opaque, err);
 }
 
 /* Byte by byte, as what follows belongs to somebody else. False: it is none. */
@@ -287,13 +325,19 @@ static bool receive_head(int fd, char head[HEAD_MAX + 1])
 
 int api_upgrade(const char *path, const char *protocol, char **body, struct error **err)
 {
+    return api_upgrade_at(NULL, path, protocol, body, err);
+}
+
+int api_upgrade_at(const struct client_remote *at, const char *path, const char *protocol,
+                   char **body, struct error **err)
+{
     char *more = NULL, head[HEAD_MAX + 1] = "";
     int status = 0;
     size_t size = 0;
     *body = NULL;
     if (asprintf(&more, "Connection: Upgrade\r\nUpgrade: %s", protocol) < 0)
         return -1;
-    int fd = begin("GET", path, more, 0, err);
+    int fd = begin(at, "GET", path, more, 0, err);
     free(more);
     if (fd < 0)
         return -1;

@@ -38,6 +38,16 @@ bool api_send(int fd, const char *bytes, size_t size);
  * -1 and *body, the refusal (caller frees); or -1 and NULL: err. */
 int api_upgrade(const char *path, const char *protocol, char **body, struct error **err);
 
+/* The same, of a daemon that the settings do not name; one that says nothing for ten minutes has
+ * gone. NULL: theirs, without that limit. */
+struct client_remote;
+char *api_call_at(const struct client_remote *at, const char *method, const char *path,
+                  const char *body, int *status, struct error **err);
+int api_begin_at(const struct client_remote *at, const char *method, const char *path,
+                 const char *headers, struct error **err);
+int api_upgrade_at(const struct client_remote *at, const char *path, const char *protocol,
+                   char **body, struct error **err);
+
 /* Whether remote.h's settings name another daemon than this user's. A setting that makes no sense:
  * yes, and the next call says what. */
 bool api_is_remote(void);

@@ -148,10 +148,10 @@ static char *take_answer(struct stream *stream, const struct head *head, struct 
     return NULL;
 }
 
-static bool begin(struct stream *stream, const char *method, const char *path, const char *headers,
-                  struct error **err)
+static bool begin(struct stream *stream, const struct client_remote *at, const char *method,
+                  const char *path, const char *headers, struct error **err)
 {
-    *stream = (struct stream){.fd = api_begin(method, path, headers, err)};
+    *stream = (struct stream){.fd = api_begin_at(at, method, path, headers, err)};
     stream->buffer = alloc_zeroed(1, BUFFER_BYTES);
     return stream->fd >= 0;
 }
@@ -171,7 +171,7 @@ bool api_download(const char *path, const struct api_taker *taker, int *status, 
     *status = 0;
     *refusal = NULL;
     bool good =
-        begin(&stream, "GET", path, "", err) && (read_head(&stream, &head) || broke_off(err));
+        begin(&stream, NULL, "GET", path, "", err) && (read_head(&stream, &head) || broke_off(err));
     if (good && head.status / 100 != 2) {
         *refusal = take_answer(&stream, &head, err);
         good = *refusal != NULL;
@@ -212,10 +212,17 @@ static bool send_body(struct stream *stream, int fd, void (*sent)(void *opaque, 
 char *api_upload(const char *path, int fd, void (*sent)(void *opaque, uint64_t bytes), void *opaque,
                  int *status, struct error **err)
 {
+    return api_upload_at(NULL, path, fd, sent, opaque, status, err);
+}
+
+char *api_upload_at(const struct client_remote *at, const char *path, int fd,
+                    void (*sent)(void *opaque, uint64_t bytes), void *opaque, int *status,
+                    struct error **err)
+{
     struct stream stream;
     struct head head = {0};
     char *answer = NULL;
-    if (begin(&stream, "POST", path,
+    if (begin(&stream, at, "POST", path,
               "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n", err) &&
         send_body(&stream, fd, sent, opaque, err) && (read_head(&stream, &head) || broke_off(err)))
         answer = take_answer(&stream, &head, err);

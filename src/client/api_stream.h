@@ -29,5 +29,10 @@ bool api_download(const char *path, const struct api_taker *taker, int *status, 
  * that was. As api_call() otherwise. */
 char *api_upload(const char *path, int fd, void (*sent)(void *opaque, uint64_t bytes), void *opaque,
                  int *status, struct error **err);
+/* The same to a daemon that the settings do not name: as api_call_at(). */
+struct client_remote;
+char *api_upload_at(const struct client_remote *at, const char *path, int fd,
+                    void (*sent)(void *opaque, uint64_t bytes), void *opaque, int *status,
+                    struct error **err);
 
 #endif

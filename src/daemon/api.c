@@ -15,6 +15,7 @@
 #include "daemon/http.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/migrate_out.h"
 #include "daemon/owner.h"
 #include "daemon/restart.h"
 
@@ -244,6 +245,7 @@ json_t *api_describe(struct daemon *daemon, const char *name, struct error **err
         catalogue_describe(daemon->catalogue, name, answer);
         describe_vsock(&config, instance.path, answer);
         restart_describe(daemon, name, &config, answer);
+        migrate_out_describe(daemon, name, answer);
         describe_policy(&config, answer);
         describe_use(&instance, &config, answer);
     }
@@ -328,6 +330,10 @@ static const char schemas[] =
     "\"clones\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"description\": \"what "
     "lies upon it, of a template\"},"
     "\"expires\": {\"type\": \"integer\", \"description\": \"when it is no longer needed\"},"
+    "\"migration\": {\"type\": \"object\", \"required\": [\"stage\", \"peer\"], \"description\": "
+    "\"of one that moves, or whose source does not know yet that it has arrived\", \"properties\": "
+    "{\"stage\": {\"type\": \"string\", \"enum\": [\"copying\", \"handing-over\", \"arrived\"]}, "
+    "\"peer\": {\"type\": \"string\", \"description\": \"the other daemon\"}}},"
     "\"last-end\": {\"$ref\": \"#/components/schemas/End\"}}},"
     "\"End\": {\"type\": \"object\", \"required\": [\"end\"], \"properties\": {"
     "\"end\": {\"type\": \"string\", \"enum\": [\"poweroff\", \"reset\", \"exit-code\", \"crash\", "

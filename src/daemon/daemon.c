@@ -24,6 +24,8 @@
 #include "daemon/http.h"
 #include "daemon/logfile.h"
 #include "daemon/machine.h"
+#include "daemon/migrate_in.h"
+#include "daemon/migrate_out.h"
 #include "daemon/relay.h"
 #include "daemon/restart.h"
 
@@ -61,6 +63,8 @@ static void on_tick(void *opaque, int fd, unsigned events)
         api_events_wake(daemon);
     http_tick(daemon->remote_http);
     machine_tick(daemon);
+    migrate_in_tick(daemon);
+    migrate_out_tick(daemon);
     if (++daemon->ticks % LOGS_S == 0)
         logfiles_bound(daemon);
 }
@@ -110,6 +114,7 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
     }
     if (good) {
         machine_adopt_all(daemon);
+        migrate_out_adopt_all(daemon);
         restart_adopt_all(daemon);
         service_notify("READY=1");
         loop_run(daemon->loop);
@@ -134,6 +139,7 @@ bool daemon_run(const struct daemon_options *options, struct error **err)
     sigset_t blocked;
     umask(077);
     daemon.started = time(NULL);
+    daemon.accepts_migrations = options->accept_migrations;
     log_init(&daemon.log, options->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, STDERR_FILENO,
              "trapeze daemon");
     if (!service_init(&daemon.service, err) || !store_open(&daemon.store, options->store, err)) {
@@ -150,6 +156,8 @@ bool daemon_run(const struct daemon_options *options, struct error **err)
     daemon.loop = daemon.catalogue != NULL ? loop_new(err) : NULL;
     bool good = daemon.loop != NULL && serve(&daemon, options, signals, tick, err);
     restart_free_all(&daemon);
+    migrate_in_free_all(&daemon);
+    migrate_out_free_all(&daemon);
     machine_free_all(&daemon);
     loop_free(daemon.loop);
     catalogue_close(daemon.catalogue);
@@ -178,6 +186,8 @@ static bool take_option(struct daemon_options *options, char *text)
         return options->verbose = true;
     if (strcmp(text, "insecure") == 0)
         return options->remote.insecure = true;
+    if (strcmp(text, "accept-migrations") == 0)
+        return options->accept_migrations = true;
     for (size_t i = 0; value != NULL && i < ARRAY_SIZE(rows); i++)
         if (strncmp(text, rows[i].key, (size_t)(value - text)) == 0 &&
             rows[i].key[value - text] == '\0') {

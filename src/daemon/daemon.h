@@ -21,9 +21,11 @@
 struct catalogue;
 struct error;
 struct http;
+struct incoming;
 struct job;
 struct loop;
 struct machine;
+struct outgoing;
 
 struct daemon {
     struct loop *loop;
@@ -42,6 +44,9 @@ struct daemon {
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
     struct restart *restarts;     /* machines that wait to be started again */
+    struct incoming *incoming;    /* migrate_in.c */
+    struct outgoing *outgoing;    /* migrate_out.c */
+    bool accepts_migrations;      /* over TCP */
     struct job *jobs;             /* in a job's own process: it alone */
 };
 
@@ -49,6 +54,7 @@ struct daemon_options {
     const char *store;
     bool verbose;
     struct remote_options remote; /* no `listen`: not served over TCP */
+    bool accept_migrations;       /* there */
 };
 /* Serves the store until a signal of the end; the machines go on. False: err. */
 bool daemon_run(const struct daemon_options *options, struct error **err);

@@ -15,15 +15,16 @@
 
 #include "base/error.h"
 #include "config/text.h"
+#include "daemon/migration.h"
 
 static const char *const private_files[] = {"lock",         "end",         "control.sock",
                                             "console.sock", "console.log", "worker.log",
                                             "vsock.sock",   "restart",     "known_hosts",
-                                            INSTANCE_SAVED};
+                                            INSTANCE_SAVED, MIGRATION_RECORD};
 
 /* Under another name first: whoever reads sees the old content or the new one, all of it. */
-static bool write_file(int folder, const char *name, const char *bytes, size_t size,
-                       struct error **err)
+bool folder_write_bytes(int folder, const char *name, const char *bytes, size_t size,
+                        struct error **err)
 {
     char temporary[NAME_MAX + 1];
     snprintf(temporary, sizeof(temporary), ".%s.new", name);
@@ -50,7 +51,7 @@ bool folder_write(int folder, const char *name, const struct text *text, struct 
 {
     size_t size;
     char *bytes = text_write(text, &size);
-    bool good = write_file(folder, name, bytes, size, err);
+    bool good = folder_write_bytes(folder, name, bytes, size, err);
     free(bytes);
     return good;
 }

@@ -9,6 +9,7 @@
 #define TRAPEZE_DAEMON_FOLDER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "client/copy.h"
 
@@ -20,6 +21,8 @@ struct text;
 /* All at once: whoever reads sees the old content or the new one. To stable storage, the folder's
  * own entry too. */
 bool folder_write(int folder, const char *name, const struct text *text, struct error **err);
+bool folder_write_bytes(int folder, const char *name, const char *bytes, size_t size,
+                        struct error **err);
 /* `name` must be free. `parent` is where a relative `source` begins, or AT_FDCWD. */
 bool folder_copy(int parent, const char *source, int folder, const char *name,
                  copy_go_on_fn *go_on, void *opaque, struct error **err);

@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "daemon/folder.h"
+#include "daemon/migration.h"
 #include "daemon/snapshot.h"
 
 bool instance_name_check(const char *name, struct error **err)
@@ -78,6 +79,18 @@ static void own_description(const struct instance *instance, char file[INSTANCE_
 
 /* ---- finding and reading ---- */
 
+static void say_where(const struct store *store, const char *name, struct error **err)
+{
+    json_t *moved = migration_moved(store, name);
+    if (moved != NULL)
+        error_set(err, ERROR_USAGE, "there is no instance '%s' any more: it moved to %s on %s", name,
+                  json_string_value(json_object_get(moved, "url")),
+                  json_string_value(json_object_get(moved, "time")));
+    else
+        error_set(err, ERROR_USAGE, "there is no instance '%s'", name);
+    json_decref(moved);
+}
+
 bool instance_open(struct instance *instance, const struct store *store, const char *name,
                    struct error **err)
 {
@@ -92,7 +105,7 @@ bool instance_open(struct instance *instance, const struct store *store, const c
     if (instance->fd < 0) {
         int number = errno;
         if (number == ENOENT)
-            error_set(err, ERROR_USAGE, "there is no instance '%s'", name);
+            say_where(store, name, err);
         else
             error_set_errno(err, number, "cannot open the instance '%s'", name);
     } else if (!find_description(instance->fd, found, &instance->is_template)) {
@@ -156,7 +169,7 @@ bool instance_lock(struct instance *instance, struct error **err)
 {
     if (!take_lock(instance, F_WRLCK, err))
         return false;
-    if (snapshot_mend(instance, err))
+    if (migration_permits(instance, false, err) && snapshot_mend(instance, err))
         return true;
     close(instance->lock);
     instance->lock = -1;
@@ -425,7 +438,8 @@ bool instance_rename(struct instance *instance, const char *name, struct error *
 
 bool instance_delete(struct instance *instance, struct error **err)
 {
-    return has_no_clones(instance, err) && snapshot_check_nothing_lost(instance, err) &&
+    return has_no_clones(instance, err) && migration_permits(instance, true, err) &&
+           snapshot_check_nothing_lost(instance, err) &&
            store_discard(instance->store, instance->name, err);
 }
 

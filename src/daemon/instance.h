@@ -16,6 +16,7 @@
  *     NAME/control.sock, NAME/console.sock, NAME/vsock.sock   of the worker, while it runs
  *     NAME/console.log, NAME/worker.log      what guest and worker said
  *     NAME/restart       whether it shall run, and how often it was started again (restart.h)
+ *     NAME/migration     of a machine that moves: on which side it is (migration.h)
  *     NAME/snapshots/    what it was before (snapshot.h)
  *     NAME/known_hosts   by what the guest's ssh server proves who it is; not a clone's, whose server
  *                        may have made itself another key
@@ -92,10 +93,10 @@ bool instance_open(struct instance *instance, const struct store *store, const c
                    struct error **err);
 void instance_close(struct instance *instance);
 
-/* Takes the lock; false: somebody has it (the machine runs), err. What was begun with its snapshots is
- * finished (snapshot.h). */
+/* Takes the lock; false: somebody has it (the machine runs), or it may be elsewhere (migration.h),
+ * err. What was begun with its snapshots is finished (snapshot.h). */
 bool instance_lock(struct instance *instance, struct error **err);
-/* The same for who removes it: it stays as it is. */
+/* The same for who removes it, wherever it may be: it stays as it is. */
 bool instance_lock_as_it_is(struct instance *instance, struct error **err);
 /* The same, beside others who only read. */
 bool instance_lock_shared(struct instance *instance, struct error **err);

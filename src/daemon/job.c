@@ -118,6 +118,13 @@ bool job_step(void *daemon, off_t done, off_t size)
     return true;
 }
 
+void job_kill(const struct daemon *daemon, const void *opaque)
+{
+    for (const struct job *job = daemon->jobs; job != NULL; job = job->next)
+        if (job->opaque == opaque)
+            kill(job->pid, SIGKILL); /* it is not waited for yet, so it is still this one */
+}
+
 unsigned job_count(const struct daemon *daemon)
 {
     unsigned count = 0;

@@ -26,6 +26,9 @@ typedef void job_done_fn(void *opaque, const json_t *result, const struct error 
  * `daemon` is the job's. */
 bool job_step(void *daemon, off_t done, off_t size);
 
+/* Kills the job that was started with this `opaque`; its done() is called as of any that dies. */
+void job_kill(const struct daemon *daemon, const void *opaque);
+
 unsigned job_count(const struct daemon *daemon); /* those that are at work */
 /* Those that have said how far they are: schema Job. */
 json_t *job_list(const struct daemon *daemon);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "client/api.h"
 #include "daemon/instance.h"
+#include "daemon/migration.h"
 
 static const char staged_prefix[] = ".new-", discarded_prefix[] = ".del-";
 
@@ -209,6 +210,7 @@ bool store_publish(const struct store *store, const char *staged, const char *na
             return error_set(err, ERROR_USAGE, "there is an instance '%s' already", name);
         return error_set_errno(err, number, "cannot make the instance '%s'", name);
     }
+    migration_forget(store, name);
     return fsync(store->instances) == 0 ||
            error_set_errno(err, errno, "the instance '%s' may be gone after a loss of power", name);
 }

@@ -3,6 +3,7 @@
  * Where a user's instances live: a folder with a folder for each (instance.h).
  *
  *     STORE/lock              held by the daemon; a second one is refused
+ *     STORE/id, STORE/moved/  of migration.h
  *     STORE/instances/NAME/   an instance, whole
  *     STORE/instances/.new-P-X  one that process P is making, .del-P-X one that it is removing
  *

@@ -265,8 +265,47 @@ def test_what_is_done_on_the_host_only():
 # Beside these: nothing that names files, sockets, networks or processes of the host.
 REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "template", "start", "stop",
                 "restart", "pause", "resume", "logs", "events", "openapi", "console", "metrics",
-                "export", "usage", "jobs", "prune", "suspend", "vsock", "certify",
-                "snapshot-create", "snapshot-list", "snapshot-restore", "snapshot-delete"}
+                "export", "usage", "jobs", "prune", "suspend", "vsock", "certify", "migrate",
+                "migrate-cancel", "migrate-resolve", "snapshot-create", "snapshot-list", "snapshot-delete",
+                "snapshot-restore", "incoming", "incoming-archive", "incoming-take", "incoming-ask",
+                "incoming-settle"}
+
+
+def test_a_machine_comes_from_another_host():
+    other = Client(TRAPEZE, at("other"))
+    other.trapeze("create", "guest", "--firmware", LOOP_ELF, "-m", "32")
+    tls_options = ("--listen", "tcp:127.0.0.1:0", "--certificate", at("server.pem"), "--key",
+                   at("server.key"), "--client-ca", at("ours.pem"))
+    try:
+        with Daemon() as daemon:
+            other.refuses(USAGE, "--accept-migrations", arguments=[
+                "migrate", "guest", f"https://127.0.0.1:{daemon.port}", f"--ca={at('ours.pem')}",
+                f"--certificate={at('friend.pem')}", f"--key={at('friend.key')}"])
+        with Daemon(*tls_options, "--accept-migrations") as daemon:
+            url, token = f"https://127.0.0.1:{daemon.port}", make_token("mover")
+            other.refuses(HOST, "cannot reach", arguments=["migrate", "guest", url])
+            other.refuses(USAGE, "certificate or a token", arguments=[
+                "migrate", "guest", url, f"--ca={at('ours.pem')}"])
+            with open(at("token"), "w", encoding="ascii") as file:
+                file.write(token + "\n")
+            os.chmod(at("token"), 0o600)
+            done = other.trapeze("migrate", "guest", url, f"--ca={at('ours.pem')}",
+                                 f"--token-file={at('token')}")
+            assert done.stdout == f"guest: moved to {url}\n", done
+            other.refuses(USAGE, url, arguments=["start", "guest"])
+            assert token not in "".join(  # it is of no use any more, so it is gone
+                open(os.path.join(path, name), encoding="utf-8", errors="replace").read()
+                for path, _, files in os.walk(os.path.join(other.store, "moved")) for name in files)
+            LOCAL.trapeze("start", "guest")
+            LOCAL.trapeze("stop", "--force", "guest")
+            # What a client over TCP asks for: not with a socket of the daemon's host, but onwards.
+            done = remotely(daemon, "migrate", "guest", f"{other.store}/daemon.sock", token=token,
+                            status=USAGE)
+            assert "file of the daemon's host" in done.stderr, done
+            LOCAL.trapeze("delete", "guest")
+            LOCAL.trapeze("token", "revoke", "mover")
+    finally:
+        other.end()
 
 
 @contextlib.contextmanager

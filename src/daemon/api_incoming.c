@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * POST /v1/migrations: what a source asks first (migrate_in.h).
+ */
+#include "daemon/api.h"
+#include "daemon/migrate_in.h"
+
+const struct api_verb api_incoming = {
+    .id = "incoming",
+    .method = "POST",
+    .path = "/v1/migrations",
+    .summary =
+        "Between daemons: a machine is to come here, which is refused if it cannot. Over TCP, "
+        "of daemons that accept migrations",
+    .body =
+        "{\"type\": \"object\", \"required\": [\"name\", \"from\", \"source\"], "
+        "\"additionalProperties\": "
+        "false, \"properties\": {\"name\": {\"type\": \"string\"}, \"from\": {\"type\": "
+        "\"string\", \"description\": \"what the source calls itself\"}, \"source\": {\"type\": "
+        "\"string\", \"description\": \"its store\"}, \"texts\": {\"type\": "
+        "\"object\", \"additionalProperties\": false, \"properties\": {\"nvram\": {\"type\": "
+        "\"string\"}, \"known-hosts\": {\"type\": \"string\"}}}}}",
+    .answer =
+        "{\"type\": \"object\", \"required\": [\"id\", \"store\"], \"properties\": {\"id\": "
+        "{\"type\": \"string\", \"description\": \"the migration's name\"}, \"store\": {\"type\": "
+        "\"string\", \"description\": \"this daemon's\"}}}",
+    .status = 201,
+    .remote = true,
+    .run = migrate_in_reserve,
+};

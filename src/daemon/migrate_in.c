@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See migrate_in.h.
+ */
+#include "daemon/migrate_in.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "archive/machine.h"
+#include "base/alloc.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/api.h"
+#include "daemon/catalogue.h"
+#include "daemon/folder.h"
+#include "daemon/job.h"
+#include "daemon/machine.h"
+#include "daemon/migration.h"
+#include "daemon/owner.h"
+
+enum { PATIENCE_S = 120, INCOMING_MAX = 16, PEER_MAX = 300 /* bytes of a source's name */ };
+
+enum stage { RESERVED, RECEIVING, STAGED, TAKING };
+
+struct incoming {
+    struct incoming *next;
+    struct daemon *daemon;
+    char id[MIGRATION_ID + 1];
+    char name[INSTANCE_MAX_NAME + 1];
+    char from[PEER_MAX];
+    char source[MIGRATION_ID + 1]; /* the store that it comes from */
+    enum stage stage;
+    char staged[32];       /* the folder; "": none */
+    bool dropped;          /* it shall not come any more */
+    struct api_call *call; /* whose job is at work */
+    struct api_call *asks; /* wait for the end of TAKING */
+    json_t *texts;         /* "nvram", "known-hosts" */
+    time_t since;          /* monotonic: nothing has come */
+};
+
+static time_t now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+static struct incoming *find(struct daemon *daemon, const char *id)
+{
+    for (struct incoming *at = daemon->incoming; at != NULL; at = at->next)
+        if (strcmp(at->id, id) == 0)
+            return at;
+    return NULL;
+}
+
+static void forget(struct incoming *incoming)
+{
+    for (struct incoming **at = &incoming->daemon->incoming; *at != NULL; at = &(*at)->next)
+        if (*at == incoming) {
+            *at = incoming->next;
+            break;
+        }
+    json_decref(incoming->texts);
+    free(incoming);
+}
+
+static json_t *discard(struct daemon *daemon, const char *name, const json_t *arguments,
+                       struct error **err)
+{
+    (void)name;
+    return store_discard(&daemon->store, json_string_value(json_object_get(arguments, "staged")),
+                         err)
+               ? json_true()
+               : NULL;
+}
+
+static void on_discarded(void *opaque, const json_t *result, const struct error *error)
+{
+    struct daemon *daemon = opaque;
+    (void)result;
+    if (error != NULL) /* the next daemon removes it */
+        log_warning(&daemon->log, "%s", error_message(error));
+}
+
+/* It does not come; nobody is at work for it. */
+static void drop(struct incoming *incoming)
+{
+    struct daemon *daemon = incoming->daemon;
+    if (incoming->staged[0] != '\0') {
+        json_t *arguments = json_pack("{s:s}", "staged", incoming->staged);
+        job_start(daemon, incoming->name, arguments, discard, on_discarded, daemon);
+        json_decref(arguments);
+    }
+    machine_give_back(daemon, incoming->name, false);
+    forget(incoming);
+}
+
+/* ---- reserving ---- */
+
+static bool has_room(struct api_call *call)
+{
+    unsigned count = 0;
+    for (const struct incoming *at = call->daemon->incoming; at != NULL; at = at->next)
+        count++;
+    if (count < INCOMING_MAX)
+        return true;
+    api_refuse(call, 429, "too many machines are on their way to this daemon; try again later");
+    return false;
+}
+
+/* A source whose earlier attempt was cut off has no use for that. */
+static void supersede(struct daemon *daemon, const char *name, const char *source)
+{
+    for (struct incoming *at = daemon->incoming, *next; at != NULL; at = next) {
+        next = at->next;
+        if (strcmp(at->name, name) != 0 || strcmp(at->source, source) != 0 || at->stage == TAKING)
+            continue;
+        at->dropped = true;
+        if (at->stage != RECEIVING)
+            drop(at);
+    }
+}
+
+static bool is_free(struct api_call *call, const char *name)
+{
+    struct error *error = NULL;
+    char sentence[INSTANCE_MAX_NAME + 100];
+    if (!instance_name_check(name, &error)) {
+        api_fail(call, 400, error);
+        return false;
+    }
+    if (faccessat(call->daemon->store.instances, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        snprintf(sentence, sizeof(sentence), "there is an instance '%s' already at the target",
+                 name);
+        api_refuse(call, 409, sentence);
+        return false;
+    }
+    if (machine_take(call->daemon, name, false, &error))
+        return true;
+    error_prefix(&error, "at the target");
+    api_fail(call, 409, error);
+    return false;
+}
+
+void migrate_in_reserve(struct api_call *call)
+{
+    const char *name, *from, *source;
+    json_t *texts = NULL;
+    char store[MIGRATION_ID + 1];
+    struct error *error = NULL;
+    if (call->who != NULL && !call->daemon->accepts_migrations) {
+        api_refuse(call, 403,
+                   "this daemon takes no machines over the network. On its host: 'trapeze "
+                   "daemon --accept-migrations ...'");
+        return;
+    }
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s, s:s, s:s, s?o}", "name", &name, "from",
+                       &from, "source", &source, "texts", &texts) != 0 ||
+        strlen(source) != MIGRATION_ID || (texts != NULL && !json_is_object(texts))) {
+        api_refuse(call, 400,
+                   "a machine on its way has a 'name', comes 'from' somewhere and out of "
+                   "the store 'source', and has perhaps 'texts'");
+        return;
+    }
+    supersede(call->daemon, name, source);
+    if (!has_room(call) || !is_free(call, name))
+        return;
+    struct incoming *incoming = alloc_zeroed(1, sizeof(*incoming));
+    incoming->daemon = call->daemon;
+    incoming->since = now_s();
+    incoming->texts = json_incref(texts);
+    snprintf(incoming->name, sizeof(incoming->name), "%s", name);
+    memcpy(incoming->source, source, sizeof(incoming->source));
+    snprintf(incoming->from, sizeof(incoming->from), "%s", from);
+    if (!migration_make_id(incoming->id, &error) ||
+        !migration_store_id(&call->daemon->store, store, &error)) {
+        machine_give_back(call->daemon, name, false);
+        json_decref(texts);
+        free(incoming);
+        api_fail(call, 500, error);
+        return;
+    }
+    incoming->next = call->daemon->incoming;
+    call->daemon->incoming = incoming;
+    api_reply(call, json_pack("{s:s, s:s}", "id", incoming->id, "store", store));
+}
+
+/* ---- receiving ---- */
+
+static bool is_allowed(const char *name)
+{
+    return instance_file_check(name, NULL);
+}
+
+/* What belongs to the machine and is no file of its description's. */
+static bool write_texts(int folder, const char *name, const json_t *texts, struct error **err)
+{
+    char nvram[INSTANCE_MAX_FILE];
+    snprintf(nvram, sizeof(nvram), "%s.nvram", name);
+    const struct {
+        const char *key, *file;
+    } rows[] = {{"nvram", nvram}, {"known-hosts", "known_hosts"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const json_t *text = json_object_get(texts, rows[i].key);
+        if (json_is_string(text) &&
+            !folder_write_bytes(folder, rows[i].file, json_string_value(text),
+                                json_string_length(text), err))
+            return false;
+    }
+    return true;
+}
+
+static bool fill(int folder, int stream, const char *name, const json_t *arguments, json_t **notes,
+                 struct error **err)
+{
+    struct unpacked unpacked;
+    char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
+    bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
+                machine_adopt(&unpacked, name, true, is_allowed, err);
+    if (good) {
+        owner_name(geteuid(), owner);
+        text_set(unpacked.text, "trapeze.owner", owner);
+        snprintf(file, sizeof(file), "%s.vmx", name);
+        good = folder_write(folder, file, unpacked.text, err) &&
+               write_texts(folder, name, json_object_get(arguments, "texts"), err) &&
+               migration_write(folder, json_object_get(arguments, "record"), err);
+    }
+    *notes = good ? json_incref(unpacked.notes) : NULL;
+    unpacked_clear(&unpacked);
+    return good;
+}
+
+static json_t *receive(struct daemon *daemon, const char *name, const json_t *arguments,
+                       struct error **err)
+{
+    int stream = (int)json_integer_value(json_object_get(arguments, "stream"));
+    char staged[32];
+    json_t *notes = NULL;
+    int folder = instance_stage(&daemon->store, staged, err);
+    if (folder < 0)
+        return NULL;
+    bool good = fill(folder, stream, name, arguments, &notes, err);
+    close(folder);
+    if (good)
+        return json_pack("{s:s, s:o}", "staged", staged, "notes", notes);
+    store_discard(&daemon->store, staged, NULL);
+    return NULL;
+}
+
+static void on_received(void *opaque, const json_t *result, const struct error *error)
+{
+    struct incoming *incoming = opaque;
+    struct api_call *call = incoming->call;
+    const char *staged = json_string_value(json_object_get(result, "staged"));
+    incoming->call = NULL;
+    incoming->since = now_s();
+    if (staged != NULL)
+        snprintf(incoming->staged, sizeof(incoming->staged), "%s", staged);
+    if (result != NULL && !incoming->dropped) {
+        incoming->stage = STAGED;
+        api_reply(call, json_pack("{s:s, s:O}", "name", incoming->name, "notes",
+                                  json_object_get(result, "notes")));
+        return;
+    }
+    drop(incoming);
+    if (error != NULL)
+        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
+    else
+        api_refuse(call, 409, "the migration was called off");
+}
+
+static struct incoming *find_at(struct api_call *call, enum stage stage)
+{
+    struct incoming *incoming = find(call->daemon, call->name);
+    if (incoming == NULL || incoming->dropped)
+        api_refuse(call, 404, "there is no such migration, or none any more");
+    else if (incoming->stage != stage)
+        api_refuse(call, 409, "the migration is not that far, or further");
+    else
+        return incoming;
+    return NULL;
+}
+
+void migrate_in_archive(struct api_call *call)
+{
+    struct incoming *incoming = find_at(call, RESERVED);
+    if (incoming == NULL)
+        return;
+    json_object_set_new(call->body, "record",
+                        json_pack("{s:s, s:s, s:s, s:s}", "role", "target", "stage",
+                                  MIGRATION_ARRIVED, "from", incoming->from, "id", incoming->id));
+    if (incoming->texts != NULL)
+        json_object_set(call->body, "texts", incoming->texts);
+    incoming->stage = RECEIVING;
+    incoming->call = call;
+    job_start(call->daemon, incoming->name, call->body, receive, on_received, incoming);
+}
+
+/* ---- deciding ---- */
+
+static void say_outcome(struct api_call *call, bool here)
+{
+    char store[MIGRATION_ID + 1];
+    struct error *error = NULL;
+    if (migration_store_id(&call->daemon->store, store, &error))
+        api_reply(call,
+                  json_pack("{s:s, s:s}", "outcome", here ? "here" : "not-here", "store", store));
+    else
+        api_fail(call, 500, error);
+}
+
+static json_t *publish(struct daemon *daemon, const char *name, const json_t *arguments,
+                       struct error **err)
+{
+    const char *staged = json_string_value(json_object_get(arguments, "staged"));
+    return store_publish(&daemon->store, staged, name, err) ? json_true() : NULL;
+}
+
+/* The job may have died behind its decision, too, so what counts is what is there. */
+static void on_published(void *opaque, const json_t *result, const struct error *error)
+{
+    struct incoming *incoming = opaque;
+    struct daemon *daemon = incoming->daemon;
+    struct api_call *call = incoming->call, *asks = incoming->asks;
+    char name[INSTANCE_MAX_NAME + 1];
+    bool here = migration_find(&daemon->store, incoming->id, name);
+    (void)result;
+    if (here) {
+        json_t *detail = json_pack("{s:s}", "from", incoming->from);
+        machine_give_back(daemon, incoming->name, false);
+        catalogue_sync(daemon->catalogue, &daemon->store);
+        daemon_event(daemon, incoming->name, "arrived", detail);
+        forget(incoming);
+    } else {
+        drop(incoming);
+    }
+    while (asks != NULL) {
+        struct api_call *ask = asks;
+        asks = ask->next;
+        say_outcome(ask, here);
+    }
+    if (here || error == NULL)
+        say_outcome(call, here);
+    else
+        api_refuse(call, 500, error_message(error));
+}
+
+void migrate_in_take(struct api_call *call)
+{
+    struct incoming *incoming = find_at(call, STAGED);
+    if (incoming == NULL)
+        return;
+    json_t *arguments = json_pack("{s:s}", "staged", incoming->staged);
+    incoming->stage = TAKING;
+    incoming->call = call;
+    job_start(call->daemon, incoming->name, arguments, publish, on_published, incoming);
+    json_decref(arguments);
+}
+
+void migrate_in_ask(struct api_call *call)
+{
+    struct incoming *incoming = find(call->daemon, call->name);
+    char name[INSTANCE_MAX_NAME + 1];
+    if (incoming != NULL && incoming->stage == TAKING) {
+        call->next = incoming->asks;
+        incoming->asks = call;
+        return;
+    }
+    if (incoming != NULL && incoming->stage == RECEIVING)
+        incoming->dropped = true;
+    else if (incoming != NULL)
+        drop(incoming);
+    say_outcome(call, migration_find(&call->daemon->store, call->name, name));
+}
+
+static json_t *settle(struct daemon *daemon, const char *name, const json_t *arguments,
+                      struct error **err)
+{
+    char found[INSTANCE_MAX_NAME + 1];
+    struct instance instance;
+    (void)name;
+    if (!migration_find(&daemon->store, json_string_value(json_object_get(arguments, "id")), found))
+        return json_object(); /* it is settled */
+    if (!instance_open(&instance, &daemon->store, found, err))
+        return NULL;
+    bool good = migration_remove(instance.fd, err);
+    instance_close(&instance);
+    return good ? json_object() : NULL;
+}
+
+static void on_settled(void *opaque, const json_t *result, const struct error *error)
+{
+    struct api_call *call = opaque;
+    if (result != NULL)
+        api_reply(call, json_object());
+    else
+        api_refuse(call, 500, error_message(error));
+}
+
+void migrate_in_settle(struct api_call *call)
+{
+    json_object_set_new(call->body, "id", json_string(call->name));
+    job_start(call->daemon, call->name, call->body, settle, on_settled, call);
+}
+
+/* ---- life ---- */
+
+void migrate_in_tick(struct daemon *daemon)
+{
+    for (struct incoming *at = daemon->incoming, *next; at != NULL; at = next) {
+        next = at->next;
+        if ((at->stage == RESERVED || at->stage == STAGED) && now_s() - at->since > PATIENCE_S)
+            drop(at);
+    }
+}
+
+void migrate_in_free_all(struct daemon *daemon)
+{
+    while (daemon->incoming != NULL)
+        forget(daemon->incoming);
+}

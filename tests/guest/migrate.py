@@ -1,0 +1,414 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Machines that move from one daemon to another: on exactly one side at every moment, whatever is
+killed or cut off.
+
+    migrate.py TRAPEZE LOOP_ELF
+"""
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import tap
+from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
+from machine import FULL
+
+TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-migrate-")
+MIB = 1 << 20
+for variable in [name for name in os.environ if name.startswith("TRAPEZE_")]:
+    if variable not in ("TRAPEZE_SOURCE", "TRAPEZE_BUILD", "TRAPEZE_TIER", "TRAPEZE_SEED"):
+        del os.environ[variable]
+os.environ["XDG_CONFIG_HOME"] = os.path.join(FOLDER.name, "config")
+
+
+def at(*names):
+    return os.path.join(FOLDER.name, *names)
+
+
+A, B = (Client(TRAPEZE, at(name)) for name in ("a", "b"))
+SEED = int(os.environ.get("TRAPEZE_SEED", "0")) or random.randrange(1 << 32)
+CHOICE = random.Random(SEED)
+
+
+def socket_of(client):
+    return os.path.join(client.store, "daemon.sock")
+
+
+def other(client):
+    return B if client is A else A
+
+
+def folder(client, name):
+    return os.path.join(client.store, "instances", name)
+
+
+def names(client):
+    return [row["name"] for row in client.list()]
+
+
+def make(client, name="web", size=MIB):
+    """An instance with a disk of its own; the disk's content."""
+    content = CHOICE.randbytes(size)
+    client.trapeze("list")
+    with open(at("disk.raw"), "wb") as file:
+        file.write(content)
+    vmx = ('memsize = "32"\ntrapeze.firmware = "elf"\nscsi0:0.fileName = "disk.img"\n'
+           'scsi0:0.trapeze.format = "raw"\nethernet0.present = "TRUE"\n'
+           'ethernet0.connectionType = "nat"\nethernet0.address = "02:00:00:00:00:07"\n'
+           'uuid.bios = "56 4d 01 02 03 04 05 06-07 08 09 0a 0b 0c 0d 0e"\n')
+    client.api("POST", "/v1/instances", {
+        "name": name, "vmx": vmx, "files": [{"source": LOOP_ELF, "name": "elf"},
+                                            {"source": at("disk.raw"), "name": "disk.img"}]}, 201)
+    return content
+
+
+def content_of(client, name="web"):
+    disks = client.info(name)["disks"]
+    with open(disks[0], "rb") as file:
+        return file.read()
+
+
+def known(client, name="web"):
+    """Its row, or None; never while it is not clear where it is."""
+    rows = [row for row in client.list() if row["name"] == name]
+    return rows[0] if rows else None
+
+
+def is_settled(client, name="web"):
+    row = known(client, name)
+    return row is None or "migration" not in row
+
+
+def exactly_one_has(content, name="web", clean=True):
+    """Waits until both daemons are clear about it; the one that has it, and can start it."""
+    until(lambda: is_settled(A, name) and is_settled(B, name))
+    owners = [client for client in (A, B) if known(client, name)]
+    assert len(owners) == 1, [(client.store, client.list()) for client in (A, B)]
+    assert content_of(owners[0], name) == content
+    owners[0].trapeze("start", name)
+    owners[0].trapeze("stop", "--force", name)
+    for client in (A, B) if clean else ():  # nothing half-made stays
+        until(lambda: not any(entry.startswith(".")
+                              for entry in os.listdir(os.path.join(client.store, "instances"))))
+    return owners[0]
+
+
+def refusal(client, *arguments):
+    """What is said, when the daemon is not just asking the other one."""
+    while True:
+        done = client.trapeze(*arguments, status=None)
+        assert done.returncode != 0, (arguments, done)
+        if "somebody else" not in done.stderr:
+            return done.stderr
+
+
+class Gate:
+    """A socket in front of a daemon's: `rule` says of each request, by its first line, what happens:
+    "pass"; "drop": it never arrives; "mute": its answer does not; "hold": it waits for release()."""
+
+    def __init__(self, client, rule):
+        self.client, self.rule = client, rule
+        self.path = at(f"gate-{CHOICE.randrange(1 << 32)}")
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(self.path)
+        self.server.listen()
+        self.seen, self.opened, self.answers = [], threading.Event(), []
+
+    def __enter__(self):
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.opened.set()
+        os.remove(self.path)
+
+    def release(self):
+        self.opened.set()
+
+    def serve(self):
+        while True:
+            near, _ = self.server.accept()
+            threading.Thread(target=self.carry, args=(near,), daemon=True).start()
+
+    def carry(self, near):
+        first = near.recv(1 << 16)
+        line = first.split(b"\r\n")[0].decode()
+        verb = line.split()[1].rsplit("/", 1)[-1] if line else ""
+        what = self.rule(verb)
+        self.seen.append((verb, what))
+        if what == "drop":
+            near.close()
+            return
+        if what == "hold":
+            near.close()  # whoever asked is gone meanwhile
+            self.opened.wait(LIMIT_S)
+        far = self.client.connection()
+        far.connect()
+        far.sock.sendall(first)
+        if what in ("mute", "hold"):
+            self.answers.append(far.sock.recv(1 << 16).split(b"\r\n")[0])
+            near.close()
+            return
+
+        def pump(one, two):
+            with contextlib.suppress(OSError):
+                while data := one.recv(1 << 16):
+                    two.sendall(data)
+                two.shutdown(socket.SHUT_WR)
+        back = threading.Thread(target=pump, args=(far.sock, near), daemon=True)
+        back.start()
+        pump(near, far.sock)
+        back.join(LIMIT_S)
+        near.close()
+
+
+# ---- a machine that does not run ----
+
+def test_there_and_back():
+    content = make(A)
+    with open(f"{folder(A, 'web')}/web.nvram", "w", encoding="ascii") as file:
+        file.write('trapeze.nvram = "1"\nrtc.offset = "-3600000000000"\n')
+    with open(f"{folder(A, 'web')}/known_hosts", "w", encoding="ascii") as file:
+        file.write("vsock/web ssh-ed25519 AAAA\n")
+    B.trapeze("list")
+    done = A.trapeze("migrate", "web", socket_of(B))
+    assert done.stdout == f"web: moved to {socket_of(B)}\n" and done.stderr == "", done
+    A.refuses(USAGE, "no instance", "moved to", socket_of(B), arguments=["start", "web"])
+    assert names(A) == [] and names(B) == ["web"]
+    assert exactly_one_has(content) is B
+    with open(f"{folder(B, 'web')}/web.vmx", encoding="utf-8") as file:
+        text = file.read()
+    assert "02:00:00:00:00:07" in text and "56 4d 01 02" in text, text
+    for name, part in (("web.nvram", "-3600000000000"), ("known_hosts", "AAAA")):
+        with open(f"{folder(B, 'web')}/{name}", encoding="ascii") as file:
+            assert part in file.read(), name
+    answer = json.loads(B.trapeze("migrate", "--json", "web", socket_of(A)).stdout)
+    assert answer == {"name": "web", "to": socket_of(A), "notes": []}, answer
+    assert exactly_one_has(content) is A
+    B.refuses(USAGE, "no instance", "moved to", arguments=["info", "web"])
+    kinds = [event["type"] for event in A.api("GET", "/v1/events")["events"]]
+    assert "moved" in kinds and "arrived" in kinds, kinds
+    A.trapeze("delete", "web")
+    A.refuses(USAGE, "there is no instance 'web'", arguments=["info", "web"])
+    assert "moved" not in A.trapeze("info", "web", status=USAGE).stderr
+
+
+def test_what_is_refused():
+    content = make(A)
+    make(B, "taken")
+    make(A, "taken")
+    A.refuses(USAGE, socket_of(B), "already", arguments=["migrate", "taken", socket_of(B)])
+    A.refuses(USAGE, "already", arguments=["migrate", "web", socket_of(A)])
+    A.refuses(HOST, "cannot connect", arguments=["migrate", "web", at("nowhere")])
+    A.refuses(USAGE, "no address", arguments=["migrate", "web", "ftp://x"])
+    A.refuses(USAGE, "not migrating", arguments=["migrate", "--cancel", "web"])
+    A.refuses(USAGE, "it is known", arguments=["migrate", "--resolve", "here", "web"])
+    A.refuses(USAGE, "'here' or 'there'", arguments=["migrate", "--resolve", "x", "web"])
+    A.refuses(USAGE, "no instance", arguments=["migrate", "none", socket_of(B)])
+    A.trapeze("clone", "web", "t")
+    A.trapeze("template", "t")
+    A.refuses(USAGE, "template", arguments=["migrate", "t", socket_of(B)])
+    with open(f"{folder(A, 'web')}/web.vmx", "a", encoding="utf-8") as file:
+        file.write('sharedFolder0.present = "TRUE"\nsharedFolder0.enabled = "TRUE"\n'
+                   f'sharedFolder0.hostPath = "{FOLDER.name}"\nsharedFolder0.guestName = "x"\n')
+    A.refuses(USAGE, "shared folder", arguments=["migrate", "web", socket_of(B)])
+    assert exactly_one_has(content) is A
+    status, answer = B.call("POST", "/v1/migrations/" + "0" * 32 + "/take")
+    assert status == 404 and "no such migration" in answer["error"], answer
+
+
+def test_a_machine_keeps_its_layers_content():
+    """A linked clone moves without its template."""
+    content = make(A, "base")
+    A.trapeze("template", "base")
+    A.trapeze("clone", "base", "web")
+    A.trapeze("migrate", "web", socket_of(B))
+    until(lambda: is_settled(B))
+    disk = B.info("web")["disks"][0]
+    B.trapeze("disk", "convert", "--force", "--format", "raw", disk, at("flat.raw"))
+    with open(at("flat.raw"), "rb") as file:
+        assert file.read() == content
+    assert names(A) == ["base"]
+
+
+# ---- what is cut off ----
+
+def test_cut_off_before_it_counts():
+    content = make(A)
+    for verb in ("migrations", "archive"):
+        for what in ("drop", "mute"):
+            with Gate(B, lambda seen: what if seen == verb else "pass") as gate:
+                A.trapeze("migrate", "web", gate.path, status=HOST)
+                assert (verb, what) in gate.seen, gate.seen
+                assert known(A)["state"] == "stopped" and is_settled(A)
+    assert exactly_one_has(content) is A
+
+
+def test_not_known_until_the_target_answers():
+    """The request that decides or its answer is lost, the target cannot be asked, the source's daemon
+    dies: it is found out by itself."""
+    content = make(A)
+    A.trapeze("list")
+    for what, owner in (("drop", A), ("mute", B)):
+        cut = True
+        rule = lambda verb: what if verb == "take" else "drop" if cut and verb == "ask" else "pass"
+        with Gate(B, rule) as gate:
+            A.refuses(HOST, "not known", "--resolve", arguments=["migrate", "web", gate.path])
+            assert known(A)["state"] == "uncertain", known(A)
+            for arguments in (["start", "web"], ["delete", "web"], ["clone", "web", "x"],
+                              ["rename", "web", "x"], ["export", "web", at("x.trapeze")],
+                              ["migrate", "web", socket_of(B)]):
+                assert gate.path in refusal(A, *arguments), arguments
+            if owner is B:
+                B.trapeze("start", "web")
+                B.trapeze("stop", "--force", "web")
+                for arguments in (["delete", "web"], ["migrate", "web", socket_of(A)]):
+                    assert "does not know" in refusal(B, *arguments), arguments
+            A.kill_daemon()
+            assert known(A)["state"] == "uncertain", known(A)
+            cut = False
+            assert exactly_one_has(content) is owner
+
+
+def test_what_arrives_too_late_does_nothing():
+    """'take' is under way for so long that the source has asked before, and been told no."""
+    content = make(A)
+    with Gate(B, lambda verb: "hold" if verb == "take" else "pass") as gate:
+        A.refuses(HOST, arguments=["migrate", "web", gate.path])
+        assert exactly_one_has(content) is A
+        gate.release()
+        until(lambda: gate.answers)
+        assert b" 404 " in gate.answers[0], gate.answers
+    assert exactly_one_has(content) is A
+
+
+def test_nobody_answers_for_another_store():
+    content = make(A)
+    rule = {"take": "drop", "ask": "drop"}
+    C = Client(TRAPEZE, at("c"))
+    C.trapeze("list")
+    try:
+        with Gate(B, lambda verb: rule.get(verb, "pass")) as gate:
+            A.refuses(HOST, "not known", arguments=["migrate", "web", gate.path])
+            gate.client, before = C, len(gate.seen)
+            rule.clear()
+            until(lambda: ("ask", "pass") in gate.seen[before:])
+            time.sleep(0.2)
+            assert known(A)["state"] == "uncertain", known(A)
+            gate.client = B
+            assert exactly_one_has(content) is A
+    finally:
+        C.end()
+
+
+def resolve(client, where):
+    until(lambda: client.trapeze("migrate", "--resolve", where, "web", status=None).returncode == 0)
+
+
+def test_a_person_knows():
+    for what, where, owner in (("drop", "here", A), ("mute", "there", B), ("mute", "here", B)):
+        content = make(A)
+        with Gate(B, lambda verb: what if verb == "take" else "drop" if verb in ("ask", "settle")
+                  else "pass") as gate:
+            A.refuses(HOST, "not known", arguments=["migrate", "web", gate.path])
+            A.trapeze("list")
+            if owner is B and where == "here":  # there, by somebody who has seen that A is gone
+                B.trapeze("migrate", "--resolve", "here", "web")
+                assert is_settled(B)
+                resolve(A, "there")
+            else:
+                resolve(A, where)
+                if owner is B:
+                    assert known(B)["migration"]["stage"] == "arrived"
+                    B.trapeze("migrate", "--resolve", "here", "web")
+            assert exactly_one_has(content, clean=False) is owner
+        owner.trapeze("delete", "web")
+
+
+def test_called_off():
+    content = make(A, size=64 * MIB)
+    held = threading.Event()
+
+    def rule(verb):
+        if verb == "archive":
+            held.wait(LIMIT_S)
+        return "pass"
+    with Gate(B, rule) as gate:
+        process = subprocess.Popen([TRAPEZE, "migrate", "web", gate.path], text=True,
+                                   env={**os.environ, "TRAPEZE_HOME": A.store},
+                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        until(lambda: A.trapeze("migrate", "--cancel", "web", status=None).returncode == 0)
+        assert "called off" in process.communicate(timeout=LIMIT_S)[1]
+        held.set()
+    assert exactly_one_has(content) is A
+
+
+def job_of(client):
+    daemon = client.pid_of_daemon()
+    with open(f"/proc/{daemon}/task/{daemon}/children", encoding="ascii") as file:
+        return next(iter(map(int, file.read().split())), None)
+
+
+def test_killed_at_any_moment():
+    turns = 150 if FULL else 12
+    content = make(A, size=256 << 10)
+    B.trapeze("list")
+    owner, moved = A, 0
+    for turn in range(turns):
+        source, target = owner, other(owner)
+        victims = [source.pid_of_daemon(), target.pid_of_daemon()]
+        process = subprocess.Popen([TRAPEZE, "migrate", "web", socket_of(target)],
+                                   env={**os.environ, "TRAPEZE_HOME": source.store},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(CHOICE.random() ** 1.5 * 0.25)
+        victim = turn % 5
+        with contextlib.suppress(ProcessLookupError):
+            if victim < 2:
+                os.kill(victims[victim], signal.SIGKILL)
+            elif victim == 2:
+                process.kill()
+            elif job := job_of(source if victim == 3 else target):
+                os.kill(job, signal.SIGKILL)
+        process.wait(timeout=LIMIT_S)
+        owner = exactly_one_has(content, clean=False)
+        moved += owner is target
+    for client in A, B:
+        client.kill_daemon(signal.SIGTERM)
+        client.trapeze("list")
+    assert exactly_one_has(content) is owner
+    print(f"# killed {turns} times, moved {moved} times", flush=True)
+
+
+def main():
+    print(f"# TRAPEZE_SEED={SEED}", flush=True)
+
+    def alone(test):
+        def run():
+            for client in A, B:
+                for row in client.list() if os.path.exists(client.store) else []:
+                    if "migration" in row:  # of a test that failed
+                        client.trapeze("migrate", "--resolve", "here", row["name"], status=None)
+                client.clear()
+                client.trapeze("list")
+            test()
+        run.__name__ = test.__name__
+        return run
+    tests = [alone(test) for name, test in list(globals().items()) if name.startswith("test_")]
+    status = tap.main(tests)
+    for client in A, B:
+        client.end()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
