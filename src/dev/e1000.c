@@ -520,7 +520,18 @@ static void on_link(void *user, bool up)
     pthread_mutex_unlock(&nic->device.lock);
 }
 
-static const struct net_port_user port_user = {on_receive, on_received, on_writable, on_link};
+static void on_announce(void *opaque, bool first, uint8_t mac[NET_MAC_BYTES])
+{
+    struct e1000 *nic = opaque;
+    (void)first; /* nothing tells its driver */
+    pthread_mutex_lock(&nic->device.lock);
+    store_le32(mac, *at(nic, RAL));
+    store_le16(mac + 4, (uint16_t)*at(nic, RAL + 4));
+    pthread_mutex_unlock(&nic->device.lock);
+}
+
+static const struct net_port_user port_user = {on_receive, on_received, on_writable, on_link,
+                                               on_announce};
 
 /* ---- registers ---- */
 

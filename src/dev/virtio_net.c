@@ -54,6 +54,7 @@
 #define F_CTRL_RX             (UINT64_C(1) << 18)
 #define F_CTRL_VLAN           (UINT64_C(1) << 19)
 #define F_CTRL_RX_EXTRA       (UINT64_C(1) << 20)
+#define F_GUEST_ANNOUNCE      (UINT64_C(1) << 21)
 #define F_MQ                  (UINT64_C(1) << 22)
 #define F_CTRL_MAC_ADDR       (UINT64_C(1) << 23)
 #define F_GUEST_OFFLOADS      (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6)
@@ -63,7 +64,7 @@ enum { QUEUE_RECEIVE, QUEUE_TRANSMIT, QUEUE_CONTROL, QUEUE_COUNT }; /* with one 
 #define STEERING_MAX 256u
 /* Configuration space (5.1.4). */
 enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_PAIRS = 8, CONFIG_MTU = 10, CONFIG_BYTES = 12 };
-enum { STATUS_LINK_UP = 1 };
+enum { STATUS_LINK_UP = 1, STATUS_ANNOUNCE = 2 };
 /* struct virtio_net_hdr (5.1.6). */
 enum {
     HEADER_FLAGS,
@@ -75,7 +76,7 @@ enum {
     HEADER_BUFFERS = 10
 };
 /* Control commands (5.1.6.5). */
-enum { CLASS_RX = 0, CLASS_MAC = 1, CLASS_VLAN = 2, CLASS_PAIRS = 4, CLASS_OFFLOADS = 5 };
+enum { CLASS_RX, CLASS_MAC, CLASS_VLAN, CLASS_ANNOUNCE, CLASS_PAIRS, CLASS_OFFLOADS };
 enum {
     RX_PROMISCUOUS,
     RX_ALL_MULTICAST,
@@ -509,6 +510,14 @@ static bool set_offloads(struct virtio_net *net, struct command *command)
     return true;
 }
 
+/* 5.1.6.5.4: it has heard, and does it. */
+static bool end_announcement(struct virtio_net *net)
+{
+    uint8_t *status = net->pci.virtio.config + CONFIG_STATUS;
+    store_le16(status, load_le16(status) & (uint16_t)~STATUS_ANNOUNCE);
+    return virtio_has(&net->pci.virtio, F_GUEST_ANNOUNCE);
+}
+
 static bool carry_out(struct virtio_net *net, unsigned class, unsigned number,
                       struct command *command)
 {
@@ -519,6 +528,8 @@ static bool carry_out(struct virtio_net *net, unsigned class, unsigned number,
         return number == 0 ? set_macs(net, command) : number == 1 && set_mac(net, command);
     case CLASS_VLAN:
         return number <= 1 && set_vlan(net, number == 0, command);
+    case CLASS_ANNOUNCE:
+        return number == 0 && end_announcement(net);
     case CLASS_PAIRS:
         return number == 0 && set_pairs(net, command);
     case CLASS_OFFLOADS:
@@ -584,13 +595,14 @@ static bool net_reset_queue(struct virtio *virtio, struct virtqueue *queue)
     return true;
 }
 
-/* Lock held. */
-static void show_link(struct virtio_net *net)
+/* Lock held. `announce`: STATUS_ANNOUNCE or 0. */
+static void show_status(struct virtio_net *net, unsigned announce)
 {
     uint8_t *config = net->pci.virtio.config;
-    uint16_t before = load_le16(config + CONFIG_STATUS),
-             now = net_port_link(net->port) ? STATUS_LINK_UP : 0;
-    store_le16(config + CONFIG_STATUS, now);
+    unsigned before = load_le16(config + CONFIG_STATUS),
+             now = (net_port_link(net->port) ? STATUS_LINK_UP : 0) | announce |
+                   (before & STATUS_ANNOUNCE);
+    store_le16(config + CONFIG_STATUS, (uint16_t)now);
     if (before != now && virtio_has(&net->pci.virtio, F_STATUS))
         virtio_config_changed(&net->pci.virtio);
 }
@@ -600,12 +612,22 @@ static void net_link_changed(void *user, bool up)
     struct virtio_net *net = user;
     (void)up;
     pthread_mutex_lock(&net->pci.device.lock);
-    show_link(net);
+    show_status(net, 0);
+    pthread_mutex_unlock(&net->pci.device.lock);
+}
+
+static void net_announce(void *user, bool first, uint8_t mac[NET_MAC_BYTES])
+{
+    struct virtio_net *net = user;
+    pthread_mutex_lock(&net->pci.device.lock);
+    memcpy(mac, net->mac, NET_MAC_BYTES);
+    if (first && net->pci.virtio.active && virtio_has(&net->pci.virtio, F_GUEST_ANNOUNCE))
+        show_status(net, STATUS_ANNOUNCE);
     pthread_mutex_unlock(&net->pci.device.lock);
 }
 
 static const struct net_port_user port_user = {net_receive, net_received, net_writable,
-                                               net_link_changed};
+                                               net_link_changed, net_announce};
 
 /* --- life --- */
 
@@ -633,6 +655,7 @@ static void forget_driver(struct virtio_net *net)
     net->received = 0;
     net->send_waits = false;
     show_mac(net, net->born_mac);
+    (void)end_announcement(net);
 }
 
 static void net_activate(struct virtio *virtio, const struct virtio_activation *activation)
@@ -671,7 +694,8 @@ static bool net_realize(struct device *device, const struct device_params *param
     struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, pci.device);
     uint64_t features = F_CSUM | F_GUEST_CSUM | F_CTRL_GUEST_OFFLOADS | F_MAC | F_GUEST_TSO4 |
                         F_GUEST_TSO6 | F_HOST_TSO4 | F_HOST_TSO6 | F_MRG_RXBUF | F_STATUS |
-                        F_CTRL_VQ | F_CTRL_RX | F_CTRL_VLAN | F_CTRL_RX_EXTRA | F_CTRL_MAC_ADDR;
+                        F_CTRL_VQ | F_CTRL_RX | F_CTRL_VLAN | F_CTRL_RX_EXTRA | F_CTRL_MAC_ADDR |
+                        F_GUEST_ANNOUNCE;
     assert(params->net != NULL && params->mac != NULL);
     if (params->mtu != 0)
         features |= F_MTU;

@@ -7,9 +7,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -21,6 +23,9 @@
 /* Frames of one turn: then others of the loop have theirs. */
 #define TURN_FRAMES 64
 #define QUEUE_LIMIT (256u << 10) /* segments of a large frame that is half sent */
+#define MS          (NS_PER_S / 1000)
+/* Between announcements: the first ones may come before a switch's port is up. As QEMU does. */
+static const int64_t announce_gaps[] = {50 * MS, 150 * MS, 250 * MS, 350 * MS}; /* ns */
 
 struct net_port {
     struct net_link link;
@@ -36,7 +41,8 @@ struct net_port {
     bool send_waits;  /* the user was told to wait */
     unsigned accepts; /* announced */
     struct net_bucket send_rate, receive_rate;
-    struct vtimer *send_timer, *receive_timer;
+    struct vtimer *send_timer, *receive_timer, *announce_timer;
+    unsigned announced; /* times, of this series */
     struct net_capture *capture;
     struct net_port_stats stats;
 };
@@ -196,6 +202,46 @@ void net_port_accept(struct net_port *port, unsigned accepts)
     watch(port);
 }
 
+/* --- announcing --- */
+
+/* A request of RARP (RFC 903) for its own address, which nobody answers: as QEMU and VMware do, for
+ * a switch learns from any frame, and this one needs no IP address. */
+static void make_rarp(const uint8_t mac[NET_MAC_BYTES], uint8_t frame[60])
+{
+    static const uint8_t fixed[] = {0x80, 0x35, 0, 1, 8, 0, NET_MAC_BYTES, 4, 0, 3};
+    memset(frame, 0, 60);
+    memset(frame, 0xff, NET_MAC_BYTES);
+    memcpy(frame + NET_MAC_BYTES, mac, NET_MAC_BYTES);
+    memcpy(frame + 12, fixed, sizeof(fixed));
+    memcpy(frame + 22, mac, NET_MAC_BYTES); /* the sender's, */
+    memcpy(frame + 32, mac, NET_MAC_BYTES); /* and whose it asks for */
+}
+
+static void announce(void *opaque)
+{
+    struct net_port *port = opaque;
+    const struct net_offload none = {.gso = NET_GSO_NONE};
+    uint8_t mac[NET_MAC_BYTES], frame[60];
+    const struct iovec iov = {frame, sizeof(frame)};
+    if (port->user == NULL)
+        return;
+    port->user->announce(port->opaque, port->announced == 0, mac);
+    make_rarp(mac, frame);
+    bool waits = port->send_waits;
+    (void)net_port_send(port, &none, &iov, 1); /* there is another time */
+    port->send_waits |= waits;
+    watch(port);
+    if (port->announced < ARRAY_SIZE(announce_gaps))
+        vtimer_arm(port->announce_timer,
+                   vclock_now(port->clock) + announce_gaps[port->announced++]);
+}
+
+void net_port_announce(struct net_port *port)
+{
+    port->announced = 0;
+    announce(port);
+}
+
 /* --- events --- */
 
 static void on_ready(void *opaque, int fd, unsigned events)
@@ -264,6 +310,7 @@ struct net_port *net_port_new(int fd, const char *name, struct loop *loop, struc
     net_link_init(&port->link, fd, QUEUE_LIMIT);
     port->send_timer = vtimer_new(clock, on_send_timer, port);
     port->receive_timer = vtimer_new(clock, on_receive_timer, port);
+    port->announce_timer = vtimer_new(clock, announce, port);
     port->watch = loop_watch_add(loop, fd, LOOP_READABLE, on_ready, port, err);
     if (port->watch != NULL)
         return port;
@@ -279,6 +326,7 @@ void net_port_free(struct net_port *port)
     loop_watch_remove(port->watch);
     vtimer_free(port->send_timer);
     vtimer_free(port->receive_timer);
+    vtimer_free(port->announce_timer);
     net_capture_free(port->capture);
     close(port->link.fd);
     net_link_clear(&port->link);

@@ -33,6 +33,9 @@ struct net_port_user {
     void (*received)(void *user); /* no more frames for now: a good time for an interrupt */
     void (*writable)(void *user); /* net_port_send() would work again */
     void (*link_changed)(void *user, bool up);
+    /* The machine goes on somewhere else: which address is its, and (`first` of several times) that
+     * the guest may have to say so itself. */
+    void (*announce)(void *user, bool first, uint8_t mac[NET_MAC_BYTES]);
 };
 
 struct net_port_stats {
@@ -56,6 +59,10 @@ bool net_port_send(struct net_port *port, const struct net_offload *offload,
                    const struct iovec *iov, unsigned count);
 /* After receive() returned false: there is room now. */
 void net_port_resume(struct net_port *port);
+
+/* Tells the network where the NIC's address is from now on, a few times: switches then send there
+ * what they have learnt to send elsewhere. */
+void net_port_announce(struct net_port *port);
 
 bool net_port_link(const struct net_port *port);
 void net_port_set_link(struct net_port *port, bool up); /* the cable, not the other end */

@@ -151,6 +151,7 @@ struct vm {
     struct vm_slot slots[MACHINE_MAX_PCI_SLOTS]; /* config.pci_slots of them */
     _Atomic bool slots_settling; /* a hold is on the VM until slots_settle() has run */
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */
+    bool moved;  /* its state came from elsewhere, and it has not run since */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
     char *first_layout;   /* vm_layout() of when it was made */
@@ -275,6 +276,8 @@ void vm_hotplug_free(struct vm *vm);
 /* nics.c: the machine's NICs; free closes the frame sockets of those that never came to be too. */
 bool vm_nics_new(struct vm *vm, struct error **err);
 void vm_nics_free(struct vm *vm);
+/* The network hears where the machine is from now on, and its guest that it may say so. */
+void vm_nics_announce(struct vm *vm);
 /* The NIC leaves the machine, with its device; no vCPU runs. */
 void vm_nic_remove(struct vm *vm, const struct device *device);
 

@@ -184,6 +184,13 @@ bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, in
     return good;
 }
 
+void vm_nics_announce(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->config.nic_count; i++)
+        if (vm->nics[i].port != NULL)
+            net_port_announce(vm->nics[i].port);
+}
+
 static unsigned bus_of(const struct vm_slot *slot)
 {
     return slot != NULL ? pcie_port_secondary(slot->port) : 0;

@@ -132,6 +132,9 @@ static void begin_power(struct vm *vm)
 static void go(struct vm *vm)
 {
     set_state(vm, VM_RUNNING);
+    if (vm->moved)
+        vm_nics_announce(vm);
+    vm->moved = false;
     if (vm->power_restored)
         begin_power(vm);
     vm->power_restored = false;

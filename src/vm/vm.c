@@ -361,7 +361,7 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
         }
     if (at != size)
         return error_set(err, ERROR_USAGE, "the saved state has %zu bytes too many", size - at);
-    vm->loaded = true;
+    vm->loaded = vm->moved = true;
     connect_harts(vm);
     /* Whatever is pending makes itself known again. */
     for (unsigned i = 0; i < vm->cpu_count; i++)

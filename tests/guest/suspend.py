@@ -10,6 +10,7 @@ instruction; here a Linux goes on, with its disks, by the commands that people u
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,43 @@ def goes_on(engines, kinds):
 
 def test_a_linux_goes_on():
     goes_on(["auto", "interp"] if machine.FULL else ["auto"], [[], ["--compress"]])
+
+
+def test_a_connection_goes_on_elsewhere():
+    """TCP between two guests, of which one goes on in another process; the network hears of it."""
+    net = ["--net", f"internal:move-{os.getpid()}"]
+    capture, file = machine.scratch("move.pcapng"), machine.scratch("move.saved")
+
+    def on_network(number, *options):
+        guest = linux(*net, *options)
+        guest.run("ip link set lo up; ip link set eth0 up; "
+                  f"ip addr add 192.168.7.{number}/24 dev eth0")
+        return guest
+
+    with on_network(1, "--capture", capture) as one:
+        with on_network(2) as two:
+            two.run("(nc -l -p 9 | md5sum > /sum; echo > /done) & sleep 1")
+            one.run("dd if=/dev/urandom of=/x bs=64k count=60 2>/dev/null; (for i in $(seq 0 59); do "
+                    "dd if=/x bs=64k skip=$i count=1 2>/dev/null; sleep 0.1; done | "
+                    "nc 192.168.7.2 9; echo > /sent) & true")
+            two.run("until [ $(cat /sys/class/net/eth0/statistics/rx_bytes) -gt 300000 ]; do "
+                    "sleep 0.1; done")
+            suspend(two, file)
+        with resume(file) as two:
+            two.send("\n")
+            two.shell()
+            wanted = one.run("until [ -e /sent ]; do sleep 0.2; done; md5sum < /x").split()[0]
+            assert wanted in two.run("until [ -e /done ]; do sleep 0.2; done; cat /sum")
+            two.poweroff()
+        one.poweroff()
+    with open(capture, "rb") as frames:
+        seen = frames.read()
+    # RARP by us, and gratuitous ARP by the guest, which virtio asked for it.
+    rarp = re.findall(rb"\xff{6}(.{6})\x80\x35\0\1\x08\0\6\4\0\3(.{6})", seen, re.DOTALL)
+    assert rarp and all(mac == sender for mac, sender in rarp), rarp
+    arp = re.findall(rb"\xff{6}(.{6})\x08\6\0\1\x08\0\6\4\0[\1\2].{6}\xc0\xa8\7\2.{6}"
+                     rb"\xc0\xa8\7\2", seen, re.DOTALL)
+    assert rarp[0][0] in arp, (rarp, arp)
 
 
 def test_the_clock_is_put_forward():

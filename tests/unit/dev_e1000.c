@@ -414,6 +414,17 @@ static void its_state_survives(void **state)
     state_buffer_free(&again);
 }
 
+static void its_address_is_announced(void **state)
+{
+    struct nic *f = *state;
+    struct net_frame frame;
+    set(f, RAL, 0x44332202);
+    set(f, RAL + 4, UINT32_C(0x80006655));
+    net_port_announce(f->port);
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_DONE);
+    assert_memory_equal(frame.data + 6, "\2\x22\x33\x44\x55\x66\x80\x35", 8);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, nic_free)
@@ -427,6 +438,7 @@ int main(void)
         TEST(nonsense_is_not_sent),
         TEST(frames_are_received),
         TEST(frames_are_filtered_and_tags_taken_off),
+        TEST(its_address_is_announced),
         TEST(its_state_survives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 #define F_CTRL_RX    (UINT64_C(1) << 18)
 #define F_CTRL_VLAN  (UINT64_C(1) << 19)
 #define F_RX_EXTRA   (UINT64_C(1) << 20)
+#define F_ANNOUNCE   (UINT64_C(1) << 21)
 #define F_MQ         (UINT64_C(1) << 22)
 #define F_CTRL_MAC   (UINT64_C(1) << 23)
 
@@ -297,6 +298,54 @@ static void the_link_state_is_shown(void **state)
     assert_int_equal(ring_used_index(&f->g.rings[TRANSMIT]), 1);
 }
 
+static uint8_t announced_address(struct nic *f)
+{
+    struct net_frame frame;
+    assert_int_equal(net_link_receive(&f->peer, &frame), NET_DONE);
+    assert_int_equal(frame.size, 60);
+    assert_int_equal(frame.data[12] << 8 | frame.data[13], 0x8035);
+    assert_memory_equal(frame.data + 6, frame.data + 22, 6);
+    return frame.data[11];
+}
+
+/* virtio 1.2, 5.1.6.5.4 */
+static void the_guest_announces_itself(void **state)
+{
+    struct nic *f = *state;
+    guest_start(&f->g, F_STATUS | F_CTRL | F_ANNOUNCE);
+    net_port_announce(f->port);
+    assert_int_equal(announced_address(f), own_mac[5]);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 3);
+    assert_int_equal(guest_isr(&f->g), 2);
+    net_port_set_link(f->port, false); /* which leaves the request alone */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 2);
+    net_port_set_link(f->port, true);
+    (void)guest_isr(&f->g);
+    assert_int_equal(command(f, "\3\1", 2), 1); /* no such command */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 3);
+    assert_int_equal(command(f, "\3\0", 2), 0);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
+    net_port_announce(f->port); /* another move */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 3);
+    guest_start(&f->g, F_STATUS | F_CTRL | F_ANNOUNCE); /* another driver */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
+}
+
+/* With a driver that cannot, and with none: the network learns it all the same. */
+static void others_are_announced(void **state)
+{
+    struct nic *f = *state;
+    const uint8_t mac[] = {1, 1, 2, 0, 0, 0, 0, 7};
+    net_port_announce(f->port);
+    assert_int_equal(announced_address(f), own_mac[5]);
+    guest_start(&f->g, F_STATUS | F_CTRL | F_CTRL_MAC);
+    assert_int_equal(command(f, mac, sizeof(mac)), 0);
+    net_port_announce(f->port);
+    assert_int_equal(announced_address(f), 7); /* what the driver made it */
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG + 6, 2), 1);
+    assert_int_equal(command(f, "\3\0", 2), 1);
+}
+
 static void a_paused_machine_receives_later(void **state)
 {
     struct nic *f = *state;
@@ -504,6 +553,8 @@ int main(void)
         TEST(offloads_are_told_and_kept),
         TEST(filters_are_the_drivers_choice),
         TEST(the_link_state_is_shown),
+        TEST(the_guest_announces_itself),
+        TEST(others_are_announced),
         TEST(a_paused_machine_receives_later),
         TEST(its_state_survives),
         cmocka_unit_test_setup_teardown(frames_come_where_their_flow_sends, setup_pairs, nic_free),

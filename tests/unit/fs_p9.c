@@ -425,6 +425,36 @@ static void what_changes_meanwhile_is_stale(void **state)
     state_buffer_free(&saved);
 }
 
+/* The same paths and inode numbers on another file system are other files; what was saved before file
+ * systems had been noted is believed as it was then. */
+static void another_file_system_has_other_files(void **state)
+{
+    struct fixture *f = *state;
+    struct state_buffer saved = {0}, other = {0}, old = {0};
+    unsigned lost, files = 0;
+    uint8_t first[4];
+    hold_files(f);
+    p9_save(f->p9, &saved);
+    store_le32(first, load_le32(saved.data) & INT32_MAX);
+    state_buffer_add(&other, saved.data, saved.size);
+    state_buffer_add(&old, first, sizeof(first));
+    for (size_t at = 4, length; at < saved.size; at += 24 + length, files++) {
+        length = load_le16(saved.data + at + 22);
+        other.data[at + 14] ^= 1;
+        state_buffer_add(&old, saved.data + at, 14);
+        state_buffer_add(&old, saved.data + at + 22, 2 + length);
+    }
+    assert_true(restore(f, &old, old.size, &lost));
+    assert_int_equal(lost, 0);
+    assert_int_equal(transfer(f, 116, FILE_FID, 0, NULL, 8), 8);
+    assert_true(restore(f, &other, other.size, &lost));
+    assert_int_equal(lost, files);
+    assert_int_equal(transfer(f, 116, FILE_FID, 0, NULL, 8), -ESTALE);
+    state_buffer_free(&saved);
+    state_buffer_free(&other);
+    state_buffer_free(&old);
+}
+
 static void saved_state_is_not_believed(void **state)
 {
     struct fixture *f = *state;
@@ -492,6 +522,7 @@ int main(void)
         TEST(files_are_read_and_written),  TEST(folders_are_listed_and_changed),
         TEST(there_is_no_way_out),         TEST(no_set_user_id),
         TEST(read_only_is_read_only),      TEST(fids_are_bounded_and_forgotten),
+        TEST(another_file_system_has_other_files),
         TEST(saved_state_is_not_believed), TEST(what_changes_meanwhile_is_stale),
         TEST(what_is_gone_is_stale),       TEST(held_files_are_found_again),
         TEST(messages_that_are_none),

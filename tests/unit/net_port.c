@@ -27,7 +27,7 @@ struct fixture {
     int peer_fd;
 
     bool full; /* the NIC has no room */
-    unsigned received, batches, writable, changes;
+    unsigned received, batches, writable, changes, announcements;
     bool up;
     size_t last_size;
     uint8_t last[NET_FRAME_MAX];
@@ -61,7 +61,17 @@ static void on_link(void *user, bool up)
     f->up = up;
 }
 
-static const struct net_port_user user = {on_receive, on_received, on_writable, on_link};
+static void on_announce(void *user, bool first, uint8_t mac[NET_MAC_BYTES])
+{
+    struct fixture *f = user;
+    static const uint8_t own[NET_MAC_BYTES] = {2, 3, 5, 7, 11, 13};
+    memcpy(mac, own, sizeof(own));
+    assert_int_equal(first, f->announcements == 0);
+    f->announcements++;
+}
+
+static const struct net_port_user user = {on_receive, on_received, on_writable, on_link,
+                                          on_announce};
 
 static int setup(void **state)
 {
@@ -383,6 +393,44 @@ static void captures_are_whole_and_bounded(void **state)
     close(fd);
 }
 
+/* A RARP request (RFC 903) for its own address; five, at 0, 50, 200, 450 and 800 ms. */
+static void it_is_announced_some_times(void **state)
+{
+    struct fixture *f = *state;
+    struct net_frame frame;
+    static const uint8_t rarp[60] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 3, 5, 7, 11, 13, 0x80,
+                                     0x35, 0,    1,    8,    0,    6,    4, 0, 3, 2, 3,  5,  7,
+                                     11,   13,   0,    0,    0,    0,    2, 3, 5, 7, 11, 13};
+    static const unsigned moments[] = {0, 50, 200, 450, 800};
+    unsigned seen = 0;
+    net_port_announce(f->port);
+    for (unsigned ms = 0; ms < 3000; ms += 10) {
+        pump(f);
+        bool came = net_link_receive(&f->peer, &frame) == NET_DONE;
+        assert_int_equal(came, seen < 5 && moments[seen] == ms);
+        if (came) {
+            assert_int_equal(frame.size, sizeof(rarp));
+            assert_memory_equal(frame.data, rarp, sizeof(rarp));
+            seen++;
+        }
+        vclock_advance(f->clock, 10 * (NS_PER_S / 1000));
+        vclock_run_timers(f->clock);
+    }
+    assert_int_equal(f->announcements, 5);
+    /* Who waits to send is still told when it can. */
+    uint8_t big[1500] = {0};
+    const struct iovec iov = {big, sizeof(big)};
+    const struct net_offload none = {.gso = NET_GSO_NONE};
+    while (net_port_send(f->port, &none, &iov, 1))
+        ;
+    while (net_link_receive(&f->peer, &frame) == NET_DONE)
+        ;
+    f->announcements = 0;
+    net_port_announce(f->port);
+    pump(f);
+    assert_true(f->writable > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +443,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_cable_can_be_pulled, setup, teardown),
         cmocka_unit_test_setup_teardown(the_end_of_the_backend_is_the_end_of_the_link, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(it_is_announced_some_times, setup, teardown),
         cmocka_unit_test_setup_teardown(rates_are_kept, setup, teardown),
         cmocka_unit_test(a_bucket_of_any_rate_fills),
         cmocka_unit_test_setup_teardown(captures_are_whole_and_bounded, setup, teardown),
