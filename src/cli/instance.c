@@ -5,7 +5,6 @@
 #include "cli/instance.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,34 +204,14 @@ json_t *cli_describe_devices(const struct machine_config *config)
     return wish;
 }
 
-/* "30d": seconds. */
-static bool parse_span(const char *text, int64_t *seconds)
-{
-    static const struct {
-        char letter;
-        int64_t seconds;
-    } units[] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}};
-    char *end;
-    errno = 0;
-    long number = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
-    for (size_t i = 0; number > 0 && number < 100000 && i < ARRAY_SIZE(units); i++)
-        if (end[0] == units[i].letter && end[1] == '\0') {
-            *seconds = number * units[i].seconds;
-            return true;
-        }
-    return false;
-}
-
 bool cli_expires(const struct cli_args *args, char text[24], struct error **err)
 {
     const char *given = cli_last(args, "expires");
-    int64_t moment = 0, span = 0;
+    int64_t moment = 0;
     text[0] = '\0';
     if (given == NULL)
         return true;
-    if (parse_span(given, &span))
-        moment = (int64_t)time(NULL) + span;
-    else if (!machine_parse_time(given, &moment)) {
+    if (!machine_parse_expiry(given, (int64_t)time(NULL), &moment)) {
         error_set(err, ERROR_USAGE, "--expires: '%s' is neither a day nor how long from now",
                   given);
         error_hint(err, "It is a day such as 2026-12-24, or 12h, 30d, 8w.");

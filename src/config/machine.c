@@ -6,6 +6,7 @@
 #include "config/machine.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -148,6 +149,33 @@ bool machine_parse_time(const char *text, int64_t *seconds)
     *seconds = timegm(&made); /* which also makes a day of 32 January */
     return text[end] == '\0' && made.tm_mon == tm.tm_mon && made.tm_mday == tm.tm_mday &&
            made.tm_hour == tm.tm_hour && made.tm_min == tm.tm_min && made.tm_sec == tm.tm_sec;
+}
+
+/* "30d": seconds. */
+static bool parse_span(const char *text, int64_t *seconds)
+{
+    static const struct {
+        char letter;
+        int64_t seconds;
+    } units[] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}};
+    char *end;
+    errno = 0;
+    long number = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
+    for (size_t i = 0; number > 0 && number < 100000 && i < ARRAY_SIZE(units); i++)
+        if (end[0] == units[i].letter && end[1] == '\0') {
+            *seconds = number * units[i].seconds;
+            return true;
+        }
+    return false;
+}
+
+bool machine_parse_expiry(const char *text, int64_t now, int64_t *seconds)
+{
+    int64_t span;
+    if (!parse_span(text, &span))
+        return machine_parse_time(text, seconds);
+    *seconds = now + span;
+    return true;
 }
 
 void machine_print_time(int64_t seconds, char text[24])

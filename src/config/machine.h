@@ -182,6 +182,8 @@ unsigned machine_max_cpus(const struct machine_config *config);
 
 /* "2026-12-24T18:00:00Z" or "2026-12-24", which begins at midnight: seconds since 1970. */
 bool machine_parse_time(const char *text, int64_t *seconds);
+/* The same, or how long from `now`: "12h", "30d", "8w". */
+bool machine_parse_expiry(const char *text, int64_t now, int64_t *seconds);
 void machine_print_time(int64_t seconds, char text[24]);
 
 void machine_nic_clear(struct machine_nic *nic);

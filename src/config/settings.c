@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -83,6 +84,10 @@ static const struct setting settings[] = {
      SETTING_WORD, false, MACHINE(restart), 1, NULL, NULL, NULL, restart_words, true, NULL},
     {"restart-tries", "N", "How often in a row; 0: for ever.", SETTING_NUMBER, false,
      MACHINE(restart_tries), 1, NULL, NULL, NULL, NULL, true, NULL},
+    {"expires", "WHEN",
+     "When it is no longer needed, and 'prune' proposes to delete it: a day such as 2026-12-24, a moment "
+     "of UTC (2026-12-24T18:00:00Z), how long from now (12h, 30d, 8w), or never.",
+     SETTING_MOMENT, false, MACHINE(expires), 1, NULL, NULL, NULL, NULL, true, NULL},
 };
 #undef MACHINE
 #undef DISK
@@ -175,6 +180,7 @@ static bool parse_size(const char *text, uint64_t unit, uint64_t *bytes)
 static bool parse_value(const struct setting *setting, const char *text, uint64_t *value)
 {
     char *end;
+    int64_t moment;
     switch (setting->kind) {
     case SETTING_NUMBER:
         errno = 0;
@@ -191,8 +197,22 @@ static bool parse_value(const struct setting *setting, const char *text, uint64_
             if (strcmp(setting->words[*value], text) == 0)
                 return true;
         return false;
+    case SETTING_MOMENT: /* 0: never, which no moment is */
+        *value = 0;
+        if (strcmp(text, "never") == 0)
+            return true;
+        *value = machine_parse_expiry(text, (int64_t)time(NULL), &moment) ? (uint64_t)moment : 0;
+        return *value != 0;
     }
     return false;
+}
+
+static void put_moment(char **member, uint64_t value)
+{
+    char text[24];
+    free(*member);
+    machine_print_time((int64_t)value, text);
+    *member = value != 0 ? strdup(text) : NULL;
 }
 
 bool setting_apply(struct machine_config *config, const char *key, const char *text,
@@ -206,7 +226,7 @@ bool setting_apply(struct machine_config *config, const char *key, const char *t
         return false;
     if (!parse_value(setting, text, &value)) {
         static const char *const kinds[] = {"number that makes sense", "size", "switch",
-                                            "word for it"};
+                                            "word for it", "day or moment"};
         error_set(err, ERROR_USAGE, "%s: '%.80s' is no %s", key, text, kinds[setting->kind]);
         error_hint(err, setting->kind == SETTING_SIZE ? "Write 512M or 2G." : "It takes %s.",
                    setting->form);
@@ -215,6 +235,8 @@ bool setting_apply(struct machine_config *config, const char *key, const char *t
     void *member = (void *)(uintptr_t)(owner + setting->offset);
     if (setting->kind == SETTING_SWITCH)
         *(bool *)member = value != 0;
+    else if (setting->kind == SETTING_MOMENT)
+        put_moment(member, value);
     else if (setting->wide)
         *(uint64_t *)member = value;
     else

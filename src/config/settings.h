@@ -21,7 +21,8 @@ enum setting_kind {
     SETTING_NUMBER,
     SETTING_SIZE,  /* "512M", "2G"; a bare number counts units */
     SETTING_SWITCH, /* on, off */
-    SETTING_WORD
+    SETTING_WORD,
+    SETTING_MOMENT /* as machine_parse_expiry(), or "never"; a char* */
 };
 
 /* Devices that a key has the number of: "disk0.iops". */

@@ -64,6 +64,12 @@ def test_a_machine_that_does_not_run():
     assert (CLIENT.info("a")["restart"], CLIENT.info("a")["autostart"]) == ("always", True)
     assert 'trapeze.restartTries = "3"' in vmx("a")
     change("a", "restart=no", "autostart=off")
+    assert change("a", "expires=2031-02-03")["live"] == ["expires"]
+    assert CLIENT.info("a")["expires"] == 1927843200 and 'trapeze.expires = "2031-02-03' in vmx("a")
+    assert " days " in trapeze("list").stdout, trapeze("list").stdout
+    refuses(USAGE, "no day or moment", arguments=["set", "a", "expires=tomorrow"])
+    assert change("a", "expires=never")["live"] == ["expires"]
+    assert "expires" not in CLIENT.info("a") and "expires" not in vmx("a")
     trapeze("template", "a")
     change("a", "cpu-cap=50")
     trapeze("template", "--undo", "a")

@@ -5,6 +5,7 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "base/bits.h"
 #include "config/machine.h"
@@ -45,9 +46,12 @@ static void every_key_is_found_and_kept(void **state)
         assert_ptr_equal(setting_find(name, &number, &err), setting);
         const char *text = setting->kind == SETTING_SWITCH ? "on"
                            : setting->kind == SETTING_WORD ? setting->words[1]
+                           : setting->kind == SETTING_MOMENT ? "2031-02-03"
                                                            : "5";
         assert_true(setting_apply(&config, name, text, &err));
-        if (setting->told == NULL)
+        if (setting->kind == SETTING_MOMENT)
+            assert_string_equal(config.expires, "2031-02-03T00:00:00Z");
+        else if (setting->told == NULL)
             assert_int_equal(setting_told(setting, &config, number),
                              setting->kind >= SETTING_SWITCH ? 1 : 5 * setting->unit);
         if (setting->device == SETTING_DISK) /* the last one's, not another's */
@@ -59,6 +63,28 @@ static void every_key_is_found_and_kept(void **state)
         assert_true((setting->verb == NULL) == (setting->argument == NULL));
         machine_config_clear(&config);
     }
+}
+
+static void moments(void **state)
+{
+    static const char *const bad[] = {"",   "soon", "Never", "0h", "-1d", "1y", "2026-13-01", "1970-01-01",
+                                      "12", "12hh", "100000w"};
+    struct machine_config config;
+    struct error *err = NULL;
+    int64_t moment, now = (int64_t)time(NULL);
+    (void)state;
+    make(&config);
+    assert_true(setting_apply(&config, "expires", "2d", &err));
+    assert_true(machine_parse_time(config.expires, &moment));
+    assert_true(moment >= now + 2 * 86400 && moment <= (int64_t)time(NULL) + 2 * 86400);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_false(setting_apply(&config, "expires", bad[i], &err));
+        error_free(err);
+        err = NULL;
+    }
+    assert_true(setting_apply(&config, "expires", "never", &err));
+    assert_null(config.expires);
+    machine_config_clear(&config);
 }
 
 static void sizes(void **state)
@@ -173,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_key_is_found_and_kept),
+        cmocka_unit_test(moments),
         cmocka_unit_test(sizes),
         cmocka_unit_test(what_a_balloon_is_told),
         cmocka_unit_test(what_is_no_key),
