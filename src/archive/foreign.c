@@ -292,14 +292,16 @@ static bool read_folder(struct foreign *foreign, json_t *files, struct error **e
     return true;
 }
 
-/* A .vmx's disks are those in its folder, and nothing else of this host is reached. */
+/* A .vmx's disks are those in its folder, and nothing else of this host is reached; the daemon has
+ * the last word on identity and networks. */
 static bool read_vmx(struct foreign *foreign, const char *path, struct error **err)
 {
     struct unpacked stranger = {.text = text_load(path, err)};
     stranger.files = json_array();
     stranger.notes = json_incref(foreign->notes);
     bool good = stranger.text != NULL && read_folder(foreign, stranger.files, err) &&
-                machine_adopt(&stranger, foreign->name, true, NULL, err);
+                machine_adopt(&stranger, foreign->name,
+                              MACHINE_KEEP_IDENTITY | MACHINE_KEEP_NETWORKS, NULL, err);
     if (good) {
         foreign->text = stranger.text;
         stranger.text = NULL;

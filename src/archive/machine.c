@@ -230,6 +230,38 @@ static void adopt_disks(struct unpacked *unpacked, struct machine_config *config
     config->disk_count = kept;
 }
 
+/* Text of a setting that is not taken over. */
+static void drop_setting(struct unpacked *unpacked, char **text, const char *what)
+{
+    char sentence[NOTE_MAX];
+    if (*text == NULL)
+        return;
+    snprintf(sentence, sizeof(sentence), "%s '%.200s' is left out", what, *text);
+    json_array_append_new(unpacked->notes, json_string_nocheck(sentence));
+    free(*text);
+    *text = NULL;
+}
+
+/* A guest that is a stranger's gets out through NAT and no other way: not onto this host's
+ * networks, which trust who is on them, nor to other machines; and nobody gets in. */
+static void adopt_network(struct unpacked *unpacked, struct machine_nic *nic)
+{
+    char text[NOTE_MAX];
+    if (nic->net == MACHINE_NET_BRIDGED || nic->net == MACHINE_NET_CUSTOM) {
+        snprintf(
+            text, sizeof(text),
+            "ethernet%u is on NAT: it was on the network '%.100s' ('--keep-networks' keeps that)",
+            nic->slot, nic->vnet != NULL ? nic->vnet : "");
+        json_array_append_new(unpacked->notes, json_string_nocheck(text));
+        nic->net = MACHINE_NET_NAT;
+        nic->vlan = 0;
+        free(nic->vnet);
+        nic->vnet = NULL;
+    }
+    drop_setting(unpacked, &nic->vnet, "an interface of this host ('--keep-networks' keeps it),");
+    drop_setting(unpacked, &nic->forward, "forwarding of ports ('--keep-networks' keeps it),");
+}
+
 static void adopt_rest(struct unpacked *unpacked, struct machine_config *config,
                        bool (*allowed)(const char *name))
 {
@@ -241,6 +273,8 @@ static void adopt_rest(struct unpacked *unpacked, struct machine_config *config,
     keep_inside(unpacked, &config->serial_path, allowed, "the console's file");
     if (config->serial_path == NULL)
         config->serial = MACHINE_SERIAL_TERMINAL;
+    drop_setting(unpacked, &config->trace, "tracing");
+    drop_setting(unpacked, &config->perf, "writing for Linux perf,");
     for (size_t i = 0; i < config->share_count; i++) {
         drop(unpacked, &config->shares[i].path, "the shared folder");
         free(config->shares[i].tag);
@@ -256,7 +290,7 @@ static void adopt_rest(struct unpacked *unpacked, struct machine_config *config,
     }
 }
 
-bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
+bool machine_adopt(struct unpacked *unpacked, const char *name, unsigned keep,
                    bool (*allowed)(const char *name), struct error **err)
 {
     struct machine_config config;
@@ -264,9 +298,13 @@ bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
     machine_config_init(&config);
     bool good = vmx_read(unpacked->text, &config, &notes, err);
     if (good) {
+        bool same = (keep & MACHINE_KEEP_IDENTITY) != 0;
         stand_alone(&config);
         adopt_disks(unpacked, &config);
         adopt_rest(unpacked, &config, allowed);
+        if ((keep & MACHINE_KEEP_NETWORKS) == 0)
+            for (size_t i = 0; i < config.nic_count; i++)
+                adopt_network(unpacked, &config.nics[i]);
         if (!same)
             identity_renew(unpacked->text, &config, NULL);
         if (!same && config.autostart) {

@@ -26,12 +26,16 @@ struct machine_opener {
 struct pack *machine_pack(const char *name, const char *folder, struct text *text,
                           const struct machine_opener *opener, struct error **err);
 
+enum machine_keep {
+    MACHINE_KEEP_IDENTITY = 1, /* its addresses; otherwise they are new ones (config/identity.h) */
+    MACHINE_KEEP_NETWORKS = 2  /* of this host and of other machines, and ports of this host */
+};
+
 /* Makes of a stranger's description one that reaches nothing of this host but the archive's files
  * (which are in the folder of the .vmx) and what any guest gets; what is taken away is noted. Files
  * that the machine itself makes have names that are `allowed` (NULL: any). Its name becomes
- * `name`, and unless `same` is true its addresses are new ones (config/identity.h). False: err, it
- * describes no machine. */
-bool machine_adopt(struct unpacked *unpacked, const char *name, bool same,
+ * `name`. `keep`: what its user wants all the same. False: err, it describes no machine. */
+bool machine_adopt(struct unpacked *unpacked, const char *name, unsigned keep,
                    bool (*allowed)(const char *name), struct error **err);
 
 #endif

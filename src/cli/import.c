@@ -26,6 +26,10 @@ static const struct cli_option options[] = {
      "Keep NIC addresses, the vsock's address and the uuid: the machine moves, and what it is made "
      "of is not used any more.",
      NULL},
+    {"keep-networks", 0, NULL,
+     "Keep what it was connected to on its own host: bridges, taps, networks of machines, an "
+     "interface of the host, forwarded ports. Otherwise its NICs are on NAT, and nobody gets in.",
+     NULL},
     CLI_JSON_OPTION,
 };
 
@@ -49,8 +53,9 @@ static json_t *send_archive(const struct cli_args *args, int fd, const char *nam
     char *path = NULL, *answer = NULL;
     int status = 0;
     progress_start(&progress, "importing", size);
-    if (asprintf(&path, "/v1/import?name=%s&identity=%s", name,
-                 cli_given(args, "keep-identity") ? "same" : "new") > 0)
+    if (asprintf(&path, "/v1/import?name=%s&identity=%s&networks=%s", name,
+                 cli_given(args, "keep-identity") ? "same" : "new",
+                 cli_given(args, "keep-networks") ? "keep" : "safe") > 0)
         answer = api_upload(path, fd, on_sent, &progress, &status, err);
     progress_end(&progress);
     free(path);
@@ -192,8 +197,9 @@ const struct cli_command cli_command_import = {
         "Makes an instance NAME (or of the name that it had) of what 'trapeze export' wrote, of an "
         "OVA, of an OVF with its files beside it, or of a folder with a .vmx. FILE may come from a "
         "stranger: checksums are verified, sizes are checked before space is taken, and the "
-        "machine reaches nothing of this host but its own files: shared folders, files elsewhere "
-        "and the like are left out, and named. An import that fails or is interrupted leaves "
+        "machine reaches nothing of this host but its own files: shared folders, files elsewhere, "
+        "networks of the host, forwarded ports and the like are left out, and named. An import "
+        "that fails or is interrupted leaves "
         "nothing.\n\n"
         "Of an OVF, processors, memory, disks in their order and NICs are taken over; what cannot "
         "be is named. Disks that are VMDK are converted to qcow2 by qemu-img, in TMPDIR "

@@ -312,7 +312,7 @@ static json_t *describe_archive(struct pulling *p, struct error **err)
     if (lseek(p->fd, 0, SEEK_SET) != 0 || !unpack(p->fd, p->folder, is_allowed, &unpacked, err))
         return NULL;
     machine_config_init(&config);
-    if (machine_adopt(&unpacked, p->name, true, is_allowed, err) &&
+    if (machine_adopt(&unpacked, p->name, MACHINE_KEEP_IDENTITY, is_allowed, err) &&
         vmx_read(unpacked.text, &config, NULL, err))
         manifest = describe_machine(&config, err);
     machine_config_clear(&config);

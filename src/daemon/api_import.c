@@ -21,7 +21,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
                     struct error **err)
 {
     int stream = (int)json_integer_value(json_object_get(arguments, "stream"));
-    bool same = json_is_true(json_object_get(arguments, "same"));
+    unsigned keep = (unsigned)json_integer_value(json_object_get(arguments, "keep"));
     struct unpacked unpacked;
     char staged[32];
     int folder = instance_stage(&daemon->store, staged, err);
@@ -29,7 +29,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
         return NULL;
     char owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, same, is_allowed, err);
+                machine_adopt(&unpacked, name, keep, is_allowed, err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
@@ -40,20 +40,34 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     return answer;
 }
 
+/* A parameter of two words, of which one has a bit. */
+static bool take_choice(struct api_call *call, const char *key, const char *yes, const char *no,
+                        unsigned bit, unsigned *keep)
+{
+    char sentence[80];
+    const char *word = api_query(call, key);
+    if (word != NULL && strcmp(word, yes) == 0)
+        *keep |= bit;
+    if (word == NULL || strcmp(word, yes) == 0 || strcmp(word, no) == 0)
+        return true;
+    snprintf(sentence, sizeof(sentence), "%s is '%s' or '%s'", key, no, yes);
+    api_refuse(call, 400, sentence);
+    return false;
+}
+
 static void run(struct api_call *call)
 {
-    const char *name = api_query(call, "name"), *identity = api_query(call, "identity");
+    const char *name = api_query(call, "name");
+    unsigned keep = 0;
     struct error *error = NULL;
     if (!instance_name_check(name != NULL ? name : "", &error)) {
         api_fail(call, 400, error);
         return;
     }
-    if (identity != NULL && strcmp(identity, "same") != 0 && strcmp(identity, "new") != 0) {
-        api_refuse(call, 400, "identity is 'new' or 'same'");
+    if (!take_choice(call, "identity", "same", "new", MACHINE_KEEP_IDENTITY, &keep) ||
+        !take_choice(call, "networks", "keep", "safe", MACHINE_KEEP_NETWORKS, &keep))
         return;
-    }
-    json_object_set_new(call->body, "same",
-                        json_boolean(identity != NULL && strcmp(identity, "same") == 0));
+    json_object_set_new(call->body, "keep", json_integer(keep));
     snprintf(call->name, sizeof(call->name), "%s", name);
     if (api_take(call))
         api_job(call, work);
@@ -67,7 +81,10 @@ const struct api_verb api_import = {
     .query = "[{\"name\": \"name\", \"in\": \"query\", \"required\": true, \"schema\": {\"type\": "
              "\"string\"}}, {\"name\": \"identity\", \"in\": \"query\", \"description\": \"new "
              "(or none): NIC addresses and the like are made anew; same: they stay\", "
-             "\"schema\": {\"type\": \"string\", \"enum\": [\"new\", \"same\"]}}]",
+             "\"schema\": {\"type\": \"string\", \"enum\": [\"new\", \"same\"]}}, {\"name\": "
+             "\"networks\", \"in\": \"query\", \"description\": \"safe (or none): NICs on "
+             "networks of this host are put on NAT, and no ports are forwarded; keep: they stay\", "
+             "\"schema\": {\"type\": \"string\", \"enum\": [\"safe\", \"keep\"]}}]",
     .answer = "{\"type\": \"object\", \"required\": [\"name\", \"notes\"], \"properties\": "
               "{\"name\": {\"type\": \"string\"}, \"notes\": {\"type\": \"array\", \"items\": "
               "{\"type\": \"string\"}, \"description\": \"what is not as it was\"}}}",

@@ -185,7 +185,10 @@ static void check_machine(const struct unpacked *unpacked)
         fuzz_check(config.disks[i].path[0] == '\0' || config.disks[i].format != NULL);
     for (size_t i = 0; i < config.disk_count; i++)
         check_path(unpacked, config.disks[i].path);
-    fuzz_check(config.share_count == 0);
+    fuzz_check(config.share_count == 0 && config.perf == NULL && config.trace == NULL);
+    for (size_t i = 0; i < config.nic_count; i++)
+        fuzz_check(config.nics[i].vnet == NULL && config.nics[i].forward == NULL &&
+                   !config.nics[i].host_loopback);
     const char *const made[] = {config.serial_path, config.dump_fdt, config.vsock_socket};
     for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++)
         fuzz_check(made[i] == NULL || (pack_name_is_plain(made[i]) && is_allowed(made[i])));
@@ -206,7 +209,8 @@ static void unpack_one(struct bytes *tar, int frame, unsigned flags)
     check_folder(folder, good ? &unpacked : NULL);
     fuzz_check(rmdir(path) == 0);
     error = NULL;
-    if (good && machine_adopt(&unpacked, "fuzz", (flags & SAME) != 0, is_allowed, &error))
+    if (good && machine_adopt(&unpacked, "fuzz", (flags & SAME) != 0 ? MACHINE_KEEP_IDENTITY : 0,
+                              is_allowed, &error))
         check_machine(&unpacked);
     error_free(error);
     if (good)

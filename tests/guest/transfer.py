@@ -493,6 +493,58 @@ ethernet0.trapeze.capture = "{name}"
         delete("evil")
 
 
+NICS = """ethernet0.connectionType = "bridged"
+ethernet0.vnet = "br0"
+ethernet1.connectionType = "custom"
+ethernet1.vnet = "tap:tap0"
+ethernet2.connectionType = "custom"
+ethernet2.vnet = "internal:lan"
+ethernet2.trapeze.vlan = "7"
+ethernet3.connectionType = "hostonly"
+ethernet3.vnet = "192.168.77.1/24"
+ethernet4.connectionType = "nat"
+ethernet4.trapeze.forward = "tcp:2222:22"
+ethernet5.connectionType = "nat"
+ethernet5.trapeze.hostLoopback = "TRUE"
+"""
+
+
+def test_a_stranger_s_machine_is_on_no_network_of_the_host():
+    """Unless its user says so."""
+    text = f'''memsize = "32"
+trapeze.firmware = "firmware"
+trapeze.perf = "jitdump:{FOLDER.name}"
+trapeze.trace = "blocks"
+{NICS}'''
+    archive = Archive(text, {"firmware": read(LOOP_ELF)}).write(EVIL)
+    done = trapeze("import", archive)
+    after = vmx("evil")
+    for number in range(6):
+        wanted = "hostonly" if number == 3 else "nat"
+        assert after.get(f"ethernet{number}.connectionType", "nat") == wanted, after
+    for key in after:
+        assert not key.endswith((".vnet", ".forward", ".perf", ".trace")), key
+    assert after.get("ethernet2.trapeze.vlan", "0") == "0", after
+    assert after.get("ethernet5.trapeze.hostLoopback", "FALSE") == "FALSE", after
+    for word in ("'br0'", "'tap:tap0'", "'internal:lan'", "'192.168.77.1/24'", "'tcp:2222:22'",
+                 "--keep-networks", "jitdump"):
+        assert word in done.stderr, (word, done.stderr)
+    trapeze("start", "evil")
+    delete("evil")
+    assert not [name for name in os.listdir(FOLDER.name) if name.startswith("jit-")]
+    done = trapeze("import", "--keep-networks", archive)
+    after = vmx("evil")
+    for line in NICS.splitlines():
+        key, value = line.split(" = ")
+        if value != '"nat"' and "hostLoopback" not in key:
+            assert after[key] == value.strip('"'), (key, after)
+    assert after.get("ethernet5.trapeze.hostLoopback", "FALSE") == "FALSE", after
+    assert "'br0'" not in done.stderr, done.stderr
+    delete("evil")
+    status, answer = client().raw("POST", "/v1/import?name=x&networks=all", b"")
+    assert status == 400 and "networks" in answer["error"], answer
+
+
 # ---- machines of other makers ----
 
 OVF = """<?xml version="1.0"?>
