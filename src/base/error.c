@@ -31,11 +31,25 @@ static struct error *new_error(enum error_kind kind, char *message)
     return error;
 }
 
+void error_plain(char *text)
+{
+    for (unsigned char *at = (unsigned char *)text; *at != '\0'; at++) {
+        bool pair = at[0] == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f;
+        if (pair)
+            *at++ = '?';
+        if (pair || *at < ' ' || *at == 0x7f)
+            *at = '?';
+    }
+}
+
 /* NULL if out of memory. */
 static char *format_text(const char *format, va_list arguments)
 {
     char *text;
-    return vasprintf(&text, format, arguments) < 0 ? NULL : text;
+    if (vasprintf(&text, format, arguments) < 0)
+        return NULL;
+    error_plain(text);
+    return text;
 }
 
 /* Replaces the message by `first` `separator` `second`; without memory it stays as it is. */

@@ -45,6 +45,10 @@ void error_hint(struct error **err, const char *format, ...)
 /* Hands `from` (owned) to the caller's err, or frees it if err is NULL. Returns false. */
 bool error_propagate(struct error **err, struct error *from);
 
+/* Puts '?' for control characters (C0, DEL, and C1 in UTF-8), which a terminal would obey. Every part
+ * of an error is made plain: names and words of strangers get into sentences. */
+void error_plain(char *text);
+
 const char *error_message(const struct error *error); /* valid until error_free or a prefix */
 enum error_kind error_kind(const struct error *error);
 void error_free(struct error *error); /* NULL is fine */

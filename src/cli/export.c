@@ -40,7 +40,7 @@ struct exporting {
 static bool on_about(void *opaque, const char *text, struct error **err)
 {
     struct exporting *e = opaque;
-    json_t *about = json_loads(text, 0, NULL);
+    json_t *about = cli_plain(json_loads(text, 0, NULL));
     const json_t *notes = json_object_get(about, "notes"), *note;
     size_t index;
     (void)err;

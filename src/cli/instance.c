@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "cli/progress.h"
@@ -18,9 +19,38 @@
 #include "config/machine.h"
 #include "config/vmx.h"
 
+static json_t *plain_text(json_t *value)
+{
+    char *text = alloc_string(json_string_value(value));
+    error_plain(text);
+    if (strcmp(text, json_string_value(value)) != 0)
+        json_string_set(value, text);
+    free(text);
+    return value;
+}
+
+json_t *cli_plain(json_t *value)
+{
+    const char *key;
+    json_t *member;
+    size_t index;
+    if (json_is_string(value))
+        return plain_text(value);
+    json_array_foreach(value, index, member)
+    {
+        cli_plain(member);
+    }
+    json_object_foreach(value, key, member)
+    {
+        if (strcmp(key, "text") != 0)
+            cli_plain(member);
+    }
+    return value;
+}
+
 json_t *cli_api_answer(char *answer, int status, struct error **err)
 {
-    json_t *value = answer != NULL ? json_loads(answer, JSON_ALLOW_NUL, NULL) : NULL;
+    json_t *value = answer != NULL ? cli_plain(json_loads(answer, JSON_ALLOW_NUL, NULL)) : NULL;
     const char *refusal = json_string_value(json_object_get(value, "error"));
     if (answer != NULL && status / 100 != 2) {
         error_set(err, status < 500 ? ERROR_USAGE : ERROR_HOST, "%s",

@@ -23,6 +23,9 @@ json_t *cli_api(const char *method, json_t *body, struct error **err, const char
 
 /* What came of a call: as of cli_api(). Frees the answer, which may be NULL: err is set then. */
 json_t *cli_api_answer(char *answer, int status, struct error **err);
+/* Texts of strangers (guests, workers, archives) without what a terminal would obey; a guest's output
+ * ("text") stays. The value itself. */
+json_t *cli_plain(json_t *value);
 /* The same for what may copy files: a bar tells how far the job is that makes `name`. */
 json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
                         const char *path, ...) __attribute__((format(printf, 5, 6)));

@@ -43,6 +43,7 @@ struct http {
     struct tls_front *front; /* NULL: without TLS */
     struct http_link *links;
     struct MHD_Daemon *server;
+    int listen_fd; /* the server's, or the front's */
     struct loop_watch *watch;
     int timer;
     struct loop_watch *timer_watch;
@@ -609,6 +610,12 @@ void http_tick(struct http *http)
         }
 }
 
+void http_close_listening(struct http *http)
+{
+    if (http != NULL)
+        close(http->listen_fd);
+}
+
 bool http_is_idle(const struct http *http)
 {
     return http == NULL || http->links == NULL;
@@ -662,6 +669,7 @@ struct http *http_new(struct daemon *daemon, int listen_fd, struct remote *remot
     struct http *http = alloc_zeroed(1, sizeof(*http));
     http->daemon = daemon;
     http->remote = remote;
+    http->listen_fd = listen_fd;
     http->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     bool tls = remote != NULL && remote_credentials(remote) != NULL;
     http->server = start_server(http, tls ? -1 : listen_fd);

@@ -31,6 +31,8 @@ void http_free(struct http *http);
 /* Once a second. */
 void http_tick(struct http *http);
 bool http_is_idle(const struct http *http); /* nobody is connected */
+/* In a job, which outlives a daemon that is killed by a moment: nobody is to connect to it. */
+void http_close_listening(struct http *http);
 
 /* Ends the call; steals the answer. */
 void http_answer(struct api_call *call, int status, json_t *answer);

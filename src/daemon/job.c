@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "daemon/daemon.h"
+#include "daemon/http.h"
 
 enum { STEP_NS = 100 * 1000 * 1000 };
 
@@ -157,6 +158,8 @@ static _Noreturn void work(struct job *job, const char *instance, const json_t *
         _exit(1);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    http_close_listening(job->daemon->http);
+    http_close_listening(job->daemon->remote_http);
     job->daemon->jobs = job;
     json_t *result = fn(job->daemon, instance, arguments, &error);
     json_t *report = result != NULL ? json_pack("{s:o}", "result", result)

@@ -332,13 +332,13 @@ enum remote_verdict remote_admit(struct remote *remote, const struct sockaddr *f
     struct suspect *suspect = suspect_of(remote, from);
     char name[TOKEN_NAME_MAX + 1];
     who[0] = '\0';
+    if (certificate != NULL) { /* nothing to guess: others of the address do not shut it out */
+        snprintf(who, REMOTE_WHO, "%s", certificate);
+        return REMOTE_ADMITTED;
+    }
     if (suspect->failures >= FAILURES_MAX) {
         remote->refused++;
         return REMOTE_TOO_OFTEN;
-    }
-    if (certificate != NULL) {
-        snprintf(who, REMOTE_WHO, "%s", certificate);
-        return REMOTE_ADMITTED;
     }
     if (tokens_admit(remote->store, authorization, name)) {
         remote_token_who(name, who);

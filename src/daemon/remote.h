@@ -6,7 +6,7 @@
  * asked for, and with a token all the same.
  *
  * An address (of IPv6: its /64) that has failed 20 times within a minute is not listened to until
- * that minute is over.
+ * that minute is over, unless it shows a certificate.
  *
  * Threads: the loop's.
  */

@@ -94,13 +94,9 @@ static _Noreturn void be_helper(const struct sandbox_helper *helper, int fd, int
 
 /* ---- the parent ---- */
 
-/* A stranger's words: one line of what can be printed. */
 static void take_sentence(struct report *report, struct error **err)
 {
-    report->sentence[SENTENCE] = '\0';
-    for (char *at = report->sentence; *at != '\0'; at++)
-        if ((unsigned char)*at < ' ' || *at == 0x7f)
-            *at = '?';
+    report->sentence[SENTENCE] = '\0'; /* a stranger's words */
     error_set(err, report->kind == MISUSED ? ERROR_USAGE : ERROR_HOST, "%s", report->sentence);
 }
 

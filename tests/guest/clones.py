@@ -5,6 +5,7 @@
     clones.py TRAPEZE LOOP_ELF
 """
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -322,6 +323,17 @@ def test_clones_made_at_once():
     assert os.listdir(path_in()) == []
 
 
+def listening(pid):
+    """The process' unix sockets that others can connect to."""
+    with open("/proc/net/unix", encoding="utf-8") as file:
+        inodes = {line.split()[6] for line in file if line.split()[3] == "00010000"}
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return [link for link in links if link.removeprefix("socket:[").rstrip("]") in inodes]
+
+
 def test_progress_of_a_copy():
     """A job is stopped in the middle of its copy, for longer than a bar is patient."""
     disk = scratch("large")
@@ -347,6 +359,8 @@ def test_progress_of_a_copy():
         os.kill(job, signal.SIGCONT)
     assert jobs[0]["instance"] == "base" and jobs[0]["to"] == "copy", jobs
     assert 0 <= jobs[0]["done"] < jobs[0]["total"], jobs
+    # It may outlive a daemon that is killed by a moment, and nobody is to connect to it then.
+    assert listening(daemon) and not listening(job), (listening(daemon), listening(job))
     seen = b""
     while b"copying [" not in seen:
         seen += os.read(master, 4096)

@@ -482,7 +482,8 @@ def test_those_who_try_too_often_wait():
         statuses = [ask(daemon, "GET", "/v1/version", token="trapeze-" + "1" * 64)[0]
                     for _ in range(25)]
         assert statuses == [401] * 20 + [429] * 5, statuses
-        assert ask(daemon, "GET", "/v1/version", token=token)[0] == 429  # from there, nobody
+        assert ask(daemon, "GET", "/v1/version", token=token)[0] == 429  # from there, no token
+        assert ask(daemon, "GET", "/v1/version", certificate="friend")[0] == 200
         assert LOCAL.raw("GET", "/v1/version")[0] == 200  # the owner is not concerned
         LOCAL.trapeze("token", "revoke", "late")
 

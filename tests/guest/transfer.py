@@ -6,13 +6,11 @@
 """
 import functools
 import hashlib
-import io
 import json
 import os
 import random
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -25,6 +23,7 @@ from archive_maker import Archive, member
 from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
 from machine import image
 from namespace import in_namespace
+from ova_maker import Ova, item, sparse_vmdk
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
 MIB = 1 << 20
@@ -475,6 +474,16 @@ scsi0:0.trapeze.format = "qcow2"
         delete("evil")
 
 
+def test_a_stranger_s_words_do_nothing_to_the_terminal():
+    archive = Archive('memsize = "32"\ntrapeze.firmware = "firmware"\n',
+                      {"firmware": read(LOOP_ELF)})
+    archive.manifest["notes"] = ["\033]0;mine\007\033[2J", "\x9b31m\r"]
+    done = trapeze("import", archive.write(EVIL))
+    assert "?]0;mine" in done.stderr and "31m" in done.stderr, done
+    assert not set(done.stderr) & set("\033\007\r\x9b"), done
+    delete("evil")
+
+
 def test_a_stranger_s_machine_does_not_write_its_own_description():
     for name in ("evil.vmx", "other.vmtx", "restart", "control.sock"):
         archive = Archive(f'''memsize = "32"
@@ -547,88 +556,6 @@ trapeze.trace = "blocks"
 
 # ---- machines of other makers ----
 
-OVF = """<?xml version="1.0"?>
-{doctype}<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/{version}"
- xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/{version}"
- xmlns:vmw="http://www.vmware.com/schema/ovf"
- xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
- <References>{files}</References>
- <DiskSection><Info>disks</Info>{disks}</DiskSection>
- <NetworkSection><Info>networks</Info><Network ovf:name="VM Network"/></NetworkSection>
- {systems}
-</Envelope>"""
-SYSTEM = """<VirtualSystem ovf:id="vm"><Info>a machine</Info><Name>{name}</Name>
-  <OperatingSystemSection ovf:id="96" vmw:osType="{os}"><Info>os</Info></OperatingSystemSection>
-  <VirtualHardwareSection><Info>hardware</Info>{items}</VirtualHardwareSection>
- </VirtualSystem>"""
-
-
-def item(**fields):
-    order = sorted(fields)
-    return "<Item>" + "".join(f"<rasd:{key}>{fields[key]}</rasd:{key}>" for key in order) + "</Item>"
-
-
-class Ova:
-    """An appliance from a table; what is written is by tarfile and qemu-img."""
-
-    def __init__(self, disks=(), name="My Appliance", os_type="debian12_64Guest", version=1):
-        self.files = {}  # name: bytes
-        self.texts = {"version": version, "doctype": "", "files": "", "disks": ""}
-        self.items = [item(InstanceID=1, ResourceType=3, VirtualQuantity=2, ElementName="cpus"),
-                      item(InstanceID=2, ResourceType=4, VirtualQuantity=96,
-                           AllocationUnits="byte * 2^20", ElementName="memory"),
-                      item(InstanceID=3, ResourceType=6, ResourceSubType="lsilogic",
-                           ElementName="SCSI"),
-                      item(InstanceID=4, ResourceType=20, ResourceSubType="AHCI",
-                           ElementName="SATA")]
-        self.name, self.os = name, os_type
-        self.systems = 1
-        self.algorithm = "sha256"
-        self.spoil = None  # of the manifest
-        self.more = []
-        for number, (raw, controller, unit) in enumerate(disks):
-            vmdk = scratch("disk.vmdk")
-            subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o",
-                            "subformat=streamOptimized", raw, vmdk], check=True)
-            self.add(f"appliance disk{number}.vmdk", read(vmdk), os.path.getsize(raw), controller,
-                     unit)
-
-    def add(self, href, data, capacity, controller=3, unit=0, more="", file_more=""):
-        number = len(self.files)
-        self.files[href] = data
-        self.texts["files"] += (f'<File ovf:id="f{number}" ovf:href="{href}" '
-                                f'ovf:size="{len(data)}"{file_more}/>')
-        self.texts["disks"] += (f'<Disk ovf:diskId="d{number}" ovf:fileRef="f{number}" '
-                                f'ovf:capacity="{capacity}"{more}/>')
-        self.items.append(item(InstanceID=10 + number, ResourceType=17, Parent=controller,
-                               AddressOnParent=unit, HostResource=f"ovf:/disk/d{number}",
-                               ElementName=f"disk {number}"))
-
-    def ovf(self):
-        system = SYSTEM.format(name=self.name, os=self.os, items="".join(self.items))
-        return OVF.format(systems=system * self.systems, **self.texts).encode()
-
-    def members(self):
-        members = {"appliance.ovf": self.ovf(), **self.files}
-        lines = "".join(f"{self.algorithm.upper()}({name})= "
-                        f"{hashlib.new(self.algorithm, data).hexdigest()}\n"
-                        for name, data in members.items())
-        return {**members, "appliance.mf": self.spoil(lines).encode() if self.spoil
-                else lines.encode()}
-
-    def write(self):
-        path = scratch("appliance.ova")
-        with tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, data in self.members().items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            for info, data in self.more:
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        return path
-
-
 def test_an_ova_by_other_software():
     disks = [make_raw(f"ova{n}.raw", (n + 3) * MIB, 20 + n) for n in range(3)]
     for version, algorithm, os_type in ((1, "sha1", "debian12_64Guest"), (2, "sha256", "riscv64")):
@@ -674,13 +601,6 @@ def test_an_ovf_beside_its_disks():
         trapeze("import", path, name)
         assert contents(f"{folder(name)}/{vmx(name)['scsi0:0.fileName']}", "qcow2") == read(raw)
         delete(name)
-
-
-def sparse_vmdk(sectors, text=""):
-    """A header (Virtual Disk Format 5.0, "Hosted Sparse Extent Header"), and a descriptor."""
-    header = struct.pack("<4sIIQQQQIQQQBBBBBH", b"KDMV", 3, 3, sectors, 128, 1, 20, 512, 0, 21, 128,
-                         0, 10, 32, 13, 10, 1)
-    return (header.ljust(512, b"\0") + text.encode().ljust(20 * 512, b"\0")).ljust(MIB, b"\0")
 
 
 def test_hostile_ovas_are_refused():

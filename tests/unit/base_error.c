@@ -21,6 +21,23 @@ static void context_and_hint_frame_the_cause(void **state)
     error_free(err);
 }
 
+static void a_terminal_obeys_nothing_of_it(void **state)
+{
+    (void)state;
+    struct error *err = NULL;
+    error_set(&err, ERROR_HOST, "disk '%s'", "a\033[2J\nb\x7f\t");
+    error_prefix(&err, "\r%s",
+                 "\xc2\x9b"
+                 "31m");
+    error_hint(&err, "%s",
+               "gr\xc3\xbc\xc3\x9f"
+               "e \xe2\x80\x9c\xc2\xa7\a");
+    assert_string_equal(error_message(err), "???31m: disk 'a?[2J?b?\?'. "
+                                            "gr\xc3\xbc\xc3\x9f"
+                                            "e \xe2\x80\x9c\xc2\xa7?");
+    error_free(err);
+}
+
 static void hint_does_not_double_the_full_stop(void **state)
 {
     (void)state;
@@ -79,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(context_and_hint_frame_the_cause),
+        cmocka_unit_test(a_terminal_obeys_nothing_of_it),
         cmocka_unit_test(hint_does_not_double_the_full_stop),
         cmocka_unit_test(nobody_cares),
         cmocka_unit_test(propagate_hands_over_or_frees),
