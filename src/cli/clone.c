@@ -2,12 +2,16 @@
  *
  * trapeze clone.
  */
+#include <stdlib.h>
+
 #include "base/bits.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
 
 static const struct cli_option options[] = {
     {"full", 0, NULL, "Copy a template's disks, rather than lie upon them.", NULL},
+    {"instant", 0, NULL, "Of a machine that runs: one that goes on from where it is.", NULL},
+    {"count", 0, "N", "So many instant clones, NEW-NAME-1 and so on.", NULL},
     CLI_EXPIRES_OPTION,
     CLI_JSON_OPTION,
 };
@@ -15,6 +19,7 @@ static const struct cli_option options[] = {
 static const struct cli_example examples[] = {
     {"trapeze clone debian-base web", "A new machine from a template, at once."},
     {"trapeze clone --full web spare", "One that needs nothing of 'web' any more."},
+    {"trapeze clone --instant --count 8 web worker", "Eight that go on from where 'web' is now."},
 };
 
 static json_t *clone(const struct cli_args *args, const char *from, const char *to,
@@ -25,6 +30,10 @@ static json_t *clone(const struct cli_args *args, const char *from, const char *
         return NULL;
     json_t *body = json_pack("{s:s, s:b, s:s*}", "to", to, "full", (int)cli_given(args, "full"),
                              "expires", expires[0] != '\0' ? expires : NULL);
+    if (cli_given(args, "instant"))
+        json_object_set_new(body, "instant", json_true());
+    if (cli_given(args, "count"))
+        json_object_set_new(body, "count", json_integer(atoll(cli_last(args, "count"))));
     return cli_api_copying(to, "POST", body, err, "/v1/instances/%s/clone", from);
 }
 
@@ -46,7 +55,16 @@ const struct cli_command cli_command_clone = {
         "no time and hardly any space; the template cannot be deleted, renamed or run while it has "
         "such clones. With --full, and always of an instance that is no template (which does not "
         "run meanwhile), it gets copies of everything and stands alone; where the file system "
-        "can, they share their space until one of them changes.",
+        "can, they share their space until one of them changes.\n\n"
+        "With --instant NAME runs, and goes on running: the clone begins at the same moment, with "
+        "the "
+        "same memory, of which it gets its own only where one of the two writes. It has another "
+        "identity "
+        "(network addresses, vsock address, VM generation ID), of which Linux' random numbers and "
+        "whoever "
+        "listens for the uevent NEW_VMGENID=1 hear at once; connections of NAME stay NAME's. NAME "
+        "is "
+        "neither deleted nor renamed while it has such clones.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

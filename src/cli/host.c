@@ -74,7 +74,7 @@ static bool try_sandbox(struct sandbox_report *report)
     const struct sandbox_wish wish = {.features = SANDBOX_CODE};
     if (pipe(ends) != 0)
         return false;
-    pid_t child = sandbox_fork(&refused);
+    pid_t child = sandbox_fork(SANDBOX_ALONE, &refused);
     if (child == 0) {
         sandbox_enter(&wish, refused, report);
         _exit(write(ends[1], report, sizeof(*report)) == sizeof(*report) ? 0 : 1);

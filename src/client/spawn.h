@@ -44,8 +44,17 @@ struct client_spawn {
     const sigset_t *unblock; /* signals that only we block */
 };
 
-/* The worker's process, a child of ours. -1: err. */
+/* The worker's process, a child of ours unless it is detached. -1: err. */
 pid_t client_spawn(const struct machine_config *config, const struct client_spawn *spawn,
                    struct error **err);
+
+/* An instant clone (worker/hatch.h): `pair[1]` goes to the original's worker with its verb clone, and
+ * then, with our end: the copy gets what a worker of this configuration would, but for a debugger, and
+ * is ready when this returns. Its process; -1: err, and it ends when the socket is closed. */
+bool client_hatch_socket(int pair[2], struct error **err);
+pid_t client_hatch(const struct machine_config *config, const struct client_spawn *spawn, int talk,
+                   struct error **err);
+/* Lets it run. */
+bool client_hatch_go(int talk, struct error **err);
 
 #endif

@@ -193,6 +193,18 @@ static bool clone_disk(const struct cloning *c, struct machine_disk *disk, struc
     return good;
 }
 
+static bool refuse_running(const struct cloning *c, const struct machine_disk *disk,
+                           struct error **err)
+{
+    error_set(err, ERROR_USAGE,
+              "'%s' runs and writes to '%s': an instant clone would read what is "
+              "half written",
+              c->original->name, disk->path);
+    error_hint(err, "Instant clones are of machines whose disks are read-only; others are cloned "
+                    "while they are switched off.");
+    return false;
+}
+
 static bool keep_disk(const struct cloning *c, struct machine_disk *disk, struct error **err)
 {
     bool only_read = disk->read_only || disk->media != 0;
@@ -202,6 +214,8 @@ static bool keep_disk(const struct cloning *c, struct machine_disk *disk, struct
         return true; /* it came along with the plan */
     if (disk_before(c, disk->path) == NULL)
         return true; /* the clone's own wish */
+    if (c->plan->running)
+        return refuse_running(c, disk, err);
     if (disk->path[0] == '/')
         return clone_disk(c, disk, err);
     error_set(err, ERROR_USAGE,
@@ -270,7 +284,8 @@ static bool is_disk_of(const struct cloning *c, const struct machine_config *con
     return false;
 }
 
-/* Disks that are written to are the description's business; what lies under those of snapshots, too. */
+/* Disks that are written to are the description's business; what lies under those of snapshots,
+ * too. */
 static bool is_disk(const struct cloning *c, struct snapshot_family *family, const char *file)
 {
     for (size_t i = 0; i < snapshot_family_size(family); i++)
@@ -332,41 +347,70 @@ static bool prepare(struct cloning *c, struct text *text, struct error **err)
     return good;
 }
 
-bool instance_clone(const struct instance *original, const struct instance_plan *plan,
-                    struct error **err)
+static struct text *description_of(const struct instance *original,
+                                   const struct instance_plan *plan, struct error **err)
 {
-    char staged[32];
+    size_t size;
+    if (plan->text == NULL)
+        return instance_read(original, err);
+    char *bytes = text_write(plan->text, &size);
+    struct text *text = text_parse(bytes, size, text_name(plan->text), err);
+    free(bytes);
+    return text;
+}
+
+static bool make(struct cloning *c, struct instance_draft *draft, struct error **err)
+{
+    const struct instance_plan *plan = c->plan;
+    if (!prepare(c, draft->text, err) || !instance_name_check(plan->name, err))
+        return false;
+    c->folder = instance_stage(c->original->store, draft->staged, err);
+    draft->instance.fd = c->folder;
+    if (c->folder < 0 || asprintf(&draft->instance.path, "%s/%s", c->store, draft->staged) < 0 ||
+        !(plan->linked || backing_check_files(c->original, &c->before, err)) ||
+        !instance_bring(plan, c->folder, err) || !copy_nvram(c, err) ||
+        !(plan->linked || copy_rest(c, err)) || !describe(c, err))
+        return false;
+    identity_renew(draft->text, &c->config, &c->before);
+    vmx_update(draft->text, &c->config);
+    return true;
+}
+
+bool instance_clone_begin(const struct instance *original, const struct instance_plan *plan,
+                          struct instance_draft *draft, struct error **err)
+{
     struct cloning c = {.original = original, .plan = plan, .folder = -1};
-    struct text *text = NULL;
-    if (plan->text == NULL) {
-        text = instance_read(original, err);
-    } else {
-        size_t size;
-        char *bytes = text_write(plan->text, &size);
-        text = text_parse(bytes, size, text_name(plan->text), err);
-        free(bytes);
-    }
+    *draft = (struct instance_draft){.instance = {.store = original->store, .fd = -1, .lock = -1},
+                                     .text = description_of(original, plan, err)};
+    snprintf(draft->instance.name, sizeof(draft->instance.name), "%s", plan->name);
     machine_config_init(&c.before);
     machine_config_init(&c.config);
-    bool good = text != NULL && prepare(&c, text, err);
-    good = good && instance_name_check(plan->name, err);
-    if (good) {
-        c.folder = instance_stage(original->store, staged, err);
-        good = c.folder >= 0;
-    }
-    if (good) {
-        bool made = (plan->linked || backing_check_files(original, &c.before, err)) &&
-                    instance_bring(plan, c.folder, err) && copy_nvram(&c, err) &&
-                    (plan->linked || copy_rest(&c, err)) && describe(&c, err);
-        if (made) {
-            identity_renew(text, &c.config, &c.before);
-            vmx_update(text, &c.config);
-        }
-        good = instance_finish(original->store, plan->name, text, c.folder, staged, made, err);
-    }
+    bool good = draft->text != NULL && make(&c, draft, err);
     machine_config_clear(&c.before);
     machine_config_clear(&c.config);
     free(c.store);
-    text_free(text);
+    if (!good)
+        instance_clone_end(draft, false, NULL);
     return good;
+}
+
+bool instance_clone_end(struct instance_draft *draft, bool good, struct error **err)
+{
+    struct instance *instance = &draft->instance;
+    if (instance->fd >= 0)
+        good = instance_finish(instance->store, instance->name, draft->text, instance->fd,
+                               draft->staged, good, err);
+    instance->fd = -1;
+    instance_close(instance);
+    text_free(draft->text);
+    draft->text = NULL;
+    return good;
+}
+
+bool instance_clone(const struct instance *original, const struct instance_plan *plan,
+                    struct error **err)
+{
+    struct instance_draft draft;
+    return instance_clone_begin(original, plan, &draft, err) &&
+           instance_clone_end(&draft, true, err);
 }

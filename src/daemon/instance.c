@@ -388,9 +388,9 @@ static bool has_no_clones(const struct instance *instance, struct error **err)
 {
     enum { NAMED = 10 };
     char list[NAMED * (INSTANCE_MAX_NAME + 3) + 16] = "";
-    if (!instance->is_template)
-        return true;
-    char **names = instance_clones(instance, err);
+    char **names = instance_clones(instance, instance->is_template ? err : NULL);
+    if (names == NULL && !instance->is_template)
+        return true; /* one description that nobody can read shall not keep every machine from going */
     if (names == NULL) {
         error_prefix(err, "it is not known what lies upon '%s'", instance->name);
         return false;
@@ -404,8 +404,8 @@ static bool has_no_clones(const struct instance *instance, struct error **err)
     store_list_free(names);
     if (good)
         return true;
-    error_set(err, ERROR_USAGE, "the template '%s' has linked clones, which need it as it is: %s",
-              instance->name, list);
+    error_set(err, ERROR_USAGE, "the %s '%s' has linked clones, which need it as it is: %s",
+              instance->is_template ? "template" : "instance", instance->name, list);
     error_hint(err, "Delete those first; 'clone --full' makes copies that stand alone.");
     return false;
 }

@@ -71,6 +71,7 @@ struct instance_plan {
     size_t file_count;
     const char *expires;     /* of a clone, as machine_parse_time() takes it; NULL: never */
     bool linked;             /* of a clone */
+    bool running;            /* of a clone: the original's machine runs (instant.c) */
     copy_go_on_fn *step;     /* tells how far the file is that is being copied; may be NULL */
     void *opaque;
 };
@@ -142,5 +143,16 @@ char **instance_clones(const struct instance *instance, struct error **err);
  * Wants at least the shared lock. */
 bool instance_clone(const struct instance *instance, const struct instance_plan *plan,
                     struct error **err);
+
+/* The same in two steps: an instance that has its files, and no place in the store yet, where its path
+ * is another; and its end, if `good`: it gets its .vmx and its name. Otherwise it is removed. */
+struct instance_draft {
+    struct instance instance;
+    struct text *text;
+    char staged[32];
+};
+bool instance_clone_begin(const struct instance *original, const struct instance_plan *plan,
+                          struct instance_draft *draft, struct error **err);
+bool instance_clone_end(struct instance_draft *draft, bool good, struct error **err);
 
 #endif

@@ -20,6 +20,7 @@
 #include "client/spawn.h"
 #include "client/vsock.h"
 #include "client/worker.h"
+#include "config/vmx.h"
 #include "daemon/backing.h"
 #include "daemon/folder.h"
 #include "daemon/machine.h"
@@ -120,8 +121,9 @@ static bool start_vsock(const struct instance *instance, const struct machine_co
     return vsock->listen >= 0;
 }
 
+/* `talk`: of an instant clone, to the copy of the original's worker; -1: a worker is started. */
 static json_t *launch(struct instance *instance, const struct machine_config *config,
-                      const struct saved_image *saved, bool anyway, struct error **err)
+                      const struct saved_image *saved, bool anyway, int talk, struct error **err)
 {
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
@@ -149,7 +151,9 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                  saved_check_disks(saved, disks.chains, disks.count, err)) &&
                 client_network_start(config, &network, err) &&
                 start_vsock(instance, config, &vsock, err);
-    pid_t pid = good ? client_spawn(config, &spawn, err) : -1;
+    pid_t pid = -1;
+    if (good)
+        pid = talk < 0 ? client_spawn(config, &spawn, err) : client_hatch(config, &spawn, talk, err);
     if (pid > 0) {
         client_network_close_links(&network);
         client_vsock_close(&vsock);
@@ -237,10 +241,30 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
         add_boot_words(&daemon->store, &config);
         /* A snapshot's disks are as they were under the new images on top of them. */
         anyway = anyway || snapshot_is_resumed(&instance, config.snapshot);
-        result = launch(&instance, &config, &saved, anyway, err);
+        result = launch(&instance, &config, &saved, anyway, -1, err);
         client_saved_close(&saved);
     }
     machine_config_clear(&config);
     instance_close(&instance);
+    return result;
+}
+
+json_t *machine_hatch(const struct daemon *daemon, struct instance_draft *draft, int talk,
+                      struct error **err)
+{
+    const struct saved_image none = {.fd = -1};
+    struct instance *instance = &draft->instance;
+    struct machine_config config;
+    json_t *result = NULL;
+    machine_config_init(&config);
+    if (vmx_read(draft->text, &config, NULL, err)) {
+        vmx_resolve(&config, instance->path);
+        if (instance_lock(instance, err) && address_nics(&config, instance->name, err) &&
+            machine_config_check(&config, err)) {
+            add_boot_words(&daemon->store, &config);
+            result = launch(instance, &config, &none, false, talk, err);
+        }
+    }
+    machine_config_clear(&config);
     return result;
 }

@@ -78,4 +78,13 @@ json_t *machine_suspend(struct daemon *daemon, const char *name, const json_t *a
 json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,
                        struct error **err);
 
+/* In a job: clones of a running machine, {"to": NAME, "count": N, "expires": ...}. {"clones": [{"name",
+ * "pid"}]}, or NULL with err, and then there is none of them. */
+json_t *machine_clone_running(struct daemon *daemon, const char *name, const json_t *arguments,
+                              struct error **err);
+/* For that, in launch.c: the copy of the original's worker that is at `talk` gets what the instance's
+ * worker has, and is ready. {"pid": N}, or NULL with err. */
+json_t *machine_hatch(const struct daemon *daemon, struct instance_draft *draft, int talk,
+                      struct error **err);
+
 #endif

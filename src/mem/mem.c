@@ -194,6 +194,18 @@ struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t 
     return &region->ram;
 }
 
+struct mem_ram *mem_take_ram(struct mem_space *space, struct mem_space *from, size_t index)
+{
+    struct mem_ram *ram = from->ram[index];
+    assert(space->ram_count < MEM_RAM_MAX);
+    from->ram_count--;
+    memmove(&from->ram[index], &from->ram[index + 1],
+            (from->ram_count - index) * sizeof(from->ram[0]));
+    atomic_store(&ram->lazy, false);
+    insert_sorted(space, ram);
+    return ram;
+}
+
 /* ---- looking up and copying ---- */
 
 size_t mem_ram_count(const struct mem_space *space)

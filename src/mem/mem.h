@@ -93,6 +93,8 @@ void mem_space_free(struct mem_space *space);
  * must not overlap; at most 16. NULL and *err on failure. Before vCPUs run only. */
 struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t gpa, uint64_t size,
                             enum mem_backend backend, int fd, struct error **err);
+/* Moves a region from a space that nobody uses any more, with its contents, all of which are there. */
+struct mem_ram *mem_take_ram(struct mem_space *space, struct mem_space *from, size_t index);
 size_t mem_ram_count(const struct mem_space *space);
 struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
 

@@ -100,6 +100,7 @@ static const struct row rows[] = {
     {0, "gettimeofday", 0, {{0}}},
     {0, "time", 0, {{0}}},
     {0, "timerfd_create", 0, {{0}}},
+    {0, "signalfd4", 0, {{0}}},
     {0, "timerfd_settime", 0, {{0}}},
 
     /* what is open */

@@ -3,6 +3,10 @@
  * sandbox_fork(). A child that begins in a new PID namespace needs clone(2) with its flags; the
  * user namespace, which gives an ordinary user the right to the others, needs its map of ids
  * written by us, outside, before the child goes on.
+ *
+ * With its first process a PID namespace ends. For processes whose copies are to outlive them that
+ * is therefore a process that has nothing, looks at nothing and only waits: a worker cannot be it,
+ * as its guest may take it over or crash it, and the host may have to kill it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,47 +98,114 @@ static void begin_child(const int sync[2], unsigned flags)
         ;
     if (go != 'y')
         _exit(126);
-    close(sync[0]);
     if ((flags & CLONE_NEWUSER) != 0)
         keep_mount_right();
 }
 
-/* -1: errno. */
-static pid_t fork_into(unsigned flags)
+/* The first process: until there is no other any more. */
+static _Noreturn void wait_for_all(void)
 {
-    int sync[2];
-    if (pipe2(sync, O_CLOEXEC) != 0)
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    signal(SIGCHLD, SIG_DFL);
+    setsid();
+    close_range(0, ~0U, 0);
+    (void)sandbox_drop_privileges(false);
+    while (wait(NULL) > 0 || errno == EINTR)
+        ;
+    _exit(0);
+}
+
+/* Who we are is said by the kernel, in the numbers of whoever reads it. */
+static void begin_family(int sync)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        wait_for_all();
+    if (send(sync, "w", 1, MSG_NOSIGNAL) != 1)
+        _exit(126);
+}
+
+static pid_t receive_pid(int sync)
+{
+    char byte;
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    struct ucred sender;
+    ssize_t size;
+    while ((size = recvmsg(sync, &message, 0)) < 0 && errno == EINTR)
+        ;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (size != 1 || header == NULL || header->cmsg_type != SCM_CREDENTIALS)
         return -1;
+    memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+    return sender.pid;
+}
+
+static void end_child(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+/* In the parent: the process's id as soon as it goes on; -1: errno. */
+static pid_t let_go(pid_t pid, int sync, unsigned flags, enum sandbox_life life)
+{
+    bool good =
+        ((flags & CLONE_NEWUSER) == 0 || map_ids(pid)) && send(sync, "y", 1, MSG_NOSIGNAL) == 1;
+    pid_t found = good && life == SANDBOX_FAMILY ? receive_pid(sync) : pid;
+    int number = errno;
+    if (good && found > 0)
+        return found;
+    end_child(pid);
+    errno = number != 0 ? number : EIO;
+    return -1;
+}
+
+/* -1: errno. */
+static pid_t fork_into(unsigned flags, enum sandbox_life life)
+{
+    int sync[2]; /* the child's, ours */
+    const int on = 1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
+        return -1;
+    setsockopt(sync[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
     pid_t pid = (pid_t)syscall(SYS_clone, (unsigned long)flags | SIGCHLD, NULL, NULL, NULL, 0UL);
     if (pid == 0) {
         begin_child(sync, flags);
+        if (life == SANDBOX_FAMILY)
+            begin_family(sync[0]);
+        close(sync[0]);
         return 0;
     }
     int number = errno;
-    if (pid > 0) {
-        bool mapped = (flags & CLONE_NEWUSER) == 0 || map_ids(pid);
-        number = errno;
-        if (!mapped || write(sync[1], "y", 1) != 1) {
-            kill(pid, SIGKILL);
-            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-                ;
-            pid = -1;
-        }
-    }
     close(sync[0]);
+    if (pid > 0) {
+        pid = let_go(pid, sync[1], flags, life);
+        number = errno;
+    }
     close(sync[1]);
     errno = number;
     return pid;
 }
 
-pid_t sandbox_fork(int *refused)
+pid_t sandbox_fork(enum sandbox_life life, int *refused)
 {
     *refused = 0;
-    pid_t pid = fork_into(CLONE_NEWUSER | OTHERS);
+    pid_t pid = fork_into(CLONE_NEWUSER | OTHERS, life);
     if (pid >= 0)
         return pid;
     *refused = errno;
-    if (geteuid() == 0 && (pid = fork_into(OTHERS)) >= 0) {
+    if (geteuid() == 0 && (pid = fork_into(OTHERS, life)) >= 0) {
         *refused = 0;
         return pid;
     }

@@ -144,7 +144,7 @@ bool sandbox_help(const struct sandbox_helper *helper, struct error **err)
     bool ended = false;
     if (pipe2(pair, O_CLOEXEC) != 0)
         return error_set_errno(err, errno, "cannot make a pipe");
-    pid_t pid = sandbox_fork(&refused);
+    pid_t pid = sandbox_fork(SANDBOX_ALONE, &refused);
     if (pid == 0)
         be_helper(helper, pair[1], refused);
     int number = errno;

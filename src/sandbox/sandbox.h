@@ -12,7 +12,7 @@
  * Who starts the process forks it into its namespaces; the process opens what it needs by name, and
  * enters the rest before it looks at anything:
  *
- *     pid = sandbox_fork(&refused);                  // child: exec
+ *     pid = sandbox_fork(SANDBOX_ALONE, &refused);                  // child: exec
  *     sandbox_enter(&wish, refused, &report);        // ... and there, while it has one thread
  *
  * A system call that is not in the table ends the process with a line on standard error that names
@@ -79,8 +79,12 @@ struct sandbox_report {
 
 /* fork() into namespaces of its own, or fork() if the host refuses those, with *refused the errno
  * value of why (0: it did not). The child keeps, also through exec, the capability that
- * sandbox_enter() needs, and has no right over anything outside. */
-pid_t sandbox_fork(int *refused);
+ * sandbox_enter() needs, and has no right over anything outside.
+ * SANDBOX_ALONE: with it end the copies that it makes of itself; SANDBOX_FAMILY: they may outlive it, as
+ * the namespaces' first process is another, which waits for the last of them. The child is that one's
+ * then, not ours to wait for. */
+enum sandbox_life { SANDBOX_ALONE, SANDBOX_FAMILY };
+pid_t sandbox_fork(enum sandbox_life life, int *refused);
 
 /* What of it failed stands in the report, none of it stops the rest. `namespaces`: what
  * sandbox_fork() said. */

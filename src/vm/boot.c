@@ -35,15 +35,10 @@
 
 /* ---- files ---- */
 
-static bool open_file(struct boot_file *file, const char *what, const char *path,
+static bool take_file(struct boot_file *file, const char *what, const char *path, int fd,
                       struct error **err)
 {
     struct stat status;
-    if (path == NULL)
-        return true;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return error_set_errno(err, errno, "cannot open the %s '%s'", what, path);
     *file = (struct boot_file){fd, 0, alloc_string(path)};
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
         return error_set(err, ERROR_USAGE, "the %s '%s' is not a regular file", what, path);
@@ -53,12 +48,39 @@ static bool open_file(struct boot_file *file, const char *what, const char *path
     return true;
 }
 
+static const char *const file_names[BOOT_FILES] = {
+    [BOOT_KERNEL] = "kernel", [BOOT_INITRD] = "initrd", [BOOT_FIRMWARE] = "firmware"};
+
 bool boot_open(struct boot *boot, const struct machine_config *config, struct error **err)
 {
+    const char *const paths[BOOT_FILES] = {config->kernel, config->initrd, config->firmware};
+    int fds[BOOT_FILES] = {-1, -1, -1};
+    for (size_t i = 0; i < BOOT_FILES; i++) {
+        fds[i] = paths[i] != NULL ? open(paths[i], O_RDONLY | O_CLOEXEC) : -1;
+        if (paths[i] == NULL || fds[i] >= 0)
+            continue;
+        error_set_errno(err, errno, "cannot open the %s '%s'", file_names[i], paths[i]);
+        while (i-- > 0)
+            if (fds[i] >= 0)
+                close(fds[i]);
+        return false;
+    }
+    return boot_take(boot, config, fds, err);
+}
+
+bool boot_take(struct boot *boot, const struct machine_config *config, const int fds[BOOT_FILES],
+               struct error **err)
+{
+    const char *const paths[BOOT_FILES] = {config->kernel, config->initrd, config->firmware};
+    bool good = true;
     *boot = (struct boot){.sbi = config->firmware == NULL};
-    return open_file(&boot->files[BOOT_FIRMWARE], "firmware", config->firmware, err) &&
-           open_file(&boot->files[BOOT_KERNEL], "kernel", config->kernel, err) &&
-           open_file(&boot->files[BOOT_INITRD], "initrd", config->initrd, err);
+    for (size_t i = 0; i < BOOT_FILES; i++)
+        if (paths[i] != NULL && fds[i] >= 0)
+            good = take_file(&boot->files[i], file_names[i], paths[i], fds[i], good ? err : NULL) &&
+                   good;
+        else if (paths[i] != NULL && good)
+            good = error_set(err, ERROR_INTERNAL, "the %s did not come along", file_names[i]);
+    return good;
 }
 
 /* NULL: there is none. */

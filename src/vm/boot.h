@@ -49,6 +49,9 @@ struct boot {
 
 /* Opens what the configuration names; looks at nothing in it. boot_clear() in either case. */
 bool boot_open(struct boot *boot, const struct machine_config *config, struct error **err);
+/* The same with files that are open (-1: there is none), which are taken over. */
+bool boot_take(struct boot *boot, const struct machine_config *config, const int fds[BOOT_FILES],
+               struct error **err);
 /* Fills in the plan for RAM [ram_base, ram_base+ram_size). */
 bool boot_plan(struct boot *boot, uint64_t ram_base, uint64_t ram_size, struct error **err);
 void boot_clear(struct boot *boot);

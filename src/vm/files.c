@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -118,6 +119,16 @@ bool vm_files_open(struct vm_files *files, const struct machine_config *config, 
            open_shares(files, config, err) &&
            (config->trace == NULL || (files->trace = trace_open(config->trace, err)) != NULL) &&
            (config->perf == NULL || (files->perf = perf_open(config->perf, pid, err)) != NULL);
+}
+
+bool vm_files_take(struct vm_files *files, const struct machine_config *config, const char *list,
+                   struct error **err)
+{
+    int fds[BOOT_FILES];
+    if (sscanf(list, "%d,%d,%d", &fds[BOOT_KERNEL], &fds[BOOT_INITRD], &fds[BOOT_FIRMWARE]) !=
+        BOOT_FILES)
+        return error_set(err, ERROR_INTERNAL, "'%s' are not the files of a clone", list);
+    return boot_take(&files->boot, config, fds, err);
 }
 
 static void close_all(const int *fds, size_t count)

@@ -40,6 +40,10 @@ void vm_files_init(struct vm_files *files);
 /* `pid`: this process's id for Linux perf. False: err; what is open is the caller's to close. */
 bool vm_files_open(struct vm_files *files, const struct machine_config *config, pid_t pid,
                    struct error **err);
+/* The same for a process that opens nothing: "5,6,-1", the descriptors of kernel, initrd and firmware.
+ * There are no captures, traces and shared folders then. */
+bool vm_files_take(struct vm_files *files, const struct machine_config *config, const char *list,
+                   struct error **err);
 /* How many rings the machine's disks will need: some may come later. */
 unsigned vm_files_rings(const struct machine_config *config);
 void vm_files_close(struct vm_files *files);

@@ -82,14 +82,23 @@ static bool has_extensions(const char *ours, const char *saved)
     return true;
 }
 
-static bool line_fits(const char *ours, const char *saved)
+/* Up to the address, that is. */
+static bool is_same_nic(const char *ours, const char *saved)
+{
+    const char *end = strrchr(ours, ' ');
+    size_t length = (size_t)(end - ours);
+    return strncmp(ours, "nic ", 4) == 0 && strncmp(ours, saved, length + 1) == 0 &&
+           strrchr(saved, ' ') == saved + length;
+}
+
+static bool line_fits(const char *ours, const char *saved, bool clone)
 {
     if (strncmp(ours, "isa ", 4) == 0 && strncmp(saved, "isa ", 4) == 0)
         return has_extensions(ours + 4, saved + 4);
-    return strcmp(ours, saved) == 0;
+    return strcmp(ours, saved) == 0 || (clone && is_same_nic(ours, saved));
 }
 
-bool vm_fits_layout(const char *layout, const char *saved, struct error **err)
+static bool fits(const char *layout, const char *saved, bool clone, struct error **err)
 {
     char *ours = alloc_string(layout), *theirs = alloc_string(saved);
     char *our_rest = ours, *their_rest = theirs;
@@ -97,7 +106,7 @@ bool vm_fits_layout(const char *layout, const char *saved, struct error **err)
     while (good && (our_rest != NULL || their_rest != NULL)) {
         const char *our_line = our_rest != NULL ? strsep(&our_rest, "\n") : "";
         const char *their_line = their_rest != NULL ? strsep(&their_rest, "\n") : "";
-        good = line_fits(our_line, their_line);
+        good = line_fits(our_line, their_line, clone);
         if (!good)
             error_set(err, ERROR_USAGE, "where there was '%.200s' there is '%.200s'",
                       their_line[0] != '\0' ? their_line : "nothing",
@@ -106,6 +115,16 @@ bool vm_fits_layout(const char *layout, const char *saved, struct error **err)
     free(ours);
     free(theirs);
     return good;
+}
+
+bool vm_fits_layout(const char *layout, const char *saved, struct error **err)
+{
+    return fits(layout, saved, false, err);
+}
+
+bool vm_fits_layout_of_clone(const char *layout, const char *saved, struct error **err)
+{
+    return fits(layout, saved, true, err);
 }
 
 bool vm_can_be_saved(const struct vm *vm, struct error **err)

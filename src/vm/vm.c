@@ -83,10 +83,23 @@ static void on_dirty_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint
     vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_WRITES);
 }
 
+static struct mem_ram *take_memory(struct vm *vm, struct error **err)
+{
+    const struct mem_ram *ram = mem_ram_at(vm->env.memory, 0);
+    if (mem_ram_count(vm->env.memory) == 1 && ram->gpa == VM_RAM_BASE && ram->size == vm->config.memory)
+        return mem_take_ram(vm->mem, vm->env.memory, 0);
+    error_set(err, ERROR_USAGE, "the clone is to have %llu MiB of memory, and the original has %llu",
+              (unsigned long long)(vm->config.memory / MIB), (unsigned long long)(ram->size / MIB));
+    return NULL;
+}
+
 static bool make_memory(struct vm *vm, struct error **err)
 {
     vm->mem = mem_space_new();
-    vm->ram = mem_add_ram(vm->mem, "ram", VM_RAM_BASE, vm->config.memory,
+    if (vm->env.memory != NULL)
+        vm->ram = take_memory(vm, err);
+    else
+        vm->ram = mem_add_ram(vm->mem, "ram", VM_RAM_BASE, vm->config.memory,
                           vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
                                                                       : MEM_BACKEND_ANONYMOUS,
                           -1, err);

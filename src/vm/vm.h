@@ -62,6 +62,9 @@ struct vm_env {
      * NULL. Not of a deterministic machine. */
     void (*on_clock)(void *opaque, int64_t offset);
     int64_t clock_offset; /* what it was set to in an earlier life; 0: the host's time */
+    /* Of the machine that this process is a copy of (vm/fork.h): its memory becomes ours. NULL: we have
+     * our own. */
+    struct mem_space *memory;
     void *opaque;
 };
 
@@ -248,6 +251,8 @@ char *vm_layout(const struct vm *vm);
 /* Whether a state that was saved with the layout `saved` fits. Instructions that it did not know of do
  * no harm. */
 bool vm_fits_layout(const char *layout, const char *saved, struct error **err);
+/* The same for a machine with an identity of its own: NICs may have other addresses. */
+bool vm_fits_layout_of_clone(const char *layout, const char *saved, struct error **err);
 /* Whether a machine made anew of vm_config() could take the state up: not if disks or NICs came and
  * went. */
 bool vm_can_be_saved(const struct vm *vm, struct error **err);

@@ -348,6 +348,7 @@ const struct control_verb control_verbs[] = {
     {"cpus", true, verb_cpus, false, false},
     {"nic-attach", true, verb_nic_attach, false, false},
     {"nic-detach", true, verb_nic_detach, false, false},
+    {"clone", true, verb_clone, false, false},
     {"suspend", true, verb_suspend, false, false},
     {"snapshot", true, verb_snapshot, false, false},
     {"migrate", true, verb_migrate, false, false},

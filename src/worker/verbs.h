@@ -18,6 +18,7 @@ json_t *verb_eject(struct control_target *target, const json_t *arguments, struc
 json_t *verb_insert(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_clone(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_usage(struct control_target *target, const json_t *arguments, struct error **err);
 /* Bytes of this process in RAM; -1: /proc was out of reach when it began. */
 json_int_t control_resident(const struct control_target *target);

@@ -33,6 +33,7 @@
 #include "worker/confine.h"
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/hatch.h"
 #include "worker/nvram.h"
 #include "worker/verbs.h"
 
@@ -263,7 +264,19 @@ static bool resume(struct worker *worker, int fd, struct error **err)
     return good;
 }
 
-static bool start(struct worker *worker, struct error **err)
+/* The machine that the original was a moment ago, with our configuration. */
+static bool take_up(struct worker *worker, const struct worker_origin *origin, struct error **err)
+{
+    char *layout = vm_layout(worker->target.vm);
+    bool good = vm_fits_layout_of_clone(layout, origin->layout, err);
+    free(layout);
+    if (!good)
+        error_prefix(err, "the clone would not be like the original");
+    return good && vm_restore_state(worker->target.vm, origin->state, origin->state_size, err);
+}
+
+/* `origin`: NULL, or whose copy we are. */
+static bool build(struct worker *worker, const struct worker_origin *origin, struct error **err)
 {
     struct nvram nvram;
     if (!nvram_read_file(worker->nvram, &nvram, err))
@@ -282,15 +295,16 @@ static bool start(struct worker *worker, struct error **err)
         .on_state = on_state,
         .on_clock = worker->nvram >= 0 ? on_clock : NULL,
         .clock_offset = nvram.rtc_offset,
+        .memory = origin != NULL ? vm_memory(origin->vm) : NULL,
         .opaque = worker,
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
     return worker->target.vm != NULL &&
+           (origin == NULL || take_up(worker, origin, err)) &&
            (worker->resume_fd < 0 || resume(worker, worker->resume_fd, err)) &&
            (worker->share_fd < 0 || vm_share_cpus(worker->target.vm, worker->share_fd, err)) &&
            (worker->gdb_fd < 0 ||
-            vm_debug(worker->target.vm, worker->gdb_fd, worker->gdb_wait, err)) &&
-           (worker->target.incoming || vm_start(worker->target.vm, err));
+            vm_debug(worker->target.vm, worker->gdb_fd, worker->gdb_wait, err));
 }
 
 /* The guest says no more: hands out what it said last. */
@@ -397,8 +411,19 @@ enum argument {
     WAIT,
     NICS,
     DISKS,
+    FILES, /* of a clone, which opens nothing by name: kernel, initrd, firmware; otherwise "" */
     ARGUMENTS
 };
+_Static_assert((int)ARGUMENTS <= (int)HATCH_ARGUMENTS, "a clone takes as many");
+
+/* What the host tells a process while it still may ask. */
+static void look_around(struct worker *worker)
+{
+    worker->folder = get_current_dir_name();
+    worker->target.folder = worker->folder != NULL ? worker->folder : "/";
+    worker->target.pid = sandbox_outer_pid();
+    worker->target.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+}
 
 static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
 {
@@ -426,18 +451,24 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->vsock_listen = fds[VSOCK_LISTEN];
     worker->vsock_connector = fds[VSOCK_CONNECTOR];
     worker->resume_fd = fds[RESUME];
-    worker->folder = get_current_dir_name();
-    worker->target.folder = worker->folder != NULL ? worker->folder : "/";
     worker->panic_timer = worker->signals = -1;
-    worker->target.pid = sandbox_outer_pid();
     worker->target.sandbox = worker->sandbox;
-    worker->target.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     take_nics(worker, argv[NICS]);
     take_disks(worker, argv[DISKS]);
     log_init(&worker->log, (enum log_level)atoi(argv[LEVEL]), STDERR_FILENO, "trapeze");
     machine_config_init(&worker->config);
     vm_files_init(&worker->files);
     return worker;
+}
+
+static bool begin_talking(struct worker *worker, const int fds[KIND], struct error **err)
+{
+    worker->loop = loop_new(err);
+    if (worker->loop == NULL || !heed_signals(worker, err))
+        return false;
+    worker->control = control_new(worker->loop, fds[LINK], fds[LISTEN], &worker->target,
+                                  on_link_lost, worker, err);
+    return worker->control != NULL;
 }
 
 struct worker *worker_begin(int argc, char **argv)
@@ -447,14 +478,10 @@ struct worker *worker_begin(int argc, char **argv)
     struct worker *worker = take_arguments(argc, argv, fds);
     if (worker == NULL)
         return NULL;
+    look_around(worker);
     json_object_seed(0); /* from a file */
-    worker->loop = loop_new(&error);
-    bool good = worker->loop != NULL && heed_signals(worker, &error);
-    if (good)
-        worker->control = control_new(worker->loop, fds[LINK], fds[LISTEN], &worker->target,
-                                      on_link_lost, worker, &error);
-    good = good && worker->control != NULL && read_config(worker, fds[CONFIG], &error) &&
-           vm_files_open(&worker->files, &worker->config, worker->target.pid, &error);
+    bool good = begin_talking(worker, fds, &error) && read_config(worker, fds[CONFIG], &error) &&
+                vm_files_open(&worker->files, &worker->config, worker->target.pid, &error);
     if (good)
         worker->files.rings = block_rings_new(vm_files_rings(&worker->config));
     if (good && worker_confine(argv[SANDBOX], &worker->config, &worker->files, &worker->log,
@@ -490,9 +517,50 @@ int worker_main(int argc, char **argv)
     struct worker *worker = worker_begin(argc, argv);
     if (worker == NULL)
         return 1;
-    if (!begin_console(worker, &error) || !start(worker, &error))
+    if (!begin_console(worker, &error) || !build(worker, NULL, &error) ||
+        !(worker->target.incoming || vm_start(worker->target.vm, &error)))
         return refuse(worker, error);
     loop_run(worker->loop);
     finish(worker);
     return 0;
+}
+
+/* ---- clones ---- */
+
+static bool begin_clone(struct worker *worker, const struct worker_origin *origin, const int fds[KIND],
+                        const char *files, struct error **err)
+{
+    struct machine_config *config = &worker->config;
+    if (!begin_talking(worker, fds, err) || !read_config(worker, fds[CONFIG], err))
+        return false;
+    free(config->interrupts);
+    config->interrupts = alloc_string(vm_uses_aia(origin->vm) ? "aia" : "plic");
+    worker->files.rings = block_rings_new(0); /* we may not make any: disks use threads */
+    return vm_files_take(&worker->files, config, files, err) && begin_console(worker, err) &&
+           build(worker, origin, err);
+}
+
+void worker_hatch(const struct worker_origin *origin, int talk)
+{
+    struct error *error = NULL;
+    struct hatch hatch;
+    int fds[KIND];
+    if (!hatch_receive(&hatch, talk))
+        return;
+    struct worker *worker = take_arguments(hatch.argc, hatch.argv, fds);
+    if (worker == NULL)
+        return;
+    worker->target.pid = hatch.pid;
+    worker->target.statm = hatch.statm;
+    worker->target.folder = "/";
+    snprintf(worker->sandbox, sizeof(worker->sandbox), "%s", origin->sandbox);
+    bool good = begin_clone(worker, origin, fds, hatch.argv[FILES], &error);
+    if (hatch_answer(talk, good ? NULL : error_message(error))) {
+        if (vm_start(worker->target.vm, &error))
+            loop_run(worker->loop);
+        else
+            report(worker, "refused", 0, error_message(error), false);
+    }
+    error_free(error);
+    finish(worker);
 }

@@ -758,7 +758,7 @@ static int setup(void **state)
             pause();
     }
     int refused;
-    pid_t probe = sandbox_fork(&refused);
+    pid_t probe = sandbox_fork(SANDBOX_ALONE, &refused);
     if (probe == 0)
         _exit(0);
     waitpid(probe, NULL, 0);
