@@ -2,7 +2,7 @@
  *
  * An image and the one that it lies on become one.
  *
- * Threads: any.
+ * Threads: call it while there is one only.
  */
 #ifndef TRAPEZE_CLIENT_DISK_MERGE_H
 #define TRAPEZE_CLIENT_DISK_MERGE_H
@@ -12,8 +12,9 @@
 struct error;
 
 /* Writes all that `upper`, a qcow2 image, has to `lower`, which it lies on, and brings it to stable
- * storage. What a guest sees of `upper` is the same at every moment. *format: which one the lower
- * one is, as the upper one has recorded it; the caller frees it. False: err. */
+ * storage. What a guest sees of `upper` is the same at every moment. The files that `lower` lies on are
+ * those that it names: the caller has made sure that they may be. *format: which one the lower one is, as
+ * the upper one has recorded it; the caller frees it. False: err. */
 bool client_disk_merge(const char *upper, const char *lower, char **format, struct error **err);
 
 /* From now on the qcow2 image lies on `backing`, a name as it is recorded. Its data stay as they

@@ -22,6 +22,8 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "client/disk_merge.h"
+#include "client/disks.h"
+#include "daemon/backing.h"
 #include "daemon/folder.h"
 #include "daemon/snapshot.h"
 
@@ -287,6 +289,24 @@ static bool is_only(const struct snapshot_family *family, size_t index, const ch
     return true;
 }
 
+/* As before a start: what a worker may have written to it names nothing else. */
+static bool check_backing(const struct instance *instance, const struct machine_disk *disk,
+                          struct error **err)
+{
+    struct machine_config config;
+    struct client_disks disks;
+    machine_config_init(&config);
+    machine_disk_copy(&config.disks[config.disk_count++], disk);
+    vmx_resolve(&config, instance->path);
+    bool good = client_disks_open(&config, &disks, err);
+    if (good) {
+        good = backing_check(instance, &config, &disks, err);
+        client_disks_close(&disks);
+    }
+    machine_config_clear(&config);
+    return good;
+}
+
 static bool merge_disk(struct snapshot_family *family, size_t gone, size_t disk_index,
                        struct error **err)
 {
@@ -299,7 +319,8 @@ static bool merge_disk(struct snapshot_family *family, size_t gone, size_t disk_
     char *upper_name = alloc_string(upper), *lower_name = alloc_string(disk->path);
     char *upper_path = path_of(instance, upper), *lower_path = path_of(instance, disk->path);
     char *format = NULL;
-    bool good = client_disk_merge(upper_path, lower_path, &format, err);
+    bool good = check_backing(instance, disk, err) &&
+                client_disk_merge(upper_path, lower_path, &format, err);
     if (good) {
         const struct merging merging = {upper_name, lower_name, disk->format, format,
                                         disk->backing};

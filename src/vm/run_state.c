@@ -145,9 +145,12 @@ bool vm_start(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_CREATED)
         return refuse(vm, "started", err);
-    if (!vm->loaded && !boot_load(vm, err))
+    bool restored = vm->loaded;
+    if (!restored && !boot_load(vm, err))
         return false;
     go_on_clock(vm);
+    if (restored) /* what devices had not got round to when it was saved */
+        vm_board_unquiesce(vm);
     go(vm); /* vm_new() made it with one hold */
     return true;
 }

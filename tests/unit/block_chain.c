@@ -158,6 +158,101 @@ static void what_was_not_handed_over_is_missed(void **state)
     world_close(&w);
 }
 
+/* What the disk has been until now, and a new image on top of it, as who asks for that opens them. */
+static struct block_chain new_top(struct world *w, unsigned number, const char *backing,
+                                  const char *below)
+{
+    struct error *err = NULL;
+    const struct block_create create = {
+        .size = SIZE, .backing = backing, .backing_format = "qcow2"};
+    int fd = open(w->path[number], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    struct block_file *file = block_file_new(dup(fd), false, BLOCK_CACHE_WRITEBACK, &err);
+    assert_true(block_format_find("qcow2")->create(file, &create, &err));
+    block_file_close(file);
+    return (struct block_chain){{fd, open(below, O_RDONLY | O_CLOEXEC)}, 2};
+}
+
+static void an_image_on_top_of_one_in_use(void **state)
+{
+    (void)state;
+    struct world w;
+    struct error *err = NULL;
+    struct block_chain chain;
+    uint8_t byte;
+    world_open(&w);
+    make_layers(&w);
+    unsigned before = open_descriptors();
+    assert_true(block_open_chain(w.path[0], &top, &chain, &err));
+    struct block_image *below = block_chain_open(&chain, w.path[0], &taken, &err);
+    assert_no_error(err);
+    byte = 'n'; /* in memory, and nowhere in the file but for the flush */
+    assert_int_equal(block_image_write(below, 196608, &byte, 1), 0);
+
+    /* Something else than it, or what lies on something else, is refused; it is used on. */
+    chain = new_top(&w, 3, "0.img", w.path[1]);
+    assert_null(block_chain_put_on_top(below, &chain, w.path[3], &taken, &err));
+    assert_error(&err, ERROR_USAGE, "was not made for it");
+    assert_int_equal(block_image_write(below, 262144, &byte, 1), 0);
+
+    for (unsigned turn = 0; turn < 2; turn++) {
+        chain = new_top(&w, 3, "0.img", w.path[0]);
+        struct block_image *image =
+            block_chain_put_on_top(below, &chain, w.path[3], &taken, &err);
+        assert_no_error(err);
+        assert_true(image->backing->read_only && !image->read_only);
+        for (unsigned i = 0; i < 5; i++) {
+            assert_int_equal(block_image_read(image, i * 65536, &byte, 1), 0);
+            assert_int_equal(byte, "cbann"[i]);
+        }
+        if (turn == 0) { /* it was not to be */
+            block_chain_drop(image, below);
+            assert_int_equal(block_image_read(below, 0, &byte, 1), 0);
+            assert_int_equal(byte, 'c');
+            continue;
+        }
+        byte = 't';
+        assert_int_equal(block_image_write(image, 0, &byte, 1), 0);
+        block_image_close(below);
+        assert_int_equal(block_image_read(image, 65536, &byte, 1), 0);
+        assert_int_equal(byte, 'b');
+        block_image_close(image);
+    }
+    assert_int_equal(open_descriptors(), before);
+    world_close(&w);
+}
+
+/* Its own extensions stay; what it is read with afterwards is what it names. */
+static void another_name_of_what_it_lies_on(void **state)
+{
+    (void)state;
+    struct world w;
+    struct error *err = NULL;
+    static const struct block_open_options alone = {.format = "qcow2", .alone = true};
+    char longest[1500];
+    world_open(&w);
+    make_layers(&w);
+    struct block_image *image = block_open(w.path[0], &alone, &err);
+    assert_true(image->format->rebase(image, "2.img", "raw", &err));
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    assert_false(image->format->rebase(image, longest, "raw", &err));
+    assert_error(&err, ERROR_USAGE, "no room");
+    block_image_close(image);
+    uint8_t byte;
+    image = block_open(w.path[0], &top, &err);
+    assert_no_error(err);
+    assert_string_equal(image->backing_name, "2.img");
+    assert_string_equal(image->backing_format, "raw");
+    assert_int_equal(block_image_read(image, 131072, &byte, 1), 0);
+    assert_int_equal(byte, 'a');
+    assert_int_equal(block_image_read(image, 65536, &byte, 1), 0);
+    assert_int_equal(byte, 0);
+    assert_int_equal(block_image_read(image, 0, &byte, 1), 0);
+    assert_int_equal(byte, 'c');
+    block_image_close(image);
+    world_close(&w);
+}
+
 /* Sentences of who opens: about names, and about what may be trusted. */
 static void names_are_read_as_carefully_as_images(void **state)
 {
@@ -354,6 +449,8 @@ int main(void)
         cmocka_unit_test(a_chain_needs_no_names),
         cmocka_unit_test(locks_go_with_the_descriptors),
         cmocka_unit_test(what_was_not_handed_over_is_missed),
+        cmocka_unit_test(an_image_on_top_of_one_in_use),
+        cmocka_unit_test(another_name_of_what_it_lies_on),
         cmocka_unit_test(names_are_read_as_carefully_as_images),
         cmocka_unit_test(impossible_sizes_do_not_stop_the_opener),
         cmocka_unit_test(who_connects_may_fail_lag_and_die),
