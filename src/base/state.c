@@ -302,6 +302,13 @@ static bool restore_table(const struct state_table *table, void *object, struct 
     return !table->post_restore || table->post_restore(object, err);
 }
 
+bool state_is_next(const struct state_table *table, const uint8_t *data, size_t size, size_t at)
+{
+    size_t length = strlen(table->name);
+    return at < size && size - at > length && data[at] == length &&
+           memcmp(data + at + 1, table->name, length) == 0;
+}
+
 bool state_restore(const struct state_table *table, void *object, const uint8_t *data, size_t size,
                    size_t *at, struct error **err)
 {

@@ -101,6 +101,8 @@ void state_save(const struct state_table *table, void *object, struct state_buff
 
 /* Reads one table from data[*at..size) and moves *at behind it. On failure the object may be
  * half restored and must not run. */
+/* Whether the table that comes next has that name. */
+bool state_is_next(const struct state_table *table, const uint8_t *data, size_t size, size_t at);
 bool state_restore(const struct state_table *table, void *object, const uint8_t *data,
                    size_t size, size_t *at, struct error **err);
 

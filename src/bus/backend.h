@@ -41,6 +41,12 @@ struct power_button {
     void *device;
 };
 
+/* The machine's generation (dev/vmgenid.c); set by the device when it is realized. */
+struct generation {
+    void (*renew)(void *device); /* it is another machine from now on. Any thread */
+    void *device;
+};
+
 /* Tags of a guest's memory statistics (virtio 1.2, 5.5.6.3). Bytes, but for counts. */
 enum balloon_stat {
     BALLOON_STAT_SWAP_IN,

@@ -81,6 +81,7 @@ struct device_params {
     struct block *disk;
     struct power_button *button;
     struct balloon *balloon;
+    struct generation *generation;
     const struct device_share *share;
     const struct device_vsock *vsock;
     const char *serial;          /* disks */

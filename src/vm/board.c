@@ -41,6 +41,7 @@ static const struct part parts[] = {
     {&device_goldfish_rtc, "rtc", BOARD_RTC_GPA, 0, BOARD_RTC_IRQ, 0, 0},
     {&device_uart16550, "uart0", BOARD_UART_GPA, 0, BOARD_UART_IRQ, 0, USES_CONSOLE},
     {&device_pcie_host, "pcie", BOARD_PCIE_GPA, 0, BOARD_PCIE_IRQ, 0, 0},
+    {&device_vmgenid, "vmgenid", BOARD_VMGENID_GPA, 0, BOARD_VMGENID_IRQ, 0, 0},
 };
 
 static struct device *find_device(struct vm *vm, const struct device_ops *ops)
@@ -89,6 +90,7 @@ static bool add_parts(struct vm *vm, struct error **err)
             .irq_phandle = (part->flags & DRIVES_HARTS) != 0 ? FDT_PHANDLE_CPU_INTC : wired_phandle,
             .phandle = part->phandle,
             .inputs = BOARD_SOURCES,
+            .generation = &vm->generation,
             .chr = (part->flags & USES_CONSOLE) != 0 ? vm->env.console : NULL,
         };
         if (part->irq != 0)

@@ -157,6 +157,7 @@ struct vm {
     char *first_layout;   /* vm_layout() of when it was made */
     int64_t elapsed_ns;   /* vm_let_time_pass() */
     struct power_button button;
+    struct generation generation;
     struct balloon balloon;  /* press is NULL: no device makes it heard */
     struct input_gate *gates[2]; /* deterministic mode: console, virtio console; or NULL */
 

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/state.h"
+#include "dev/devices.h"
 #include "isa/riscv64/hart.h"
 #include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
@@ -356,6 +357,18 @@ static void connect_harts(struct vm *vm)
     }
 }
 
+/* A device that machines did not have when the state was saved, and which its guest does not miss. */
+static bool is_younger(const struct device *device, const uint8_t *data, size_t size, size_t at)
+{
+    return device->ops == &device_vmgenid &&
+           !state_is_next(device->ops->state, data, size, at);
+}
+
+void vm_renew_generation(struct vm *vm)
+{
+    vm->generation.renew(vm->generation.device);
+}
+
 bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct error **err)
 {
     struct machine_state machine;
@@ -367,7 +380,7 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
         if (!state_restore(vm->isa->state, vm->vcpus[i], data, size, &at, err))
             return false;
     for (size_t i = 0; i < vm->device_count; i++)
-        if (vm->devices[i]->ops->state != NULL &&
+        if (vm->devices[i]->ops->state != NULL && !is_younger(vm->devices[i], data, size, at) &&
             !state_restore(vm->devices[i]->ops->state, vm->devices[i], data, size, &at, err)) {
             error_prefix(err, "device %s", vm->devices[i]->id);
             return false;

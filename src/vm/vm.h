@@ -246,6 +246,10 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
 /* The same for one that is restored, and does not run yet. */
 void vm_forward_wall(struct vm *vm, int64_t elapsed_ns);
 
+/* After vm_restore_state(): it is another machine from now on, or one that was restored and may be more
+ * than once. The guest hears of it (dev/vmgenid.c). */
+void vm_renew_generation(struct vm *vm);
+
 /* layout.c: what of the machine its guest can see, one thing to a line; the caller frees it. */
 char *vm_layout(const struct vm *vm);
 /* Whether a state that was saved with the layout `saved` fits. Instructions that it did not know of do

@@ -258,6 +258,8 @@ static bool resume(struct worker *worker, int fd, struct error **err)
     if (good)
         worker->resume = resume_begin(worker->target.vm, &image, &options, err);
     good = good && worker->resume != NULL;
+    if (good && !worker->config.deterministic) /* the file may be gone on from more than once */
+        vm_renew_generation(worker->target.vm);
     saved_clear(&image);
     if (!good)
         close(fd);
@@ -272,7 +274,10 @@ static bool take_up(struct worker *worker, const struct worker_origin *origin, s
     free(layout);
     if (!good)
         error_prefix(err, "the clone would not be like the original");
-    return good && vm_restore_state(worker->target.vm, origin->state, origin->state_size, err);
+    if (!good || !vm_restore_state(worker->target.vm, origin->state, origin->state_size, err))
+        return false;
+    vm_renew_generation(worker->target.vm);
+    return true;
 }
 
 /* `origin`: NULL, or whose copy we are. */

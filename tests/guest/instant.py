@@ -24,6 +24,7 @@ STORE = scratch("store")
 CLIENT = Client(TRAPEZE, STORE)
 trapeze, refuses, api, info = CLIENT.trapeze, CLIENT.refuses, CLIENT.api, CLIENT.info
 COUNTER = "(i=0; while true; do i=$((i+1)); echo $i > /count; sleep 0.05; done) & true"
+RESEEDED = "dmesg | grep -c 'reseeded due to virtual machine fork' || true"
 KCMP, KCMP_FILE = 312, 0
 
 
@@ -176,6 +177,13 @@ def test_a_clone_goes_on_by_itself():
             assert other["trapeze.vsockCid"] != "7" and os.path.exists(folder("web", "vsock.sock"))
             assert other["displayName"] == "web" and other["trapeze.parent"] == "base", other
             check_nothing_shared(origin, copy)
+            assert web.run(RESEEDED) == "1" and base.run(RESEEDED) == "0"  # its random numbers
+            driver = "/sys/bus/virtio/drivers/virtio_net"
+            address = web.run("cat /sys/class/net/eth0/address")
+            assert address == one["ethernet0.address"], address  # until its driver looks again
+            web.run(f"d=$(basename $(readlink /sys/class/net/eth0/device)); "
+                    f"echo $d > {driver}/unbind; echo $d > {driver}/bind")
+            assert web.run("cat /sys/class/net/eth0/address") == other["ethernet0.address"]
             trapeze("stop", "--force", "base")
             until(lambda: not is_alive(origin))
             refuses(USAGE, "'base' has linked clones", "web", arguments=["rename", "base", "other"])

@@ -47,6 +47,10 @@ struct bench {
     size_t sent_size;
     unsigned resumes;
 
+    struct entropy entropy;
+    uint8_t entropy_given;
+    struct generation generation;
+
     enum device_power power;
     uint32_t power_code;
     unsigned power_requests;
@@ -96,6 +100,13 @@ static void bench_resume(struct char_backend *backend)
     CONTAINER_OF(backend, struct bench, chr)->resumes++;
 }
 
+static void bench_fill(struct entropy *entropy, void *data, size_t size)
+{
+    struct bench *bench = CONTAINER_OF(entropy, struct bench, entropy);
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)data)[i] = ++bench->entropy_given;
+}
+
 static void bench_power(void *machine, enum device_power request, uint32_t code)
 {
     struct bench *bench = machine;
@@ -107,7 +118,8 @@ static void bench_power(void *machine, enum device_power request, uint32_t code)
 static inline void bench_open(struct bench *bench, const struct device_ops *ops)
 {
     struct error *error = NULL;
-    *bench = (struct bench){.chr = {.write = bench_send, .resume_input = bench_resume}};
+    *bench = (struct bench){.chr = {.write = bench_send, .resume_input = bench_resume},
+                            .entropy = {bench_fill}};
     log_init(&bench->log, LOG_LEVEL_ERROR, 2, "test");
     struct vclock *clock = vclock_new(VCLOCK_COUNTED, BENCH_WALL);
     vclock_resume(clock);
@@ -123,6 +135,7 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
         .clock = clock,
         .timebase = &bench->timebase,
         .log = &bench->log,
+        .entropy = &bench->entropy,
         .vcpus = bench->hart_list,
         .vcpu_count = BENCH_HARTS,
         .power = bench_power,
@@ -137,6 +150,7 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
         .irq_phandle = 40,
         .phandle = 50,
         .chr = &bench->chr,
+        .generation = &bench->generation,
         .inputs = 95,
     };
     irq_line_bind(&bench->params.irq, bench_irq, bench, 7);

@@ -259,6 +259,49 @@ static void test_finisher_fdt(void **state)
     bench_close(&b);
 }
 
+/* ---- the machine's generation ---- */
+
+static void test_vmgenid(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_open(&b, &device_vmgenid);
+    assert_true(bench_read(&b, 0, 8) == UINT64_C(0x0807060504030201));
+    assert_true(bench_read(&b, 8, 8) == UINT64_C(0x100f0e0d0c0b0a09));
+    assert_int_equal(bench_read(&b, 3, 1), 4);
+    assert_int_equal(bench_read(&b, 12, 4), 0x100f0e0d);
+    bench_write(&b, 0, 8, 1); /* read-only */
+    assert_int_equal(bench_read(&b, 0, 1), 1);
+    assert_int_equal(bench_read(&b, 16, 8), 0);
+    assert_false(b.irq);
+    b.generation.renew(b.generation.device);
+    assert_true(b.irq);
+    bench_read(&b, 16, 8);
+    assert_true(b.irq); /* that was not it */
+    assert_int_equal(bench_read(&b, 0, 1), 17);
+    assert_false(b.irq);
+    b.generation.renew(b.generation.device);
+    bench_check_state(&b);
+    assert_true(b.irq);
+    b.device->ops->reset(b.device); /* starts again as the same machine */
+    assert_false(b.irq);
+    assert_int_equal(bench_read(&b, 0, 1), 33);
+    bench_close(&b);
+}
+
+static void test_vmgenid_fdt(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_open(&b, &device_vmgenid);
+    void *fdt = bench_fdt(&b);
+    fdt_expect_compatible(fdt, "/rng@10000000", "microsoft,vmgenid");
+    fdt_expect_cells(fdt, "/rng@10000000", "interrupts", (const uint32_t[]){7}, 1);
+    free(fdt);
+    bench_check_fdt_space(&b);
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +310,8 @@ int main(void)
         cmocka_unit_test(test_rtc_time),        cmocka_unit_test(test_rtc_alarm),
         cmocka_unit_test(test_rtc_fdt),         cmocka_unit_test(test_finisher),
         cmocka_unit_test(test_finisher_fdt),
+        cmocka_unit_test(test_vmgenid),
+        cmocka_unit_test(test_vmgenid_fdt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
