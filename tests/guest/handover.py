@@ -69,12 +69,12 @@ def begin(path, verb, arguments, fds):
 
 
 class Handover:
-    def __init__(self, source, target, streams=2, options=None):
+    def __init__(self, source, target, streams=2, options=None, connect=socket.socketpair):
         self.progress = []
         self.said = {"source": [], "target": []}  # what else they said
         self.record = tempfile.TemporaryFile()
         self.talks = {}
-        pairs = [socket.socketpair() for _ in range(streams)]
+        pairs = [connect() for _ in range(streams)]
         ends = {}
         for side in "source", "target":
             self.talks[side], ends[side] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
