@@ -66,12 +66,13 @@ static void say_event(struct migration *migration, const char *event, const char
 
 static json_t *describe(const struct migrate_progress *progress)
 {
-    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "stage",
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I}", "stage",
                      migrate_stages[progress->stage].name, "stage-number", (int)progress->stage,
                      "round", (int)progress->round, "total", (json_int_t)progress->total, "left",
                      (json_int_t)progress->left, "sent", (json_int_t)progress->sent, "rate",
                      (json_int_t)progress->rate, "dirty-rate", (json_int_t)progress->dirty_rate,
-                     "estimate-ns", (json_int_t)progress->estimate_ns, "downtime-ns",
+                     "throttle", (int)progress->throttle, "estimate-ns",
+                     (json_int_t)progress->estimate_ns, "downtime-ns",
                      (json_int_t)progress->downtime_ns);
 }
 
@@ -259,16 +260,22 @@ static bool take_last_resort(const json_t *arguments, struct migrate_source_opti
     return error_set(err, ERROR_USAGE, "last-resort is continue, stop or fail");
 }
 
+static bool take_switch(const json_t *arguments, const char *name, bool *on, struct error **err)
+{
+    const json_t *value = json_object_get(arguments, name);
+    *on = json_is_true(value);
+    return value == NULL || json_is_boolean(value) ||
+           error_set(err, ERROR_USAGE, "%s is true or false", name);
+}
+
 static bool take_options(const json_t *arguments, struct migrate_source_options *options,
                          struct error **err)
 {
-    const json_t *compress = json_object_get(arguments, "compress");
     const uint64_t hour = UINT64_C(3600000000000);
     uint64_t rounds = 0;
-    if (compress != NULL && !json_is_boolean(compress))
-        return error_set(err, ERROR_USAGE, "compress is true or false");
-    options->compress = json_is_true(compress);
-    if (!take_number(arguments, "downtime-ns", hour, &options->downtime_ns, err) ||
+    if (!take_switch(arguments, "compress", &options->compress, err) ||
+        !take_switch(arguments, "converge", &options->converge, err) ||
+        !take_number(arguments, "downtime-ns", hour, &options->downtime_ns, err) ||
         !take_number(arguments, "bandwidth", UINT64_C(1) << 50, &options->bandwidth, err) ||
         !take_number(arguments, "rounds", 1000000, &rounds, err) ||
         !take_number(arguments, "patience-ns", hour, &options->patience_ns, err))
@@ -277,8 +284,9 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
     return take_last_resort(arguments, options, err);
 }
 
-/* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "rounds": N, "last-resort":
- * "continue", "stop" or "fail", "patience-ns": N}, all of which may be missing, and descriptors. */
+/* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "rounds":
+ * N, "last-resort": "continue", "stop" or "fail", "patience-ns": N}, all of which may be missing,
+ * and descriptors. */
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_source_options options = {

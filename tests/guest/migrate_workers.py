@@ -52,7 +52,7 @@ def goes_on(guest):
         refused(there, "resume", {}, "not arrived")
         count = counts(guest)
         with Handover(guest.control, there.control, streams=1 + i,
-                      options={"compress": i == 1}) as way:
+                      options={"compress": i == 1, "converge": True}) as way:
             way.commit()
             stages = [said["stage-number"] for said in way.progress]
             assert stages == sorted(stages) and stages[-1] == 5, stages
