@@ -279,6 +279,9 @@ struct engine {
      * attention before the first and between blocks. Retires exactly at most `budget`. */
     enum vcpu_exit (*run)(struct vcpu *vcpu, uint64_t budget);
     void (*count)(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
+    /* The vCPU will soon run what is new to its engine, and somebody waits for that: the host's memory
+     * for what is derived first is fetched now. Not while it runs. NULL: nothing to fetch. */
+    void (*warm)(struct vcpu *vcpu);
 };
 
 /* Drives one interrupt line; any thread. */

@@ -493,6 +493,7 @@ struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, s
         stream->intake.mem = vm_memory(vm);
         wire_open(&stream->wire, streams[i]);
     }
+    vm_warm(vm);
     if (start_threads(target, err))
         return target;
     migrate_target_free(target);

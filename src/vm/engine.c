@@ -65,3 +65,10 @@ bool vm_engine_attach(struct vm *vm, struct error **err)
                     "hosts, and 'auto', the best of them.");
     return false;
 }
+
+void vm_warm(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        if (vm->engine->warm != NULL)
+            vm->engine->warm(vm->vcpus[i]);
+}

@@ -150,6 +150,10 @@ bool vm_set_cpu_limits(struct vm *vm, const struct vm_cpu_limits *limits, struct
  * vm_new(). */
 bool vm_share_cpus(struct vm *vm, int fd, struct error **err);
 
+/* The machine is about to go on where another one was, and somebody waits for what it does first. Before
+ * vCPUs run. */
+void vm_warm(struct vm *vm);
+
 /* The vCPUs stand still for so many percent of the time; 0: no longer. Of a deterministic machine
  * nothing changes. */
 #define VM_THROTTLE_MAX 98

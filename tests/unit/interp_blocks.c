@@ -5,6 +5,9 @@
  */
 #include "support.h"
 
+#include <sys/mman.h>
+
+#include "engine/interp/blocks.h"
 #include "hart.h"
 #include "isa/riscv64/mmu_internal.h"
 
@@ -383,11 +386,41 @@ static void test_interrupt_after_csr_write(void **state)
     assert_int_equal(hart->x[10], 0);
 }
 
+/* Pages of [from, from+size) that the host has given memory for. */
+static size_t resident(const void *from, size_t size)
+{
+    unsigned char there[1024];
+    size_t count = 0, pages = size / 4096;
+    assert_true(pages <= sizeof(there));
+    assert_int_equal(mincore((void *)(uintptr_t)from, size, there), 0);
+    for (size_t i = 0; i < pages; i++)
+        count += there[i] & 1;
+    return count;
+}
+
+static void memory_is_there_once_it_is_warm(void **state)
+{
+    (void)state;
+    struct error *err = NULL;
+    struct blocks blocks;
+    assert_true(blocks_init(&blocks, &err));
+    assert_int_equal(resident(blocks.arena, 4 * MIB), 0);
+    blocks_warm(&blocks);
+    assert_int_equal(resident(blocks.arena, 4 * MIB), 1024);
+    assert_int_equal(resident(blocks.table, BLOCK_TABLE * sizeof(struct block *)), 128);
+    blocks.arena_used = 32 * MIB - 4096; /* at its end: not a byte beyond */
+    blocks_warm(&blocks);
+    blocks.arena_used = 32 * MIB;
+    blocks_warm(&blocks);
+    blocks_destroy(&blocks);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_is_there_once_it_is_warm),
         TEST(test_budget),
         TEST(test_instret),
         TEST(test_trap_inside_block),

@@ -39,6 +39,8 @@
 #define DBT_HASH        32768      /* slots; power of two */
 #define DBT_JUMP_CACHE  4096       /* entries per mode; power of two */
 #define DBT_WRITTEN_MAX 512
+#define DBT_WARM_CODE   (1 * MIB) /* engine->warm() */
+#define DBT_WARM_DATA   (2 * MIB)
 #define DBT_RESTLESS    256 /* pages; power of two */
 
 /* How the emitted code depends on the hart: where it fetches from and where it loads and

@@ -19,6 +19,7 @@
 #include "mem/mem.h"
 
 #define ARENA_SIZE (32 * MIB)
+#define WARM_SIZE  (4 * MIB) /* what an idle Linux fills in its first tenth of a second */
 #define STRADDLERS 64 /* power of two */
 #define CODE_MAX   (BLOCK_MAX_INSNS * 4)
 #define BLOCK_BYTES(insns, code)                                                                   \
@@ -69,6 +70,21 @@ void blocks_destroy(struct blocks *blocks)
     for (unsigned i = 0; blocks->straddlers && i < STRADDLERS; i++)
         free(blocks->straddlers[i].block);
     free(blocks->straddlers);
+}
+
+void blocks_touch(uint8_t *from, size_t size)
+{
+    for (size_t at = 0; at < size; at += MEM_PAGE_SIZE) {
+        volatile uint8_t *byte = from + at;
+        *byte = *byte;
+    }
+}
+
+void blocks_warm(struct blocks *blocks)
+{
+    size_t left = ARENA_SIZE - blocks->arena_used;
+    blocks_touch((uint8_t *)blocks->table, BLOCK_TABLE * sizeof(struct block *));
+    blocks_touch(blocks->arena + blocks->arena_used, left < WARM_SIZE ? left : WARM_SIZE);
 }
 
 /* ---- making a block ---- */

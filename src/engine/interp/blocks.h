@@ -44,6 +44,11 @@ struct blocks {
 bool blocks_init(struct blocks *blocks, struct error **err);
 void blocks_destroy(struct blocks *blocks);
 
+/* struct engine's warm(). */
+void blocks_warm(struct blocks *blocks);
+/* Has the host give memory for [from, from+size), which nobody else is writing to. */
+void blocks_touch(uint8_t *from, size_t size);
+
 static inline size_t block_slot(const uint8_t *host)
 {
     uintptr_t key = (uintptr_t)host >> 1;

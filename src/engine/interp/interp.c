@@ -182,10 +182,17 @@ static enum vcpu_exit interp_run(struct vcpu *vcpu, uint64_t budget)
     return exit;
 }
 
+static void interp_warm(struct vcpu *vcpu)
+{
+    struct interp *interp = vcpu->engine_data;
+    blocks_warm(&interp->blocks);
+}
+
 const struct engine engine_interp = {
     .name = "interp",
     .supports = interp_supports,
     .attach = interp_attach,
     .detach = interp_detach,
     .run = interp_run,
+    .warm = interp_warm,
 };
