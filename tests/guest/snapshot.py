@@ -298,6 +298,110 @@ def test_a_machine_that_runs():
     machine.verify(flushed)
 
 
+# ---- what others make of it ----
+
+def test_what_other_commands_make_of_it():
+    model = Model("a")
+    for name in "one", "two":
+        trapeze("snapshot", "create", "a", name)
+        model.create(name)
+        model.write()
+    now = [bytes(data) for data in model.now]
+
+    def same(name):
+        for path, data in zip(disks_of(name), now):
+            assert content(path) == data, path
+
+    trapeze("clone", "a", "copy")
+    same("copy")
+    assert not rows("copy") and not os.path.exists(folder("copy", "disk.img"))
+    archive = scratch("a.trapeze")
+    trapeze("export", "a", archive)
+    trapeze("import", archive, "came")
+    assert not rows("came")
+    # What it lies upon is no orphan; what its disks and its memory take is its own.
+    found = api("GET", "/v1/prune")["items"]
+    assert not [item for item in found if item["kind"] == "file"], found
+    assert CLIENT.info("a")["disk-used"] > 2 * CLIENT.info("copy")["disk-used"] // 2
+    trapeze("rename", "a", "b")
+    model.name = "b"
+    model.verify(snapshots=True)
+    # A template keeps them, and so does what has linked clones.
+    model.write()
+    now = [bytes(data) for data in model.now]
+    trapeze("template", "b")
+    for verb in ["create", "b"], ["restore", "b", "one"], ["delete", "b", "one"]:
+        refuses(USAGE, "is a template", arguments=["snapshot", *verb])
+    trapeze("clone", "b", "linked")
+    same("linked")
+    trapeze("snapshot", "create", "linked", "its-own")
+    trapeze("start", "linked")
+    trapeze("stop", "--force", "linked")
+    trapeze("snapshot", "delete", "linked", "its-own")
+    trapeze("delete", "linked")
+    trapeze("template", "--undo", "b")
+    # A disk that has grown since.
+    trapeze("disk", "resize", "--format", "qcow2", disks_of("b")[0], "1M")
+    model.now[0] += bytes((1 << 20) - SIZE)
+    model.end()
+
+
+def test_an_image_does_not_say():
+    """What a worker that was taken over may have written is not what is opened next."""
+    model = Model("a")
+    trapeze("snapshot", "create", "a", "one")
+    with open(scratch("secret"), "wb") as file:
+        file.write(b"secret" * 1000 + bytes(SIZE))
+    top = disks_of("a")[0]
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", scratch("secret"),
+                    top], check=True, timeout=LIMIT_S)
+    refuses(HOST, "no description says so", arguments=["start", "a"])
+    trapeze("snapshot", "create", "a", "two")
+    refuses(HOST, "no description says so", arguments=["snapshot", "delete", "a", "two"])
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "../disk.img", top],
+                   check=True, timeout=LIMIT_S)
+    trapeze("snapshot", "delete", "a", "one")
+    trapeze("snapshot", "list", "a")
+    model.verify()
+
+
+def test_what_is_refused():
+    model = Model("a")
+    for words, what in (["restore", "a", "no"], "no snapshot 'no'"), (["create", "a", "-x"], ""), \
+            (["delete", "a"], "snapshot"), (["make", "a"], "create, list"):
+        refuses(USAGE, what, arguments=["snapshot", *words])
+    trapeze("snapshot", "create", "a", "one")
+    refuses(USAGE, "already", arguments=["snapshot", "create", "a", "one"])
+    for number in range(14):
+        trapeze("snapshot", "create", "a", f"deep{number}")
+    refuses(USAGE, "16 deep", arguments=["snapshot", "create", "a", "deeper"])
+    assert len(rows("a")) == 15
+    trapeze("start", "a")
+    refuses(USAGE, "16 deep", arguments=["snapshot", "create", "a", "deeper"])
+    trapeze("stop", "--force", "a")
+    for row in rows("a"):
+        trapeze("snapshot", "delete", "a", row["name"])
+    model.verify()
+    # Without its memory a suspended machine is one that lost its power; with it, it costs nothing.
+    trapeze("start", "a")
+    trapeze("suspend", "a")
+    refuses(USAGE, "is suspended", arguments=["snapshot", "create", "--no-memory", "a", "s"])
+    trapeze("snapshot", "create", "a", "s")
+    assert rows("a")[0]["memory"] and CLIENT.info("a")["state"] == "suspended"
+    trapeze("start", "a")
+    trapeze("snapshot", "restore", "a", "s")
+    assert CLIENT.info("a")["state"] == "running"
+    # A disk of somebody else's keeps what was written to it.
+    disk = scratch("elsewhere.qcow2")
+    trapeze("disk", "create", disk, "1M")
+    trapeze("create", "e", "--firmware", LOOP_ELF, "-m", "32", "--disk", disk + ",format=qcow2")
+    trapeze("snapshot", "create", "e", "s")
+    refuses(USAGE, "would be lost", arguments=["delete", "e"])
+    trapeze("snapshot", "delete", "e", "s")
+    assert disks_of("e") == [disk]
+    trapeze("delete", "e")
+
+
 def main():
     if shutil.which("qemu-io") is None:
         print("1..0 # SKIP no qemu-io (qemu-utils)")
