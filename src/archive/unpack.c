@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -19,10 +20,20 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "block/sparse.h"
+#include "sandbox/helper.h"
 
 enum { JSON_MAX = 1 << 20 /* bytes */, NOTES_MAX = 64, NOTE_MAX = 400 };
 #define TRAILER_MAX (1 * MIB) /* zeros behind the last file, with which a tar ends */
 #define SPARE_BYTES (16 * MIB)
+
+/* Where files are made. */
+struct place {
+    uint64_t space;                                           /* bytes there */
+    int (*make)(const struct place *place, const char *name); /* -1: errno */
+    int folder;
+    struct sandbox_teller *teller; /* of who has no folder */
+    bool (*allowed)(const char *name);
+};
 
 /* A file that is being written: a disk image, or plain bytes. */
 struct target {
@@ -170,18 +181,24 @@ static bool read_manifest(struct tar_reader *tar, bool (*allowed)(const char *na
     return good;
 }
 
-static bool check_space(const json_t *files, int folder, struct error **err)
+static bool find_space(struct place *place, struct error **err)
 {
     struct statvfs status;
+    if (fstatvfs(place->folder, &status) != 0)
+        return error_set_errno(err, errno, "cannot find out how much space there is");
+    place->space = (uint64_t)status.f_bavail * status.f_frsize;
+    return true;
+}
+
+static bool check_space(const json_t *files, uint64_t space, struct error **err)
+{
     uint64_t needed = SPARE_BYTES;
     for (size_t i = 0; i < json_array_size(files); i++) { /* 48 of up to 2^50: no overflow */
         const json_t *row = json_array_get(files, i);
         const char *format = string_of(row, "format");
         needed += number_of(row, format != NULL && strcmp(format, "fixed") == 0 ? "size" : "data");
     }
-    if (fstatvfs(folder, &status) != 0)
-        return error_set_errno(err, errno, "cannot find out how much space there is");
-    if (needed <= (uint64_t)status.f_bavail * status.f_frsize)
+    if (needed <= space)
         return true;
     error_set(err, ERROR_HOST, "there is not enough space for the archive: it takes %llu MiB",
               (unsigned long long)(needed / MIB));
@@ -191,13 +208,19 @@ static bool check_space(const json_t *files, int folder, struct error **err)
 
 /* ---- files ---- */
 
-static bool make_target(int folder, const json_t *row, struct target *target, struct error **err)
+static int make_file(const struct place *place, const char *name)
+{
+    return openat(place->folder, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+static bool make_target(const struct place *place, const json_t *row, struct target *target,
+                        struct error **err)
 {
     const char *name = string_of(row, "name"), *format = string_of(row, "format");
     const struct block_image_options options = {.format = format};
     const struct block_create create = {.size = number_of(row, "size")};
     *target = (struct target){.fd = -1};
-    int fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = place->make(place, name);
     if (fd < 0)
         return error_set_errno(err, errno, "cannot make '%s'", name);
     target->fd = fd;
@@ -254,8 +277,8 @@ static bool write_failed(int error, const char *name, struct error **err)
     return false;
 }
 
-static bool read_file(struct tar_reader *tar, const json_t *row, int folder, struct sum *sum,
-                      struct error **err)
+static bool read_file(struct tar_reader *tar, const json_t *row, const struct place *place,
+                      struct sum *sum, struct error **err)
 {
     const char *name = string_of(row, "name");
     struct tar_member member;
@@ -270,7 +293,7 @@ static bool read_file(struct tar_reader *tar, const json_t *row, int folder, str
     if (member.size != number_of(row, "size") || data != number_of(row, "data"))
         return error_set(err, ERROR_HOST, "'%s' in the archive is not as its manifest says", name);
     sum_add_extents(sum, member.extents, member.count);
-    bool good = make_target(folder, row, &target, err);
+    bool good = make_target(place, row, &target, err);
     while (good && size > 0) {
         good = tar_read(tar, &bytes, &size, &offset, err);
         int error = good && size > 0 ? write_at(&target, offset, bytes, size) : 0;
@@ -326,16 +349,16 @@ static bool read_to_end(struct tar_reader *tar, tar_read_fn *fn, void *opaque, s
 }
 
 /* Without the end, where fn has to be at its own. */
-static bool read_members(struct tar_reader *tar, int folder, bool (*allowed)(const char *name),
+static bool read_members(struct tar_reader *tar, const struct place *place,
                          struct unpacked *unpacked, json_t *sums, struct error **err)
 {
-    bool good = read_manifest(tar, allowed, unpacked, err) &&
-                check_space(unpacked->files, folder, err) &&
+    bool good = read_manifest(tar, place->allowed, unpacked, err) &&
+                check_space(unpacked->files, place->space, err) &&
                 read_description(tar, unpacked, sums, err);
     for (size_t i = 0; good && i < json_array_size(unpacked->files); i++) {
         const json_t *row = json_array_get(unpacked->files, i);
         struct sum *sum = sum_new("sha256");
-        good = read_file(tar, row, folder, sum, err);
+        good = read_file(tar, row, place, sum, err);
         keep_sum(sums, string_of(row, "name"), sum);
     }
     return good;
@@ -351,13 +374,13 @@ static bool check_sums(struct tar_reader *tar, const json_t *sums, struct error 
     return good;
 }
 
-bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
-                struct unpacked *unpacked, struct error **err)
+static bool unpack_from(tar_read_fn *fn, void *opaque, const struct place *place,
+                        struct unpacked *unpacked, struct error **err)
 {
     *unpacked = (struct unpacked){0};
     json_t *sums = json_object();
     struct tar_reader *tar = tar_reader_new(fn, opaque, err);
-    bool good = tar != NULL && read_members(tar, folder, allowed, unpacked, sums, err) &&
+    bool good = tar != NULL && read_members(tar, place, unpacked, sums, err) &&
                 check_sums(tar, sums, err) && read_to_end(tar, fn, opaque, err);
     tar_reader_free(tar);
     json_decref(sums);
@@ -366,13 +389,126 @@ bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const
     return good;
 }
 
-bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
-            struct error **err)
+bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
+                struct unpacked *unpacked, struct error **err)
+{
+    struct place place = {.make = make_file, .folder = folder, .allowed = allowed};
+    *unpacked = (struct unpacked){0};
+    return find_space(&place, err) && unpack_from(fn, opaque, &place, unpacked, err);
+}
+
+static bool unpack_stream(int fd, const struct place *place, struct unpacked *unpacked,
+                          struct error **err)
 {
     *unpacked = (struct unpacked){0};
     struct zstream_reader *stream = zstream_reader_new(fd, err);
-    bool good = stream != NULL && unpack_tar(zstream_read, stream, folder, allowed, unpacked, err);
+    bool good = stream != NULL && unpack_from(zstream_read, stream, place, unpacked, err);
     zstream_reader_free(stream);
+    return good;
+}
+
+/* ---- in a process of its own ---- */
+
+/* What it hands back: the manifest's rows and notes, and the description. */
+struct unpacking {
+    struct place place;
+    int stream, about, text;
+    unsigned made;
+};
+
+static int ask_for_file(const struct place *place, const char *name)
+{
+    return sandbox_ask(place->teller, name);
+}
+
+static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct error **err)
+{
+    struct unpacking *u = opaque;
+    struct unpacked unpacked;
+    size_t size;
+    u->place.make = ask_for_file;
+    u->place.teller = teller;
+    if (!unpack_stream(u->stream, &u->place, &unpacked, err))
+        return false;
+    json_t *about = json_pack("{s:i, s:s, s:s+, s:O, s:O}", "trapeze-archive", PACK_VERSION, "name",
+                              unpacked.name, "description", unpacked.name, ".vmx", "files",
+                              unpacked.files, "notes", unpacked.notes);
+    char *text = text_write(unpacked.text, &size);
+    return (json_dumpfd(about, u->about, JSON_COMPACT) == 0 &&
+            write(u->text, text, size) == (ssize_t)size) ||
+           error_set_errno(err, errno, "cannot hand the archive's description over");
+}
+
+/* Not more of them, and no others, than an archive may have. */
+static int make_asked(void *opaque, const char *name)
+{
+    struct unpacking *u = opaque;
+    errno = EPERM;
+    if (u->made == PACK_MAX_FILES || !pack_name_is_plain(name) ||
+        (u->place.allowed != NULL && !u->place.allowed(name)))
+        return -1;
+    u->made++;
+    return make_file(&u->place, name);
+}
+
+/* Of `limit` bytes at most; NULL: err. */
+static char *read_back(int fd, size_t limit, size_t *size, struct error **err)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    char *bytes = end >= 0 && (uint64_t)end <= limit ? alloc_zeroed(1, (size_t)end + 1) : NULL;
+    if (bytes != NULL && pread(fd, bytes, (size_t)end, 0) == end) {
+        *size = (size_t)end;
+        return bytes;
+    }
+    free(bytes);
+    error_set(err, ERROR_HOST, "the archive's description is too large");
+    return NULL;
+}
+
+/* As if it had come from the stranger himself. */
+static bool take_back(const struct unpacking *u, struct unpacked *unpacked, struct error **err)
+{
+    size_t size;
+    char name[PACK_MAX_NAME + 8], *bytes = read_back(u->about, JSON_MAX, &size, err);
+    json_t *about = bytes != NULL ? json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    free(bytes);
+    bool good = bytes != NULL && sense(json_is_object(about), "its format", err) &&
+                check_manifest(about, u->place.allowed, unpacked, err);
+    json_decref(about);
+    bytes = good ? read_back(u->text, TEXT_MAX_SIZE, &size, err) : NULL;
+    if (bytes != NULL) {
+        snprintf(name, sizeof(name), "%s.vmx", unpacked->name);
+        unpacked->text = text_parse(bytes, size, name, err);
+        free(bytes);
+    }
+    if (unpacked->text != NULL)
+        return true;
+    unpacked_clear(unpacked);
+    return false;
+}
+
+bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
+            struct error **err)
+{
+    struct unpacking u = {.place = {.make = make_file, .folder = folder, .allowed = allowed},
+                          .stream = fd,
+                          .about = memfd_create("about", MFD_CLOEXEC),
+                          .text = memfd_create("description", MFD_CLOEXEC)};
+    const struct sandbox_helper helper = {.work = unpack_inside,
+                                          .open = make_asked,
+                                          .opaque = &u,
+                                          .fds = {fd, u.about, u.text},
+                                          .fd_count = 3};
+    *unpacked = (struct unpacked){0};
+    bool good = u.about >= 0 && u.text >= 0;
+    if (!good)
+        error_set_errno(err, errno, "cannot take an archive apart");
+    good = good && tar_load(err) && find_space(&u.place, err) && sandbox_help(&helper, err) &&
+           take_back(&u, unpacked, err);
+    if (u.about >= 0)
+        close(u.about);
+    if (u.text >= 0)
+        close(u.text);
     return good;
 }
 

@@ -22,11 +22,12 @@ struct unpacked {
     json_t *notes; /* an array of strings */
 };
 
-/* From a file or a socket into an empty folder. `allowed` says whether a file may have a name.
+/* From a file or a socket into an empty folder, by a confined process (sandbox/helper.h), so while
+ * there is one thread only. `allowed` says whether a file may have a name.
  * Everything is on stable storage then. False: err, and what is in the folder is worth nothing. */
 bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
             struct error **err);
-/* The same from the tar inside. */
+/* The same from the tar inside, by this process. */
 bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
                 struct unpacked *unpacked, struct error **err);
 void unpacked_clear(struct unpacked *unpacked);

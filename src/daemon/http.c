@@ -33,7 +33,7 @@ enum {
     REMOTE_CONNECTION_LIMIT = 64,
     REMOTE_ADDRESS_LIMIT = 16,
     REMOTE_REQUEST_S = 60,
-    STREAM_MIN = 1 << 20, /* bytes that a client has to take of a stream in that time */
+    STREAM_MIN = 1 << 20,         /* bytes that a client has to take of a stream in that time */
     CONNECTION_MEMORY = 32 << 10, /* bytes: more than any head that makes sense */
 };
 
@@ -645,6 +645,17 @@ static void on_client(void *opaque, int fd, const struct sockaddr *from, socklen
         run_soon(http);
 }
 
+/* "%00" would end a path for us, and not for who looks at it on the way: such a path is none. */
+static size_t unescape(void *opaque, struct MHD_Connection *connection, char *text)
+{
+    size_t size = MHD_http_unescape(text);
+    (void)opaque, (void)connection;
+    for (size_t i = 0; i < size; i++)
+        if (text[i] == '\0')
+            text[i] = '\x7f';
+    return size;
+}
+
 static struct MHD_Daemon *start_server(struct http *http, int listen_fd)
 {
     const bool remote = http->remote != NULL;
@@ -660,7 +671,8 @@ static struct MHD_Daemon *start_server(struct http *http, int listen_fd)
         (unsigned)(remote ? REMOTE_CONNECTION_LIMIT : CONNECTION_LIMIT),
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)(remote ? REMOTE_ADDRESS_LIMIT : 0),
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+        (size_t)CONNECTION_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_ARRAY,
+        options, MHD_OPTION_END);
 }
 
 struct http *http_new(struct daemon *daemon, int listen_fd, struct remote *remote,

@@ -221,7 +221,7 @@ static bool fill(int folder, int stream, const char *name, const json_t *argumen
     struct unpacked unpacked;
     char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, true, is_allowed, err);
+                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY, is_allowed, err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);

@@ -11,15 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "sandbox/sandbox.h"
 
-enum { SENTENCE = 500, STEP = 's', GOOD = 'g', FAILED = 'f', MISUSED = 'u' };
+enum { SENTENCE = 500, STEP = 's', ASKS = 'a', GOOD = 'g', FAILED = 'f', MISUSED = 'u' };
 
-/* Written whole: it is less than PIPE_BUF. */
+/* A message of a SOCK_SEQPACKET socket; an answer is an errno value, and a descriptor if that is 0.
+ */
 struct report {
     uint64_t number;
     char kind;
@@ -30,13 +32,18 @@ struct sandbox_teller {
     int fd;
 };
 
+union control {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
 /* ---- the child ---- */
 
 static void tell(const struct sandbox_teller *teller, const struct report *report)
 {
     ssize_t count;
     do
-        count = write(teller->fd, report, sizeof(*report));
+        count = send(teller->fd, report, sizeof(*report), MSG_NOSIGNAL);
     while (count < 0 && errno == EINTR);
     if (count != (ssize_t)sizeof(*report))
         _exit(1);
@@ -45,6 +52,29 @@ static void tell(const struct sandbox_teller *teller, const struct report *repor
 void sandbox_tell(struct sandbox_teller *teller, uint64_t number)
 {
     tell(teller, &(struct report){.kind = STEP, .number = number});
+}
+
+int sandbox_ask(struct sandbox_teller *teller, const char *name)
+{
+    union control control = {.bytes = {0}};
+    int number = EPROTO, fd = -1;
+    struct iovec room = {&number, sizeof(number)};
+    struct msghdr message = {.msg_iov = &room,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    struct report report = {.kind = ASKS};
+    snprintf(report.sentence, sizeof(report.sentence), "%s", name);
+    tell(teller, &report);
+    while (recvmsg(teller->fd, &message, MSG_CMSG_CLOEXEC) < 0)
+        if (errno != EINTR)
+            return -1;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (number == 0 && header != NULL && header->cmsg_len == CMSG_LEN(sizeof(fd)))
+        memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+    if (fd < 0)
+        errno = number != 0 ? number : EPROTO;
+    return fd;
 }
 
 static int ascending(const void *a, const void *b)
@@ -100,20 +130,41 @@ static void take_sentence(struct report *report, struct error **err)
     error_set(err, report->kind == MISUSED ? ERROR_USAGE : ERROR_HOST, "%s", report->sentence);
 }
 
+static void answer(const struct sandbox_helper *helper, int fd, struct report *report)
+{
+    union control control = {.bytes = {0}};
+    report->sentence[SENTENCE] = '\0';
+    int given = helper->open != NULL ? helper->open(helper->opaque, report->sentence) : -1;
+    int number = given >= 0 ? 0 : helper->open != NULL ? errno : EPERM;
+    struct iovec bytes = {&number, sizeof(number)};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1};
+    if (given >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(given));
+        memcpy(CMSG_DATA(header), &given, sizeof(given));
+    }
+    (void)sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); /* who asks twice at once gets less */
+    if (given >= 0)
+        close(given);
+}
+
 static bool listen_to(const struct sandbox_helper *helper, int fd, bool *ended, struct error **err)
 {
     struct report report;
-    size_t done = 0;
     for (;;) {
-        ssize_t count = read(fd, (char *)&report + done, sizeof(report) - done);
+        ssize_t count = recv(fd, &report, sizeof(report), 0);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count <= 0)
+        if (count != (ssize_t)sizeof(report)) /* its end, or nothing of ours */
             return false;
-        done += (size_t)count;
-        if (done < sizeof(report))
+        if (report.kind == ASKS) {
+            answer(helper, fd, &report);
             continue;
-        done = 0;
+        }
         *ended = report.kind != STEP;
         if (report.kind == GOOD)
             return true;
@@ -142,8 +193,8 @@ bool sandbox_help(const struct sandbox_helper *helper, struct error **err)
 {
     int pair[2], refused, status = 0;
     bool ended = false;
-    if (pipe2(pair, O_CLOEXEC) != 0)
-        return error_set_errno(err, errno, "cannot make a pipe");
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return error_set_errno(err, errno, "cannot make a socket");
     pid_t pid = sandbox_fork(SANDBOX_ALONE, &refused);
     if (pid == 0)
         be_helper(helper, pair[1], refused);

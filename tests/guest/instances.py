@@ -423,6 +423,7 @@ def test_http():
     assert {"list", "create", "start", "stop", "events", "openapi"} <= names, names
     for method, path, body, status in [
             ("GET", "/v1/instances/b", None, 404), ("DELETE", "/v1/instances/b", None, 404),
+            ("DELETE", "/v1/instances/a%00b", None, 404), ("DELETE", "/v1/instances/a%2f", None, 404),
             ("POST", "/v1/instances/a/stop", {}, 409), ("POST", "/v1/instances/a/pause", None, 409),
             ("POST", "/v1/instances/a/stop", {"force": 1}, 400),
             ("POST", "/v1/instances/a/stop", {"timeout": 0}, 400),

@@ -27,11 +27,14 @@ static void on_step(void *opaque, uint64_t number)
     scene->last = number;
 }
 
+static int on_open(void *opaque, const char *name);
+
 static bool help(struct scene *scene,
                  bool (*work)(void *, struct sandbox_teller *, struct error **), struct error **err)
 {
     const struct sandbox_helper helper = {.work = work,
                                           .step = on_step,
+                                          .open = on_open,
                                           .opaque = scene,
                                           .fds = {scene->given},
                                           .fd_count = scene->given >= 0};
@@ -66,6 +69,28 @@ static bool look_around(void *opaque, struct sandbox_teller *teller, struct erro
             return error_set(err, ERROR_HOST, "it opens files from %d", fd);
     }
     return true;
+}
+
+/* What it gets by name, and what it does not. */
+static bool ask_for_files(void *opaque, struct sandbox_teller *teller, struct error **err)
+{
+    (void)opaque;
+    for (int i = 0; i < 100; i++) {
+        int fd = sandbox_ask(teller, "good");
+        if (fd < 0 || pwrite(fd, "asked", 5, i * 5) != 5)
+            return error_set_errno(err, errno, "it does not get what it may have");
+        close(fd);
+    }
+    if (sandbox_ask(teller, "bad") >= 0 || errno != EXDEV)
+        return error_set(err, ERROR_HOST, "it gets what it may not have");
+    return true;
+}
+
+static int on_open(void *opaque, const char *name)
+{
+    const struct scene *scene = opaque;
+    errno = EXDEV;
+    return strcmp(name, "good") == 0 ? fcntl(scene->kept_back, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
 static bool fail_by_mistake(void *opaque, struct sandbox_teller *teller, struct error **err)
@@ -122,6 +147,20 @@ static void test_it_has_what_it_was_given(void **state)
     assert_no_error(err);
 }
 
+static void test_it_gets_what_it_asks_for(void **state)
+{
+    const struct scene *scene = *state;
+    struct error *err = NULL;
+    int before = dup(0);
+    close(before);
+    help(*state, ask_for_files, &err);
+    assert_no_error(err);
+    assert_int_equal(lseek(scene->kept_back, 0, SEEK_END), 500);
+    int after = dup(0);
+    close(after);
+    assert_int_equal(before, after); /* none is left open here */
+}
+
 static void test_its_words_are_one_line(void **state)
 {
     struct error *err = NULL;
@@ -168,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_its_work_is_done),
         cmocka_unit_test(test_it_has_what_it_was_given),
+        cmocka_unit_test(test_it_gets_what_it_asks_for),
         cmocka_unit_test(test_its_words_are_one_line),
         cmocka_unit_test(test_what_it_may_not_do_is_its_end),
     };
