@@ -133,6 +133,14 @@ class Client:
             (method, path, got, answer)
         return got, answer
 
+    def events(self, after=0):
+        """All of them; the daemon gives so many at once."""
+        found = []
+        while page := self.api("GET", f"/v1/events?after={after}")["events"]:
+            found += page
+            after = page[-1]["number"]
+        return found
+
     def pid_of_daemon(self):
         return self.raw("GET", "/v1/version")[1]["pid"]
 

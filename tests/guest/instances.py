@@ -44,8 +44,8 @@ def create(name, *options, elf=LOOP_ELF):
 
 def start(name):
     trapeze("start", name)
-    events = api("GET", "/v1/events")["events"]
-    return [e for e in events if e["instance"] == name and e["type"] == "start"][-1]["detail"]["pid"]
+    starts = [e for e in CLIENT.events() if e["instance"] == name and e["type"] == "start"]
+    return starts[-1]["detail"]["pid"]
 
 
 def delete(*names):
@@ -145,7 +145,7 @@ def test_the_daemon_is_killed_and_the_machine_runs_on():
     until(lambda: info("b")["state"] == "paused")
     assert info("c")["state"] == "stopped"
     assert trapeze("resume", "b").stdout == "b: running\n"
-    types = [e["type"] for e in api("GET", "/v1/events")["events"] if e["instance"] == "a"]
+    types = [e["type"] for e in CLIENT.events() if e["instance"] == "a"]
     assert types[-1] == "adopted", types
     refuses(USAGE, "running", arguments=["delete", "a"])
     os.kill(pids["a"], signal.SIGKILL)
@@ -288,7 +288,7 @@ def test_a_worker_that_refuses_says_why():
     refuses(HOST, "kernel", "not a", arguments=["start", "a"])
     until(lambda: info("a")["state"] == "stopped")
     assert info("a")["last-end"]["end"] == "refused"
-    types = [e["type"] for e in api("GET", "/v1/events")["events"] if e["instance"] == "a"]
+    types = [e["type"] for e in CLIENT.events() if e["instance"] == "a"]
     types = types[len(types) - types[::-1].index("create"):]
     assert types == ["ended"], types  # it never started
     trapeze("delete", "a")
@@ -318,7 +318,7 @@ def test_a_worker_that_was_taken_over():
         worker.send({"id": 99, "result": {"state": state}})
     worker.send({"event": "state", "state": "odd"})
     until(lambda: info("a")["state"] == "odd")
-    for event in api("GET", "/v1/events")["events"]:
+    for event in CLIENT.events():
         assert event["type"] != "state" or len(event["detail"]["state"]) < 24, event
     assert trapeze("logs", "a").stdout == ""
     worker.link.close()  # but it lives on

@@ -41,11 +41,7 @@ def step(what, function, names=NAMES):
 
 
 def pids():
-    rows, after = {}, 0
-    while events := CLIENT.api("GET", f"/v1/events?after={after}")["events"]:
-        after = events[-1]["number"]
-        rows.update({e["instance"]: e["detail"]["pid"] for e in events if e["type"] == "start"})
-    return rows
+    return {e["instance"]: e["detail"]["pid"] for e in CLIENT.events() if e["type"] == "start"}
 
 
 def memory_of(pid):

@@ -84,10 +84,7 @@ def check_store():
 
 def check_workers(rows):
     """As many as there are machines that run."""
-    pids, after = set(), 0
-    while events := CLIENT.api("GET", f"/v1/events?after={after}")["events"]:
-        after = events[-1]["number"]
-        pids |= {event["detail"]["pid"] for event in events if event["type"] == "start"}
+    pids = {event["detail"]["pid"] for event in CLIENT.events() if event["type"] == "start"}
     alive = [pid for pid in pids if is_alive(pid)]
     assert len(alive) == sum(row["state"] != "stopped" for row in rows), (alive, rows)
 
