@@ -96,6 +96,16 @@ int cli_stream(const char *path, const char *protocol, struct error **err)
     return fd;
 }
 
+json_t *cli_api_waiting(const char *method, json_t *body, void (*waiting)(void *opaque), void *opaque,
+                        struct error **err, const char *path, ...)
+{
+    va_list values;
+    va_start(values, path);
+    json_t *value = call(method, body, waiting, opaque, err, path, values);
+    va_end(values);
+    return value;
+}
+
 struct copying {
     const char *name;
     struct progress progress;

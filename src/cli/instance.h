@@ -33,6 +33,11 @@ json_t *cli_api_copying(const char *name, const char *method, json_t *body, stru
 /* A request that becomes a stream of this protocol (api.h). -1: err. */
 int cli_stream(const char *path, const char *protocol, struct error **err);
 
+/* The same, with what is called meanwhile (client/api.h: api_call_waiting()). */
+json_t *cli_api_waiting(const char *method, json_t *body, void (*waiting)(void *opaque), void *opaque,
+                        struct error **err, const char *path, ...)
+    __attribute__((format(printf, 6, 7)));
+
 /* The only operand, a name that can stand in a path. NULL: err. */
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,
                          struct error **err);

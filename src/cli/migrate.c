@@ -2,6 +2,7 @@
  *
  * trapeze migrate: the daemon brings an instance to another daemon, and this command waits for it.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,24 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
+#include "cli/progress.h"
+#include "cli/size.h"
 #include "client/remote.h"
+#include "client/signals.h"
 
 static const struct cli_option options[] = {
+    {"downtime", 0, "TIME",
+     "Of a machine that runs: how long it may stand still, as far as that can be foreseen, with "
+     "ns, us, "
+     "ms or s. Default: 10ms. What its guest writes meanwhile is copied again until that is "
+     "enough.",
+     NULL},
+    {"bandwidth", 0, "RATE",
+     "At most so many bytes per second, with K, M or G, while it still runs here.", NULL},
+    {"compress", 'z', NULL, "Compress its memory: for slow links.", NULL},
+    {"auto-converge", 0, NULL,
+     "Slow the guest's processors down while it writes faster than the link carries.", NULL},
+    {"connections", 0, "N", "Copy its memory over so many connections, 1 to 16. Default: 1.", NULL},
     {"cancel", 0, NULL, "Call off a migration that is under way: the machine stays here.", NULL},
     {"resolve", 0, "WHERE",
      "Say what you know of a migration that was cut off and whose other daemon is gone for good: "
@@ -46,12 +62,121 @@ static json_t *make_body(const struct cli_args *args, const char *url, struct er
     return body;
 }
 
+/* "10ms": nanoseconds. */
+static bool parse_time(const char *text, json_int_t *ns)
+{
+    static const struct {
+        const char *name;
+        json_int_t ns;
+    } units[] = {{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+    char *end;
+    long number = isdigit((unsigned char)text[0]) ? strtol(text, &end, 10) : 0;
+    for (size_t i = 0; number > 0 && number <= 1000000000 && i < ARRAY_SIZE(units); i++)
+        if (strcmp(end, units[i].name) == 0) {
+            *ns = number * units[i].ns;
+            return *ns <= INT64_C(3600000000000);
+        }
+    return false;
+}
+
+static bool add_options(const struct cli_args *args, json_t *body, struct error **err)
+{
+    const char *downtime = cli_last(args, "downtime"), *rate = cli_last(args, "bandwidth");
+    const char *connections = cli_last(args, "connections");
+    json_int_t ns = 0;
+    uint64_t bytes = 0, count = 0;
+    if (downtime != NULL && !parse_time(downtime, &ns))
+        return error_set(err, ERROR_USAGE,
+                         "--downtime: '%s' is no time such as 10ms, up to an hour", downtime);
+    if (rate != NULL && (!cli_parse_size(rate, 1, &bytes) || bytes == 0 || bytes >> 50 != 0))
+        return error_set(err, ERROR_USAGE, "--bandwidth: '%s' is no number of bytes such as 100M",
+                         rate);
+    if (connections != NULL && (!cli_parse_count(connections, 16, &count) || count == 0))
+        return error_set(err, ERROR_USAGE, "--connections: '%s' is no number from 1 to 16",
+                         connections);
+    if (downtime != NULL)
+        json_object_set_new(body, "downtime-ns", json_integer(ns));
+    if (rate != NULL)
+        json_object_set_new(body, "bandwidth", json_integer((json_int_t)bytes));
+    if (connections != NULL)
+        json_object_set_new(body, "connections", json_integer((json_int_t)count));
+    if (cli_given(args, "compress"))
+        json_object_set_new(body, "compress", json_true());
+    if (cli_given(args, "auto-converge"))
+        json_object_set_new(body, "converge", json_true());
+    return true;
+}
+
+struct watching {
+    const char *name;
+    struct progress progress;
+    char what[128];
+    bool called_off;
+};
+
+static json_int_t number_of(const json_t *migration, const char *key)
+{
+    return json_integer_value(json_object_get(migration, key));
+}
+
+static void show(struct watching *watching, const json_t *job)
+{
+    const json_t *migration = json_object_get(job, "migration");
+    const char *stage = json_string_value(json_object_get(migration, "stage"));
+    char rate[32];
+    if (stage != NULL) {
+        cli_show_size((uint64_t)number_of(migration, "dirty-rate"), rate);
+        snprintf(watching->what, sizeof(watching->what),
+                 "%s, round %lld, dirty %s/s, downtime %.1f ms", stage,
+                 (long long)number_of(migration, "round"), rate,
+                 (double)number_of(migration, "estimate-ns") / 1e6);
+    }
+    watching->progress.total = (uint64_t)number_of(job, "total");
+    progress_step(&watching->progress, (uint64_t)number_of(job, "done"));
+}
+
+/* Who interrupts this command means the migration. */
+static void on_waiting(void *opaque)
+{
+    struct watching *watching = opaque;
+    json_t *answer = cli_api("GET", NULL, NULL, "/v1/jobs");
+    const json_t *job;
+    size_t index;
+    json_array_foreach(json_object_get(answer, "jobs"), index, job)
+    {
+        const char *name = json_string_value(json_object_get(job, "instance"));
+        if (name != NULL && strcmp(name, watching->name) == 0)
+            show(watching, job);
+    }
+    json_decref(answer);
+    if (signals_waiting() && !watching->called_off) {
+        watching->called_off = true;
+        json_decref(cli_api("DELETE", NULL, NULL, "/v1/instances/%s/migrate", watching->name));
+    }
+}
+
+static json_t *call_and_watch(const char *name, json_t *body, struct error **err)
+{
+    struct watching watching = {.name = name, .what = "copying"};
+    sigset_t ends, before;
+    signals_of_the_end(&ends);
+    sigprocmask(SIG_BLOCK, &ends, &before);
+    progress_start(&watching.progress, watching.what, 0);
+    json_t *answer =
+        cli_api_waiting("POST", body, on_waiting, &watching, err, "/v1/instances/%s/migrate", name);
+    progress_end(&watching.progress);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return answer;
+}
+
 static int migrate(const struct cli_args *args, const char *name, struct error **err)
 {
     json_t *body = make_body(args, args->operands[1], err);
-    json_t *answer =
-        body != NULL ? cli_api_copying(name, "POST", body, err, "/v1/instances/%s/migrate", name)
-                     : NULL;
+    if (body != NULL && !add_options(args, body, err)) {
+        json_decref(body);
+        body = NULL;
+    }
+    json_t *answer = body != NULL ? call_and_watch(name, body, err) : NULL;
     const json_t *note;
     size_t index;
     json_array_foreach(json_object_get(answer, "notes"), index, note)
@@ -97,13 +222,21 @@ const struct cli_command cli_command_migrate = {
     .operands = "NAME HOST",
     .summary = "Bring an instance to another daemon",
     .description =
-        "Moves an instance that does not run, with its disks as the guest sees them (without "
-        "layers), "
-        "its description, its addresses and what its hardware remembers, to the daemon at HOST: "
-        "https://NAME[:7443], where the daemon was started with --accept-migrations, or the path "
-        "of "
-        "the socket of another daemon on this host. The daemon does it: this command may end "
-        "meanwhile.\n\n"
+        "Moves an instance with its description, its addresses and what its hardware remembers to "
+        "the "
+        "daemon at HOST: https://NAME[:7443], where the daemon was started with "
+        "--accept-migrations, or "
+        "the path of the socket of another daemon on this host. The daemon does it: it goes on if "
+        "this "
+        "command is killed; Ctrl-C calls it off.\n\n"
+        "A machine that runs goes on there, and its guest notices nothing but a moment in which it "
+        "stood still. Its disks have to be raw, on storage that both hosts see under the same "
+        "name, or "
+        "on NBD servers; its networks have to be there. Connections through NAT end, as they are "
+        "those "
+        "of the host; on other networks they last. A machine that does not run takes its disks "
+        "along, "
+        "as the guest sees them (without layers).\n\n"
         "Afterwards the instance is there, and here its name only says where it went. Whatever "
         "fails "
         "or dies on the way, it is on exactly one side; should the source not know on which "
@@ -113,7 +246,8 @@ const struct cli_command cli_command_migrate = {
         "it needs for that, certificates and tokens, lies in the instance's folder until the "
         "machine "
         "is at its target.\n\n"
-        "A machine with shared folders, a template, and a suspended machine are refused.",
+        "A machine with shared folders or snapshots, a template, and a suspended machine are "
+        "refused.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

@@ -5,7 +5,11 @@
 #include "client/disks.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -52,10 +56,11 @@ bool client_disk_files(const struct machine_disk *disk,
     return top != NULL;
 }
 
-bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
+static bool open_disk(const struct machine_disk *disk, bool no_lock, struct block_chain *chain,
                       struct error **err)
 {
     const struct block_open_options how = {.format = disk->format,
+                                           .no_lock = no_lock,
                                            .read_only = disk->read_only || disk->media != 0};
     *chain = (struct block_chain){.count = 0};
     if (disk->path[0] == '\0') /* an empty drive */
@@ -72,18 +77,88 @@ bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain
     return false;
 }
 
-bool client_disks_open(const struct machine_config *config, struct client_disks *disks,
-                       struct error **err)
+bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
+                      struct error **err)
+{
+    return open_disk(disk, false, chain, err);
+}
+
+static bool open_disks(const struct machine_config *config, bool no_lock,
+                       struct client_disks *disks, struct error **err)
 {
     disks->count = 0;
     for (size_t i = 0; i < config->disk_count; i++) {
-        if (!client_disk_open(&config->disks[i], &disks->chains[i], err)) {
+        if (!open_disk(&config->disks[i], no_lock, &disks->chains[i], err)) {
             client_disks_close(disks);
             return false;
         }
         disks->count++;
     }
     return true;
+}
+
+bool client_disks_open(const struct machine_config *config, struct client_disks *disks,
+                       struct error **err)
+{
+    return open_disks(config, false, disks, err);
+}
+
+bool client_disks_open_unlocked(const struct machine_config *config, struct client_disks *disks,
+                                struct error **err)
+{
+    return open_disks(config, true, disks, err);
+}
+
+/* The locks belong to open files, which the worker has, too. */
+static void *lock_all(void *opaque)
+{
+    const struct client_disks *disks = opaque;
+    for (size_t i = 0; i < disks->count; i++)
+        for (size_t k = 0; k < disks->chains[i].count; k++) {
+            int fd = disks->chains[i].fds[k];
+            bool writes = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+            struct flock lock = {.l_type = writes ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+            while (fcntl(fd, F_OFD_SETLKW, &lock) != 0 && errno == EINTR)
+                ;
+        }
+    _exit(0);
+}
+
+/* Of what is open here it keeps the disks. */
+static _Noreturn void lock_for(const struct client_disks *disks, pid_t worker)
+{
+    struct client_disks own = *disks;
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, worker, 0), .events = POLLIN};
+    pthread_t thread;
+    if (end.fd < 0)
+        _exit(1);
+    setsid();
+    for (int fd = 0, last = (int)sysconf(_SC_OPEN_MAX); fd < last && fd < 4096; fd++) {
+        bool keep = fd == end.fd;
+        for (size_t i = 0; i < own.count && !keep; i++)
+            for (size_t k = 0; k < own.chains[i].count && !keep; k++)
+                keep = own.chains[i].fds[k] == fd;
+        if (!keep)
+            close(fd);
+    }
+    if (pthread_create(&thread, NULL, lock_all, &own) != 0)
+        _exit(1);
+    while (poll(&end, 1, -1) < 0 && errno == EINTR)
+        ;
+    _exit(0);
+}
+
+bool client_disks_lock_later(const struct client_disks *disks, pid_t worker, struct error **err)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < disks->count; i++)
+        count += disks->chains[i].count;
+    if (count == 0)
+        return true;
+    pid_t pid = fork();
+    if (pid == 0)
+        lock_for(disks, worker);
+    return pid > 0 || error_set_errno(err, errno, "cannot start a process");
 }
 
 void client_disks_close(struct client_disks *disks)

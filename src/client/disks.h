@@ -10,6 +10,7 @@
 #define TRAPEZE_CLIENT_DISKS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "block/chain.h"
 #include "config/machine.h"
@@ -30,6 +31,12 @@ bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain
 /* All or none of the config's disks. */
 bool client_disks_open(const struct machine_config *config, struct client_disks *disks,
                        struct error **err);
+/* The same for a machine that is still elsewhere: nothing is locked. */
+bool client_disks_open_unlocked(const struct machine_config *config, struct client_disks *disks,
+                                struct error **err);
+/* Starts a process that locks them as soon as they are free, which is when the machine has come; it
+ * ends then, or with the worker. */
+bool client_disks_lock_later(const struct client_disks *disks, pid_t worker, struct error **err);
 void client_disks_close(struct client_disks *disks); /* the worker has its copies */
 
 #endif

@@ -14,12 +14,16 @@ const struct api_verb api_incoming = {
         "of daemons that accept migrations",
     .body =
         "{\"type\": \"object\", \"required\": [\"name\", \"from\", \"source\"], "
-        "\"additionalProperties\": "
-        "false, \"properties\": {\"name\": {\"type\": \"string\"}, \"from\": {\"type\": "
-        "\"string\", \"description\": \"what the source calls itself\"}, \"source\": {\"type\": "
-        "\"string\", \"description\": \"its store\"}, \"texts\": {\"type\": "
+        "\"additionalProperties\": false, \"properties\": {\"name\": {\"type\": \"string\"}, "
+        "\"from\": {\"type\": \"string\", \"description\": \"what the source calls itself\"}, "
+        "\"source\": {\"type\": \"string\", \"description\": \"its store\"}, \"texts\": {\"type\": "
         "\"object\", \"additionalProperties\": false, \"properties\": {\"nvram\": {\"type\": "
-        "\"string\"}, \"known-hosts\": {\"type\": \"string\"}}}}}",
+        "\"string\"}, \"known-hosts\": {\"type\": \"string\"}}}, \"live\": {\"type\": \"object\", "
+        "\"description\": \"it runs\", \"additionalProperties\": false, \"properties\": {\"vmx\": "
+        "{\"type\": \"string\", \"description\": \"its description, with its disks\"}, \"proofs\": "
+        "{\"type\": \"object\", \"description\": \"of each disk's path the name of a file beside "
+        "it, by which it is known to be the same\", \"additionalProperties\": {\"type\": "
+        "\"string\"}}, \"streams\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16}}}}}",
     .answer =
         "{\"type\": \"object\", \"required\": [\"id\", \"store\"], \"properties\": {\"id\": "
         "{\"type\": \"string\", \"description\": \"the migration's name\"}, \"store\": {\"type\": "

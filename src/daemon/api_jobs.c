@@ -15,13 +15,14 @@ const struct api_verb api_jobs = {
     .method = "GET",
     .path = "/v1/jobs",
     .summary = "How far calls are that copy files",
-    .answer = "{\"type\": \"object\", \"required\": [\"jobs\"], \"properties\": {\"jobs\": "
-              "{\"type\": \"array\", \"items\": {\"type\": \"object\", \"required\": "
-              "[\"instance\", \"done\", \"total\"], \"properties\": {"
-              "\"instance\": {\"type\": \"string\"}, \"to\": {\"type\": \"string\", "
-              "\"description\": \"of a clone: its name\"}, "
-              "\"done\": {\"type\": \"integer\", \"description\": \"bytes of a file\"}, "
-              "\"total\": {\"type\": \"integer\"}}}}}}",
+    .answer =
+        "{\"type\": \"object\", \"required\": [\"jobs\"], \"properties\": {\"jobs\": {\"type\": "
+        "\"array\", \"items\": {\"type\": \"object\", \"required\": [\"instance\", \"done\", "
+        "\"total\"], \"properties\": {\"instance\": {\"type\": \"string\"}, \"to\": {\"type\": "
+        "\"string\", \"description\": \"of a clone: its name\"}, \"done\": {\"type\": \"integer\", "
+        "\"description\": \"bytes of a file\"}, \"total\": {\"type\": \"integer\"}, \"migration\": "
+        "{\"type\": \"object\", \"description\": \"of a machine that migrates while it runs: "
+        "stage, round, rate and dirty-rate (bytes per second), estimate-ns, downtime-ns\"}}}}}}",
     .status = 200,
     .remote = true,
     .run = run,

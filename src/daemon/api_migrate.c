@@ -10,7 +10,7 @@ const struct api_verb api_migrate = {
     .method = "POST",
     .path = "/v1/instances/{name}/migrate",
     .summary =
-        "Bring an instance that does not run to another daemon: it is on exactly one side, "
+        "Bring an instance, running or not, to another daemon: it is on exactly one side, "
         "whatever fails. What is given to reach that daemon is kept in the instance's folder "
         "until then",
     .body =
@@ -20,7 +20,13 @@ const struct api_verb api_migrate = {
         "\"description\": \"https://NAME[:PORT], or the path of a daemon's socket on this "
         "host\"}, \"ca\": {\"type\": \"string\", \"description\": \"PEM\"}, \"certificate\": "
         "{\"type\": \"string\", \"description\": \"ours, PEM\"}, \"key\": {\"type\": \"string\", "
-        "\"description\": \"PEM\"}, \"token\": {\"type\": \"string\"}}}}}",
+        "\"description\": \"PEM\"}, \"token\": {\"type\": \"string\"}}}, \"downtime-ns\": "
+        "{\"type\": \"integer\", \"description\": \"of one that runs, at most, if that can be: 10 "
+        "ms\"}, \"bandwidth\": {\"type\": \"integer\", \"description\": \"bytes per second; 0: no "
+        "limit\"}, \"compress\": {\"type\": \"boolean\"}, \"converge\": {\"type\": \"boolean\", "
+        "\"description\": \"its vCPUs are slowed down while it writes too fast\"}, "
+        "\"connections\": {\"type\": \"integer\", "
+        "\"minimum\": 1, \"maximum\": 16}}}",
     .answer =
         "{\"type\": \"object\", \"required\": [\"name\", \"to\", \"notes\"], \"properties\": "
         "{\"name\": {\"type\": \"string\"}, \"to\": {\"type\": \"string\"}, \"notes\": "

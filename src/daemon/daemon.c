@@ -114,6 +114,7 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
     }
     if (good) {
         machine_adopt_all(daemon);
+        migrate_in_adopt_all(daemon);
         migrate_out_adopt_all(daemon);
         restart_adopt_all(daemon);
         service_notify("READY=1");
@@ -123,6 +124,7 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
             unlinkat(daemon->store.folder, "daemon.sock", 0);
     }
     relay_end_all(daemon, NULL);
+    migrate_in_hang_up(daemon);
     http_free(daemon->remote_http);
     http_free(daemon->http);
     remote_free(daemon->remote);

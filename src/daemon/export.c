@@ -62,9 +62,27 @@ static bool check_disks(const struct instance *instance, struct error **err)
     return good;
 }
 
-bool export_instance(const struct instance *instance, int stream, struct error **err)
+static bool without_disks(struct text *text, struct error **err)
 {
-    struct text *text = check_disks(instance, err) ? instance_read(instance, err) : NULL;
+    struct machine_config config;
+    machine_config_init(&config);
+    bool good = vmx_read(text, &config, NULL, err);
+    for (size_t i = 0; i < config.disk_count; i++)
+        machine_disk_clear(&config.disks[i]);
+    config.disk_count = 0;
+    if (good)
+        vmx_update(text, &config);
+    machine_config_clear(&config);
+    return good;
+}
+
+bool export_instance(const struct instance *instance, bool disks, int stream, struct error **err)
+{
+    struct text *text = !disks || check_disks(instance, err) ? instance_read(instance, err) : NULL;
+    if (text != NULL && !disks && !without_disks(text, err)) {
+        text_free(text);
+        return false;
+    }
     struct pack *pack =
         text != NULL ? machine_pack(instance->name, instance->path, text, NULL, err) : NULL;
     bool good = pack != NULL && send_confined(pack, stream, err);

@@ -13,8 +13,8 @@
 
 struct error;
 
-/* To a socket: a line of JSON (pack_describe()), then the archive. Whoever calls has locked it. False:
- * err. */
-bool export_instance(const struct instance *instance, int stream, struct error **err);
+/* To a socket: a line of JSON (pack_describe()), then the archive. Whoever calls has locked it, unless it
+ * is to be without its disks. False: err. */
+bool export_instance(const struct instance *instance, bool disks, int stream, struct error **err);
 
 #endif

@@ -20,7 +20,7 @@
 static const char *const private_files[] = {"lock",         "end",         "control.sock",
                                             "console.sock", "console.log", "worker.log",
                                             "vsock.sock",   "restart",     "known_hosts",
-                                            INSTANCE_SAVED, MIGRATION_RECORD};
+                                            INSTANCE_SAVED, MIGRATION_RECORD, MIGRATION_TAKEN};
 
 /* Under another name first: whoever reads sees the old content or the new one, all of it. */
 bool folder_write_bytes(int folder, const char *name, const char *bytes, size_t size,

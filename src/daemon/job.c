@@ -30,6 +30,7 @@ struct job {
     struct daemon *daemon;
     json_t *who;              /* {"instance": …, "to": …} */
     json_int_t copied, total; /* bytes; total 0: not known */
+    json_t *tells;            /* what else it says of itself; NULL: nothing */
     int64_t told_ns;          /* in the job's process */
     pid_t pid;
     int fd;
@@ -66,6 +67,7 @@ static void finish(struct job *job)
     error_free(error);
     json_decref(report);
     json_decref(job->who);
+    json_decref(job->tells);
     free(job->text);
     free(job);
 }
@@ -77,13 +79,18 @@ static void take_steps(struct job *job)
     while (job->size > 0 && (end = memchr(job->text, '\n', job->size)) != NULL) {
         size_t length = (size_t)(end + 1 - job->text);
         json_t *step = json_loadb(job->text, length, 0, NULL);
-        const json_t *total = json_object_get(step, "total");
-        if (!json_is_integer(total)) { /* the report itself */
+        const json_t *total = json_object_get(step, "total"), *tells = json_object_get(step, "tells");
+        if (json_is_object(tells)) {
+            json_decref(job->tells);
+            job->tells = json_incref((json_t *)(uintptr_t)tells);
+        } else if (!json_is_integer(total)) { /* the report itself */
             json_decref(step);
             return;
         }
-        job->copied = json_integer_value(json_object_get(step, "done"));
-        job->total = json_integer_value(total);
+        if (tells == NULL) {
+            job->copied = json_integer_value(json_object_get(step, "done"));
+            job->total = json_integer_value(total);
+        }
         json_decref(step);
         job->size -= length;
         memmove(job->text, job->text + length, job->size);
@@ -119,11 +126,21 @@ bool job_step(void *daemon, off_t done, off_t size)
     return true;
 }
 
-void job_kill(const struct daemon *daemon, const void *opaque)
+void job_signal(const struct daemon *daemon, const void *opaque, int number)
 {
     for (const struct job *job = daemon->jobs; job != NULL; job = job->next)
         if (job->opaque == opaque)
-            kill(job->pid, SIGKILL); /* it is not waited for yet, so it is still this one */
+            kill(job->pid, number); /* it is not waited for yet, so it is still this one */
+}
+
+void job_tell(struct daemon *daemon, json_t *members)
+{
+    json_t *line = json_pack("{s:o}", "tells", members);
+    char *text = json_dumps(line, JSON_COMPACT);
+    if (text != NULL)
+        dprintf(daemon->jobs->fd, "%s\n", text);
+    free(text);
+    json_decref(line);
 }
 
 unsigned job_count(const struct daemon *daemon)
@@ -143,6 +160,8 @@ json_t *job_list(const struct daemon *daemon)
         json_t *row = json_copy(job->who);
         json_object_set_new(row, "done", json_integer(job->copied));
         json_object_set_new(row, "total", json_integer(job->total));
+        if (job->tells != NULL)
+            json_object_update(row, job->tells);
         json_array_append_new(list, row);
     }
     return list;

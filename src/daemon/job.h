@@ -26,8 +26,11 @@ typedef void job_done_fn(void *opaque, const json_t *result, const struct error 
  * `daemon` is the job's. */
 bool job_step(void *daemon, off_t done, off_t size);
 
-/* Kills the job that was started with this `opaque`; its done() is called as of any that dies. */
-void job_kill(const struct daemon *daemon, const void *opaque);
+/* The same for what is no size: members that job_list() adds to the job's row. Steals it. */
+void job_tell(struct daemon *daemon, json_t *members);
+/* To the job that was started with this `opaque`: SIGTERM calls off one that heeds it, and kills others,
+ * whose done() is called as of any that dies. */
+void job_signal(const struct daemon *daemon, const void *opaque, int number);
 
 unsigned job_count(const struct daemon *daemon); /* those that are at work */
 /* Those that have said how far they are: schema Job. */

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,9 +122,27 @@ static bool start_vsock(const struct instance *instance, const struct machine_co
     return vsock->listen >= 0;
 }
 
-/* `talk`: of an instant clone, to the copy of the original's worker; -1: a worker is started. */
+/* How the machine begins. */
+struct beginning {
+    struct saved_image saved; /* fd -1: it was not suspended */
+    bool anyway;              /* though its disks may have changed since */
+    bool incoming;            /* it comes from another daemon, which still uses its disks */
+    int talk; /* of an instant clone, to the copy of the original's worker; -1: one is started */
+};
+
+static bool open_disks(const struct instance *instance, const struct machine_config *config,
+                       const struct beginning *beginning, struct client_disks *disks,
+                       struct error **err)
+{
+    return (beginning->incoming ? client_disks_open_unlocked(config, disks, err)
+                                : client_disks_open(config, disks, err)) &&
+           backing_check(instance, config, disks, err) &&
+           (beginning->saved.fd < 0 || beginning->anyway ||
+            saved_check_disks(&beginning->saved, disks->chains, disks->count, err));
+}
+
 static json_t *launch(struct instance *instance, const struct machine_config *config,
-                      const struct saved_image *saved, bool anyway, int talk, struct error **err)
+                      const struct beginning *beginning, struct error **err)
 {
     struct client_network network = {0};
     struct client_disks disks = {.count = 0};
@@ -137,7 +156,8 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .transcript = -1,
                                  .nvram = -1,
                                  .hold = instance->lock,
-                                 .resume = saved->fd,
+                                 .resume = beginning->saved.fd,
+                                 .incoming = beginning->incoming,
                                  .detach = true,
                                  .group = group,
                                  .log_level = LOG_LEVEL_WARNING,
@@ -145,21 +165,24 @@ static json_t *launch(struct instance *instance, const struct machine_config *co
                                  .disks = &disks,
                                  .vsock = &vsock};
     instance_group(instance, group);
-    bool good = open_all(instance, config, &spawn, err) && client_disks_open(config, &disks, err) &&
-                backing_check(instance, config, &disks, err) &&
-                (saved->fd < 0 || anyway ||
-                 saved_check_disks(saved, disks.chains, disks.count, err)) &&
+    bool good = open_all(instance, config, &spawn, err) &&
+                open_disks(instance, config, beginning, &disks, err) &&
                 client_network_start(config, &network, err) &&
                 start_vsock(instance, config, &vsock, err);
     pid_t pid = -1;
     if (good)
-        pid = talk < 0 ? client_spawn(config, &spawn, err) : client_hatch(config, &spawn, talk, err);
+        pid = beginning->talk < 0 ? client_spawn(config, &spawn, err)
+                                  : client_hatch(config, &spawn, beginning->talk, err);
     if (pid > 0) {
         client_network_close_links(&network);
         client_vsock_close(&vsock);
     } else {
         client_network_stop(&network);
         client_vsock_stop(&vsock);
+    }
+    if (pid > 0 && beginning->incoming && !client_disks_lock_later(&disks, pid, err)) {
+        kill(pid, SIGKILL);
+        pid = -1;
     }
     client_disks_close(&disks);
     if (pid < 0) { /* nobody will listen there */
@@ -225,24 +248,28 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
 {
     struct instance instance;
     struct machine_config config;
-    struct saved_image saved;
+    struct beginning beginning = {
+        .anyway = json_is_true(json_object_get(arguments, "changed-disks")),
+        .incoming = json_is_true(json_object_get(arguments, "incoming")),
+        .talk = -1};
     json_t *result = NULL;
     bool discard = json_is_true(json_object_get(arguments, "discard-suspended"));
-    bool anyway = json_is_true(json_object_get(arguments, "changed-disks"));
     if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
     machine_config_init(&config);
     if (instance.is_template) {
         error_set(err, ERROR_USAGE, "'%s' is a template, which does not run", name);
         error_hint(err, "Make an instance of it: trapeze clone %s NAME", name);
-    } else if (instance_lock(&instance, err) && instance_config(&instance, &config, NULL, err) &&
+    } else if ((beginning.incoming ? instance_lock_as_it_is(&instance, err)
+                                   : instance_lock(&instance, err)) &&
+               instance_config(&instance, &config, NULL, err) &&
                address_nics(&config, name, err) && machine_config_check(&config, err) &&
-               find_saved(&instance, discard, &saved, err)) {
+               find_saved(&instance, discard, &beginning.saved, err)) {
         add_boot_words(&daemon->store, &config);
         /* A snapshot's disks are as they were under the new images on top of them. */
-        anyway = anyway || snapshot_is_resumed(&instance, config.snapshot);
-        result = launch(&instance, &config, &saved, anyway, -1, err);
-        client_saved_close(&saved);
+        beginning.anyway = beginning.anyway || snapshot_is_resumed(&instance, config.snapshot);
+        result = launch(&instance, &config, &beginning, err);
+        client_saved_close(&beginning.saved);
     }
     machine_config_clear(&config);
     instance_close(&instance);
@@ -252,7 +279,7 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
 json_t *machine_hatch(const struct daemon *daemon, struct instance_draft *draft, int talk,
                       struct error **err)
 {
-    const struct saved_image none = {.fd = -1};
+    const struct beginning hatching = {.saved = {.fd = -1}, .talk = talk};
     struct instance *instance = &draft->instance;
     struct machine_config config;
     json_t *result = NULL;
@@ -262,7 +289,7 @@ json_t *machine_hatch(const struct daemon *daemon, struct instance_draft *draft,
         if (instance_lock(instance, err) && address_nics(&config, instance->name, err) &&
             machine_config_check(&config, err)) {
             add_boot_words(&daemon->store, &config);
-            result = launch(instance, &config, &none, false, talk, err);
+            result = launch(instance, &config, &hatching, err);
         }
     }
     machine_config_clear(&config);

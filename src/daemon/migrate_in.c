@@ -15,42 +15,23 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "daemon/api.h"
 #include "daemon/catalogue.h"
 #include "daemon/folder.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
-#include "daemon/migration.h"
+#include "daemon/migrate_in_internal.h"
 #include "daemon/owner.h"
 
-enum { PATIENCE_S = 120, INCOMING_MAX = 16, PEER_MAX = 300 /* bytes of a source's name */ };
+enum { PATIENCE_S = 120, STREAMS_S = 10, INCOMING_MAX = 16 };
 
-enum stage { RESERVED, RECEIVING, STAGED, TAKING };
-
-struct incoming {
-    struct incoming *next;
-    struct daemon *daemon;
-    char id[MIGRATION_ID + 1];
-    char name[INSTANCE_MAX_NAME + 1];
-    char from[PEER_MAX];
-    char source[MIGRATION_ID + 1]; /* the store that it comes from */
-    enum stage stage;
-    char staged[32];       /* the folder; "": none */
-    bool dropped;          /* it shall not come any more */
-    struct api_call *call; /* whose job is at work */
-    struct api_call *asks; /* wait for the end of TAKING */
-    json_t *texts;         /* "nvram", "known-hosts" */
-    time_t since;          /* monotonic: nothing has come */
-};
-
-static time_t now_s(void)
+time_t incoming_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec;
 }
 
-static struct incoming *find(struct daemon *daemon, const char *id)
+struct incoming *incoming_find(struct daemon *daemon, const char *id)
 {
     for (struct incoming *at = daemon->incoming; at != NULL; at = at->next)
         if (strcmp(at->id, id) == 0)
@@ -58,14 +39,16 @@ static struct incoming *find(struct daemon *daemon, const char *id)
     return NULL;
 }
 
-static void forget(struct incoming *incoming)
+void incoming_forget(struct incoming *incoming)
 {
     for (struct incoming **at = &incoming->daemon->incoming; *at != NULL; at = &(*at)->next)
         if (*at == incoming) {
             *at = incoming->next;
             break;
         }
+    incoming_hang_up(incoming);
     json_decref(incoming->texts);
+    json_decref(incoming->live);
     free(incoming);
 }
 
@@ -88,7 +71,7 @@ static void on_discarded(void *opaque, const json_t *result, const struct error 
 }
 
 /* It does not come; nobody is at work for it. */
-static void drop(struct incoming *incoming)
+void incoming_drop(struct incoming *incoming)
 {
     struct daemon *daemon = incoming->daemon;
     if (incoming->staged[0] != '\0') {
@@ -97,7 +80,21 @@ static void drop(struct incoming *incoming)
         json_decref(arguments);
     }
     machine_give_back(daemon, incoming->name, false);
-    forget(incoming);
+    incoming_forget(incoming);
+}
+
+struct incoming *incoming_add(struct daemon *daemon, const char *id, const char *name)
+{
+    struct incoming *incoming = alloc_zeroed(1, sizeof(*incoming));
+    *incoming = (struct incoming){.next = daemon->incoming,
+                                  .daemon = daemon,
+                                  .wanted = 1,
+                                  .talk = -1,
+                                  .since = incoming_now()};
+    snprintf(incoming->id, sizeof(incoming->id), "%s", id);
+    snprintf(incoming->name, sizeof(incoming->name), "%s", name);
+    daemon->incoming = incoming;
+    return incoming;
 }
 
 /* ---- reserving ---- */
@@ -118,11 +115,14 @@ static void supersede(struct daemon *daemon, const char *name, const char *sourc
 {
     for (struct incoming *at = daemon->incoming, *next; at != NULL; at = next) {
         next = at->next;
-        if (strcmp(at->name, name) != 0 || strcmp(at->source, source) != 0 || at->stage == TAKING)
+        if (strcmp(at->name, name) != 0 || strcmp(at->source, source) != 0 ||
+            at->stage == INCOMING_TAKING || at->stage == INCOMING_SETTLING)
             continue;
         at->dropped = true;
-        if (at->stage != RECEIVING)
-            drop(at);
+        if (at->stage == INCOMING_ARRIVING)
+            incoming_settle(at);
+        else if (at->stage != INCOMING_RECEIVING)
+            incoming_drop(at);
     }
 }
 
@@ -150,7 +150,8 @@ static bool is_free(struct api_call *call, const char *name)
 void migrate_in_reserve(struct api_call *call)
 {
     const char *name, *from, *source;
-    json_t *texts = NULL;
+    json_t *texts = NULL, *live = NULL;
+    json_int_t streams = 1;
     char store[MIGRATION_ID + 1];
     struct error *error = NULL;
     if (call->who != NULL && !call->daemon->accepts_migrations) {
@@ -159,34 +160,32 @@ void migrate_in_reserve(struct api_call *call)
                    "daemon --accept-migrations ...'");
         return;
     }
-    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s, s:s, s:s, s?o}", "name", &name, "from",
-                       &from, "source", &source, "texts", &texts) != 0 ||
-        strlen(source) != MIGRATION_ID || (texts != NULL && !json_is_object(texts))) {
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s, s:s, s:s, s?o, s?o}", "name", &name,
+                       "from", &from, "source", &source, "texts", &texts, "live", &live) != 0 ||
+        strlen(source) != MIGRATION_ID || (texts != NULL && !json_is_object(texts)) ||
+        (live != NULL && json_unpack(live, "{s:I}", "streams", &streams) != 0) || streams < 1 ||
+        streams > INCOMING_STREAMS) {
         api_refuse(call, 400,
                    "a machine on its way has a 'name', comes 'from' somewhere and out of "
-                   "the store 'source', and has perhaps 'texts'");
+                   "the store 'source', and has perhaps 'texts' and 'live'");
         return;
     }
     supersede(call->daemon, name, source);
     if (!has_room(call) || !is_free(call, name))
         return;
-    struct incoming *incoming = alloc_zeroed(1, sizeof(*incoming));
-    incoming->daemon = call->daemon;
-    incoming->since = now_s();
-    incoming->texts = json_incref(texts);
-    snprintf(incoming->name, sizeof(incoming->name), "%s", name);
-    memcpy(incoming->source, source, sizeof(incoming->source));
-    snprintf(incoming->from, sizeof(incoming->from), "%s", from);
-    if (!migration_make_id(incoming->id, &error) ||
+    char id[MIGRATION_ID + 1];
+    if (!migration_make_id(id, &error) ||
         !migration_store_id(&call->daemon->store, store, &error)) {
         machine_give_back(call->daemon, name, false);
-        json_decref(texts);
-        free(incoming);
         api_fail(call, 500, error);
         return;
     }
-    incoming->next = call->daemon->incoming;
-    call->daemon->incoming = incoming;
+    struct incoming *incoming = incoming_add(call->daemon, id, name);
+    incoming->texts = json_incref(texts);
+    incoming->live = json_incref(live);
+    incoming->wanted = (unsigned)streams;
+    memcpy(incoming->source, source, sizeof(incoming->source));
+    snprintf(incoming->from, sizeof(incoming->from), "%s", from);
     api_reply(call, json_pack("{s:s, s:s}", "id", incoming->id, "store", store));
 }
 
@@ -221,7 +220,8 @@ static bool fill(int folder, int stream, const char *name, const json_t *argumen
     struct unpacked unpacked;
     char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY, is_allowed, err);
+                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY, is_allowed, err) &&
+                incoming_add_disks(unpacked.text, json_object_get(arguments, "live"), err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
@@ -246,9 +246,16 @@ static json_t *receive(struct daemon *daemon, const char *name, const json_t *ar
         return NULL;
     bool good = fill(folder, stream, name, arguments, &notes, err);
     close(folder);
-    if (good)
+    const json_t *live = json_object_get(arguments, "live");
+    if (good && live == NULL)
         return json_pack("{s:s, s:o}", "staged", staged, "notes", notes);
-    store_discard(&daemon->store, staged, NULL);
+    /* A worker will live there, so it is no staged one: the next daemon would remove it. */
+    bool published = good && store_publish(&daemon->store, staged, name, err);
+    json_t *launched = published ? incoming_launch(daemon, name, live, err) : NULL;
+    if (launched != NULL)
+        return json_pack("{s:s, s:o, s:o}", "staged", name, "notes", notes, "launched", launched);
+    json_decref(notes);
+    store_discard(&daemon->store, published ? name : staged, NULL);
     return NULL;
 }
 
@@ -258,25 +265,33 @@ static void on_received(void *opaque, const json_t *result, const struct error *
     struct api_call *call = incoming->call;
     const char *staged = json_string_value(json_object_get(result, "staged"));
     incoming->call = NULL;
-    incoming->since = now_s();
+    incoming->since = incoming_now();
     if (staged != NULL)
         snprintf(incoming->staged, sizeof(incoming->staged), "%s", staged);
+    if (result != NULL && incoming->live != NULL) {
+        machine_link(incoming->daemon, incoming->name, NULL);
+        incoming->call = call;
+        json_decref(incoming->texts);
+        incoming->texts = json_incref(json_object_get(result, "notes"));
+        incoming_arrive(incoming);
+        return;
+    }
     if (result != NULL && !incoming->dropped) {
-        incoming->stage = STAGED;
+        incoming->stage = INCOMING_STAGED;
         api_reply(call, json_pack("{s:s, s:O}", "name", incoming->name, "notes",
                                   json_object_get(result, "notes")));
         return;
     }
-    drop(incoming);
+    incoming_drop(incoming);
     if (error != NULL)
         api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
     else
         api_refuse(call, 409, "the migration was called off");
 }
 
-static struct incoming *find_at(struct api_call *call, enum stage stage)
+static struct incoming *find_at(struct api_call *call, enum incoming_stage stage)
 {
-    struct incoming *incoming = find(call->daemon, call->name);
+    struct incoming *incoming = incoming_find(call->daemon, call->name);
     if (incoming == NULL || incoming->dropped)
         api_refuse(call, 404, "there is no such migration, or none any more");
     else if (incoming->stage != stage)
@@ -288,22 +303,25 @@ static struct incoming *find_at(struct api_call *call, enum stage stage)
 
 void migrate_in_archive(struct api_call *call)
 {
-    struct incoming *incoming = find_at(call, RESERVED);
+    struct incoming *incoming = find_at(call, INCOMING_RESERVED);
     if (incoming == NULL)
         return;
     json_object_set_new(call->body, "record",
                         json_pack("{s:s, s:s, s:s, s:s}", "role", "target", "stage",
-                                  MIGRATION_ARRIVED, "from", incoming->from, "id", incoming->id));
+                                  incoming->live != NULL ? MIGRATION_ARRIVING : MIGRATION_ARRIVED,
+                                  "from", incoming->from, "id", incoming->id));
     if (incoming->texts != NULL)
         json_object_set(call->body, "texts", incoming->texts);
-    incoming->stage = RECEIVING;
+    if (incoming->live != NULL)
+        json_object_set(call->body, "live", incoming->live);
+    incoming->stage = INCOMING_RECEIVING;
     incoming->call = call;
     job_start(call->daemon, incoming->name, call->body, receive, on_received, incoming);
 }
 
 /* ---- deciding ---- */
 
-static void say_outcome(struct api_call *call, bool here)
+void incoming_say_outcome(struct api_call *call, bool here)
 {
     char store[MIGRATION_ID + 1];
     struct error *error = NULL;
@@ -335,28 +353,28 @@ static void on_published(void *opaque, const json_t *result, const struct error 
         machine_give_back(daemon, incoming->name, false);
         catalogue_sync(daemon->catalogue, &daemon->store);
         daemon_event(daemon, incoming->name, "arrived", detail);
-        forget(incoming);
+        incoming_forget(incoming);
     } else {
-        drop(incoming);
+        incoming_drop(incoming);
     }
     while (asks != NULL) {
         struct api_call *ask = asks;
         asks = ask->next;
-        say_outcome(ask, here);
+        incoming_say_outcome(ask, here);
     }
     if (here || error == NULL)
-        say_outcome(call, here);
+        incoming_say_outcome(call, here);
     else
         api_refuse(call, 500, error_message(error));
 }
 
 void migrate_in_take(struct api_call *call)
 {
-    struct incoming *incoming = find_at(call, STAGED);
+    struct incoming *incoming = find_at(call, INCOMING_STAGED);
     if (incoming == NULL)
         return;
     json_t *arguments = json_pack("{s:s}", "staged", incoming->staged);
-    incoming->stage = TAKING;
+    incoming->stage = INCOMING_TAKING;
     incoming->call = call;
     job_start(call->daemon, incoming->name, arguments, publish, on_published, incoming);
     json_decref(arguments);
@@ -364,18 +382,20 @@ void migrate_in_take(struct api_call *call)
 
 void migrate_in_ask(struct api_call *call)
 {
-    struct incoming *incoming = find(call->daemon, call->name);
+    struct incoming *incoming = incoming_find(call->daemon, call->name);
     char name[INSTANCE_MAX_NAME + 1];
-    if (incoming != NULL && incoming->stage == TAKING) {
+    if (incoming != NULL && incoming->stage >= INCOMING_TAKING) {
         call->next = incoming->asks;
         incoming->asks = call;
+        if (incoming->stage == INCOMING_ARRIVING)
+            incoming_settle(incoming);
         return;
     }
-    if (incoming != NULL && incoming->stage == RECEIVING)
+    if (incoming != NULL && incoming->stage == INCOMING_RECEIVING)
         incoming->dropped = true;
     else if (incoming != NULL)
-        drop(incoming);
-    say_outcome(call, migration_find(&call->daemon->store, call->name, name));
+        incoming_drop(incoming);
+    incoming_say_outcome(call, migration_find(&call->daemon->store, call->name, name));
 }
 
 static json_t *settle(struct daemon *daemon, const char *name, const json_t *arguments,
@@ -404,6 +424,10 @@ static void on_settled(void *opaque, const json_t *result, const struct error *e
 
 void migrate_in_settle(struct api_call *call)
 {
+    if (incoming_find(call->daemon, call->name) != NULL) {
+        api_refuse(call, 409, "it is not known yet that it is here");
+        return;
+    }
     json_object_set_new(call->body, "id", json_string(call->name));
     job_start(call->daemon, call->name, call->body, settle, on_settled, call);
 }
@@ -414,13 +438,23 @@ void migrate_in_tick(struct daemon *daemon)
 {
     for (struct incoming *at = daemon->incoming, *next; at != NULL; at = next) {
         next = at->next;
-        if ((at->stage == RESERVED || at->stage == STAGED) && now_s() - at->since > PATIENCE_S)
-            drop(at);
+        if ((at->stage == INCOMING_RESERVED || at->stage == INCOMING_STAGED) &&
+            incoming_now() - at->since > PATIENCE_S)
+            incoming_drop(at);
+        else if (at->stage == INCOMING_ARRIVING && at->count < at->wanted &&
+                 incoming_now() - at->since > STREAMS_S)
+            incoming_settle(at);
     }
+}
+
+void migrate_in_hang_up(struct daemon *daemon)
+{
+    for (struct incoming *at = daemon->incoming; at != NULL; at = at->next)
+        incoming_hang_up(at);
 }
 
 void migrate_in_free_all(struct daemon *daemon)
 {
     while (daemon->incoming != NULL)
-        forget(daemon->incoming);
+        incoming_forget(daemon->incoming);
 }

@@ -5,6 +5,7 @@
 #include "daemon/migrate_out.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #include "daemon/migrate_send.h"
 #include "daemon/migration.h"
 
-enum { FIRST_WAIT_S = 2, LONGEST_WAIT_S = 60 };
+enum { FIRST_WAIT_S = 2, LONGEST_WAIT_S = 60, CONNECTIONS_MAX = 16 };
 
 /* One that is being sent, or whose target is asked. */
 struct move {
@@ -31,6 +32,7 @@ struct move {
     struct api_call *call; /* of the sending; NULL: it is asked after */
     bool working;          /* a job is */
     bool cancelled;
+    bool live;          /* it runs, and may be called off for longer */
     unsigned wait, due; /* seconds, between two questions and to the next */
 };
 
@@ -199,8 +201,15 @@ void migrate_out(struct api_call *call)
     struct client_remote remote;
     struct error *error = NULL;
     json_t *to;
-    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:o}", "to", &to) != 0) {
-        api_refuse(call, 400, "a machine migrates 'to' a daemon");
+    json_int_t downtime = 0, bandwidth = 0, connections = 1;
+    int compress = 0, converge = 0;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:o, s?I, s?I, s?b, s?b, s?I}", "to", &to,
+                       "downtime-ns", &downtime, "bandwidth", &bandwidth, "compress", &compress,
+                       "converge", &converge, "connections", &connections) != 0 ||
+        downtime < 0 || bandwidth < 0 || connections < 1 || connections > CONNECTIONS_MAX) {
+        api_refuse(call, 400,
+                   "a machine migrates 'to' a daemon, with a downtime in ns, a bandwidth in "
+                   "bytes per second, compressed or not, over 1 to 16 connections");
         return;
     }
     if (!client_remote_unpack(to, &remote, &error)) {
@@ -214,17 +223,20 @@ void migrate_out(struct api_call *call)
                    "a socket is a file of the daemon's host; over the network the target "
                    "is https://NAME:PORT");
     } else if (api_take_existing(call)) {
-        if (machine_is_linked(call->daemon, call->name)) {
+        if (machine_is_ending(call->daemon, call->name)) {
             machine_give_back(call->daemon, call->name, false);
-            api_refuse(call, 409, "the instance is running. Stop it first");
+            api_refuse(call, 409, "the instance is just ending; try again then");
             return;
         }
+        bool live = machine_is_linked(call->daemon, call->name);
+        json_object_set_new(call->body, "live", json_boolean(live));
         struct move *move = find(call->daemon, call->name);
         if (move != NULL) /* that is still asked after; the job says why not */
             forget(move);
         move = add(call->daemon, call->name);
         move->call = call;
         move->working = true;
+        move->live = live;
         job_start(call->daemon, call->name, call->body, migrate_send, on_sent, move);
     }
 }
@@ -235,11 +247,11 @@ void migrate_out_cancel(struct api_call *call)
     json_t *record = read_record(call->daemon, call->name);
     if (move == NULL || !move->working || move->call == NULL) {
         api_refuse(call, 409, "the instance is not migrating");
-    } else if (migration_is_at(record, MIGRATION_HAND_OVER)) {
+    } else if (!move->live && migration_is_at(record, MIGRATION_HAND_OVER)) {
         api_refuse(call, 409, "it is too late: the machine is being handed over");
     } else {
         move->cancelled = true;
-        job_kill(call->daemon, move);
+        job_signal(call->daemon, move, SIGTERM);
         api_reply(call, json_pack("{s:s}", "name", call->name));
     }
     json_decref(record);
@@ -317,9 +329,13 @@ void migrate_out_describe(struct daemon *daemon, const char *name, json_t *answe
         json_object_set_new(answer, "migration",
                             json_pack("{s:s, s:s}", "stage", migration_stage(record), "peer",
                                       migration_peer(record)));
-    if (migration_is_at(record, MIGRATION_HAND_OVER) && state != NULL &&
-        strcmp(state, "stopped") == 0)
+    const struct move *move = find(daemon, name);
+    bool asked = move != NULL && move->call == NULL;
+    if (migration_is_at(record, MIGRATION_HAND_OVER) &&
+        (asked || (state != NULL && strcmp(state, "stopped") == 0)))
         json_object_set_new(answer, "state", json_string("uncertain"));
+    else if (migration_is_at(record, MIGRATION_ARRIVING))
+        json_object_set_new(answer, "state", json_string("arriving"));
     json_decref(record);
 }
 

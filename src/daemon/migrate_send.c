@@ -19,27 +19,12 @@
 #include "base/error.h"
 #include "client/api.h"
 #include "client/api_stream.h"
-#include "client/remote.h"
-#include "daemon/daemon.h"
 #include "daemon/export.h"
-#include "daemon/instance.h"
 #include "daemon/job.h"
-#include "daemon/migration.h"
+#include "daemon/migrate_send_internal.h"
 #include "daemon/snapshot.h"
 
 enum { TEXT_MAX = 64 << 10 /* bytes */ };
-
-enum outcome { UNKNOWN, HERE, NOT_HERE }; /* at the target */
-
-struct sending {
-    struct daemon *daemon;
-    struct instance instance;
-    struct client_remote remote;
-    json_t *record;
-    char id[MIGRATION_ID + 1]; /* "": no reservation yet */
-    uint64_t total;            /* bytes, about */
-    json_t *notes;
-};
 
 /* ---- talking to the target ---- */
 
@@ -60,7 +45,7 @@ static json_t *take_answer(const struct sending *s, char *answer, int status, st
 }
 
 /* POST /v1/migrations[/ID/verb]; `body` is stolen and may be NULL. */
-static json_t *ask(const struct sending *s, const char *verb, json_t *body, struct error **err)
+json_t *sending_ask(const struct sending *s, const char *verb, json_t *body, struct error **err)
 {
     char *path = NULL, *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL, *answer = NULL;
     int status = 0;
@@ -74,9 +59,9 @@ static json_t *ask(const struct sending *s, const char *verb, json_t *body, stru
 }
 
 /* Only the store that was to have it can say so. */
-static enum outcome ask_outcome(const struct sending *s, const char *verb, struct error **err)
+enum outcome sending_outcome(const struct sending *s, const char *verb, struct error **err)
 {
-    json_t *answer = ask(s, verb, NULL, err);
+    json_t *answer = sending_ask(s, verb, NULL, err);
     const char *word = json_string_value(json_object_get(answer, "outcome"));
     const char *store = json_string_value(json_object_get(answer, "store"));
     const char *wanted = json_string_value(json_object_get(s->record, "store"));
@@ -105,12 +90,13 @@ static void add_text(const struct sending *s, json_t *texts, const char *key, co
         close(fd);
 }
 
-static bool reserve(struct sending *s, struct error **err)
+bool sending_reserve(struct sending *s, json_t *live, struct error **err)
 {
     char host[256] = "", nvram[INSTANCE_MAX_FILE], own[MIGRATION_ID + 1];
     json_t *texts = json_object();
     if (!migration_store_id(s->instance.store, own, err)) {
         json_decref(texts);
+        json_decref(live);
         return false;
     }
     gethostname(host, sizeof(host) - 1);
@@ -119,7 +105,9 @@ static bool reserve(struct sending *s, struct error **err)
     add_text(s, texts, "known-hosts", "known_hosts");
     json_t *body = json_pack("{s:s, s:s++, s:s, s:o}", "name", s->instance.name, "from", host, ":",
                              s->instance.store->path, "source", own, "texts", texts);
-    json_t *answer = ask(s, "", body, err);
+    if (live != NULL)
+        json_object_set_new(body, "live", live);
+    json_t *answer = sending_ask(s, "", body, err);
     const char *id = json_string_value(json_object_get(answer, "id"));
     const char *store = json_string_value(json_object_get(answer, "store"));
     bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID;
@@ -148,7 +136,7 @@ static _Noreturn void make_archive(const struct sending *s, int stream, int repo
     if (getppid() != parent)
         _exit(1);
     /* The report is there before the stream ends. */
-    if (!export_instance(&s->instance, stream, &error))
+    if (!export_instance(&s->instance, !s->live, stream, &error))
         dprintf(report, "%s", error_message(error));
     _exit(0);
 }
@@ -237,7 +225,7 @@ static json_t *send_archive(struct sending *s, const struct archive *archive, st
     return take_answer(s, answer, status, err);
 }
 
-static bool upload(struct sending *s, struct error **err)
+bool sending_upload(struct sending *s, struct error **err)
 {
     struct archive archive;
     struct error *error = NULL, *own = NULL;
@@ -259,18 +247,18 @@ static bool upload(struct sending *s, struct error **err)
 
 /* ---- what there is to do ---- */
 
-static bool set_stage(struct sending *s, const char *stage, struct error **err)
+bool sending_set_stage(struct sending *s, const char *stage, struct error **err)
 {
     json_object_set_new(s->record, "stage", json_string(stage));
     return migration_write(s->instance.fd, s->record, err);
 }
 
 /* It is at the target. That it learns that we know may wait. */
-static bool leave(struct sending *s, struct error **err)
+bool sending_leave(struct sending *s, struct error **err)
 {
     if (!migration_leave(&s->instance, s->record, err))
         return false;
-    json_t *answer = ask(s, "settle", NULL, NULL);
+    json_t *answer = sending_ask(s, "settle", NULL, NULL);
     if (answer != NULL)
         migration_settled(&s->daemon->store, s->id);
     json_decref(answer);
@@ -278,7 +266,7 @@ static bool leave(struct sending *s, struct error **err)
 }
 
 /* A copy of the machine would do without these, and who moves it does not expect that. */
-static bool can_leave(struct sending *s, struct error **err)
+static bool sending_can_leave(struct sending *s, struct error **err)
 {
     struct machine_config config;
     struct snapshots snapshots = {.count = 0};
@@ -308,9 +296,9 @@ static bool can_leave(struct sending *s, struct error **err)
 static enum outcome hand_over(struct sending *s, struct error **err)
 {
     struct error *error = NULL;
-    enum outcome outcome = ask_outcome(s, "take", &error);
+    enum outcome outcome = sending_outcome(s, "take", &error);
     if (outcome == UNKNOWN)
-        outcome = ask_outcome(s, "ask", NULL);
+        outcome = sending_outcome(s, "ask", NULL);
     if (outcome == NOT_HERE && error == NULL)
         error_set(&error, ERROR_HOST, "%s does not take it", s->remote.url);
     if (outcome == UNKNOWN) {
@@ -330,17 +318,16 @@ static enum outcome hand_over(struct sending *s, struct error **err)
 
 static bool bring(struct sending *s, struct error **err)
 {
-    bool good = can_leave(s, err) && set_stage(s, MIGRATION_COPYING, err);
-    if (!good)
+    if (!sending_set_stage(s, MIGRATION_COPYING, err))
         return false;
-    good = reserve(s, err) && upload(s, err);
-    bool handed = good && set_stage(s, MIGRATION_HAND_OVER, err);
+    bool good = sending_reserve(s, NULL, err) && sending_upload(s, err);
+    bool handed = good && sending_set_stage(s, MIGRATION_HAND_OVER, err);
     enum outcome outcome = handed ? hand_over(s, err) : NOT_HERE;
     if (!handed && s->id[0] != '\0') /* so that it need not wait for what does not come */
-        json_decref(ask(s, "ask", NULL, NULL));
+        json_decref(sending_ask(s, "ask", NULL, NULL));
     if (outcome == NOT_HERE)
         migration_remove(s->instance.fd, NULL);
-    return outcome == HERE && leave(s, err);
+    return outcome == HERE && sending_leave(s, err);
 }
 
 static void begin(struct sending *s, struct daemon *daemon)
@@ -362,11 +349,14 @@ json_t *migrate_send(struct daemon *daemon, const char *name, const json_t *argu
     json_t *to = json_object_get(arguments, "to"), *result = NULL;
     struct sending s;
     begin(&s, daemon);
+    s.live = json_is_true(json_object_get(arguments, "live"));
     if (client_remote_unpack(to, &s.remote, err) &&
-        instance_open_locked(&s.instance, &daemon->store, name, err)) {
+        (s.live ? instance_open(&s.instance, &daemon->store, name, err)
+                : instance_open_locked(&s.instance, &daemon->store, name, err))) {
         s.record =
             json_pack("{s:s, s:s, s:O}", "role", "source", "stage", MIGRATION_COPYING, "to", to);
-        if (bring(&s, err))
+        if (sending_can_leave(&s, err) &&
+            (s.live ? migrate_live(&s, arguments, err) : bring(&s, err)))
             result = json_pack("{s:s, s:s, s:o}", "name", name, "to", s.remote.url, "notes",
                                s.notes != NULL ? json_incref(s.notes) : json_array());
     }
@@ -391,10 +381,10 @@ static bool open_moving(struct sending *s, struct daemon *daemon, const char *na
                         struct error **err)
 {
     begin(s, daemon);
-    if (!instance_open(&s->instance, &daemon->store, name, err) ||
-        !instance_lock_as_it_is(&s->instance, err))
+    if (!instance_open(&s->instance, &daemon->store, name, err))
         return false;
     s->record = migration_read(s->instance.fd);
+    s->live = !instance_lock_as_it_is(&s->instance, NULL); /* its worker may wait for the answer */
     return true;
 }
 
@@ -405,10 +395,10 @@ json_t *migrate_ask(struct daemon *daemon, const char *name, const json_t *argum
     json_t *result = NULL;
     (void)arguments;
     if (open_moving(&s, daemon, name, err) && use_record(&s, s.record, err)) {
-        enum outcome outcome = ask_outcome(&s, "ask", err);
-        bool good = outcome == HERE       ? leave(&s, err)
-                    : outcome == NOT_HERE ? migration_remove(s.instance.fd, err)
-                                          : false;
+        enum outcome outcome = sending_outcome(&s, "ask", err);
+        bool good =
+            outcome != UNKNOWN && (!s.live || migrate_live_resolve(&s, outcome == NOT_HERE, err)) &&
+            (outcome == HERE ? sending_leave(&s, err) : migration_remove(s.instance.fd, err));
         if (good)
             result = json_pack("{s:b, s:s}", "here", outcome == HERE, "to", s.remote.url);
     }
@@ -420,15 +410,19 @@ static bool resolve(struct sending *s, bool here, struct error **err)
 {
     if (migration_is_at(s->record, MIGRATION_HAND_OVER)) {
         enum outcome outcome =
-            use_record(s, s->record, NULL) ? ask_outcome(s, "ask", NULL) : UNKNOWN;
+            use_record(s, s->record, NULL) ? sending_outcome(s, "ask", NULL) : UNKNOWN;
         if (outcome == (here ? HERE : NOT_HERE)) /* who has it knows better */
             return error_set(err, ERROR_USAGE, "%s answers: '%s' is %s", s->remote.url,
                              s->instance.name, here ? "there" : "not there");
+        if (s->live && !migrate_live_resolve(s, here, err))
+            return false;
         if (here)
             migration_settled(&s->daemon->store, s->id);
         return here ? migration_remove(s->instance.fd, err)
                     : migration_leave(&s->instance, s->record, err);
     }
+    if (!here && s->live)
+        return error_set(err, ERROR_USAGE, "the instance '%s' is running", s->instance.name);
     if (migration_is_at(s->record, MIGRATION_ARRIVED))
         return here ? migration_remove(s->instance.fd, err)
                     : store_discard(&s->daemon->store, s->instance.name, err);
@@ -455,7 +449,7 @@ json_t *migrate_settle(struct daemon *daemon, const char *name, const json_t *ar
         struct sending s;
         begin(&s, daemon);
         json_t *answer = use_record(&s, migration_unsettled_read(&daemon->store, ids[i]), NULL)
-                             ? ask(&s, "settle", NULL, NULL)
+                             ? sending_ask(&s, "settle", NULL, NULL)
                              : NULL;
         if (answer != NULL)
             migration_settled(&daemon->store, ids[i]);

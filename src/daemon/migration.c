@@ -134,6 +134,9 @@ bool migration_permits(const struct instance *instance, bool to_delete, struct e
             "It is asked until it answers. If you know that it will not: 'trapeze migrate %s "
             "--resolve here' if it did not arrive, '--resolve there' if it did.",
             instance->name);
+    } else if (migration_is_at(record, MIGRATION_ARRIVING)) {
+        good = error_set(err, ERROR_USAGE, "'%s' is arriving from %s", instance->name,
+                         migration_peer(record));
     } else if (to_delete && migration_is_at(record, MIGRATION_ARRIVED)) {
         good = error_set(err, ERROR_USAGE, "'%s' has come from %s, which does not know that yet",
                          instance->name, migration_peer(record));

@@ -24,7 +24,7 @@
  * target, secrets among it, and mode 0600:
  *
  *     {"role": "source", "stage": "copying"|"handing-over", "to": {client/remote.h}, "id", "store"}
- *     {"role": "target", "stage": "arrived", "from": "host:/store", "id"}
+ *     {"role": "target", "stage": "arriving"|"arrived", "from": "host:/store", "id"}
  *
  * Threads: one at a time for each instance.
  */
@@ -41,8 +41,11 @@ struct store;
 #define MIGRATION_RECORD    "migration"
 #define MIGRATION_ID        32 /* hexadecimal digits */
 #define MIGRATION_ARRIVED   "arrived"
+#define MIGRATION_ARRIVING  "arriving"
+#define MIGRATION_TAKEN     "taken" /* a file: see migrate_in.h */
 #define MIGRATION_HAND_OVER "handing-over"
 #define MIGRATION_COPYING   "copying"
+#define MIGRATION_PROOF     ".trapeze-" /* and an id: a file beside a disk, see migrate_arrive.c */
 
 /* 128 bits that nobody can guess. False: err. */
 bool migration_make_id(char id[MIGRATION_ID + 1], struct error **err);

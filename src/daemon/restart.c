@@ -220,7 +220,8 @@ static bool is_failure(const json_t *end)
 /* Somebody meant it. */
 static bool is_wanted(const char *word)
 {
-    return word != NULL && (strcmp(word, "quit") == 0 || strcmp(word, "suspended") == 0);
+    return word != NULL && (strcmp(word, "quit") == 0 || strcmp(word, "suspended") == 0 ||
+                            strcmp(word, "migrated") == 0);
 }
 
 static void has_ended(struct daemon *daemon, const char *name, const json_t *end)

@@ -3,7 +3,7 @@
 """Machines that move from one daemon to another: on exactly one side at every moment, whatever is
 killed or cut off.
 
-    migrate.py TRAPEZE LOOP_ELF
+    migrate.py TRAPEZE LOOP_ELF WRITER_ELF WITNESS
 """
 import contextlib
 import json
@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,12 @@ import threading
 import time
 
 import tap
+import witness
+import writer
 from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
 from machine import FULL
 
-TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
+TRAPEZE, LOOP_ELF, WRITER_ELF, WITNESS = (os.path.abspath(name) for name in sys.argv[1:5])
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-migrate-")
 MIB = 1 << 20
 for variable in [name for name in os.environ if name.startswith("TRAPEZE_")]:
@@ -121,7 +124,7 @@ class Gate:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(self.path)
         self.server.listen()
-        self.seen, self.opened, self.answers = [], threading.Event(), []
+        self.seen, self.opened, self.answers, self.open = [], threading.Event(), [], []
 
     def __enter__(self):
         threading.Thread(target=self.serve, daemon=True).start()
@@ -133,6 +136,12 @@ class Gate:
 
     def release(self):
         self.opened.set()
+
+    def cut(self):
+        """The link breaks: all that is under way."""
+        for end in self.open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def serve(self):
         while True:
@@ -152,8 +161,13 @@ class Gate:
             near.close()  # whoever asked is gone meanwhile
             self.opened.wait(LIMIT_S)
         far = self.client.connection()
-        far.connect()
-        far.sock.sendall(first)
+        try:
+            far.connect()
+            far.sock.sendall(first)
+        except OSError:  # the daemon is dead
+            near.close()
+            return
+        self.open += [near, far.sock]
         if what in ("mute", "hold"):
             self.answers.append(far.sock.recv(1 << 16).split(b"\r\n")[0])
             near.close()
@@ -387,6 +401,219 @@ def test_killed_at_any_moment():
         client.trapeze("list")
     assert exactly_one_has(content) is owner
     print(f"# killed {turns} times, moved {moved} times", flush=True)
+
+
+# ---- a machine that runs ----
+
+SHARED = at("shared")
+
+
+def is_running(client, name="web"):
+    row = known(client, name)
+    return row is not None and row["state"] == "running"
+
+
+def pid_of_worker(client, name="web"):
+    connection, where = socket.socket(socket.AF_UNIX), os.open(folder(client, name), os.O_RDONLY)
+    try:
+        connection.connect(f"/proc/self/fd/{where}/control.sock")
+        size = struct.unpack("<I", connection.recv(4, socket.MSG_WAITALL))[0]
+        return json.loads(connection.recv(size, socket.MSG_WAITALL))["pid"]
+    finally:
+        os.close(where)
+        connection.close()
+
+
+def logs(client, name="web"):
+    return client.trapeze("logs", name).stdout
+
+
+def test_a_running_machine_there_and_back():
+    """Linux, with memory, a disk and ticks that notice whatever is lost."""
+    os.makedirs(SHARED, exist_ok=True)
+    disk = os.path.join(SHARED, "witness.raw")
+    with open(disk, "wb") as file:
+        file.truncate(8 << 20)
+    initrd = witness.initramfs(WITNESS, TRAPEZE, at("initrd"))
+    A.trapeze("create", "web", "-m", "160", *witness.linux(
+        initrd, TRAPEZE, "tick=20", "set=16", "dirty=10", "disk=/dev/vda", "check=1000"),
+        "--disk", f"{disk},format=raw", "--net", "nat")
+    path = f"{folder(A, 'web')}/web.vmx"  # what 'ssh' needs on the command line is no word of the guest's
+    with open(path, encoding="utf-8") as file:
+        text = [line for line in file if "vsock" not in line]
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(text)
+    A.trapeze("start", "web")
+    until(lambda: "witness-ready" in logs(A))
+    owner, ticks = A, 0
+    options = [["--connections", "3"], ["--compress", "--downtime", "50ms"]]
+    for turn in range(20 if FULL else 2):
+        done = owner.trapeze("migrate", "web", socket_of(other(owner)), *options[turn % 2])
+        assert done.stdout == f"web: moved to {socket_of(other(owner))}\n", done
+        owner.refuses(USAGE, "moved to", arguments=["start", "web"])
+        owner = other(owner)
+        until(lambda: is_settled(owner))
+        assert is_running(owner), owner.list()
+
+        def lines(word):
+            return [int(line.split()[1]) for line in logs(owner).splitlines()[1:-1]
+                    if line.startswith(word + " ") and line.split()[1].isdigit()]
+        until(lambda: len(lines("t")) > 20 and lines("d"))
+        seen = lines("t")
+        assert seen == list(range(seen[0], seen[0] + len(seen))), seen
+        assert seen[0] > ticks, (seen[0], ticks)
+        ticks = seen[-1]
+        assert "witness-failed" not in logs(owner), logs(owner)[-500:]
+        # Its disk's lock has come along.
+        done = owner.trapeze("create", "thief", "--firmware", LOOP_ELF, "-m", "32", "--disk",
+                             f"{disk},format=raw", "--start", status=None)
+        assert done.returncode != 0 and "using it" in done.stderr, done
+        owner.trapeze("delete", "thief", status=None)
+    durable = lines("d")[-1]
+    owner.trapeze("stop", "--force", "web")
+    witness.check_disk(disk, durable)
+
+
+def make_writer(client, name="web"):
+    os.makedirs(SHARED, exist_ok=True)
+    disk = os.path.join(SHARED, "writer.raw")
+    if not os.path.exists(disk):
+        with open(disk, "wb") as file:
+            file.truncate(writer.SECTORS * writer.SECTOR)
+    client.trapeze("create", name, "--firmware", WRITER_ELF, "-m", "32", "--disk",
+                   f"{disk},format=raw", "--net", "none")
+    return disk
+
+
+def start_writer(client, number, name="web"):
+    client.trapeze("start", name)
+    until(lambda: "?" in logs(client, name))
+    connection, where = socket.socket(socket.AF_UNIX), os.open(folder(client, name), os.O_RDONLY)
+    connection.connect(f"/proc/self/fd/{where}/console.sock")
+    os.close(where)
+    connection.sendall(f"{number}\n".encode())
+    connection.close()
+    until(lambda: flushed(client, name) > number)
+
+
+def flushed(client, name="web"):
+    """How many operations are said to be on the disk; each line is 32 more than the one before."""
+    try:
+        text = logs(client, name)
+    except AssertionError:  # it has just moved
+        return 0
+    numbers = [int(line) for line in text.splitlines(keepends=True)[1:]
+               if line.endswith("\n") and line.strip().isdigit()]
+    assert all(two - one == writer.FLUSH_EVERY for one, two in zip(numbers, numbers[1:])), numbers
+    return numbers[-1] if numbers else 0
+
+
+def test_what_a_running_machine_is_refused():
+    disk = make_writer(A)
+    make(A, "own")
+    A.trapeze("start", "own")
+    A.refuses(USAGE, "instance's folder", arguments=["migrate", "own", socket_of(B)])
+    A.trapeze("stop", "--force", "own")
+    A.trapeze("disk", "create", "--format", "qcow2", os.path.join(SHARED, "q.qcow2"), "4M", status=None)
+    A.trapeze("create", "layered", "--firmware", LOOP_ELF, "-m", "32", "--disk",
+              os.path.join(SHARED, "q.qcow2") + ",format=qcow2", "--start")
+    A.refuses(USAGE, "not described as raw", arguments=["migrate", "layered", socket_of(B)])
+    A.trapeze("create", "big", "--firmware", LOOP_ELF, "-m", "32", "--net", "tap:none-such")
+    for arguments, part in ((["--downtime", "10"], "no time"), (["--bandwidth", "x"], "bytes"),
+                            (["--connections", "17"], "1 to 16")):
+        A.refuses(USAGE, part, arguments=["migrate", "web", socket_of(B), *arguments])
+    # A target that does not see the disk: what stands in for a proof is not there.
+    A.trapeze("export", "own", "--force", at("own.trapeze"))
+    for proof in (".trapeze-" + "0" * 32, os.path.basename(disk), f"../shared/{disk}"):
+        reserved = B.api("POST", "/v1/migrations", {
+            "name": "web", "from": "test", "source": "0" * 32,
+            "live": {"vmx": f'memsize = "32"\nscsi0:0.fileName = "{disk}"\n'
+                            'scsi0:0.trapeze.format = "raw"\n',
+                     "proofs": {disk: proof}, "streams": 1}}, 201)
+        with open(at("own.trapeze"), "rb") as file:
+            status, answer = B.raw("POST", f"/v1/migrations/{reserved['id']}/archive", file.read())
+        assert status == 400 and "does not see the disk" in answer["error"], answer
+    assert names(B) == []
+    # Nothing is left beside the disks.
+    assert sorted(os.listdir(SHARED)) == sorted(
+        entry for entry in os.listdir(SHARED) if not entry.startswith(".trapeze")), os.listdir(SHARED)
+
+
+class Life:
+    """The writer's machine, on whichever side; checks its disk at each of its deaths."""
+
+    def __init__(self):
+        self.disk = make_writer(A)
+        self.holds, self.number, self.deaths = [writer.ZERO] * writer.SECTORS, 0, 0
+        with open(self.disk, "r+b") as file:
+            file.truncate(0)
+            file.truncate(writer.SECTORS * writer.SECTOR)
+        start_writer(A, 0)
+
+    def check(self, said):
+        with open(self.disk, "rb") as file:
+            self.holds, self.number = writer.verify("the disk", file.read(), self.holds, self.number,
+                                                    said)
+
+    def settle(self, said):
+        """After a fault: the side that has it; it runs there, or its death is checked."""
+        until(lambda: is_settled(A) and is_settled(B))
+        owners = [client for client in (A, B) if known(client)]
+        assert len(owners) == 1, [(client.store, client.list()) for client in (A, B)]
+        owner = owners[0]
+        until(lambda: known(owner)["state"] in ("running", "stopped"))
+        if known(owner)["state"] == "stopped":
+            self.deaths += 1
+            self.check(max(said, flushed(owner)))
+            start_writer(owner, self.number)
+        now = flushed(owner)
+        until(lambda: flushed(owner) > max(now, self.number))  # it really runs
+        return owner
+
+
+def test_a_running_machine_is_called_off():
+    life = Life()
+    with Gate(B, lambda verb: "pass") as gate:
+        process = subprocess.Popen([TRAPEZE, "migrate", "web", gate.path, "--bandwidth", "1M"],
+                                   env={**os.environ, "TRAPEZE_HOME": A.store}, text=True,
+                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        until(lambda: A.trapeze("migrate", "--cancel", "web", status=None).returncode == 0)
+        assert process.wait(timeout=LIMIT_S) != 0
+        process.communicate()
+    assert life.settle(0) is A and life.deaths == 0
+    A.trapeze("stop", "--force", "web")
+
+
+def test_a_running_machine_and_faults():
+    turns = 300 if FULL else 7
+    life, owner, moved = Life(), A, 0
+    for turn in range(turns):
+        source, target = owner, other(owner)
+        said = flushed(source)
+        victims = [source.pid_of_daemon(), target.pid_of_daemon(), pid_of_worker(source)]
+        with Gate(target, lambda verb: "pass") as gate:
+            process = subprocess.Popen(
+                [TRAPEZE, "migrate", "web", gate.path, "--connections", str(1 + turn % 3)],
+                env={**os.environ, "TRAPEZE_HOME": source.store}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(CHOICE.random() ** 1.2 * 0.6)
+            victim = turn % 7
+            with contextlib.suppress(OSError):
+                if victim < 3:
+                    os.kill(victims[victim], signal.SIGKILL)
+                elif victim == 3:
+                    os.kill(pid_of_worker(target), signal.SIGKILL)
+                elif victim == 4:
+                    gate.cut()
+                elif victim == 5:
+                    process.kill()
+                elif job := job_of(source):
+                    os.kill(job, signal.SIGKILL)
+            process.wait(timeout=LIMIT_S)
+            owner = life.settle(said)
+        moved += owner is target
+    print(f"# {turns} faults, moved {moved} times, {life.deaths} machines died", flush=True)
+    owner.trapeze("stop", "--force", "web")
 
 
 def main():

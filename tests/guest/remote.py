@@ -268,7 +268,7 @@ REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "templat
                 "export", "usage", "jobs", "prune", "suspend", "vsock", "certify", "migrate",
                 "migrate-cancel", "migrate-resolve", "snapshot-create", "snapshot-list", "snapshot-delete",
                 "snapshot-restore", "incoming", "incoming-archive", "incoming-take", "incoming-ask",
-                "incoming-settle"}
+                "incoming-stream", "incoming-settle"}
 
 
 def test_a_machine_comes_from_another_host():
@@ -302,6 +302,14 @@ def test_a_machine_comes_from_another_host():
             done = remotely(daemon, "migrate", "guest", f"{other.store}/daemon.sock", token=token,
                             status=USAGE)
             assert "file of the daemon's host" in done.stderr, done
+            LOCAL.trapeze("delete", "guest")
+            # One that runs: its streams are connections of TLS, too.
+            other.trapeze("create", "guest", "--firmware", LOOP_ELF, "-m", "64", "--start")
+            done = other.trapeze("migrate", "guest", url, f"--ca={at('ours.pem')}",
+                                 f"--token-file={at('token')}", "--connections", "3")
+            assert done.stdout == f"guest: moved to {url}\n", done
+            assert LOCAL.info("guest")["state"] == "running"
+            LOCAL.trapeze("stop", "--force", "guest")
             LOCAL.trapeze("delete", "guest")
             LOCAL.trapeze("token", "revoke", "mover")
     finally:

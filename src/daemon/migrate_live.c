@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A machine that runs, on its way to another daemon: this job connects the two workers, and follows
+ * what ours says (worker/verbs_migrate.c).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "client/api.h"
+#include "client/worker.h"
+#include "config/vmx.h"
+#include "daemon/job.h"
+#include "daemon/migrate_in.h"
+#include "daemon/migrate_send_internal.h"
+
+enum { STREAMS_MAX = 16, TALK_MAX = 64 << 10, END_TRIES = 3000, END_PAUSE_NS = 10 * 1000 * 1000 };
+/* Of the first copy of memory, from when on it is recorded that the machine is given away soon: so
+ * that it need not be when the machine stands still. */
+enum { NEAR_PERCENT = 25 };
+
+/* ---- what the target has to know before ---- */
+
+/* A file beside a disk, for the target to find; its name goes into `proofs`. */
+static bool add_proof(const struct sending *s, const struct machine_disk *disk, json_t *proofs,
+                      struct error **err)
+{
+    char id[MIGRATION_ID + 1], *beside = NULL, *name = NULL;
+    const char *slash = strrchr(disk->path, '/');
+    size_t own = strlen(s->instance.path);
+    if (strncmp(disk->path, s->instance.path, own) == 0 && disk->path[own] == '/') {
+        error_set(err, ERROR_USAGE,
+                  "the disk '%s' is in the instance's folder, which the target does "
+                  "not see",
+                  disk->path);
+        error_hint(err, "Stopped, it takes its disks along.");
+        return false;
+    }
+    if (disk->media == 0 && !disk->read_only &&
+        (disk->format == NULL || strcmp(disk->format, "raw") != 0)) {
+        error_set(err, ERROR_USAGE,
+                  "the disk '%s' is not described as raw, and the target would read "
+                  "the tables of another format too early",
+                  disk->path);
+        error_hint(err, "Stopped, it can move; 'trapeze disk convert' makes a raw one.");
+        return false;
+    }
+    bool good = slash != NULL && migration_make_id(id, err) &&
+                asprintf(&name, MIGRATION_PROOF "%s", id) > 0 &&
+                asprintf(&beside, "%.*s/%s", (int)(slash - disk->path), disk->path, name) > 0;
+    int fd = good ? open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0)
+        json_object_set_new(proofs, disk->path, json_string(name));
+    else if (good)
+        error_set_errno(err, errno, "cannot prove to the target which disk '%s' is", disk->path);
+    free(beside);
+    free(name);
+    return fd >= 0;
+}
+
+static void remove_proofs(const json_t *proofs)
+{
+    const char *path;
+    json_t *name;
+    json_object_foreach((json_t *)(uintptr_t)proofs, path, name)
+    {
+        const char *slash = strrchr(path, '/');
+        char *beside = NULL;
+        if (asprintf(&beside, "%.*s/%s", (int)(slash - path), path, json_string_value(name)) > 0)
+            unlink(beside);
+        free(beside);
+    }
+}
+
+/* {"vmx", "proofs", "streams"}; NULL: err. What is in `proofs` is to be removed either way. */
+static json_t *describe(const struct sending *s, json_int_t streams, json_t *proofs,
+                        struct error **err)
+{
+    struct machine_config config;
+    size_t size = 0;
+    machine_config_init(&config);
+    bool good = instance_config(&s->instance, &config, NULL, err);
+    for (size_t i = 0; i < config.disk_count && good; i++)
+        if (config.disks[i].path[0] != '\0' && strstr(config.disks[i].path, "://") == NULL)
+            good = add_proof(s, &config.disks[i], proofs, err);
+    char *text = good ? vmx_write(&config, &size) : NULL;
+    json_t *live = text != NULL ? json_pack("{s:s%, s:O, s:I}", "vmx", text, size, "proofs", proofs,
+                                            "streams", streams)
+                                : NULL;
+    if (good && live == NULL)
+        error_set(err, ERROR_USAGE, "its description is not UTF-8");
+    free(text);
+    machine_config_clear(&config);
+    return live;
+}
+
+static bool connect_streams(const struct sending *s, int *fds, size_t count, struct error **err)
+{
+    char *path = NULL, *refusal = NULL;
+    bool good = asprintf(&path, "/v1/migrations/%s/stream", s->id) > 0;
+    for (size_t i = 0; i < count && good; i++) {
+        fds[i] = api_upgrade_at(&s->remote, path, MIGRATE_PROTOCOL, &refusal, err);
+        good = fds[i] >= 0;
+        if (refusal != NULL)
+            error_set(err, ERROR_HOST, "%s: it takes no streams: %s", s->remote.url, refusal);
+        free(refusal);
+        refusal = NULL;
+    }
+    /* A limit on how long a call may take is none on a stream. */
+    const struct timeval none = {.tv_sec = 0};
+    for (size_t i = 0; i < count && good; i++) {
+        (void)setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none));
+        (void)setsockopt(fds[i], SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
+    }
+    free(path);
+    return good;
+}
+
+/* ---- following it ---- */
+
+enum end { MOVED, STAYS, NOT_KNOWN };
+
+struct following {
+    struct sending *s;
+    int talk, signals;
+    bool handed; /* that it is given away is recorded */
+};
+
+static bool hand_over(struct following *f, struct error **err)
+{
+    f->handed = f->handed || sending_set_stage(f->s, MIGRATION_HAND_OVER, err);
+    return f->handed;
+}
+
+static void tell(const struct following *f, const char *what)
+{
+    char text[32];
+    int size = snprintf(text, sizeof(text), "{\"do\":\"%s\"}", what);
+    (void)send(f->talk, text, (size_t)size, MSG_NOSIGNAL);
+}
+
+static void take_progress(struct following *f, json_t *said)
+{
+    json_int_t total = json_integer_value(json_object_get(said, "total"));
+    json_int_t left = json_integer_value(json_object_get(said, "left"));
+    json_int_t stage = json_integer_value(json_object_get(said, "stage-number"));
+    json_int_t round = json_integer_value(json_object_get(said, "round"));
+    json_t *copy = json_copy(said);
+    json_object_del(copy, "event");
+    json_object_del(copy, "total");
+    job_tell(f->s->daemon, json_pack("{s:o}", "migration", copy));
+    if (total > 0)
+        job_step(f->s->daemon, (off_t)(total > left ? total - left : 0), (off_t)total);
+    /* What cannot be recorded now is tried again when it has to be. */
+    if (stage > 2 || round > 1 || (round == 1 && left < total / 100 * NEAR_PERCENT))
+        (void)hand_over(f, NULL);
+}
+
+/* True: that was the last word. */
+static bool take_word(struct following *f, json_t *said, enum end *end, struct error **err)
+{
+    const char *event = json_string_value(json_object_get(said, "event"));
+    const char *message = json_string_value(json_object_get(said, "message"));
+    if (event == NULL)
+        return false;
+    if (strcmp(event, "progress") == 0)
+        take_progress(f, said);
+    if (strcmp(event, "commit?") == 0)
+        tell(f, hand_over(f, NULL) ? "commit" : "cancel");
+    if (strcmp(event, "done") == 0)
+        *end = MOVED;
+    else if (strcmp(event, "failed") == 0)
+        *end = STAYS;
+    else if (strcmp(event, "uncertain") == 0)
+        *end = NOT_KNOWN;
+    else
+        return false;
+    if (*end != MOVED)
+        error_set(err, ERROR_HOST, "%s", message != NULL ? message : "the worker does not say why");
+    return true;
+}
+
+static enum end follow(struct following *f, struct error **err)
+{
+    char *text = malloc(TALK_MAX);
+    enum end end = NOT_KNOWN;
+    for (bool over = false; !over && text != NULL;) {
+        struct pollfd ready[] = {{.fd = f->talk, .events = POLLIN},
+                                 {.fd = f->signals, .events = POLLIN}};
+        struct signalfd_siginfo info;
+        if (poll(ready, 2, -1) < 0)
+            continue;
+        if (ready[1].revents != 0 && read(f->signals, &info, sizeof(info)) > 0)
+            tell(f, "cancel");
+        if (ready[0].revents == 0)
+            continue;
+        ssize_t size = recv(f->talk, text, TALK_MAX, 0);
+        if (size <= 0) {
+            error_set(err, ERROR_HOST, "the machine's worker ended while it was migrated");
+            break;
+        }
+        json_t *said = json_loadb(text, (size_t)size, 0, NULL);
+        over = take_word(f, said, &end, err);
+        json_decref(said);
+    }
+    free(text);
+    return end;
+}
+
+static json_t *pick_options(const json_t *arguments)
+{
+    static const char *const keys[] = {"downtime-ns", "bandwidth",   "compress",   "converge",
+                                       "rounds",      "last-resort", "patience-ns"};
+    json_t *options = json_object();
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        json_t *value = json_object_get(arguments, keys[i]);
+        if (value != NULL)
+            json_object_set(options, keys[i], value);
+    }
+    return options;
+}
+
+/* Gives the worker the streams. */
+static bool begin(const struct sending *s, const json_t *arguments, const int *streams,
+                  size_t count, int *talk, struct error **err)
+{
+    int pair[2], fds[STREAMS_MAX + 1];
+    char control[64];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return error_set_errno(err, errno, "cannot make a socket pair");
+    fds[0] = pair[1];
+    memcpy(fds + 1, streams, count * sizeof(*streams));
+    snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
+    json_t *options = pick_options(arguments);
+    char *text = json_dumps(options, JSON_COMPACT);
+    char *answer = client_control_fds(control, "migrate", text, fds, count + 1, err);
+    close(pair[1]);
+    json_decref(options);
+    free(text);
+    if (answer == NULL)
+        close(pair[0]);
+    else
+        *talk = pair[0];
+    free(answer);
+    return *talk >= 0;
+}
+
+/* ---- the end ---- */
+
+/* The worker is about to be gone, and with it its lock. */
+static bool await_end(struct sending *s, struct error **err)
+{
+    const struct timespec pause = {.tv_nsec = END_PAUSE_NS};
+    for (unsigned i = 0; i < END_TRIES; i++) {
+        if (instance_lock_as_it_is(&s->instance, NULL))
+            return true;
+        nanosleep(&pause, NULL);
+    }
+    return error_set(err, ERROR_HOST,
+                     "the machine has moved, but its worker's process here does not end");
+}
+
+bool migrate_live_resolve(struct sending *s, bool here, struct error **err)
+{
+    char control[64];
+    struct error *error = NULL;
+    snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
+    char *answer =
+        client_control(control, "migrate-resolve",
+                       here ? "{\"where\": \"here\"}" : "{\"where\": \"there\"}", &error);
+    /* One that has not got as far, or has been told, knows it anyway. */
+    if (answer == NULL)
+        error_free(error);
+    free(answer);
+    return here || await_end(s, err);
+}
+
+/* What the worker's last word leads to. */
+static bool conclude(struct sending *s, struct following *f, enum end end, struct error *why,
+                     struct error **err)
+{
+    enum outcome outcome = f->handed || end == MOVED ? sending_outcome(s, "ask", NULL) : NOT_HERE;
+    if (end == STAYS && s->id[0] != '\0' && !f->handed)
+        json_decref(sending_ask(s, "ask", NULL, NULL));
+    if (end == STAYS) /* it runs here, whatever the target says */
+        outcome = NOT_HERE;
+    if (outcome == HERE || (outcome == UNKNOWN && end == MOVED)) {
+        error_free(why);
+        return migrate_live_resolve(s, false, err) && sending_leave(s, err);
+    }
+    if (outcome == NOT_HERE && end != MOVED) {
+        (void)migrate_live_resolve(s, true, NULL);
+        migration_remove(s->instance.fd, NULL);
+        return error_propagate(err, why);
+    }
+    if (why == NULL)
+        error_set(&why, ERROR_HOST, "%s says that it does not have it", s->remote.url);
+    error_prefix(&why, "'%s' was handed over, and it is not known whether it arrived",
+                 s->instance.name);
+    error_hint(&why,
+               "The target is asked until it answers; the machine stands still meanwhile. If you "
+               "know that it will not: 'trapeze migrate %s --resolve here|there'.",
+               s->instance.name);
+    return error_propagate(err, why);
+}
+
+static bool send_live(struct sending *s, const json_t *arguments, const int *streams, size_t count,
+                      struct error **err)
+{
+    struct following f = {.s = s, .talk = -1};
+    struct error *why = NULL;
+    enum end end = STAYS;
+    sigset_t calls_off;
+    sigemptyset(&calls_off);
+    sigaddset(&calls_off, SIGTERM);
+    sigprocmask(SIG_BLOCK, &calls_off, NULL);
+    f.signals = signalfd(-1, &calls_off, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (begin(s, arguments, streams, count, &f.talk, &why))
+        end = follow(&f, &why);
+    bool good = conclude(s, &f, end, why, err);
+    if (f.talk >= 0)
+        close(f.talk);
+    if (f.signals >= 0)
+        close(f.signals);
+    return good;
+}
+
+bool migrate_live(struct sending *s, const json_t *arguments, struct error **err)
+{
+    json_int_t count = json_integer_value(json_object_get(arguments, "connections"));
+    int streams[STREAMS_MAX];
+    json_t *proofs = json_object();
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        streams[i] = -1;
+    count = count > 0 && count <= STREAMS_MAX ? count : 1;
+    bool good = sending_set_stage(s, MIGRATION_COPYING, err);
+    json_t *live = good ? describe(s, count, proofs, err) : NULL;
+    good = live != NULL && sending_reserve(s, live, err) && sending_upload(s, err);
+    remove_proofs(proofs);
+    json_decref(proofs);
+    bool connected = good && connect_streams(s, streams, (size_t)count, err);
+    if (!connected) {
+        if (s->id[0] != '\0')
+            json_decref(sending_ask(s, "ask", NULL, NULL));
+        migration_remove(s->instance.fd, NULL);
+    }
+    good = connected && send_live(s, arguments, streams, (size_t)count, err);
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        if (streams[i] >= 0)
+            close(streams[i]);
+    return good;
+}

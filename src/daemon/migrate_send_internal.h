@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What migrate_send.c and migrate_live.c (machines that run) share.
+ *
+ * Threads: the job's.
+ */
+#ifndef TRAPEZE_DAEMON_MIGRATE_SEND_INTERNAL_H
+#define TRAPEZE_DAEMON_MIGRATE_SEND_INTERNAL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/remote.h"
+#include "daemon/daemon.h"
+#include "daemon/instance.h"
+#include "daemon/migration.h"
+
+enum outcome { UNKNOWN, HERE, NOT_HERE }; /* at the target */
+
+struct sending {
+    struct daemon *daemon;
+    struct instance instance;
+    struct client_remote remote;
+    json_t *record;
+    char id[MIGRATION_ID + 1]; /* "": no reservation yet */
+    bool live;                 /* a worker has it */
+    uint64_t total;            /* bytes, about */
+    json_t *notes;
+};
+
+/* POST /v1/migrations[/ID/verb]; `body` is stolen and may be NULL. NULL: err. */
+json_t *sending_ask(const struct sending *s, const char *verb, json_t *body, struct error **err);
+/* Of "take" and "ask". UNKNOWN: err. */
+enum outcome sending_outcome(const struct sending *s, const char *verb, struct error **err);
+/* `live` is stolen and may be NULL. */
+bool sending_reserve(struct sending *s, json_t *live, struct error **err);
+bool sending_upload(struct sending *s, struct error **err);
+bool sending_set_stage(struct sending *s, const char *stage, struct error **err);
+/* It is at the target, and locked by us here: takes it away. */
+bool sending_leave(struct sending *s, struct error **err);
+
+/* Brings a machine that runs. */
+bool migrate_live(struct sending *s, const json_t *arguments, struct error **err);
+/* Tells the worker, which may stand still because it does not know, and if the machine is not here
+ * waits for its end and locks the instance. */
+bool migrate_live_resolve(struct sending *s, bool here, struct error **err);
+
+#endif
