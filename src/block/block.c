@@ -307,6 +307,15 @@ static void ring_readable(void *opaque, int fd, unsigned events)
     reap(block);
 }
 
+void block_poll(struct block *block)
+{
+    pthread_mutex_lock(&block->lock);
+    if (block->ring != NULL)
+        take_from_ring(block);
+    pthread_mutex_unlock(&block->lock);
+    reap(block);
+}
+
 static void post_reap(struct block *block)
 {
     if (block->posted || (block->finished.first == NULL && !block->stop_due))

@@ -128,6 +128,8 @@ void block_submit(struct block *block, struct block_request *request);
 void block_plug(struct block *block);
 void block_unplug(struct block *block);
 
+/* Calls done() for what has completed by now, as the loop would. */
+void block_poll(struct block *block);
 /* Returns when no submitted request still touches memory or the image, those that limits hold
  * back included; their done() may be still to come. */
 void block_wait_idle(struct block *block);

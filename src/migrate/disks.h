@@ -24,8 +24,8 @@
  * it write what it likes to the images that it was given to be written to, and nothing else.
  *
  * Threads: the source's functions on any one thread but the loop's of its queues, which must run
- * meanwhile (disks_final(): any thread). The target's on any one thread. Neither may have its disks
- * taken away or swapped meanwhile.
+ * meanwhile (disks_final(): any thread; disks_source_stop(): the loop's). The target's on any one
+ * thread. Neither may have its disks taken away or swapped meanwhile.
  */
 #ifndef TRAPEZE_MIGRATE_DISKS_H
 #define TRAPEZE_MIGRATE_DISKS_H
@@ -39,8 +39,8 @@ struct block;
 struct block_image;
 struct error;
 
-#define DISKS_PIECE       (UINT32_C(1) << 20) /* bytes of contents in a message, at most */
-#define DISKS_MESSAGE_MAX (DISKS_PIECE + 64)  /* bytes of a message, at most */
+#define DISKS_PIECE       (UINT32_C(512) << 10) /* bytes of contents in a message, at most */
+#define DISKS_MESSAGE_MAX (DISKS_PIECE + 64)    /* bytes of a message, at most */
 #define DISKS_MAX         64
 
 /* What becomes of a disk; both ends have to be of one mind about it. */
@@ -66,6 +66,8 @@ typedef bool disks_send_fn(void *opaque, const struct iovec *iov, unsigned count
 /* Not of a deterministic machine. */
 struct disks_source *disks_source_new(const struct disks_source_disk *disks, size_t count,
                                       disks_send_fn *send, void *opaque, struct error **err);
+/* Ends a function that runs, with an error, or soon will: it waits for the loop no more. */
+void disks_source_stop(struct disks_source *source);
 /* Any time that no other function runs; NULL is fine. */
 void disks_source_free(struct disks_source *source);
 

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <xxhash.h>
 
 #include "base/alloc.h"
@@ -62,7 +63,9 @@ struct disks_source {
     size_t at_disk;
     uint64_t at_offset, run_end, stretch_end;
 
-    pthread_mutex_t lock; /* of what done() tells */
+    pthread_mutex_t lock; /* of what done() tells, and: */
+    bool stopped;
+    unsigned in_queues; /* pieces */
     pthread_cond_t changed;
     struct piece pieces[PIECES];
     unsigned first, under_way; /* of them */
@@ -229,13 +232,14 @@ static void on_read(struct block_request *request, int error)
     pthread_mutex_lock(&source->lock);
     piece->done = true;
     piece->error = error;
+    source->in_queues--;
     pthread_cond_signal(&source->changed);
     pthread_mutex_unlock(&source->lock);
 }
 
-static void submit(struct disks_source *source, uint64_t offset, size_t size)
+static bool submit(struct disks_source *source, uint64_t offset, size_t size, struct error **err)
 {
-    struct piece *piece = &source->pieces[(source->first + source->under_way++) % PIECES];
+    struct piece *piece = &source->pieces[(source->first + source->under_way) % PIECES];
     piece->disk = (uint16_t)source->at_disk;
     piece->iov.iov_len = size;
     piece->done = false;
@@ -246,7 +250,35 @@ static void submit(struct disks_source *source, uint64_t offset, size_t size)
                                             .iov_count = 1,
                                             .done = on_read,
                                             .opaque = piece};
-    block_submit(source->disks[source->at_disk].block, &piece->request);
+    pthread_mutex_lock(&source->lock);
+    bool good = !source->stopped;
+    if (good) {
+        source->in_queues++;
+        block_submit(source->disks[source->at_disk].block, &piece->request);
+    }
+    pthread_mutex_unlock(&source->lock);
+    source->under_way += good;
+    return good || error_set(err, ERROR_USAGE, "the copying of disks was called off");
+}
+
+static bool is_reading(struct disks_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    source->stopped = true;
+    bool reading = source->in_queues > 0;
+    pthread_mutex_unlock(&source->lock);
+    return reading;
+}
+
+void disks_source_stop(struct disks_source *source)
+{
+    const struct timespec while_it_reads = {.tv_nsec = 100000};
+    while (is_reading(source)) {
+        for (size_t i = 0; i < source->count; i++)
+            if (source->disks[i].todo != NULL)
+                block_poll(source->disks[i].block);
+        nanosleep(&while_it_reads, NULL);
+    }
 }
 
 static struct piece *await_first(struct disks_source *source)
@@ -354,10 +386,9 @@ bool disks_round(struct disks_source *source, uint64_t most, struct error **err)
         if (more && source->under_way < PIECES) {
             good = next_piece(source, done < most ? most - done : 0, &size, err);
             more = size > 0;
-            if (good && more) {
-                submit(source, source->at_offset, size);
+            good = good && (!more || submit(source, source->at_offset, size, err));
+            if (good && more)
                 pass(source, size);
-            }
         } else {
             good = send_first(source, err);
         }

@@ -38,6 +38,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "migrate/disks.h"
+
 struct error;
 struct migrate_source;
 struct migrate_target;
@@ -74,6 +76,7 @@ struct migrate_progress {
     enum migrate_stage stage;
     unsigned round;            /* of pre-copy, from 1; 0: none yet */
     uint64_t total, left;      /* bytes of guest memory; that are still to be sent */
+    uint64_t disk_total, disk_left; /* bytes of disks: that there were; still to be sent */
     uint64_t sent;             /* bytes, on all streams */
     uint64_t rate, dirty_rate; /* bytes per second: sent; written by the guest */
     unsigned throttle;         /* percent of the time that the vCPUs stand still, for `converge` */
@@ -89,6 +92,9 @@ enum migrate_result {
 };
 
 struct migrate_source_options {
+    /* What becomes of each disk (vm_disk_count()): borrowed for the call, the same on both sides; NULL:
+     * all are shared. */
+    const enum disks_how *disks;
     uint64_t downtime_ns; /* at most, as far as it can be estimated; 0: MIGRATE_DOWNTIME_NS */
     uint64_t bandwidth;   /* bytes per second while the machine runs; 0: no limit */
     bool compress;        /* zstd; with this or a limit of bandwidth, pages are sent as what has changed */
@@ -125,6 +131,7 @@ bool migrate_source_holds(const struct migrate_source *source);
 void migrate_source_free(struct migrate_source *source);
 
 struct migrate_target_options {
+    const enum disks_how *disks; /* as above; those to be copied are new */
     uint64_t patience_ns; /* as above */
     /* Right before the machine is this side's and may run: what is to be known of it whatever becomes
      * of this process. False: it will not run after all. May be NULL. */

@@ -21,6 +21,7 @@
 #include "base/state.h"
 #include "base/vclock.h"
 #include "mem/mem.h"
+#include "migrate/disk_sender.h"
 #include "migrate/migrate.h"
 #include "migrate/rounds.h"
 #include "migrate/wire.h"
@@ -49,6 +50,7 @@ struct migrate_source {
     uint8_t *hello; /* made before there is a thread */
     size_t hello_size;
     struct rounds *rounds;
+    struct disk_sender *disks;
 
     bool was_running; /* the loop's: before it was paused for this */
     bool held;        /* ... and it is */
@@ -131,6 +133,7 @@ void migrate_source_progress(const struct migrate_source *source, struct migrate
     if (source->sending)
         progress->left = rounds_left(source->rounds);
     pthread_mutex_unlock(lock);
+    disk_sender_progress(source->disks, &progress->disk_total, &progress->disk_left);
     progress->sent = sent;
 }
 
@@ -185,7 +188,7 @@ static bool negotiate(struct migrate_source *source, struct error **err)
     if (rounds != NULL && source->cancelled)
         rounds_stop(rounds);
     pthread_mutex_unlock(&source->lock);
-    return rounds != NULL;
+    return rounds != NULL && disk_sender_begin(source->disks, err);
 }
 
 /* ---- stage 2 ---- */
@@ -220,6 +223,8 @@ static bool send_round(struct migrate_source *source, unsigned round, bool last,
 static void measure(struct migrate_source *source, int64_t took_ns)
 {
     uint64_t copied = rounds_copied(source->rounds), left = rounds_dirty(source->rounds);
+    uint64_t disk_total, disk_left;
+    disk_sender_progress(source->disks, &disk_total, &disk_left);
     double seconds = (double)(took_ns > 0 ? took_ns : 1) / 1e9;
     pthread_mutex_lock(&source->lock);
     struct migrate_progress *progress = &source->progress;
@@ -227,7 +232,8 @@ static void measure(struct migrate_source *source, int64_t took_ns)
         progress->rate = (uint64_t)((double)copied / seconds) + 1;
     progress->dirty_rate = (uint64_t)((double)left / seconds);
     progress->left = left;
-    progress->estimate_ns = FIXED_NS + (uint64_t)((double)left / (double)progress->rate * 1e9);
+    progress->estimate_ns =
+        FIXED_NS + (uint64_t)((double)(left + disk_left) / (double)progress->rate * 1e9);
     pthread_mutex_unlock(&source->lock);
 }
 
@@ -280,18 +286,32 @@ static void slow_down(struct migrate_source *source, uint64_t before)
     loop_post(vm_loop(source->vm), throttle, source);
 }
 
+/* Before memory, which would only grow old meanwhile. */
+static bool copy_disks(struct migrate_source *source, struct error **err)
+{
+    bool more = true;
+    while (more) {
+        if (!disk_sender_go_on(source->disks, &more, err))
+            return false;
+        report(source, false);
+    }
+    return true;
+}
+
 static bool precopy(struct migrate_source *source, struct error **err)
 {
     struct migrate_progress *progress = &source->progress;
     enum next next = ANOTHER_ROUND;
     enter(source, MIGRATE_PRECOPY);
+    if (!copy_disks(source, err))
+        return false;
     rounds_mark_all(source->rounds);
     for (unsigned round = 1; next == ANOTHER_ROUND; round++) {
         uint64_t before = progress->left;
         int64_t begun = wire_now();
         if (round > 1)
             rounds_mark_dirty(source->rounds);
-        if (!send_round(source, round, false, err))
+        if (!disk_sender_round(source->disks, err) || !send_round(source, round, false, err))
             return false;
         measure(source, wire_now() - begun);
         report(source, false);
@@ -389,7 +409,8 @@ static bool stop_and_copy(struct migrate_source *source, struct error **err)
     enter(source, MIGRATE_STOP);
     loop_post(vm_loop(source->vm), stop_machine, source);
     if (!wait_paused(source, PAUSED, err) ||
-        !wire_put(&source->wires[0], WIRE_STOPPED, NULL, 0, patience(source), err))
+        !wire_put(&source->wires[0], WIRE_STOPPED, NULL, 0, patience(source), err) ||
+        !disk_sender_final(source->disks, patience(source), err))
         return false;
     rounds_mark_dirty(source->rounds);
     return send_round(source, source->progress.round + 1, true, err) &&
@@ -635,6 +656,12 @@ struct migrate_source *migrate_source_begin(struct vm *vm, const int *streams, s
     source->vm = vm;
     source->options = *options;
     set_defaults(&source->options);
+    const struct disk_sender_options how = {options->disks, options->bandwidth, patience(source)};
+    source->disks = disk_sender_new(vm, &source->wires[0], &how, err);
+    if (source->disks == NULL) {
+        free(source);
+        return NULL;
+    }
     source->count = count;
     for (size_t i = 0; i < count; i++)
         wire_open(&source->wires[i], streams[i]);
@@ -662,6 +689,7 @@ void migrate_source_free(struct migrate_source *source)
     if (source->has_thread)
         cut(source);
     pthread_mutex_unlock(&source->lock);
+    disk_sender_stop(source->disks);
     if (source->has_thread)
         pthread_join(source->thread, NULL);
     loop_cancel(loop, on_progress, source);
@@ -671,6 +699,7 @@ void migrate_source_free(struct migrate_source *source)
     loop_cancel(loop, ask_to_commit, source);
     loop_cancel(loop, on_finished, source);
     rounds_free(source->rounds);
+    disk_sender_free(source->disks);
     for (size_t i = 0; i < source->count; i++)
         wire_close(&source->wires[i]);
     state_buffer_free(&source->state);

@@ -38,6 +38,7 @@ struct migrate_target {
     struct stream streams[MIGRATE_MAX_STREAMS];
     size_t count;
     char *layout;
+    struct disks_target *disks;
     uint8_t id[8];      /* of the migration, as HELLO says */
     bool seen_last;     /* the first stream's: the last round is over */
     bool paused;        /* ... as END says */
@@ -266,7 +267,7 @@ static bool take_state(struct migrate_target *target, const struct wire_frame *f
 static bool take_end(struct migrate_target *target, const struct wire_frame *frame,
                      struct error **err)
 {
-    if (!target->seen_last || frame->size != 16 || load_le64(frame->body) != target->state.size ||
+    if (!target->seen_last || !disks_target_finished(target->disks) || frame->size != 16 || load_le64(frame->body) != target->state.size ||
         load_le32(frame->body + 8) > WIRE_PAUSED)
         return wire_damaged(err, "its end does not fit");
     target->paused = load_le32(frame->body + 8) == WIRE_PAUSED;
@@ -305,6 +306,9 @@ static bool take_all(struct migrate_target *target, struct error **err)
             break;
         case WIRE_ROUND:
             good = take_round(stream, &frame, err);
+            break;
+        case WIRE_DISKS:
+            good = disks_target_message(target->disks, frame.body, frame.size, err);
             break;
         case WIRE_STOPPED:
             target->stopped_ns = wire_now();
@@ -451,6 +455,19 @@ bool migrate_target_cancel(struct migrate_target *target)
     return true;
 }
 
+static bool make_disks(struct migrate_target *target, struct error **err)
+{
+    struct disks_target_disk disks[MACHINE_MAX_DISKS];
+    const enum disks_how *how = target->options.disks;
+    size_t count = vm_disk_count(target->vm);
+    for (size_t i = 0; i < count; i++)
+        disks[i] = (struct disks_target_disk){vm_disk_image(target->vm, i),
+                                              how != NULL ? how[i] : DISKS_SHARED};
+    target->options.disks = NULL;
+    target->disks = disks_target_new(disks, count, err);
+    return target->disks != NULL;
+}
+
 static bool start_threads(struct migrate_target *target, struct error **err)
 {
     for (size_t i = 0; i < target->count; i++) {
@@ -494,7 +511,7 @@ struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, s
         wire_open(&stream->wire, streams[i]);
     }
     vm_warm(vm);
-    if (start_threads(target, err))
+    if (make_disks(target, err) && start_threads(target, err))
         return target;
     migrate_target_free(target);
     return NULL;
@@ -524,6 +541,7 @@ void migrate_target_free(struct migrate_target *target)
     }
     state_buffer_free(&target->state);
     error_free(target->error);
+    disks_target_free(target->disks);
     free(target->layout);
     pthread_cond_destroy(&target->changed);
     pthread_mutex_destroy(&target->lock);

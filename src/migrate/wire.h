@@ -23,6 +23,7 @@
  *                 before all streams have come so far
  *     ROUND_DONE ◄ u32 round
  *     STOPPED     nobody runs the machine from here on; the last round follows
+ *     DISKS       a message of migrate/disks.h: from READY on, and before the last round
  *     STATE       a part of what vm_save_state() gave
  *     END         u64 size of the state, u32 WIRE_PAUSED, u32 0
  *     LOADED ◄
@@ -71,7 +72,8 @@ enum wire_type {
     WIRE_LOADED,
     WIRE_GO,
     WIRE_RUNS,
-    WIRE_REFUSED
+    WIRE_REFUSED,
+    WIRE_DISKS
 };
 
 enum wire_encoding { WIRE_PLAIN, WIRE_PACKED };

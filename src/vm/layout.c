@@ -170,6 +170,11 @@ struct loop *vm_loop(struct vm *vm)
     return vm->env.loop;
 }
 
+struct block *vm_disk(struct vm *vm, size_t index)
+{
+    return vm->disks[index];
+}
+
 struct block_image *vm_disk_image(struct vm *vm, size_t index)
 {
     return vm->disks[index] != NULL ? block_image(vm->disks[index]) : NULL;

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 struct balloon_status;
+struct block;
 struct block_chain;
 struct block_image;
 struct char_backend;
@@ -268,6 +269,7 @@ const struct machine_config *vm_config(const struct vm *vm); /* as it is by now 
 bool vm_uses_aia(const struct vm *vm);                       /* what "auto" came to */
 struct mem_space *vm_memory(struct vm *vm);
 struct loop *vm_loop(struct vm *vm);
+struct block *vm_disk(struct vm *vm, size_t index); /* NULL: none, or an empty drive */
 /* While paused. */
 struct block_image *vm_disk_image(struct vm *vm, size_t index); /* NULL: none */
 bool vm_disks_flush(struct vm *vm, struct error **err);

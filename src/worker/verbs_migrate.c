@@ -30,6 +30,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/loop.h"
+#include "config/machine.h"
 #include "migrate/migrate.h"
 #include "vm/vm.h"
 #include "worker/verbs.h"
@@ -66,10 +67,11 @@ static void say_event(struct migration *migration, const char *event, const char
 
 static json_t *describe(const struct migrate_progress *progress)
 {
-    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I}", "stage",
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I}", "stage",
                      migrate_stages[progress->stage].name, "stage-number", (int)progress->stage,
                      "round", (int)progress->round, "total", (json_int_t)progress->total, "left",
-                     (json_int_t)progress->left, "sent", (json_int_t)progress->sent, "rate",
+                     (json_int_t)progress->left, "disk-total", (json_int_t)progress->disk_total,
+                     "disk-left", (json_int_t)progress->disk_left, "sent", (json_int_t)progress->sent, "rate",
                      (json_int_t)progress->rate, "dirty-rate", (json_int_t)progress->dirty_rate,
                      "throttle", (int)progress->throttle, "estimate-ns",
                      (json_int_t)progress->estimate_ns, "downtime-ns",
@@ -268,6 +270,32 @@ static bool take_switch(const json_t *arguments, const char *name, bool *on, str
            error_set(err, ERROR_USAGE, "%s is true or false", name);
 }
 
+/* *disks: `how`, or NULL if nothing is said of them. */
+static bool take_disks(const struct vm *vm, const json_t *arguments,
+                       enum disks_how how[MACHINE_MAX_DISKS], const enum disks_how **disks,
+                       struct error **err)
+{
+    static const char *const names[] = {
+        [DISKS_COPY] = "copy", [DISKS_VERIFY] = "verify", [DISKS_SHARED] = "shared"};
+    const json_t *list = json_object_get(arguments, "disks");
+    size_t count = vm_disk_count(vm);
+    *disks = list != NULL ? how : NULL;
+    if (list == NULL)
+        return true;
+    bool good = json_array_size(list) == count;
+    for (size_t i = 0; good && i < count; i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        size_t k = 0;
+        while (name != NULL && k < ARRAY_SIZE(names) && strcmp(name, names[k]) != 0)
+            k++;
+        good = name != NULL && k < ARRAY_SIZE(names);
+        how[i] = (enum disks_how)k;
+    }
+    return good || error_set(err, ERROR_USAGE,
+                             "disks is a list of copy, verify or shared for each of the %zu disks",
+                             count);
+}
+
 static bool take_options(const json_t *arguments, struct migrate_source_options *options,
                          struct error **err)
 {
@@ -285,13 +313,15 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
 }
 
 /* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "rounds":
- * N, "last-resort": "continue", "stop" or "fail", "patience-ns": N}, all of which may be missing,
- * and descriptors. */
+ * N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "verify" or
+ * "shared", … for each number (migrate/disks.h)]}, all of which may be missing, and descriptors. */
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_source_options options = {
         .progress = on_progress, .commit = on_commit, .done = on_left};
-    if (!take_options(arguments, &options, err))
+    enum disks_how how[MACHINE_MAX_DISKS];
+    if (!take_options(arguments, &options, err) ||
+        !take_disks(target->vm, arguments, how, &options.disks, err))
         return NULL;
     struct migration *migration = migration_new(target, 1, err);
     if (migration == NULL)
@@ -346,7 +376,7 @@ static void on_arrived(void *opaque, const struct error *error)
     migration_free(migration);
 }
 
-/* {"patience-ns": N}, which may be missing, and descriptors. */
+/* {"patience-ns": N, "disks": as the source has them}, which may be missing, and descriptors. */
 json_t *verb_incoming(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_target_options options = {
@@ -355,7 +385,10 @@ json_t *verb_incoming(struct control_target *target, const json_t *arguments, st
         error_set(err, ERROR_USAGE, "this machine was not started to become another one");
         return NULL;
     }
-    if (!take_number(arguments, "patience-ns", UINT64_C(3600000000000), &options.patience_ns, err))
+    enum disks_how how[MACHINE_MAX_DISKS];
+    if (!take_number(arguments, "patience-ns", UINT64_C(3600000000000), &options.patience_ns,
+                     err) ||
+        !take_disks(target->vm, arguments, how, &options.disks, err))
         return NULL;
     struct migration *migration = migration_new(target, 2, err);
     if (migration == NULL)

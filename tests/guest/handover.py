@@ -78,7 +78,8 @@ class Handover:
         ends = {}
         for side in "source", "target":
             self.talks[side], ends[side] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        begin(target, "incoming", {}, [ends["target"].fileno(), self.record.fileno(),
+        same = {key: value for key, value in (options or {}).items() if key == "disks"}
+        begin(target, "incoming", same, [ends["target"].fileno(), self.record.fileno(),
                                        *(pair[1].fileno() for pair in pairs)])
         begin(source, "migrate", options or {},
               [ends["source"].fileno(), *(pair[0].fileno() for pair in pairs)])

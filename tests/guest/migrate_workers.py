@@ -6,6 +6,8 @@
 """
 import contextlib
 import os
+import shutil
+import subprocess
 import sys
 
 import machine
@@ -103,5 +105,71 @@ def test_a_linux_goes_there_and_back_and_stays_when_it_cannot():
         guest.poweroff()
 
 
+def disk(name, *how):
+    path = machine.scratch(name)
+    subprocess.run([TRAPEZE, "disk", "create", *how, path, "48M"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return path
+
+
+def drives(*paths):
+    """The same of both sides: three disks, and a disc that is only read."""
+    raw, layers, only_read = paths
+    return ["--disk", raw + ",format=raw", "--disk", layers + ",format=qcow2,bus=scsi",
+            "--disk", only_read + ",format=raw,readonly"]
+
+
+def test_its_disks_come_along():
+    """... while it writes to them; what does not fit is a sentence, and it stays."""
+    base, seen = disk("base.raw", "--format", "raw"), disk("seen.raw", "--format", "raw")
+    with open(base, "r+b") as file:
+        file.write(os.urandom(1 << 20) * 8)
+    with open(seen, "r+b") as file:
+        file.write(os.urandom(1 << 20) * 3)
+    shutil.copyfile(seen, seen + ".there")
+    subprocess.run([TRAPEZE, "disk", "create", "--backing", base, "--backing-format", "raw",
+                    machine.scratch("top.qcow2")], check=True, stdout=subprocess.DEVNULL)
+    options = {"disks": ["copy", "copy", "verify"], "bandwidth": 64 << 20}
+    with machines:
+        guest = start(*drives(disk("one.raw", "--format", "raw"), machine.scratch("top.qcow2"), seen))
+        guest.shell()
+        guest.run("dd if=/dev/urandom of=/dev/vda bs=1M count=12 2>/dev/null; "
+                  "dd if=/dev/urandom of=/dev/sda bs=1M seek=4 count=2 2>/dev/null; sync; "
+                  "blockdev --flushbufs /dev/vda 2>/dev/null; true")
+        sums = guest.run("md5sum /dev/sda; dd if=/dev/vda bs=1M count=12 2>/dev/null | md5sum")
+        guest.run("(i=0; while true; do i=$((i+1)); echo $i | dd of=/dev/vda bs=512 seek=$((32768 + i)) "
+                  "conv=notrunc,fsync 2>/dev/null; echo $i > /count; done) & sleep 1")
+        for wrong, says in ((machine.scratch("full.raw"), "not empty"),
+                            (disk("small.raw", "--format", "raw"), "disk 0")):
+            if says == "not empty":
+                shutil.copyfile(seen, wrong)
+            else:
+                os.truncate(wrong, 47 << 20)
+            there = incoming(*drives(wrong, disk(f"other-{len(says)}.qcow2"), seen))
+            with Handover(guest.control, there.control, options=options) as way:
+                said = way.wait("source", "failed")["message"]
+                assert says in said, said
+            there.finish(REFUSED)
+            guest.run("true")
+        new = disk("new.qcow2"), disk("flat.raw", "--format", "raw")
+        there = incoming("--disk", new[0] + ",format=qcow2", "--disk", new[1] + ",format=raw,bus=scsi",
+                         "--disk", seen + ".there,format=raw,readonly")
+        with Handover(guest.control, there.control, options=options) as way:
+            way.commit()
+            assert way.progress[-1]["disk-total"] >= 20 << 20, way.progress[-1]
+        assert "was migrated" in guest.finish()
+        guest = there
+        guest.send("\n")
+        guest.shell()
+        count = int(guest.run("cat /count"))
+        guest.run(f"until [ $(cat /count) -gt {count} ]; do sleep 0.1; done; echo 3 > /proc/sys/vm/drop_caches")
+        assert guest.run("md5sum /dev/sda; dd if=/dev/vda bs=1M count=12 2>/dev/null | md5sum") == sums
+        # Every number that it wrote and flushed is where it wrote it.
+        guest.run(f"for i in $(seq 1 {count}); do [ $(dd if=/dev/vda bs=512 skip=$((32768 + i)) count=1 "
+                  "2>/dev/null | head -n 1) = $i ] || exit 1; done")
+        guest.poweroff()
+
+
 if __name__ == "__main__":
-    sys.exit(tap.main([test_a_linux_goes_there_and_back_and_stays_when_it_cannot]))
+    sys.exit(tap.main([test_a_linux_goes_there_and_back_and_stays_when_it_cannot,
+                       test_its_disks_come_along]))

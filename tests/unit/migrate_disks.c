@@ -345,7 +345,7 @@ static void read_only_disks_are_compared(void **state)
         assert_int_equal(copy(&p.c), differ == 0);
         if (differ != 0)
             assert_error(&p.c.target_error, ERROR_USAGE,
-                         "differs in the 1024 KiB from byte 3145728 on");
+                         "differs in the 512 KiB from byte 3145728 on");
         else
             assert_no_error(p.c.target_error);
         /* One that can be written to will not do. */
