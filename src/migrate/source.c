@@ -51,6 +51,7 @@ struct migrate_source {
     size_t hello_size;
     struct rounds *rounds;
     struct disk_sender *disks;
+    uint64_t left; /* bytes of memory and disks, after a round; the thread's */
 
     bool was_running; /* the loop's: before it was paused for this */
     bool held;        /* ... and it is */
@@ -230,10 +231,11 @@ static void measure(struct migrate_source *source, int64_t took_ns)
     struct migrate_progress *progress = &source->progress;
     if (copied >= RATE_BYTES || progress->rate == 0)
         progress->rate = (uint64_t)((double)copied / seconds) + 1;
-    progress->dirty_rate = (uint64_t)((double)left / seconds);
+    source->left = left + disk_left;
+    progress->dirty_rate = (uint64_t)((double)source->left / seconds);
     progress->left = left;
     progress->estimate_ns =
-        FIXED_NS + (uint64_t)((double)(left + disk_left) / (double)progress->rate * 1e9);
+        FIXED_NS + (uint64_t)((double)source->left / (double)progress->rate * 1e9);
     pthread_mutex_unlock(&source->lock);
 }
 
@@ -246,7 +248,7 @@ static enum next decide(const struct migrate_source *source, uint64_t before)
     const struct migrate_progress *progress = &source->progress;
     const struct migrate_source_options *options = &source->options;
     bool fits = progress->estimate_ns <= options->downtime_ns;
-    bool pays = progress->left < before / 2 && progress->left > RATE_BYTES;
+    bool pays = source->left < before / 2 && source->left > RATE_BYTES;
     if (fits && !pays)
         return STOP_NOW;
     if (progress->round < options->rounds || options->last_resort == MIGRATE_KEEP_TRYING)
@@ -273,7 +275,7 @@ static void throttle(void *opaque)
 static void slow_down(struct migrate_source *source, uint64_t before)
 {
     struct migrate_progress *progress = &source->progress;
-    if (!source->options.converge || progress->round < 2 || progress->left < before / 2)
+    if (!source->options.converge || progress->round < 2 || source->left < before / 2)
         return;
     double runs = 100.0 - progress->throttle;
     double enough = runs * (double)progress->rate / 3 / (double)(progress->dirty_rate + 1);
@@ -306,12 +308,15 @@ static bool precopy(struct migrate_source *source, struct error **err)
     if (!copy_disks(source, err))
         return false;
     rounds_mark_all(source->rounds);
+    source->left = progress->left;
     for (unsigned round = 1; next == ANOTHER_ROUND; round++) {
-        uint64_t before = progress->left;
+        uint64_t before = source->left;
+        if (!disk_sender_round(source->disks, err))
+            return false;
         int64_t begun = wire_now();
         if (round > 1)
             rounds_mark_dirty(source->rounds);
-        if (!disk_sender_round(source->disks, err) || !send_round(source, round, false, err))
+        if (!send_round(source, round, false, err))
             return false;
         measure(source, wire_now() - begun);
         report(source, false);
@@ -594,7 +599,7 @@ static uint32_t features(const struct migrate_source_options *options)
 /* Everything that the thread needs of the machine; what it says first. */
 static void make_hello(struct migrate_source *source)
 {
-    char *layout = vm_layout(source->vm);
+    char *layout = vm_layout_and_folders(source->vm);
     struct mem_space *mem = vm_memory(source->vm);
     size_t regions = mem_ram_count(mem), length = strlen(layout);
     source->hello_size = 24 + 16 * regions + length;

@@ -500,7 +500,7 @@ struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, s
     if (target->options.patience_ns == 0)
         target->options.patience_ns = MIGRATE_PATIENCE_NS;
     target->count = count;
-    target->layout = vm_layout(vm);
+    target->layout = vm_layout_and_folders(vm);
     target->round = 1;
     pthread_mutex_init(&target->lock, NULL);
     pthread_cond_init(&target->changed, NULL);

@@ -14,7 +14,7 @@
  * The first stream, source → target unless marked ◄:
  *
  *     HELLO       u32 version, u32 features, u64 id, u32 streams, u32 regions, {u64 gpa, u64 size} each;
- *                 then the layout's text (vm_layout())
+ *                 then the layout's text (vm_layout_and_folders())
  *     ACCEPT ◄    u32 version, u32 features that it has, too
  *     JOIN        (on each further stream) u64 id, u32 stream, from 1, u32 0
  *     READY ◄

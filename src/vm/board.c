@@ -10,6 +10,8 @@
 #include <libfdt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/bits.h"
 #include "base/error.h"
@@ -127,6 +129,18 @@ static bool add_balloon(struct vm *vm, struct error **err)
     return true;
 }
 
+/* As fs/p9_state.c knows files. */
+static struct vm_folder folder_of(int fd)
+{
+    struct statfs system = {0};
+    struct stat status = {0};
+    (void)fstatfs(fd, &system);
+    (void)fstat(fd, &status);
+    return (struct vm_folder){(uint64_t)(uint32_t)system.f_fsid.__val[0] << 32 |
+                                  (uint32_t)system.f_fsid.__val[1],
+                              status.st_ino};
+}
+
 static bool add_share(struct vm *vm, size_t index, struct error **err)
 {
     const struct machine_share *config = &vm->config.shares[index];
@@ -135,6 +149,7 @@ static bool add_share(struct vm *vm, size_t index, struct error **err)
     const struct device_share share = {vm->files.shares[index], vm->files.own_fds, config->tag,
                                        !config->writable};
     vm->files.shares[index] = -1;
+    vm->folders[index] = folder_of(share.folder);
     const struct device_params params = {.id = id, .share = &share};
     return vm_board_add(vm, &device_virtio_9p, &params, err) != NULL;
 }

@@ -65,6 +65,21 @@ char *vm_layout(const struct vm *vm)
     return text;
 }
 
+char *vm_layout_and_folders(const struct vm *vm)
+{
+    char *layout = vm_layout(vm), *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert(out != NULL);
+    fputs(layout, out);
+    for (size_t i = 0; i < vm->config.share_count; i++)
+        fprintf(out, "folder %s %#" PRIx64 " %" PRIu64 "\n", vm->config.shares[i].tag,
+                vm->folders[i].file_system, vm->folders[i].inode);
+    fclose(out);
+    free(layout);
+    return text;
+}
+
 /* Whether every extension of `saved` is in `ours`: a guest does not miss what it never looked for. */
 static bool has_extensions(const char *ours, const char *saved)
 {
@@ -98,6 +113,14 @@ static bool line_fits(const char *ours, const char *saved, bool clone)
     return strcmp(ours, saved) == 0 || (clone && is_same_nic(ours, saved));
 }
 
+static void another_folder(const char *tag, struct error **err)
+{
+    error_set(err, ERROR_USAGE, "the shared folder '%.*s' is another one", (int)strcspn(tag, " "),
+              tag);
+    error_hint(err, "The guest has its files open: it has to be the same folder of a file system that "
+                    "both hosts reach. Otherwise stop the machine, or suspend it.");
+}
+
 static bool fits(const char *layout, const char *saved, bool clone, struct error **err)
 {
     char *ours = alloc_string(layout), *theirs = alloc_string(saved);
@@ -111,7 +134,9 @@ static bool fits(const char *layout, const char *saved, bool clone, struct error
             strcmp(their_line, our_line) != 0)
             our_line = strsep(&our_rest, "\n");
         good = line_fits(our_line, their_line, clone);
-        if (!good)
+        if (!good && strncmp(our_line, "folder ", 7) == 0 && strncmp(their_line, "folder ", 7) == 0)
+            another_folder(their_line + 7, err);
+        else if (!good)
             error_set(err, ERROR_USAGE, "where there was '%.200s' there is '%.200s'",
                       their_line[0] != '\0' ? their_line : "nothing",
                       our_line[0] != '\0' ? our_line : "nothing");

@@ -148,6 +148,9 @@ struct vm {
         struct device *device;
         unsigned slot; /* on the PCI bus, as bus/pci.h counts */
     } nics[MACHINE_MAX_NICS];
+    struct vm_folder {
+        uint64_t file_system, inode;
+    } folders[MACHINE_MAX_SHARES]; /* that are shared */
     struct vm_slot slots[MACHINE_MAX_PCI_SLOTS]; /* config.pci_slots of them */
     _Atomic bool slots_settling; /* a hold is on the VM until slots_settle() has run */
     bool aia; /* interrupts come through APLIC and IMSIC, not through the PLIC */

@@ -257,6 +257,9 @@ void vm_renew_generation(struct vm *vm);
 
 /* layout.c: what of the machine its guest can see, one thing to a line; the caller frees it. */
 char *vm_layout(const struct vm *vm);
+/* The same for a machine that goes on without its guest's noticing, and with it what the host gives to it
+ * that has to be the very same: shared folders. */
+char *vm_layout_and_folders(const struct vm *vm);
 /* Whether a state that was saved with the layout `saved` fits. Instructions that it did not know of do
  * no harm. */
 bool vm_fits_layout(const char *layout, const char *saved, struct error **err);

@@ -130,8 +130,13 @@ def test_its_disks_come_along():
     subprocess.run([TRAPEZE, "disk", "create", "--backing", base, "--backing-format", "raw",
                     machine.scratch("top.qcow2")], check=True, stdout=subprocess.DEVNULL)
     options = {"disks": ["copy", "copy", "verify"], "bandwidth": 64 << 20}
+    folders = [machine.scratch(name) for name in ("folder", "elsewhere")]
+    for folder in folders:
+        os.mkdir(folder)
+    share = ["--share", folders[0] + ":data"]
     with machines:
-        guest = start(*drives(disk("one.raw", "--format", "raw"), machine.scratch("top.qcow2"), seen))
+        guest = start(*drives(disk("one.raw", "--format", "raw"), machine.scratch("top.qcow2"), seen),
+                      *share)
         guest.shell()
         guest.run("dd if=/dev/urandom of=/dev/vda bs=1M count=12 2>/dev/null; "
                   "dd if=/dev/urandom of=/dev/sda bs=1M seek=4 count=2 2>/dev/null; sync; "
@@ -139,13 +144,16 @@ def test_its_disks_come_along():
         sums = guest.run("md5sum /dev/sda; dd if=/dev/vda bs=1M count=12 2>/dev/null | md5sum")
         guest.run("(i=0; while true; do i=$((i+1)); echo $i | dd of=/dev/vda bs=512 seek=$((32768 + i)) "
                   "conv=notrunc,fsync 2>/dev/null; echo $i > /count; done) & sleep 1")
-        for wrong, says in ((machine.scratch("full.raw"), "not empty"),
-                            (disk("small.raw", "--format", "raw"), "disk 0")):
+        for wrong, folder, says in (
+                (machine.scratch("full.raw"), folders[0], "not empty"),
+                (disk("small.raw", "--format", "raw"), folders[0], "disk 0"),
+                (disk("good.raw", "--format", "raw"), folders[1], "folder 'data' is another one")):
             if says == "not empty":
                 shutil.copyfile(seen, wrong)
-            else:
+            elif says == "disk 0":
                 os.truncate(wrong, 47 << 20)
-            there = incoming(*drives(wrong, disk(f"other-{len(says)}.qcow2"), seen))
+            there = incoming(*drives(wrong, disk(f"other-{len(says)}.qcow2"), seen),
+                             "--share", folder + ":data")
             with Handover(guest.control, there.control, options=options) as way:
                 said = way.wait("source", "failed")["message"]
                 assert says in said, said
@@ -153,7 +161,7 @@ def test_its_disks_come_along():
             guest.run("true")
         new = disk("new.qcow2"), disk("flat.raw", "--format", "raw")
         there = incoming("--disk", new[0] + ",format=qcow2", "--disk", new[1] + ",format=raw,bus=scsi",
-                         "--disk", seen + ".there,format=raw,readonly")
+                         "--disk", seen + ".there,format=raw,readonly", *share)
         with Handover(guest.control, there.control, options=options) as way:
             way.commit()
             assert way.progress[-1]["disk-total"] >= 20 << 20, way.progress[-1]
