@@ -39,6 +39,7 @@ struct migrate_target {
     size_t count;
     char *layout;
     struct disks_target *disks;
+    bool gets_disks; /* some are not shared */
     uint8_t id[8];      /* of the migration, as HELLO says */
     bool seen_last;     /* the first stream's: the last round is over */
     bool paused;        /* ... as END says */
@@ -267,7 +268,8 @@ static bool take_state(struct migrate_target *target, const struct wire_frame *f
 static bool take_end(struct migrate_target *target, const struct wire_frame *frame,
                      struct error **err)
 {
-    if (!target->seen_last || !disks_target_finished(target->disks) || frame->size != 16 || load_le64(frame->body) != target->state.size ||
+    if (!target->seen_last || (target->gets_disks && !disks_target_finished(target->disks)) ||
+        frame->size != 16 || load_le64(frame->body) != target->state.size ||
         load_le32(frame->body + 8) > WIRE_PAUSED)
         return wire_damaged(err, "its end does not fit");
     target->paused = load_le32(frame->body + 8) == WIRE_PAUSED;
@@ -460,9 +462,11 @@ static bool make_disks(struct migrate_target *target, struct error **err)
     struct disks_target_disk disks[MACHINE_MAX_DISKS];
     const enum disks_how *how = target->options.disks;
     size_t count = vm_disk_count(target->vm);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         disks[i] = (struct disks_target_disk){vm_disk_image(target->vm, i),
                                               how != NULL ? how[i] : DISKS_SHARED};
+        target->gets_disks |= disks[i].how != DISKS_SHARED;
+    }
     target->options.disks = NULL;
     target->disks = disks_target_new(disks, count, err);
     return target->disks != NULL;
