@@ -21,7 +21,7 @@ import time
 
 import tap
 import writer
-from daemon_client import HOST, LIMIT_S, USAGE, Client, until
+from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
 from machine import FULL, scratch
 
 TRAPEZE, LOOP_ELF, WRITER_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
@@ -194,6 +194,7 @@ def test_killed_in_the_middle_of_any_verb():
         os.kill(pid, signal.SIGKILL)
         status = process.wait(timeout=LIMIT_S)
         assert status in (0, HOST), (status, words)
+        until(lambda gone=pid: not is_alive(gone))
         # Any look with the lock finishes what was begun.
         trapeze("set", "a", "cpu-weight=200")
         trapeze("start", "a")
