@@ -249,7 +249,9 @@ bool snapshot_family_read(const struct instance *instance, struct snapshot_famil
     struct text *text = instance_read(instance, err);
     bool good = text != NULL && vmx_read(text, &family->configs[family->all.count], NULL, err);
     for (size_t i = 0; good && i < family->all.count; i++)
-        good = family->all.list[i].state == SNAPSHOT_NEW || /* which may not have one yet */
+        /* A new one may have no description yet, unless the machine is on top of it already. */
+        good = (family->all.list[i].state == SNAPSHOT_NEW &&
+                family->all.list[i].id != family->all.current) ||
                snapshot_config(instance, &family->all.list[i], &family->configs[i], err);
     text_free(text);
     if (!good)

@@ -371,8 +371,12 @@ static bool remove_gone(struct snapshot_family *family, size_t gone, bool merge,
         return true;
     for (size_t i = 0; children == 1 && good && i < family->configs[gone].disk_count; i++)
         good = merge_disk(family, gone, i, err);
+    /* What is removed in pieces is one that was never finished, to whoever sees the rest of it. */
+    struct snapshot rest = snapshot;
+    rest.state = SNAPSHOT_NEW;
     good = good && (children == 0 || reparent(family, child, snapshot.parent, err)) &&
-           remove_folder(family->instance, &snapshot);
+           rename_to(family->instance, &snapshot, SNAPSHOT_NEW, err) &&
+           remove_folder(family->instance, &rest);
     *changed = good;
     return good;
 }
