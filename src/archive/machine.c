@@ -39,7 +39,7 @@ static void note(struct packing *p, const char *format, const char *what)
 static bool is_free(const struct packing *p, const char *name)
 {
     return pack_name_is_plain(name) && strcasecmp(name, p->description) != 0 &&
-           strcasecmp(name, PACK_MANIFEST) != 0 && strcasecmp(name, PACK_SUMS) != 0 &&
+           strcasecmp(name, PACK_MANIFEST) != 0 && strcasecmp(name, PACK_SAVED) != 0 && strcasecmp(name, PACK_SUMS) != 0 &&
            !pack_has(p->pack, name);
 }
 
@@ -168,7 +168,8 @@ static const json_t *find_member(const struct unpacked *unpacked, const char *pa
 {
     for (size_t i = 0; i < json_array_size(unpacked->files); i++) {
         const json_t *row = json_array_get(unpacked->files, i);
-        if (strcmp(json_string_value(json_object_get(row, "name")), path) == 0)
+        if (strcmp(json_string_value(json_object_get(row, "name")), path) == 0 &&
+            json_object_get(row, "role") == NULL)
             return row;
     }
     return NULL;
@@ -196,6 +197,7 @@ static void keep_inside(struct unpacked *unpacked, char **path, bool (*allowed)(
                         const char *what)
 {
     if (*path != NULL && (!pack_name_is_plain(*path) || find_member(unpacked, *path) != NULL ||
+                          strcasecmp(*path, PACK_SAVED) == 0 ||
                           (allowed != NULL && !allowed(*path))))
         drop(unpacked, path, what);
 }

@@ -33,6 +33,7 @@ struct file {
     struct block_chain chain; /* until it is looked at */
     char *wanted;             /* the format that it is to have; NULL: it says so itself */
     int fd;
+    bool saved; /* role "suspended" */
     uint64_t size, data;
     struct tar_extent *extents;
     size_t count;
@@ -43,6 +44,7 @@ struct pack {
     const struct text *text;
     struct file files[PACK_MAX_FILES];
     size_t count;
+    int64_t rtc_offset;
     json_t *notes;
 };
 
@@ -217,6 +219,42 @@ bool pack_add_file(struct pack *pack, const char *name, int fd, struct error **e
     return true;
 }
 
+/* Its pages of zeroes are holes. */
+static bool map_holes(struct file *file, struct error **err)
+{
+    uint64_t hole_min = file->size / EXTENT_AIM > HOLE_MIN ? file->size / EXTENT_AIM : HOLE_MIN;
+    off_t at = 0, end;
+    while ((at = lseek(file->fd, at, SEEK_DATA)) >= 0) {
+        end = lseek(file->fd, at, SEEK_HOLE);
+        if (end < 0)
+            break;
+        add_extent(file, (uint64_t)at, (uint64_t)(end - at), hole_min);
+        at = end;
+    }
+    return errno == ENXIO || error_set_errno(err, errno, "cannot read '%s'", file->name);
+}
+
+bool pack_add_saved(struct pack *pack, int fd, struct error **err)
+{
+    struct stat status;
+    struct file *file = new_file(pack, PACK_SAVED, err);
+    if (file == NULL) {
+        close(fd);
+        return false;
+    }
+    file->fd = fd;
+    file->saved = true;
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
+        return error_set(err, ERROR_HOST, "'%s' is no file", file->name);
+    file->size = (uint64_t)status.st_size;
+    return map_holes(file, err);
+}
+
+void pack_set_clock(struct pack *pack, int64_t rtc_offset)
+{
+    pack->rtc_offset = rtc_offset;
+}
+
 /* ---- writing ---- */
 
 static int read_at(const struct file *file, uint64_t offset, void *buffer, size_t size)
@@ -305,11 +343,15 @@ static bool write_manifest(const struct pack *pack, struct tar_writer *tar, cons
                                 (json_int_t)file->size, "data", (json_int_t)file->data);
         if (file->format != NULL)
             json_object_set_new(row, "format", json_string(file->format));
+        if (file->saved)
+            json_object_set_new(row, "role", json_string("suspended"));
         json_array_append_new(files, row);
     }
     json_t *manifest =
-        json_pack("{s:i, s:s, s:s, s:o, s:O}", "trapeze-archive", PACK_VERSION, "name", pack->name,
+        json_pack("{s:i, s:s, s:s, s:o, s:O}", "trapeze-archive", pack_has(pack, PACK_SAVED) ? 2 : 1, "name", pack->name,
                   "description", description, "files", files, "notes", pack->notes);
+    if (pack->rtc_offset != 0)
+        json_object_set_new(manifest, "rtc-offset", json_integer(pack->rtc_offset));
     bool good = write_json(tar, PACK_MANIFEST, manifest, err);
     json_decref(manifest);
     return good;

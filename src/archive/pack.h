@@ -11,6 +11,10 @@
  *                          it (no layers, no snapshots), that is to become an image of that format
  *         sums.json        {"web.vmx": SHA-256, "disk.img": …}
  *
+ * A machine that is suspended has one more file, "suspended.vmss" (migrate/image.h), with "role":
+ * "suspended" in its row, and the number of the format is 2. What its clock was set to is "rtc-offset" of
+ * the manifest, nanoseconds (config/nvram.h).
+ *
  * Holes are a sparse file's (GNU.sparse 1.0), so any tar unpacks an archive. A sum is that of the
  * lines "OFFSET LENGTH\n" of the file's extents, in decimal, and then of their bytes. All that is
  * to be believed stands in front and is checked before space is taken; the same machine makes the
@@ -27,7 +31,8 @@
 #include "block/chain.h"
 #include "config/text.h"
 
-#define PACK_VERSION   1
+#define PACK_VERSION   2
+#define PACK_SAVED     "suspended.vmss"
 #define PACK_MAX_NAME  63 /* bytes of a file's name */
 #define PACK_MAX_FILES 48
 #define PACK_MAX_SIZE  (UINT64_C(1) << 50) /* bytes of a file */
@@ -52,6 +57,9 @@ bool pack_add_chain(struct pack *pack, const char *name, const struct block_chai
 bool pack_look(struct pack *pack, struct error **err);
 /* What it has open; returns how many, or more than `room` without having told them all. */
 size_t pack_fds(const struct pack *pack, int *fds, size_t room);
+/* What it was at when it was suspended; as pack_add_file(). */
+bool pack_add_saved(struct pack *pack, int fd, struct error **err);
+void pack_set_clock(struct pack *pack, int64_t rtc_offset);
 /* Something that a user should know. */
 void pack_note(struct pack *pack, const char *sentence);
 bool pack_has(const struct pack *pack, const char *name);

@@ -20,6 +20,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "block/sparse.h"
+#include "config/nvram.h"
 #include "sandbox/helper.h"
 
 enum { JSON_MAX = 1 << 20 /* bytes */, NOTES_MAX = 64, NOTE_MAX = 400 };
@@ -114,13 +115,26 @@ static const char *string_of(const json_t *row, const char *key)
     return json_string_value(json_object_get(row, key));
 }
 
+/* The state of a machine that was suspended. */
+static bool is_saved(const json_t *row)
+{
+    return json_object_get(row, "role") != NULL;
+}
+
 static bool check_row(const json_t *files, size_t index, bool (*allowed)(const char *name),
                       struct error **err)
 {
     const json_t *row = json_array_get(files, index);
     const char *name = string_of(row, "name"), *format = string_of(row, "format");
     uint64_t size = number_of(row, "size"), data = number_of(row, "data");
-    if (!sense(name != NULL && pack_name_is_plain(name) && (allowed == NULL || allowed(name)),
+    bool saved = is_saved(row);
+    if (saved && (!sense(name != NULL && strcmp(name, PACK_SAVED) == 0 && format == NULL &&
+                             string_of(row, "role") != NULL &&
+                             strcmp(string_of(row, "role"), "suspended") == 0,
+                         "the role of a file", err)))
+        return false;
+    if (!sense(name != NULL && pack_name_is_plain(name) &&
+                   (saved || ((allowed == NULL || allowed(name)) && strcasecmp(name, PACK_SAVED) != 0)),
                "a file's name", err) ||
         !sense(size <= PACK_MAX_SIZE && data <= size, "a file's size", err))
         return false;
@@ -129,7 +143,7 @@ static bool check_row(const json_t *files, size_t index, bool (*allowed)(const c
                    "a file is there twice", err))
             return false;
     if (format == NULL)
-        return sense(data == size, "a file has holes", err);
+        return sense(data == size || saved, "a file has holes", err);
     const struct block_format *known = block_format_find(format);
     return sense(known != NULL && known->create != NULL, "the format of a disk", err) &&
            sense(size > 0 && size % BLOCK_SECTOR == 0, "a disk's size", err);
@@ -161,6 +175,12 @@ static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *n
             !sense(strcasecmp(string_of(json_array_get(files, i), "name"), wanted) != 0,
                    "a file is there twice", err))
             return false;
+    json_int_t offset = json_integer_value(json_object_get(manifest, "rtc-offset"));
+    if (!sense(offset > -NVRAM_MAX_OFFSET && offset < NVRAM_MAX_OFFSET, "the machine's clock", err))
+        return false;
+    unpacked->rtc_offset = offset;
+    for (size_t i = 0; i < json_array_size(files); i++)
+        unpacked->has_saved = unpacked->has_saved || is_saved(json_array_get(files, i));
     unpacked->name = alloc_string(name);
     unpacked->files = json_incref(files);
     unpacked->notes = json_array();
@@ -414,6 +434,7 @@ struct unpacking {
     struct place place;
     int stream, about, text;
     unsigned made;
+    bool saved; /* PACK_SAVED was */
 };
 
 static int ask_for_file(const struct place *place, const char *name)
@@ -430,9 +451,10 @@ static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct er
     u->place.teller = teller;
     if (!unpack_stream(u->stream, &u->place, &unpacked, err))
         return false;
-    json_t *about = json_pack("{s:i, s:s, s:s+, s:O, s:O}", "trapeze-archive", PACK_VERSION, "name",
-                              unpacked.name, "description", unpacked.name, ".vmx", "files",
-                              unpacked.files, "notes", unpacked.notes);
+    json_t *about = json_pack("{s:i, s:s, s:s+, s:O, s:O, s:I}", "trapeze-archive", PACK_VERSION,
+                              "name", unpacked.name, "description", unpacked.name, ".vmx", "files",
+                              unpacked.files, "notes", unpacked.notes, "rtc-offset",
+                              (json_int_t)unpacked.rtc_offset);
     char *text = text_write(unpacked.text, &size);
     return (json_dumpfd(about, u->about, JSON_COMPACT) == 0 &&
             write(u->text, text, size) == (ssize_t)size) ||
@@ -443,11 +465,13 @@ static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct er
 static int make_asked(void *opaque, const char *name)
 {
     struct unpacking *u = opaque;
+    bool saved = strcmp(name, PACK_SAVED) == 0;
     errno = EPERM;
     if (u->made == PACK_MAX_FILES || !pack_name_is_plain(name) ||
-        (u->place.allowed != NULL && !u->place.allowed(name)))
+        (u->place.allowed != NULL && !u->place.allowed(name) && !saved))
         return -1;
     u->made++;
+    u->saved = u->saved || saved;
     return make_file(&u->place, name);
 }
 
@@ -481,7 +505,9 @@ static bool take_back(const struct unpacking *u, struct unpacked *unpacked, stru
         unpacked->text = text_parse(bytes, size, name, err);
         free(bytes);
     }
-    if (unpacked->text != NULL)
+    /* One that the manifest does not know of would be taken for this host's own. */
+    if (unpacked->text != NULL &&
+        sense(unpacked->has_saved == u->saved, "a state of a suspended machine", err))
         return true;
     unpacked_clear(unpacked);
     return false;

@@ -20,6 +20,8 @@ struct unpacked {
     struct text *text;
     json_t *files; /* rows of the manifest, checked */
     json_t *notes; /* an array of strings */
+    int64_t rtc_offset; /* as nvram.h has it */
+    bool has_saved;     /* PACK_SAVED is there: a stranger's, that nobody has looked at */
 };
 
 /* From a file or a socket into an empty folder, by a confined process (sandbox/helper.h), so while

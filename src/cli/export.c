@@ -182,7 +182,8 @@ const struct cli_command cli_command_export = {
     .description =
         "Writes the instance NAME, which does not run meanwhile, into FILE, with every file that "
         "it reads: kernel, disks, discs, wherever they lie. A linked clone becomes a machine of "
-        "its own. Holes and zeros of disks take no space. Shared folders and disks on servers are "
+        "its own. A suspended instance's state goes along, for 'import --keep-identity'. Holes and "
+        "zeros of disks take no space. Shared folders and disks on servers are "
         "not in the file, and are named.\n\n"
         "FILE is a tar compressed with zstd, with a checksum of everything; 'trapeze import' makes "
         "an instance of it, 'tar --zstd -xf' unpacks it (disks are raw then). An interrupted "

@@ -13,16 +13,14 @@
 #include "base/error.h"
 #include "config/text.h"
 
-#define OFFSET_LIMIT (INT64_C(1) << 62)
-
 static bool parse_offset(const char *text, int64_t *offset)
 {
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
     *offset = number;
-    return errno == 0 && end != text && *end == '\0' && number > -OFFSET_LIMIT &&
-           number < OFFSET_LIMIT;
+    return errno == 0 && end != text && *end == '\0' && number > -NVRAM_MAX_OFFSET &&
+           number < NVRAM_MAX_OFFSET;
 }
 
 static bool take(const struct text *text, struct nvram *nvram, struct error **err)

@@ -19,8 +19,10 @@ struct error;
 
 #define NVRAM_MAX_SIZE ((size_t)64 << 10) /* bytes; room for firmware variables */
 
+#define NVRAM_MAX_OFFSET (INT64_C(1) << 62)
+
 struct nvram {
-    int64_t rtc_offset; /* ns, less than 2^62 to either side */
+    int64_t rtc_offset; /* ns, less than NVRAM_MAX_OFFSET to either side */
 };
 
 /* No bytes at all are a new machine's. `name` is the file's for messages. False: err. */

@@ -4,17 +4,94 @@
  * folder, so that whatever ends it leaves nothing (store.h). Not over TCP, as create is not: a
  * description may name networks and ports of the daemon's host.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "archive/machine.h"
 #include "base/error.h"
+#include "client/disks.h"
+#include "client/saved.h"
+#include "config/nvram.h"
+#include "config/vmx.h"
 #include "daemon/api.h"
+#include "daemon/folder.h"
 #include "daemon/owner.h"
 
 static bool is_allowed(const char *name)
 {
     return instance_file_check(name, NULL);
+}
+
+static bool write_clock(int folder, const char *name, int64_t rtc_offset, struct error **err)
+{
+    const struct nvram nvram = {rtc_offset};
+    char file[INSTANCE_MAX_FILE];
+    size_t size;
+    if (rtc_offset == 0)
+        return true;
+    char *bytes = nvram_print(&nvram, &size);
+    snprintf(file, sizeof(file), "%s.nvram", name);
+    bool good = bytes != NULL && folder_write_bytes(folder, file, bytes, size, err);
+    free(bytes);
+    return good;
+}
+
+/* The suspended state is one of this machine, with these disks: the archive says both, by one sum,
+ * and who exported it has looked. Names of files that a stranger wrote into it are replaced, too.
+ */
+static bool rehome(const struct text *text, const char *path, int fd, struct error **err)
+{
+    struct machine_config config;
+    struct client_disks disks;
+    size_t size;
+    char *description = text_write(text, &size), *files = NULL;
+    machine_config_init(&config);
+    bool good = vmx_read(text, &config, NULL, err);
+    if (good)
+        vmx_resolve(&config, path);
+    good = good && client_disks_open(&config, &disks, err);
+    if (good) {
+        files = saved_describe_chains(disks.chains, disks.count);
+        client_disks_close(&disks);
+        good = files != NULL && saved_replace(fd, SAVED_MACHINE, description, size, err) &&
+               saved_replace(fd, SAVED_DISKS, files, strlen(files), err);
+    }
+    machine_config_clear(&config);
+    free(description);
+    free(files);
+    return good;
+}
+
+/* Its addresses are in its memory: with others it would not be the machine that went to sleep. */
+static bool take_saved(struct daemon *daemon, struct unpacked *unpacked, bool same, int folder,
+                       const char *staged, struct error **err)
+{
+    char *path = NULL;
+    if (!unpacked->has_saved)
+        return true;
+    if (!same) {
+        json_array_append_new(
+            unpacked->notes,
+            json_string("it was suspended, and starts anew, as after a loss of power: "
+                        "only with its own addresses (--keep-identity) it could go on"));
+        return unlinkat(folder, INSTANCE_SAVED, 0) == 0 ||
+               error_set_errno(err, errno, "cannot remove '%s'", INSTANCE_SAVED);
+    }
+    int fd = openat(folder, INSTANCE_SAVED, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || asprintf(&path, "%s/instances/%s", daemon->store.path, staged) < 0) {
+        error_set_errno(err, errno, "cannot open '%s'", INSTANCE_SAVED);
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    bool good = rehome(unpacked->text, path, fd, err);
+    close(fd);
+    free(path);
+    return good;
 }
 
 static json_t *work(struct daemon *daemon, const char *name, const json_t *arguments,
@@ -33,6 +110,9 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
+        good =
+            write_clock(folder, name, unpacked.rtc_offset, err) &&
+            take_saved(daemon, &unpacked, (keep & MACHINE_KEEP_IDENTITY) != 0, folder, staged, err);
     }
     good = instance_finish(&daemon->store, name, unpacked.text, folder, staged, good, err);
     json_t *answer = good ? json_pack("{s:s, s:O}", "name", name, "notes", unpacked.notes) : NULL;

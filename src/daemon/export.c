@@ -4,13 +4,22 @@
  */
 #include "daemon/export.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "archive/machine.h"
+#include "base/alloc.h"
 #include "base/error.h"
+#include "client/disks.h"
+#include "client/saved.h"
+#include "config/nvram.h"
 #include "daemon/backing.h"
+#include "daemon/folder.h"
 #include "sandbox/helper.h"
 
 struct sending {
@@ -62,6 +71,60 @@ static bool check_disks(const struct instance *instance, struct error **err)
     return good;
 }
 
+/* What its clock was set to; a file that makes no sense is as none. */
+static void add_clock(const struct instance *instance, struct pack *pack)
+{
+    char name[INSTANCE_MAX_FILE], *bytes = alloc_zeroed(1, NVRAM_MAX_SIZE + 1);
+    struct nvram nvram;
+    snprintf(name, sizeof(name), "%s.nvram", instance->name);
+    int fd = openat(instance->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t size = fd >= 0 ? read(fd, bytes, NVRAM_MAX_SIZE + 1) : 0;
+    if (size > 0 && nvram_parse(bytes, (size_t)size, name, &nvram, NULL))
+        pack_set_clock(pack, nvram.rtc_offset);
+    if (fd >= 0)
+        close(fd);
+    free(bytes);
+}
+
+/* Whether the disks are still those that its memory knows: afterwards nobody can tell any more. */
+static bool saved_fits(const struct instance *instance, const struct saved_image *saved,
+                       struct error **err)
+{
+    struct machine_config config;
+    struct client_disks disks;
+    machine_config_init(&config);
+    bool good = instance_config(instance, &config, NULL, err);
+    for (size_t i = 0; i < config.disk_count; i++)
+        config.disks[i].read_only = true;
+    good = good && client_disks_open(&config, &disks, err);
+    if (good) {
+        good = saved_check_disks(saved, disks.chains, disks.count, err);
+        client_disks_close(&disks);
+    }
+    machine_config_clear(&config);
+    return good;
+}
+
+/* What it was at, if it is suspended. False: err, and it should not go without. */
+static bool add_saved(const struct instance *instance, struct pack *pack, struct error **err)
+{
+    struct saved_image saved;
+    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        return true;
+    bool good = client_saved_open(instance->fd, INSTANCE_SAVED, &saved, NULL, err);
+    if (good) {
+        int fd = -1;
+        good = saved_fits(instance, &saved, err);
+        if (good && (fd = fcntl(saved.fd, F_DUPFD_CLOEXEC, 0)) < 0)
+            good = error_set_errno(err, errno, "cannot open the suspended machine");
+        good = good && pack_add_saved(pack, fd, err);
+        client_saved_close(&saved);
+    }
+    if (!good)
+        error_hint(err, "'trapeze start --discard-suspended %s' gives its state up.", instance->name);
+    return good;
+}
+
 static bool without_disks(struct text *text, struct error **err)
 {
     struct machine_config config;
@@ -85,7 +148,10 @@ bool export_instance(const struct instance *instance, bool disks, int stream, st
     }
     struct pack *pack =
         text != NULL ? machine_pack(instance->name, instance->path, text, NULL, err) : NULL;
-    bool good = pack != NULL && send_confined(pack, stream, err);
+    if (pack != NULL)
+        add_clock(instance, pack);
+    bool good = pack != NULL && (!disks || add_saved(instance, pack, err)) &&
+                send_confined(pack, stream, err);
     pack_free(pack);
     text_free(text);
     return good;

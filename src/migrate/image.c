@@ -5,6 +5,7 @@
  */
 #include "migrate/image.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,17 +228,54 @@ static bool take_chunks(struct saved_image *image, struct error **err)
     return true;
 }
 
-bool saved_open(struct saved_image *image, int fd, enum saved_part part, struct error **err)
+static bool open_header(struct saved_image *image, int fd, uint8_t header[SAVED_HEADER],
+                        uint64_t *size, struct error **err)
 {
-    uint8_t header[SAVED_HEADER];
     struct stat status;
     *image = (struct saved_image){.fd = fd};
     if (fstat(fd, &status) != 0)
         return error_set_errno(err, errno, "cannot look at the suspended machine");
     if (!S_ISREG(status.st_mode) || status.st_size < SAVED_HEADER)
         return damaged(err, "this is no suspended machine");
-    if (!read_at(fd, 0, header, sizeof(header), err) || !check_start(header, err) ||
-        !take_header(image, header, (uint64_t)status.st_size, err))
+    *size = (uint64_t)status.st_size;
+    return read_at(fd, 0, header, SAVED_HEADER, err) && check_start(header, err) &&
+           take_header(image, header, *size, err);
+}
+
+static bool write_back(int fd, const void *data, size_t size, uint64_t at, struct error **err)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t count = pwrite(fd, (const uint8_t *)data + done, size - done, (off_t)(at + done));
+        if (count < 0 && errno != EINTR)
+            return error_set_errno(err, errno, "cannot write the suspended machine");
+        done += count > 0 ? (size_t)count : 0;
+    }
+    return true;
+}
+
+bool saved_replace(int fd, enum saved_section section, const void *data, size_t size,
+                   struct error **err)
+{
+    uint8_t header[SAVED_HEADER], *row = header + HEADER_SECTIONS + 24 * section;
+    struct saved_image image;
+    uint64_t end;
+    assert(section < SAVED_STATE && size <= SAVED_MAX_SECTION);
+    if (!open_header(&image, fd, header, &end, err))
+        return false;
+    store_le64(row, end);
+    store_le64(row + 8, size);
+    store_le64(row + 16, XXH3_64bits(data, size));
+    store_le64(header + HEADER_FILE_SIZE, end + size);
+    store_le64(header + HEADER_HASH, XXH3_64bits(header, HEADER_HASH));
+    return write_back(fd, data, size, end, err) && write_back(fd, header, sizeof(header), 0, err) &&
+           (fsync(fd) == 0 || error_set_errno(err, errno, "cannot keep the suspended machine"));
+}
+
+bool saved_open(struct saved_image *image, int fd, enum saved_part part, struct error **err)
+{
+    uint8_t header[SAVED_HEADER];
+    uint64_t size;
+    if (!open_header(image, fd, header, &size, err))
         return false;
     for (size_t i = 0; i < (part == SAVED_ALL ? SAVED_SECTION_COUNT : SAVED_STATE); i++)
         if (!read_section(image, i, err))

@@ -109,8 +109,15 @@ bool saved_read_chunk(const struct saved_image *image, size_t index, void *to, v
 /* The same for one that is mapped: whether [at, at + its size) is what was saved. */
 bool saved_check_chunk(const struct saved_image *image, size_t index, const void *at);
 
+/* Puts another text into the place of one of the first three sections, behind all that there is; the file
+ * is as hostile as for saved_open(). Not to be interrupted: nobody else has the file yet. */
+bool saved_replace(int fd, enum saved_section section, const void *data, size_t size,
+                   struct error **err);
+
 /* Section `disks` of images (NULL: none); the caller frees it. NULL: no memory. */
 char *saved_describe_disks(struct block_image *const *images, size_t count);
+/* The same of disks that are only opened. */
+char *saved_describe_chains(const struct block_chain *chains, size_t count);
 /* Whether the disks' files are as they were. */
 bool saved_check_disks(const struct saved_image *image, const struct block_chain *chains,
                        size_t count, struct error **err);

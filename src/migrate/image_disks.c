@@ -43,7 +43,7 @@ char *saved_describe_disks(struct block_image *const *images, size_t count)
     return text;
 }
 
-static char *describe_chains(const struct block_chain *chains, size_t count)
+char *saved_describe_chains(const struct block_chain *chains, size_t count)
 {
     char *text = NULL;
     size_t size;
@@ -74,7 +74,7 @@ static bool same_line(const char *now, const char *then)
 bool saved_check_disks(const struct saved_image *image, const struct block_chain *chains,
                        size_t count, struct error **err)
 {
-    char *now = describe_chains(chains, count), *now_rest = now;
+    char *now = saved_describe_chains(chains, count), *now_rest = now;
     char *then_rest = (char *)image->sections[SAVED_DISKS].data;
     bool good = now != NULL;
     for (size_t i = 0; good && (now_rest[0] != '\0' || then_rest[0] != '\0'); i++) {

@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "archive/machine.h"
 #include "archive/zstream.h"
 #include "base/error.h"
+#include "config/nvram.h"
 #include "config/vmx.h"
 
 enum flag { CHECKSUMS = 1, ANYWHERE = 2, WHOLE = 4, FRAME = 8, SAME = 16 };
@@ -80,12 +82,14 @@ static void make_tar(struct bytes *tar)
     const void *piece;
     size_t size = 1;
     pack_note(pack, "a note");
+    pack_set_clock(pack, -1234567);
     fuzz_check(pack_add_file(pack, "firmware",
                              file_of("\x7f"
                                      "ELF",
                                      4),
                              NULL) &&
                pack_add_disk(pack, "disk.img", disk(), "qcow2", NULL) &&
+               pack_add_saved(pack, file_of("state", 5), NULL) &&
                pack_write(pack, compressed, NULL));
     lseek(compressed, 0, SEEK_SET);
     struct zstream_reader *reader = zstream_reader_new(compressed, NULL);
@@ -164,6 +168,7 @@ static void check_folder(int folder, const struct unpacked *unpacked)
 
 static void check_path(const struct unpacked *unpacked, const char *path)
 {
+    fuzz_check(path == NULL || strcasecmp(path, PACK_SAVED) != 0);
     fuzz_check(path == NULL || path[0] == '\0' || is_announced(unpacked, path));
 }
 
@@ -189,9 +194,11 @@ static void check_machine(const struct unpacked *unpacked)
     for (size_t i = 0; i < config.nic_count; i++)
         fuzz_check(config.nics[i].vnet == NULL && config.nics[i].forward == NULL &&
                    !config.nics[i].host_loopback);
+    fuzz_check(unpacked->rtc_offset > -NVRAM_MAX_OFFSET && unpacked->rtc_offset < NVRAM_MAX_OFFSET);
     const char *const made[] = {config.serial_path, config.dump_fdt, config.vsock_socket};
     for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++)
-        fuzz_check(made[i] == NULL || (pack_name_is_plain(made[i]) && is_allowed(made[i])));
+        fuzz_check(made[i] == NULL || (pack_name_is_plain(made[i]) && is_allowed(made[i]) &&
+                                       strcasecmp(made[i], PACK_SAVED) != 0));
     machine_config_clear(&config);
 }
 

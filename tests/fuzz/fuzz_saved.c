@@ -81,6 +81,23 @@ static void put_right(uint8_t *file, size_t size)
     store_le64(file + HEADER_HASH, XXH3_64bits(file, HEADER_HASH));
 }
 
+/* What a stranger's file becomes when it is imported. */
+static void replace(int fd)
+{
+    static const char text[] = "0 1@2.000000003\n";
+    struct saved_image before, after;
+    bool good = saved_open(&before, fd, SAVED_ALL, NULL);
+    bool done = saved_replace(fd, SAVED_DISKS, text, sizeof(text) - 1, NULL);
+    fuzz_check(done || !good);
+    if (good) {
+        fuzz_check(saved_open(&after, fd, SAVED_ALL, NULL));
+        fuzz_check(strcmp((char *)after.sections[SAVED_DISKS].data, text) == 0);
+        fuzz_check(after.sections[SAVED_STATE].hash == before.sections[SAVED_STATE].hash);
+        saved_clear(&after);
+    }
+    saved_clear(&before);
+}
+
 static void read_all(int fd)
 {
     struct saved_image image;
@@ -121,6 +138,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((flags & 2) == 0)
         put_right(file, length);
     fuzz_check(pwrite(fd, file, length, 0) == (ssize_t)length);
+    read_all(fd);
+    replace(fd);
     read_all(fd);
     close(fd);
     return 0;

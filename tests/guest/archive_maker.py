@@ -39,6 +39,12 @@ class Archive:
         self.tail = b""
         self.run = 0
 
+    def add(self, name, data, **row):
+        """One more file."""
+        self.files[name] = data
+        self.manifest["files"].append({"name": name, "size": len(data), "data": len(data), **row})
+        self.sums[name] = extents_sum(data)
+
     def write(self, path):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:

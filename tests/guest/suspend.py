@@ -242,6 +242,49 @@ def test_an_instance():
     assert not os.path.exists(folder)
 
 
+def test_a_suspended_instance_travels():
+    """With its memory, its disk, which becomes another file, and its clock; and goes on there."""
+    def instructions(name):
+        path = os.path.join(machine.scratch("store"), "instances", name, "control.sock")
+        return int(json.loads(client.trapeze("control", path, "status").stdout)["instructions"])
+    base, data = disk("base.img", "1M"), machine.scratch("top.qcow2")
+    command("disk", "create", "--format", "qcow2", "--backing", base, "--backing-format",
+            "raw", data)
+    archive = machine.scratch("web.trapeze")
+    client.trapeze("create", "web", "--firmware", LOOP_ELF, "-m", "64", "--disk",
+                   data + ",format=qcow2", "--net", "nat")
+    folder = os.path.join(machine.scratch("store"), "instances")
+    with open(f"{folder}/web/web.nvram", "w", encoding="ascii") as file:
+        file.write('trapeze.nvram = "1"\nrtc.offset = "-3600000000000"\n')
+    client.trapeze("start", "web")
+    client.trapeze("pause", "web")
+    before = instructions("web")
+    client.trapeze("suspend", "web")
+    client.trapeze("export", "web", archive)
+    assert client.info("web")["state"] == "suspended"
+    done = client.trapeze("import", archive, "new")
+    assert "it was suspended" in done.stderr and client.info("new")["state"] == "stopped", done
+    client.trapeze("delete", "new")
+    client.trapeze("import", "--keep-identity", archive, "far")
+    with open(f"{folder}/far/far.nvram", encoding="ascii") as file:
+        assert 'rtc.offset = "-3600000000000"' in file.read()
+    with open(f"{folder}/far/suspended.vmss", "rb") as file:
+        state = file.read()
+    assert os.stat(f"{folder}/far/suspended.vmss").st_blocks * 512 < 8 << 20  # holes are holes
+    client.trapeze("export", "far", machine.scratch("again.trapeze"))  # its disks are those it knows
+    assert client.info("far")["state"] == "suspended"
+    client.trapeze("start", "far")
+    client.trapeze("resume", "far", status=None)  # it was paused
+    until(lambda: instructions("far") > before)
+    client.trapeze("suspend", "far")
+    # Not with a disk that was written to.
+    os.utime(data)
+    client.refuses(USAGE, "not as it was", "--discard-suspended", arguments=["export", "web", archive + "2"])
+    assert len(state) > 64 << 20 and not os.path.exists(archive + "2")
+    for name in "web", "far":
+        client.trapeze("delete", name)
+
+
 def test_a_damaged_state_keeps_the_instance():
     client.trapeze("create", "hurt", "--firmware", LOOP_ELF, "-m", "64", "--start")
     file = os.path.join(machine.scratch("store"), "instances", "hurt", "suspended.vmss")

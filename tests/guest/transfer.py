@@ -379,7 +379,14 @@ def test_hostile_archives_are_refused():
     spoiled.manifest["files"][0].update(size=2**49, data=5576, format="fixed")
     for name in ("vmdk", "nbd", "../raw"):
         case("format").manifest["files"][0]["format"] = name
-    case("newer").manifest["trapeze-archive"] = 2
+    case("newer").manifest["trapeze-archive"] = 3
+    for row in ({"name": "state"}, {"role": "x"}, {"format": "raw"}, {"name": "SUSPENDED.vmss"}):
+        spoiled = case("role")
+        spoiled.manifest["files"].append({"name": "suspended.vmss", "size": 512, "data": 512,
+                                          "role": "suspended", **row})
+    case("manifest").manifest["files"].append({"name": "suspended.vmss", "size": 1, "data": 1})
+    for offset in 1 << 62, -(1 << 63) + 1:
+        case("clock").manifest["rtc-offset"] = offset
     case("manifest").manifest["trapeze-archive"] = "1"
     case("manifest").manifest["name"] = "../../escape"
     case("manifest").manifest["files"] = {}
@@ -552,6 +559,30 @@ trapeze.trace = "blocks"
     delete("evil")
     status, answer = client().raw("POST", "/v1/import?name=x&networks=all", b"")
     assert status == 400 and "networks" in answer["error"], answer
+
+
+def test_a_state_by_a_stranger():
+    """Of a suspended machine: refused if it makes no sense, and nothing else becomes one."""
+    for size in 1, 4096, 10000:
+        archive = plain()
+        archive.add("suspended.vmss", os.urandom(size), role="suspended")
+        done = trapeze("import", "--keep-identity", archive.write(EVIL), "evil", status=HOST)
+        assert "suspended machine" in done.stderr and instances() == [], done
+        done = trapeze("import", archive.write(EVIL), "evil")  # nobody looks at it
+        assert "it was suspended" in done.stderr and "--keep-identity" in done.stderr, done
+        assert client().info("evil")["state"] == "stopped"
+        assert not os.path.exists(f"{folder('evil')}/suspended.vmss")
+        delete("evil")
+    archive = Archive("""memsize = "32"
+trapeze.firmware = "firmware"
+scsi0:0.fileName = "suspended.vmss"
+serial0.fileType = "file"
+serial0.fileName = "suspended.vmss"
+""", {"firmware": read(LOOP_ELF)})
+    archive.add("suspended.vmss", os.urandom(4096), role="suspended")
+    trapeze("import", archive.write(EVIL), "evil")
+    assert "suspended.vmss" not in vmx("evil").values(), vmx("evil")
+    delete("evil")
 
 
 # ---- machines of other makers ----
