@@ -373,7 +373,7 @@ def job_of(client):
 
 
 def test_killed_at_any_moment():
-    turns = 150 if FULL else 12
+    turns = 150 if FULL else 5
     content = make(A, size=256 << 10)
     B.trapeze("list")
     owner, moved = A, 0
@@ -446,8 +446,8 @@ def test_a_running_machine_there_and_back():
     A.trapeze("start", "web")
     until(lambda: "witness-ready" in logs(A))
     owner, ticks = A, 0
-    options = [["--connections", "3"], ["--compress", "--downtime", "50ms"]]
-    for turn in range(20 if FULL else 2):
+    options = [["--connections", "3", "--compress"], ["--downtime", "50ms"]]
+    for turn in range(20 if FULL else 1):
         done = owner.trapeze("migrate", "web", socket_of(other(owner)), *options[turn % 2])
         assert done.stdout == f"web: moved to {socket_of(other(owner))}\n", done
         owner.refuses(USAGE, "moved to", arguments=["start", "web"])
