@@ -430,15 +430,19 @@ static bool there_is(const struct instance *instance, const char *file)
 
 bool snapshot_mend(const struct instance *instance, struct error **err)
 {
+    if (!there_is(instance, "snapshots"))
+        return true;
     return (!there_is(instance, "snapshots/merging") || finish_merging(instance, err)) &&
-           (!there_is(instance, "snapshots/restoring") || snapshot_finish_restoring(instance, err));
+           (!there_is(instance, "snapshots/restoring") ||
+            snapshot_finish_restoring(instance, err)) &&
+           finish_all_new(instance, err);
 }
 
 bool snapshot_tidy(const struct instance *instance, struct error **err)
 {
     if (!there_is(instance, "snapshots"))
         return true;
-    if (!snapshot_mend(instance, err) || !finish_all_new(instance, err))
+    if (!snapshot_mend(instance, err))
         return false;
     char **clones = instance_clones(instance, err);
     if (clones == NULL)
