@@ -87,7 +87,7 @@ const struct cli_command cli_command_daemon = {
         "Keeps the instances of one store and serves them over HTTP at STORE/daemon.sock, to which "
         "its owner alone can connect. Commands about instances start one by themselves. Machines "
         "run in processes of their own: they run on when the daemon ends, and the next one takes "
-        "them over. GET /metrics is for Prometheus. systemd units are installed with trapeze: "
+        "them over. SIGHUP has it read --certificate, --key and --client-ca again. GET /metrics is for Prometheus. systemd units are installed with trapeze: "
         "'systemctl --user enable --now trapeze.socket' for your own instances, without --user for "
         "the system's.",
     .options = options,

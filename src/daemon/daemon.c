@@ -42,12 +42,28 @@ void daemon_event(struct daemon *daemon, const char *instance, const char *type,
     api_events_wake(daemon);
 }
 
+/* As of a hang-up: who serves with certificates reads them again. */
+static void reload(struct daemon *daemon)
+{
+    struct error *error = NULL;
+    if (remote_reload(daemon->remote, &error))
+        log_info(&daemon->log, "certificates were read again");
+    else
+        log_warning(&daemon->log, "certificates stay as they were: %s", error_message(error));
+    error_free(error);
+}
+
 static void on_signal(void *opaque, int fd, unsigned events)
 {
     struct daemon *daemon = opaque;
     struct signalfd_siginfo info;
     (void)events;
-    if (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+    if (read(fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return;
+    if (info.ssi_signo == SIGHUP && daemon->remote != NULL &&
+        remote_credentials(daemon->remote) != NULL)
+        reload(daemon);
+    else
         loop_quit(daemon->loop, 0);
 }
 

@@ -30,7 +30,15 @@ struct suspect {
     time_t since; /* monotonic; 0: a free row */
 };
 
+/* What a connection may still be using. */
+struct old_credentials {
+    struct old_credentials *next;
+    gnutls_certificate_credentials_t credentials;
+};
+
 struct remote {
+    struct remote_options options;
+    struct old_credentials *old;
     const struct store *store;
     struct log *log;
     struct log_limit limit;
@@ -218,6 +226,7 @@ struct remote *remote_new(const struct remote_options *options, int fd, const st
                           struct log *log, struct error **err)
 {
     struct remote *remote = alloc_zeroed(1, sizeof(*remote));
+    remote->options = *options;
     remote->store = store;
     remote->log = log;
     remote->fd = fd;
@@ -231,12 +240,35 @@ struct remote *remote_new(const struct remote_options *options, int fd, const st
     return NULL;
 }
 
+bool remote_reload(struct remote *remote, struct error **err)
+{
+    struct remote fresh = {.options = remote->options};
+    if (remote->credentials == NULL)
+        return true;
+    if (!take_keys(&fresh, &remote->options, err)) {
+        if (fresh.credentials != NULL)
+            gnutls_certificate_free_credentials(fresh.credentials);
+        return false;
+    }
+    struct old_credentials *old = alloc_zeroed(1, sizeof(*old));
+    *old = (struct old_credentials){remote->old, remote->credentials};
+    remote->old = old;
+    remote->credentials = fresh.credentials;
+    remote->has_client_ca = fresh.has_client_ca;
+    return true;
+}
+
 void remote_free(struct remote *remote)
 {
     if (remote == NULL)
         return;
     if (remote->fd >= 0)
         close(remote->fd);
+    for (struct old_credentials *old = remote->old, *next; old != NULL; old = next) {
+        next = old->next;
+        gnutls_certificate_free_credentials(old->credentials);
+        free(old);
+    }
     if (remote->credentials != NULL)
         gnutls_certificate_free_credentials(remote->credentials);
     free(remote);

@@ -35,10 +35,14 @@ enum remote_verdict { REMOTE_ADMITTED, REMOTE_STRANGER, REMOTE_TOO_OFTEN };
 enum { REMOTE_WHO = 96, REMOTE_WINDOW_S = 60 };
 
 /* `fd`: a listening socket, which is taken over, or -1: opens what options->listen names. What is
- * borrowed lives longer. NULL: err. */
+ * borrowed, the options' texts too, lives longer. NULL: err. */
 struct remote *remote_new(const struct remote_options *options, int fd, const struct store *store,
                           struct log *log, struct error **err);
 void remote_free(struct remote *remote); /* NULL is fine */
+
+/* Reads certificate, key and client CA again, for connections that begin from now on; those that there
+ * are keep theirs. False: err, and everything stays as it was. True also without TLS. */
+bool remote_reload(struct remote *remote, struct error **err);
 
 int remote_take_socket(struct remote *remote); /* the caller's from now on */
 /* GnuTLS's, with the client CA; NULL: no TLS. */

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -482,6 +483,39 @@ def echo_through(daemon, token):
     server.close()
     os.rename(path + ".real", path)
     assert got == data + b"end", (len(got), len(data))
+
+
+def test_certificates_are_read_again():
+    def presented():
+        with tls().wrap_socket(socket.create_connection(("127.0.0.1", daemon.port)),
+                               server_hostname="127.0.0.1") as client:
+            return dict(part[0] for part in client.getpeercert()["subject"])["commonName"]
+
+    def put(name):
+        for ending in "pem", "key":
+            shutil.copyfile(at(f"{name}.{ending}"), at(f"hup.{ending}.new"))
+            os.chmod(at(f"hup.{ending}.new"), 0o600)
+            os.replace(at(f"hup.{ending}.new"), at(f"hup.{ending}"))
+    make_certificate("renewed", "ours", "subjectAltName=IP:127.0.0.1", "extendedKeyUsage=serverAuth")
+    put("server")
+    with Daemon("--listen", "tcp:127.0.0.1:0", "--certificate", at("hup.pem"), "--key", at("hup.key"),
+                "--client-ca", at("ours.pem")) as daemon:
+        assert presented() == "server"
+        token = make_token("hup")
+        held = raw_upgrade(daemon, token, "/v1/version", "x")
+        put("renewed")
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: daemon.said("certificates were read again"))
+        assert presented() == "renewed"
+        assert held.recv(12) == b"HTTP/1.1 200"  # a connection of before
+        held.close()
+        assert ask(daemon, "GET", "/v1/version", certificate="friend")[0] == 200
+        assert ask(daemon, "GET", "/v1/version")[0] == 401
+        shutil.copyfile(at("friend.key"), at("hup.key"))  # which is another's
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: daemon.said("certificates stay as they were"))
+        assert presented() == "renewed"
+        LOCAL.trapeze("token", "revoke", "hup")
 
 
 def test_those_who_try_too_often_wait():
