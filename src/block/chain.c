@@ -6,6 +6,7 @@
 #include "block/chain.h"
 
 #include <string.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,13 +76,28 @@ struct block_image *block_chain_open(struct block_chain *chain, const char *name
     return image;
 }
 
+struct block_image *block_chain_again(const struct block_image *image,
+                                      const struct block_chain_options *options, struct error **err)
+{
+    struct block_chain chain = {.count = 0};
+    for (const struct block_image *at = image; at != NULL; at = at->backing) {
+        int fd = at->file->fd >= 0 ? fcntl(at->file->fd, F_DUPFD_CLOEXEC, 0) : -1;
+        if (fd < 0) {
+            error_set(err, ERROR_HOST, "disk '%s' cannot be opened again", image->name);
+            block_chain_close(&chain);
+            return NULL;
+        }
+        chain.fds[chain.count++] = fd;
+    }
+    return block_chain_open(&chain, image->name, options, err);
+}
+
 /* ---- another image on top ---- */
 
 /* An image by itself on the chain's file `index`. */
 static struct block_image *open_alone(struct block_chain *chain, size_t index, const char *name,
                                       bool read_only, const struct block_image_options *how,
-                                      const struct block_chain_options *options,
-                                      struct error **err)
+                                      const struct block_chain_options *options, struct error **err)
 {
     struct block_file *file = block_file_new(chain->fds[index], read_only, options->cache, err);
     if (file == NULL)

@@ -35,6 +35,11 @@ struct block_chain_options {
 struct block_image *block_chain_open(struct block_chain *chain, const char *name,
                                      const struct block_chain_options *options, struct error **err);
 void block_chain_close(struct block_chain *chain);
+/* The same image opened anew, by the descriptors that it has: another process has written to it since,
+ * and what `image` keeps of it in memory is of before. For files only. NULL: err. */
+struct block_image *block_chain_again(const struct block_image *image,
+                                      const struct block_chain_options *options,
+                                      struct error **err);
 
 /* A new image on top of one that is in use, at a moment when nothing is in flight. fds[0] is an empty
  * image that names `below` as what it lies upon, fds[1] the file of `below` again, open for reading

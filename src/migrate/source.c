@@ -539,6 +539,8 @@ static void on_finished(void *opaque)
     struct migrate_source *source = opaque;
     if (source->result == MIGRATE_FAILED)
         go_on(source);
+    if (source->result == MIGRATE_MOVED)
+        vm_disks_give_away(source->vm);
     source->options.done(source->options.opaque, source->result, source->error);
 }
 
@@ -580,6 +582,8 @@ bool migrate_source_resolve(struct migrate_source *source, bool here, struct err
     source->result = here ? MIGRATE_FAILED : MIGRATE_MOVED;
     if (here)
         go_on(source);
+    else
+        vm_disks_give_away(source->vm);
     source->options.done(source->options.opaque, source->result, source->error);
     return true;
 }

@@ -39,6 +39,7 @@ struct migrate_target {
     size_t count;
     char *layout;
     struct disks_target *disks;
+    enum disks_how disks_how[MACHINE_MAX_DISKS];
     bool gets_disks; /* some are not shared */
     uint8_t id[8];      /* of the migration, as HELLO says */
     bool seen_last;     /* the first stream's: the last round is over */
@@ -345,6 +346,15 @@ static void answer(struct migrate_target *target, enum step *step, bool good, st
     pthread_mutex_unlock(&target->lock);
 }
 
+/* The source has written to shared ones since they were opened here. */
+static bool reopen_disks(struct migrate_target *target, struct error **err)
+{
+    for (size_t i = 0; i < vm_disk_count(target->vm); i++)
+        if (target->disks_how[i] == DISKS_SHARED && !vm_disk_reopen(target->vm, i, err))
+            return false;
+    return true;
+}
+
 /* The loop's thread. */
 static void load(void *opaque)
 {
@@ -352,6 +362,7 @@ static void load(void *opaque)
     struct error *error = NULL;
     /* Paused first: its devices must not touch disks or networks that are still the source's. */
     bool good = !target->cancelled && vm_start_paused(target->vm, &error) &&
+                reopen_disks(target, &error) &&
                 vm_restore_state(target->vm, target->state.data, target->state.size, &error);
     answer(target, &target->load, good, error);
 }
@@ -463,8 +474,8 @@ static bool make_disks(struct migrate_target *target, struct error **err)
     const enum disks_how *how = target->options.disks;
     size_t count = vm_disk_count(target->vm);
     for (size_t i = 0; i < count; i++) {
-        disks[i] = (struct disks_target_disk){vm_disk_image(target->vm, i),
-                                              how != NULL ? how[i] : DISKS_SHARED};
+        target->disks_how[i] = how != NULL ? how[i] : DISKS_SHARED;
+        disks[i] = (struct disks_target_disk){vm_disk_image(target->vm, i), target->disks_how[i]};
         target->gets_disks |= disks[i].how != DISKS_SHARED;
     }
     target->options.disks = NULL;

@@ -111,6 +111,35 @@ struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
     return disk;
 }
 
+bool vm_disk_reopen(struct vm *vm, size_t index, struct error **err)
+{
+    const struct machine_disk *config = &vm->config.disks[index];
+    struct block_image *image = vm_disk_image(vm, index);
+    if (image == NULL || image->read_only || strcmp(image->format->name, "raw") == 0)
+        return true;
+    const struct block_chain_options how = vm_disk_chain_options(vm, config, config->format);
+    struct block_image *again = block_chain_again(image, &how, err);
+    if (again == NULL)
+        return false;
+    if (again->size != image->size) {
+        block_image_close(again);
+        return error_set(err, ERROR_HOST, "disk '%s' has another size by now", config->path);
+    }
+    image = block_swap(vm->disks[index], again);
+    image->file->read_only = true; /* what it knows is old */
+    block_image_close(image);
+    return true;
+}
+
+void vm_disks_give_away(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->config.disk_count; i++) {
+        struct block_image *image = vm_disk_image(vm, i);
+        if (image != NULL)
+            image->file->read_only = true;
+    }
+}
+
 /* Adapters for several drives; a machine has one of each kind that it has drives for. */
 static const struct adapter {
     const char *id;

@@ -80,10 +80,12 @@ char *vm_layout_and_folders(const struct vm *vm)
     return text;
 }
 
-/* Whether every extension of `saved` is in `ours`: a guest does not miss what it never looked for. */
-static bool has_extensions(const char *ours, const char *saved)
+/* Whether every extension of `saved` is in `ours`: a guest does not miss what it never looked for. False
+ * with *missing set, of that length: that one is not. */
+static bool has_extensions(const char *ours, const char *saved, const char **missing, int *size)
 {
     size_t base = strcspn(saved, "_");
+    *missing = NULL;
     if (strcspn(ours, "_") != base || strncmp(ours, saved, base) != 0)
         return false;
     for (saved += base; *saved == '_'; saved += strcspn(saved, "_")) {
@@ -91,8 +93,11 @@ static bool has_extensions(const char *ours, const char *saved)
         const char *at = ours + base;
         while (*at == '_' && (strcspn(at + 1, "_") != length || strncmp(at + 1, saved, length) != 0))
             at += 1 + strcspn(at + 1, "_");
-        if (*at == '\0')
+        if (*at == '\0') {
+            *missing = saved;
+            *size = (int)length;
             return false;
+        }
     }
     return true;
 }
@@ -101,24 +106,37 @@ static bool has_extensions(const char *ours, const char *saved)
 static bool is_same_nic(const char *ours, const char *saved)
 {
     const char *end = strrchr(ours, ' ');
+    if (end == NULL || strncmp(ours, "nic ", 4) != 0)
+        return false;
     size_t length = (size_t)(end - ours);
-    return strncmp(ours, "nic ", 4) == 0 && strncmp(ours, saved, length + 1) == 0 &&
-           strrchr(saved, ' ') == saved + length;
+    return strncmp(ours, saved, length + 1) == 0 && strrchr(saved, ' ') == saved + length;
 }
 
-static bool line_fits(const char *ours, const char *saved, bool clone)
-{
-    if (strncmp(ours, "isa ", 4) == 0 && strncmp(saved, "isa ", 4) == 0)
-        return has_extensions(ours + 4, saved + 4);
-    return strcmp(ours, saved) == 0 || (clone && is_same_nic(ours, saved));
-}
-
-static void another_folder(const char *tag, struct error **err)
+static bool another_folder(const char *tag, struct error **err)
 {
     error_set(err, ERROR_USAGE, "the shared folder '%.*s' is another one", (int)strcspn(tag, " "),
               tag);
     error_hint(err, "The guest has its files open: it has to be the same folder of a file system that "
                     "both hosts reach. Otherwise stop the machine, or suspend it.");
+    return false;
+}
+
+static bool line_fits(const char *ours, const char *saved, bool clone, struct error **err)
+{
+    const char *missing = NULL;
+    int size = 0;
+    bool isa = strncmp(ours, "isa ", 4) == 0 && strncmp(saved, "isa ", 4) == 0;
+    if (isa ? has_extensions(ours + 4, saved + 4, &missing, &size)
+            : strcmp(ours, saved) == 0 || (clone && is_same_nic(ours, saved)))
+        return true;
+    if (missing != NULL)
+        return error_set(err, ERROR_USAGE,
+                         "the guest may use '%.*s', which the CPU that it would get does not have",
+                         size > 200 ? 200 : size, missing);
+    if (strncmp(ours, "folder ", 7) == 0 && strncmp(saved, "folder ", 7) == 0)
+        return another_folder(saved + 7, err);
+    return error_set(err, ERROR_USAGE, "where there was '%.200s' there is '%.200s'",
+                     saved[0] != '\0' ? saved : "nothing", ours[0] != '\0' ? ours : "nothing");
 }
 
 static bool fits(const char *layout, const char *saved, bool clone, struct error **err)
@@ -133,13 +151,7 @@ static bool fits(const char *layout, const char *saved, bool clone, struct error
         if (our_rest != NULL && strcmp(our_line, "device vmgenid vmgenid") == 0 &&
             strcmp(their_line, our_line) != 0)
             our_line = strsep(&our_rest, "\n");
-        good = line_fits(our_line, their_line, clone);
-        if (!good && strncmp(our_line, "folder ", 7) == 0 && strncmp(their_line, "folder ", 7) == 0)
-            another_folder(their_line + 7, err);
-        else if (!good)
-            error_set(err, ERROR_USAGE, "where there was '%.200s' there is '%.200s'",
-                      their_line[0] != '\0' ? their_line : "nothing",
-                      our_line[0] != '\0' ? our_line : "nothing");
+        good = line_fits(our_line, their_line, clone, err);
     }
     free(ours);
     free(theirs);
@@ -209,7 +221,10 @@ bool vm_disks_flush(struct vm *vm, struct error **err)
 {
     for (size_t i = 0; i < vm->config.disk_count; i++) {
         struct block_image *image = vm_disk_image(vm, i);
-        int error = image != NULL && !image->read_only ? image->format->flush(image) : 0;
+        bool writes = image != NULL && !image->read_only;
+        /* Twice: what the first gives up, the second counts as free. */
+        int error = writes ? image->format->flush(image) : 0;
+        error = error == 0 && writes ? image->format->flush(image) : error;
         if (error != 0)
             return error_set_errno(err, error, "cannot write disk '%s' out", vm->config.disks[i].path);
     }

@@ -276,5 +276,11 @@ struct block *vm_disk(struct vm *vm, size_t index); /* NULL: none, or an empty d
 /* While paused. */
 struct block_image *vm_disk_image(struct vm *vm, size_t index); /* NULL: none */
 bool vm_disks_flush(struct vm *vm, struct error **err);
+/* Nothing is in the disk's file that is not ours: another process that had it has let go of it. What an
+ * image keeps in memory of its file is read anew. */
+bool vm_disk_reopen(struct vm *vm, size_t index, struct error **err);
+/* After vm_disks_flush(): the files are another process' from now on. Nothing is written to them any
+ * more, not even when they are closed. */
+void vm_disks_give_away(struct vm *vm);
 
 #endif
