@@ -189,3 +189,26 @@ void frame_writer_clear(struct frame_writer *writer)
     free(writer->data);
     *writer = (struct frame_writer){0};
 }
+
+pid_t frame_receive_pid(int fd, size_t size)
+{
+    char text[8];
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec iov = {text, sizeof(text)};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    struct ucred sender;
+    ssize_t received;
+    while ((received = recvmsg(fd, &message, 0)) < 0 && errno == EINTR)
+        ;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (received != (ssize_t)size || header == NULL || header->cmsg_type != SCM_CREDENTIALS)
+        return -1;
+    memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+    return sender.pid;
+}

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define FRAME_MAX (UINT32_C(4) << 20) /* bytes; the console ring as JSON fits */
 
@@ -64,5 +65,10 @@ enum frame_status frame_writer_flush(struct frame_writer *writer, int fd);
 enum frame_status frame_writer_flush_fds(struct frame_writer *writer, int fd, const int *fds,
                                          size_t count);
 void frame_writer_clear(struct frame_writer *writer);
+
+/* The process that sent the next message of a socket with SO_PASSCRED, as this one counts: the kernel
+ * says so, whatever PID namespace the sender is in. The message is `size` bytes, 8 at most; waits for it.
+ * -1: another one came, or none. */
+pid_t frame_receive_pid(int fd, size_t size);
 
 #endif

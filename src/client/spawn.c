@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/frame.h"
 #include "client/cgroup.h"
 #include "client/disks.h"
 #include "client/network.h"
@@ -267,30 +268,6 @@ static bool send_argument(int talk, const char *argument, bool has_fds)
     return send_with(talk, text, fds, count);
 }
 
-/* The copy's process id as we count, from its first word. */
-static pid_t receive_born(int talk)
-{
-    char text[8];
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(struct ucred))];
-    } control;
-    struct iovec iov = {text, sizeof(text)};
-    struct msghdr message = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    struct ucred sender;
-    ssize_t size;
-    while ((size = recvmsg(talk, &message, 0)) < 0 && errno == EINTR)
-        ;
-    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (size != 4 || header == NULL || header->cmsg_type != SCM_CREDENTIALS)
-        return -1;
-    memcpy(&sender, CMSG_DATA(header), sizeof(sender));
-    return sender.pid;
-}
-
 static bool send_standard_files(int talk, pid_t pid)
 {
     char path[32], text[16];
@@ -363,7 +340,7 @@ bool client_hatch_socket(int pair[2], struct error **err)
 pid_t client_hatch(const struct machine_config *config, const struct client_spawn *spawn, int talk,
                    struct error **err)
 {
-    pid_t pid = receive_born(talk);
+    pid_t pid = frame_receive_pid(talk, 4); /* its first word */
     if (pid <= 0) {
         error_set(err, ERROR_HOST, "the clone's process has ended");
         return -1;

@@ -404,6 +404,8 @@ uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t g
     assert(gpa % MEM_PAGE_SIZE == 0 && size % MEM_PAGE_SIZE == 0 &&
            range_within(gpa - ram->gpa, size, ram->size));
     uint64_t pages = size >> MEM_PAGE_SHIFT;
+    if (pages == 0)
+        return 0;
     memset(bitmap, 0, (size_t)((pages + 63) / 64 * sizeof(*bitmap)));
     /* Clear, then tell. The other way round a vCPU could cache the permission to write after
      * it was told to drop it, still see DIRTY set, and write unseen once it is cleared. */

@@ -78,9 +78,10 @@ struct rounds {
  * torn copy is not the last one. Tells whether all of it was zeroes. */
 __attribute__((no_sanitize("thread"))) static bool copy_page(uint8_t *to, const uint8_t *from)
 {
-    typedef uint64_t word __attribute__((may_alias, aligned(8)));
+    typedef uint64_t word __attribute__((may_alias));
+    typedef uint64_t loose __attribute__((may_alias, aligned(1))); /* in a frame, between headers */
     const word *source = (const word *)(const void *)from;
-    word *target = (word *)(void *)to;
+    loose *target = (loose *)(void *)to;
     uint64_t any = 0;
     for (size_t i = 0; i < MEM_PAGE_SIZE / sizeof(word); i++) {
         uint64_t value = source[i];

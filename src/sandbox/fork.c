@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/frame.h"
 #include "sandbox/sandbox.h"
 
 #define OTHERS (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
@@ -127,29 +128,6 @@ static void begin_family(int sync)
         _exit(126);
 }
 
-static pid_t receive_pid(int sync)
-{
-    char byte;
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(struct ucred))];
-    } control;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    struct ucred sender;
-    ssize_t size;
-    while ((size = recvmsg(sync, &message, 0)) < 0 && errno == EINTR)
-        ;
-    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (size != 1 || header == NULL || header->cmsg_type != SCM_CREDENTIALS)
-        return -1;
-    memcpy(&sender, CMSG_DATA(header), sizeof(sender));
-    return sender.pid;
-}
-
 static void end_child(pid_t pid)
 {
     kill(pid, SIGKILL);
@@ -162,7 +140,7 @@ static pid_t let_go(pid_t pid, int sync, unsigned flags, enum sandbox_life life)
 {
     bool good =
         ((flags & CLONE_NEWUSER) == 0 || map_ids(pid)) && send(sync, "y", 1, MSG_NOSIGNAL) == 1;
-    pid_t found = good && life == SANDBOX_FAMILY ? receive_pid(sync) : pid;
+    pid_t found = good && life == SANDBOX_FAMILY ? frame_receive_pid(sync, 1) : pid;
     int number = errno;
     if (good && found > 0)
         return found;

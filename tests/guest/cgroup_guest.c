@@ -75,10 +75,10 @@ static void weights(const char *place, double seconds)
     char *small = group_with(place, "small", &(struct cgroup_limits){.cpu_weight = 100});
     char *large = group_with(place, "large", &(struct cgroup_limits){.cpu_weight = 300});
     pid_t pids[] = {burn(small), burn(large)};
-    char *found = cgroup_of("", pids[0]);
     double begun = now(CLOCK_MONOTONIC);
     while (used(small) + used(large) < seconds && now(CLOCK_MONOTONIC) - begun < 300)
         usleep(100000);
+    char *found = cgroup_of("", pids[0]); /* it has entered it by now */
     printf("same %d\nratio %.3f\n", found != NULL && strcmp(found, small) == 0,
            used(large) / used(small));
     /* The other way round, while they run. */

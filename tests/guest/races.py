@@ -66,11 +66,17 @@ def client(seed):
     return got
 
 
+def folders():
+    return sorted(os.listdir(f"{CLIENT.store}/instances"))
+
+
 def check_store():
     rows = CLIENT.list()
     names = [row["name"] for row in rows]
     assert all(row["state"] in ("running", "paused", "stopped") for row in rows), rows
-    assert names == sorted(os.listdir(f"{CLIENT.store}/instances")), names
+    # What a job has staged goes with it, perhaps after its answer.
+    until(lambda: not [name for name in folders() if name.startswith(".")])
+    assert names == folders(), (names, folders())
     with contextlib.closing(sqlite3.connect(f"{CLIENT.store}/catalogue.db")) as catalogue:
         listed = [row[0] for row in catalogue.execute("SELECT name FROM instances ORDER BY name")]
     assert names == listed, (names, listed)

@@ -223,25 +223,9 @@ static void move(struct side *from, struct side *to, size_t streams)
 static const struct migrate_source_options impatient = {.rounds = 4,
                                                         .last_resort = MIGRATE_STOP_ANYWAY};
 
-static bool engine_works(const char *engine)
-{
-    struct world w;
-    world_open(&w);
-    uint32_t nothing[4] = {0};
-    world_give(&w, &w.config.firmware, nothing, sizeof(nothing));
-    free(w.config.engine);
-    w.config.engine = strdup(engine);
-    w.vm = vm_new(&w.config, &w.env, &w.err);
-    bool works = w.vm != NULL;
-    error_free(w.err);
-    w.err = NULL;
-    world_close(&w);
-    return works;
-}
-
 static const char *engine_of(size_t n)
 {
-    return n % 2 == 1 && engine_works("dbt") ? "dbt" : "interp";
+    return n % 2 == 1 && world_engine_works("dbt") ? "dbt" : "interp";
 }
 
 /* From side to side, each time with another number of streams, packed or not, and as often as not

@@ -123,22 +123,6 @@ static void end(struct resumed *r)
 
 static const char *const engines[] = {"interp", "dbt"};
 
-static bool engine_works(const char *engine)
-{
-    struct world w;
-    world_open(&w);
-    uint32_t nothing[4] = {0};
-    world_give(&w, &w.config.firmware, nothing, sizeof(nothing));
-    free(w.config.engine);
-    w.config.engine = strdup(engine);
-    w.vm = vm_new(&w.config, &w.env, &w.err);
-    bool works = w.vm != NULL;
-    error_free(w.err);
-    w.err = NULL;
-    world_close(&w);
-    return works;
-}
-
 static void run_on(int fd, bool map, const char *engine, uint64_t whole)
 {
     struct resumed r;
@@ -169,7 +153,7 @@ static uint64_t run_whole(const char *engine, int64_t *time)
 static void wherever_it_is_suspended_it_ends_the_same(void **state)
 {
     (void)state;
-    const size_t count = engine_works("dbt") ? 2 : 1;
+    const size_t count = world_engine_works("dbt") ? 2 : 1;
     const int64_t moments = (int64_t)tier_count(8, 100);
     int64_t time;
     uint64_t whole = run_whole("interp", &time);

@@ -125,4 +125,21 @@ static inline uint64_t guest_word(struct world *w, uint64_t gpa)
     return load_le64(bytes);
 }
 
+/* Whether this host can run it. */
+static inline bool world_engine_works(const char *engine)
+{
+    struct world w;
+    world_open(&w);
+    uint32_t nothing[4] = {0};
+    world_give(&w, &w.config.firmware, nothing, sizeof(nothing));
+    free(w.config.engine);
+    w.config.engine = strdup(engine);
+    w.vm = vm_new(&w.config, &w.env, &w.err);
+    bool works = w.vm != NULL;
+    error_free(w.err);
+    w.err = NULL;
+    world_close(&w);
+    return works;
+}
+
 #endif
