@@ -80,6 +80,12 @@ def content_of(client, name="web"):
         return file.read()
 
 
+def kill(pid):
+    """It is dead: whoever asks next must not be answered half by one that is dying."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid))
+
+
 def known(client, name="web"):
     """Its row, or None; never while it is not clear where it is."""
     rows = [row for row in client.list() if row["name"] == name]
@@ -91,18 +97,30 @@ def is_settled(client, name="web"):
     return row is None or "migration" not in row
 
 
+def the_owner(name="web"):
+    """Waits until both daemons are clear about it, and one has it. A request that was on its way when
+    its sender was killed may put "arriving" beside it for a while."""
+    owners = []
+
+    def is_clear():
+        rows = {client: known(client, name) for client in (A, B)}
+        owners[:] = [client for client, row in rows.items() if row]
+        return len(owners) == 1 and "migration" not in rows[owners[0]]
+
+    until(is_clear)
+    return owners[0]
+
+
 def exactly_one_has(content, name="web", clean=True):
-    """Waits until both daemons are clear about it; the one that has it, and can start it."""
-    until(lambda: is_settled(A, name) and is_settled(B, name))
-    owners = [client for client in (A, B) if known(client, name)]
-    assert len(owners) == 1, [(client.store, client.list()) for client in (A, B)]
-    assert content_of(owners[0], name) == content
-    owners[0].trapeze("start", name)
-    owners[0].trapeze("stop", "--force", name)
+    """The one that has it, and can start it."""
+    owner = the_owner(name)
+    assert content_of(owner, name) == content
+    owner.trapeze("start", name)
+    owner.trapeze("stop", "--force", name)
     for client in (A, B) if clean else ():  # nothing half-made stays
         until(lambda: not any(entry.startswith(".")
                               for entry in os.listdir(os.path.join(client.store, "instances"))))
-    return owners[0]
+    return owner
 
 
 def refusal(client, *arguments):
@@ -259,7 +277,7 @@ def test_a_machine_keeps_its_layers_content():
 def test_cut_off_before_it_counts():
     content = make(A)
     for verb in ("migrations", "archive"):
-        for what in ("drop", "mute"):
+        for what in ("drop", "mute") if FULL else ("drop",):  # silence is borne for 30 s
             with Gate(B, lambda seen: what if seen == verb else "pass") as gate:
                 A.trapeze("migrate", "web", gate.path, status=HOST)
                 assert (verb, what) in gate.seen, gate.seen
@@ -388,11 +406,11 @@ def test_killed_at_any_moment():
         victim = turn % 5
         with contextlib.suppress(ProcessLookupError):
             if victim < 2:
-                os.kill(victims[victim], signal.SIGKILL)
+                kill(victims[victim])
             elif victim == 2:
                 process.kill()
             elif job := job_of(source if victim == 3 else target):
-                os.kill(job, signal.SIGKILL)
+                kill(job)
         process.wait(timeout=LIMIT_S)
         owner = exactly_one_has(content, clean=False)
         moved += owner is target
@@ -557,10 +575,7 @@ class Life:
 
     def settle(self, said):
         """After a fault: the side that has it; it runs there, or its death is checked."""
-        until(lambda: is_settled(A) and is_settled(B))
-        owners = [client for client in (A, B) if known(client)]
-        assert len(owners) == 1, [(client.store, client.list()) for client in (A, B)]
-        owner = owners[0]
+        owner = the_owner()
         until(lambda: known(owner)["state"] in ("running", "stopped"))
         if known(owner)["state"] == "stopped":
             self.deaths += 1
@@ -600,15 +615,15 @@ def test_a_running_machine_and_faults():
             victim = turn % 7
             with contextlib.suppress(OSError):
                 if victim < 3:
-                    os.kill(victims[victim], signal.SIGKILL)
+                    kill(victims[victim])
                 elif victim == 3:
-                    os.kill(pid_of_worker(target), signal.SIGKILL)
+                    kill(pid_of_worker(target))
                 elif victim == 4:
                     gate.cut()
                 elif victim == 5:
                     process.kill()
                 elif job := job_of(source):
-                    os.kill(job, signal.SIGKILL)
+                    kill(job)
             process.wait(timeout=LIMIT_S)
             owner = life.settle(said)
         moved += owner is target
