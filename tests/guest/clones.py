@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 
-import tap
 from daemon_client import HOST, USAGE, Client, until
 from machine import image
 
@@ -372,11 +371,5 @@ def test_progress_of_a_copy():
     delete("copy", "base")
 
 
-def main():
-    status = tap.main(CLIENT.alone(globals()))
-    CLIENT.end()
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(CLIENT.main(globals()))

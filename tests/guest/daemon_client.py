@@ -15,6 +15,8 @@ import struct
 import subprocess
 import time
 
+import tap
+
 USAGE, HOST = 120, 121
 LIMIT_S = 300
 
@@ -176,6 +178,12 @@ class Client:
             self.kill_daemon(signal.SIGTERM)
         except OSError:
             pass
+
+    def main(self, tests):
+        """A whole program of them; its exit status."""
+        status = tap.main(self.alone(tests))
+        self.end()
+        return status
 
     def list(self):
         return json.loads(self.trapeze("list", "--json").stdout)["instances"]

@@ -290,11 +290,5 @@ def test_a_storm_of_clones():
         trapeze("delete", name)
 
 
-def main():
-    status = tap.main(CLIENT.alone(globals()))
-    CLIENT.end()
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(CLIENT.main(globals()))

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 
-import tap
 from daemon_client import USAGE, Client
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
@@ -169,11 +168,5 @@ def test_orphaned_images():
     assert os.path.exists(path_in("b", "lent.img"))
 
 
-def main():
-    status = tap.main(CLIENT.alone(globals()))
-    CLIENT.end()
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(CLIENT.main(globals()))
