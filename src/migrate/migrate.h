@@ -134,7 +134,8 @@ struct migrate_target_options {
     const enum disks_how *disks; /* as above; those to be copied are new */
     uint64_t patience_ns; /* as above */
     /* Right before the machine is this side's and may run: what is to be known of it whatever becomes
-     * of this process. False: it will not run after all. May be NULL. */
+     * of this process. True: nothing keeps it from being here any more, and nothing is to be done to
+     * the machine meanwhile. False: nothing was recorded, and it will not run after all. May be NULL. */
     bool (*taken)(void *opaque, struct error **err);
     /* error NULL: the machine runs, or is paused as it was. Otherwise it has never run. */
     void (*done)(void *opaque, const struct error *error);
