@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,9 +28,68 @@ static const char *const level_words[] = {
     [LOG_LEVEL_DEBUG] = "debug: ",
 };
 
+/* ---- the time ---- */
+
+static bool is_file(int fd)
+{
+    struct stat status;
+    int saved_errno = errno;
+    bool is = fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    errno = saved_errno;
+    return is;
+}
+
+static char *put_number(char *at, uint64_t number, unsigned digits, char behind)
+{
+    for (unsigned i = digits; i-- > 0; number /= 10)
+        at[i] = (char)('0' + number % 10);
+    at[digits] = behind;
+    return at + digits + 1;
+}
+
+/* The calendar by hand (years of 400 begin in March, so that leap days end them), as neither
+ * gmtime_r() nor snprintf() may be called by a signal handler. */
+void log_format_time(struct timespec moment, char text[LOG_TIME_BYTES])
+{
+    enum { DAY_S = 86400, TO_1970 = 719468, ERA_DAYS = 146097 };
+    uint64_t seconds = moment.tv_sec > 0 ? (uint64_t)moment.tv_sec : 0, in_day = seconds % DAY_S;
+    uint64_t days = seconds / DAY_S + TO_1970, era = days / ERA_DAYS, day = days % ERA_DAYS;
+    uint64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+    day -= 365 * year + year / 4 - year / 100;
+    uint64_t month = (5 * day + 2) / 153; /* March is 0 */
+    day -= (153 * month + 2) / 5;
+    year += 400 * era + (month >= 10);
+    char *at = put_number(text, year, 4, '-');
+    at = put_number(at, month >= 10 ? month - 9 : month + 3, 2, '-');
+    at = put_number(at, day + 1, 2, 'T');
+    at = put_number(at, in_day / 3600, 2, ':');
+    at = put_number(at, in_day / 60 % 60, 2, ':');
+    at = put_number(at, in_day % 60, 2, '.');
+    at = put_number(at, (uint64_t)moment.tv_nsec / 1000000, 3, 'Z');
+    at[0] = ' ';
+    at[1] = '\0';
+}
+
+static void put_now(char text[LOG_TIME_BYTES])
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    log_format_time(now, text);
+}
+
+const char *log_time(int fd, char text[LOG_TIME_BYTES])
+{
+    text[0] = '\0';
+    if (is_file(fd))
+        put_now(text);
+    return text;
+}
+
+/* ---- lines ---- */
+
 void log_init(struct log *log, enum log_level level, int fd, const char *name)
 {
-    *log = (struct log){.level = level, .fd = fd};
+    *log = (struct log){.level = level, .fd = fd, .times = is_file(fd)};
     snprintf(log->name, sizeof(log->name), "%s", name ? name : "");
 }
 
@@ -58,9 +118,12 @@ __attribute__((format(printf, 3, 0))) static void
 write_line(const struct log *log, enum log_level level, const char *format, va_list arguments)
 {
     char line[LINE_BYTES + 3]; /* and the end of line */
+    char when[LOG_TIME_BYTES] = "";
+    if (log->times)
+        put_now(when);
     size_t used = printed(0, LINE_BYTES,
-                          snprintf(line, LINE_BYTES, "%s%s%s", log->name, log->name[0] ? ": " : "",
-                                   level_words[level]));
+                          snprintf(line, LINE_BYTES, "%s%s%s%s", when, log->name,
+                                   log->name[0] ? ": " : "", level_words[level]));
     size_t room = LINE_BYTES - used;
     int result = vsnprintf(line + used, room, format, arguments);
     size_t end = printed(used, room, result);

@@ -228,7 +228,8 @@ int daemon_main(int argc, char **argv)
     }
     if (daemon_run(&options, &error))
         return 0;
-    fprintf(stderr, "trapeze: %s\n", error_message(error));
+    char when[LOG_TIME_BYTES];
+    fprintf(stderr, "%strapeze: %s\n", log_time(STDERR_FILENO, when), error_message(error));
     bool usage = error_kind(error) == ERROR_USAGE;
     error_free(error);
     return usage ? 120 : 121; /* cli.h's statuses */

@@ -23,6 +23,7 @@
 #include "client/cgroup.h"
 #include "daemon/folder.h"
 #include "daemon/job.h"
+#include "daemon/logfile.h"
 
 enum {
     STATE_WINDOW_S = 10,
@@ -67,6 +68,7 @@ struct machine {
     time_t window;     /* monotonic: since then… */
     unsigned told;     /* …so many changes of state became events… */
     unsigned left_out; /* …and so many did not */
+    struct log_place log; /* of its worker: what the journal has */
     json_int_t last_id;
     struct ask *asks;
     struct wait *waits;
@@ -80,6 +82,17 @@ struct machine *machine_find(struct daemon *daemon, const char *name)
     return NULL;
 }
 
+/* What its worker said before is another start's, or the last daemon's. */
+static void skip_log(struct machine *machine)
+{
+    int folder = openat(machine->daemon->store.instances, machine->name,
+                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0)
+        return;
+    logfile_skip(folder, "worker.log", &machine->log);
+    close(folder);
+}
+
 static struct machine *find_or_make(struct daemon *daemon, const char *name)
 {
     struct machine *machine = machine_find(daemon, name);
@@ -91,6 +104,7 @@ static struct machine *find_or_make(struct daemon *daemon, const char *name)
     snprintf(machine->name, sizeof(machine->name), "%s", name);
     machine->next = daemon->machines;
     daemon->machines = machine;
+    skip_log(machine);
     return machine;
 }
 
@@ -103,6 +117,7 @@ static void drop_if_idle(struct machine *machine)
             *at = machine->next;
             break;
         }
+    logfile_journal(machine->daemon, machine->name, &machine->log);
     json_decref(machine->launched);
     free(machine);
 }
@@ -430,6 +445,7 @@ void machine_tick(struct daemon *daemon)
 {
     for (struct machine *at = daemon->machines, *next; at != NULL; at = next) {
         next = at->next;
+        logfile_journal(daemon, at->name, &at->log);
         if (at->left_out == 0 || now_s() - at->window < STATE_WINDOW_S)
             continue;
         unsigned left_out = at->left_out;

@@ -140,6 +140,33 @@ void service_journal(const struct service *service, const char *instance, const 
     free(text);
 }
 
+/* As log.h writes them. */
+static int priority_of(const char *line)
+{
+    enum { ERROR = 3, WARNING = 4 };
+    const char *words = strstr(line, ": ");
+    words = words != NULL ? words + 2 : line;
+    return strncmp(words, "error: ", 7) == 0     ? ERROR
+           : strncmp(words, "warning: ", 9) == 0 ? WARNING
+                                                 : PRIORITY_INFO;
+}
+
+void service_journal_line(const struct service *service, const char *instance, const char *line)
+{
+    char *text = NULL;
+    size_t size;
+    if (service->journal < 0)
+        return;
+    FILE *out = open_memstream(&text, &size);
+    write_field(out, "MESSAGE", line);
+    fprintf(out, "PRIORITY=%d\nSYSLOG_IDENTIFIER=trapeze\n", priority_of(line));
+    write_field(out, "TRAPEZE_INSTANCE", instance);
+    write_field(out, "TRAPEZE_SOURCE", "worker");
+    fclose(out);
+    (void)send(service->journal, text, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    free(text);
+}
+
 /* ---- life ---- */
 
 bool service_init(struct service *service, struct error **err)

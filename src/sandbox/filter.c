@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/log.h"
 #include "sandbox/sandbox.h"
 
 struct condition {
@@ -228,7 +229,9 @@ static void report_call(int signal, siginfo_t *info, void *context)
     for (unsigned rest = number; at == sizeof(digits) || rest > 0; rest /= 10)
         digits[--at] = (char)('0' + rest % 10);
     const char *name = number < ARRAY_SIZE(names) && names[number] != NULL ? names[number] : "";
-    ssize_t written = write(STDERR_FILENO, before, sizeof(before) - 1);
+    char when[LOG_TIME_BYTES];
+    ssize_t written = write(STDERR_FILENO, when, strlen(log_time(STDERR_FILENO, when)));
+    written += write(STDERR_FILENO, before, sizeof(before) - 1);
     written += write(STDERR_FILENO, name, strlen(name));
     written += write(STDERR_FILENO, name[0] != '\0' ? " (" : "(", name[0] != '\0' ? 2 : 1);
     written += write(STDERR_FILENO, digits + at, sizeof(digits) - at);

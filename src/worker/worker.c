@@ -354,8 +354,10 @@ static int refuse(struct worker *worker, struct error *error)
 {
     int status = worker->control != NULL ? 0 : 1;
     report(worker, "refused", 0, error_message(error), error_kind(error) == ERROR_USAGE);
-    if (status != 0)
-        fprintf(stderr, "trapeze: %s\n", error_message(error));
+    if (status != 0) {
+        char when[LOG_TIME_BYTES];
+        fprintf(stderr, "%strapeze: %s\n", log_time(STDERR_FILENO, when), error_message(error));
+    }
     error_free(error);
     finish(worker);
     return status;

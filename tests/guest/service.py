@@ -19,6 +19,7 @@ import threading
 
 import tap
 from daemon_client import LIMIT_S, USAGE, Client, FakeWorker, until
+from namespace import in_namespace
 
 TRAPEZE, LOOP_ELF, BUILD = (os.path.abspath(name) for name in sys.argv[1:4])
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-service-")
@@ -238,6 +239,67 @@ def test_logs_stay_small():
             kept = file.read()
         assert len(kept) == 1 << 20 and kept.endswith(b"the last line\n"), len(kept)
     CLIENT.trapeze("stop", "--force", "a")
+    CLIENT.trapeze("delete", "a")
+
+
+def stamps_of(path):
+    with open(path, encoding="utf-8") as file:
+        return [re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z trapeze.*", line.rstrip())
+                is not None for line in file]
+
+
+def journal_of_a_daemon():
+    """The journal's socket is ours. Its daemon's standard error is "the journal", too."""
+    folder = "/run/systemd/journal"
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+    os.makedirs(folder)
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.bind(folder + "/socket")
+    journal.settimeout(LIMIT_S)
+
+    def entry(wanted):
+        while True:
+            fields = dict(line.split("=", 1) for line in journal.recv(65536).decode().splitlines())
+            assert fields["SYSLOG_IDENTIFIER"] == "trapeze" and fields["TRAPEZE_INSTANCE"] == "a"
+            if wanted.items() <= fields.items():
+                return fields
+
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    env = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+    with subprocess.Popen([TRAPEZE, "daemon", "--store", CLIENT.store], env=env, stderr=writing,
+                          stdin=subprocess.DEVNULL) as daemon:
+        until(lambda: os.path.exists(f"{CLIENT.store}/daemon.sock"))
+        CLIENT.trapeze("start", "a")
+        entry({"TRAPEZE_EVENT": "start"})
+        with open(f"{CLIENT.store}/instances/a/worker.log", "a", encoding="utf-8") as file:
+            file.write("trapeze: warning: the guest is odd\n")
+        entry({"TRAPEZE_SOURCE": "worker", "PRIORITY": "4",
+               "MESSAGE": "trapeze: warning: the guest is odd"})
+        CLIENT.trapeze("stop", "--force", "a")
+        entry({"TRAPEZE_EVENT": "ended"})
+        daemon.send_signal(signal.SIGTERM)
+    os.close(reading)
+
+
+def test_journal():
+    CLIENT.trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
+    CLIENT.kill_daemon(signal.SIGTERM)
+    in_namespace(journal_of_a_daemon)
+    CLIENT.trapeze("delete", "a")
+
+
+def test_lines_have_a_time():
+    CLIENT.trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
+    CLIENT.kill_daemon(signal.SIGTERM)
+    os.chmod(f"{CLIENT.store}/catalogue.db", 0o600)
+    with open(f"{CLIENT.store}/catalogue.db", "r+b") as file:
+        file.write(b"\xff" * 5000)  # it says so
+    os.truncate(f"{CLIENT.store}/daemon.log", 0)
+    CLIENT.trapeze("start", "a")
+    CLIENT.trapeze("stop", "--force", "a")
+    stamps = stamps_of(f"{CLIENT.store}/daemon.log")
+    assert stamps and all(stamps), stamps
     CLIENT.trapeze("delete", "a")
 
 

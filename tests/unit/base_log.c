@@ -186,6 +186,49 @@ static void threads_do_not_mix_lines(void **state)
     }
 }
 
+static void files_get_the_time(void **state)
+{
+    struct fixture *fixture = *state;
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    int fd = fileno(file);
+    time_t before = time(NULL);
+    log_init(&fixture->log, LOG_LEVEL_INFO, fd, "vm");
+    log_info(&fixture->log, "three");
+    time_t after = time(NULL);
+    ssize_t length = pread(fd, fixture->text, sizeof(fixture->text) - 1, 0);
+    assert_true(length > 0);
+    fixture->text[length] = '\0';
+    struct tm tm = {0};
+    const char *end = strptime(fixture->text, "%Y-%m-%dT%H:%M:%S", &tm);
+    assert_non_null(end);
+    assert_true(timegm(&tm) >= before && timegm(&tm) <= after);
+    assert_int_equal(*end, '.');
+    assert_int_equal(strspn(end + 1, "0123456789"), 3);
+    assert_string_equal(end + 4, "Z vm: three\n");
+    char when[LOG_TIME_BYTES];
+    assert_string_equal(log_time(fixture->write_fd, when), "");
+    assert_int_equal(strlen(log_time(fd, when)), strlen("2026-11-22T02:55:01.042Z "));
+    fclose(file);
+}
+
+/* Every day of 1970 to 2400, against the C library. */
+static void the_calendar_is_right(void **state)
+{
+    (void)state;
+    for (time_t day = 0; day < 157057; day++) {
+        struct timespec moment = {day * 86400 + day % 86400, (day % 1000) * 1000000 + 999999};
+        char ours[LOG_TIME_BYTES], theirs[64];
+        struct tm tm;
+        gmtime_r(&moment.tv_sec, &tm);
+        strftime(theirs, sizeof(theirs), "%Y-%m-%dT%H:%M:%S", &tm);
+        snprintf(theirs + strlen(theirs), 16, ".%03dZ ", (int)(day % 1000));
+        log_format_time(moment, ours);
+        if (strcmp(ours, theirs) != 0)
+            assert_string_equal(ours, theirs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +240,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(logging_keeps_errno_and_survives_a_closed_reader, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(guest_messages_are_limited_and_counted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(files_get_the_time, set_up, tear_down),
+        cmocka_unit_test(the_calendar_is_right),
         cmocka_unit_test_setup_teardown(threads_do_not_mix_lines, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
