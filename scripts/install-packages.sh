@@ -63,6 +63,8 @@ openssl
 mtools
 fuse2fs
 u-boot-qemu
+qemu-system-x86
+acpica-tools
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

@@ -17,7 +17,6 @@ from .host import Failure, environment, run, tool
 
 RELEASE = "trixie"
 RELEASE_TITLE = "Debian 13 (trixie)"
-ARCHITECTURE = "riscv64"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Suites that Debian's main archive has: how one recognises it among a machine's sources.
 DEBIAN_SUITES = {"bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
@@ -67,8 +66,9 @@ class Package:
 
 
 class Archive:
-    def __init__(self, cache, progress):
-        self.dir = cache.path("apt")
+    def __init__(self, cache, progress, arch):
+        self.dir = cache.path(f"apt{arch.suffix}")
+        self.arch = arch
         self.progress = progress
         self.sources = []  # (uri, suite)
         self.ready = False
@@ -83,9 +83,9 @@ class Archive:
             os.makedirs(os.path.join(self.dir, name), exist_ok=True)
         open(os.path.join(self.dir, "status"), "w").close()
         with open(os.path.join(self.dir, "apt.conf"), "w") as out:
-            out.write(CONFIG.format(dir=self.dir, arch=ARCHITECTURE))
+            out.write(CONFIG.format(dir=self.dir, arch=self.arch.debian))
         required, optional = find_sources()
-        self.progress.step(f"package lists of {RELEASE_TITLE} {ARCHITECTURE} "
+        self.progress.step(f"package lists of {RELEASE_TITLE} {self.arch.debian} "
                            f"from {without_password(required)}")
         keyring = os.environ.get("TRAPEZE_KEYRING") or KEYRING
         if not os.path.exists(keyring):
@@ -153,7 +153,7 @@ class Archive:
 
     def _has_lists(self):
         done = subprocess.run([tool("apt-cache"), "-c", self._config(), "show",
-                               "linux-image-riscv64"],
+                               self.arch.meta_package],
                               env=environment(), stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
         return done.returncode == 0

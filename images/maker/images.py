@@ -2,7 +2,7 @@
 """The images: which stages each one is made of, and what its manifest says."""
 import os
 
-from . import firstboot, initramfs, kernel, rootfs
+from . import arch, firstboot, initramfs, kernel, rootfs
 from .archive import RELEASE_TITLE, Archive
 from .cache import digest, remove
 
@@ -12,7 +12,8 @@ DEBIANS = {
     "debian-dev": {"packages": ["packages.debian", "packages.debian-dev"],
                    "title": " with compiler, Python and stress-ng", "memory_mib": 1024, "cpus": 2},
 }
-NAMES = ["tiny", *DEBIANS]
+NAMES = [name + each.suffix for each in arch.ALL
+         for name in (["tiny", *DEBIANS] if each is arch.RISCV64 else ["tiny"])]
 FORMAT = 1
 # Debian's own list of security modules (CONFIG_LSM) without bpf: where that is, systemd parses the
 # kernel's type information for a restriction that no unit of ours uses, 0.7 G instructions a boot.
@@ -29,8 +30,8 @@ def build(cache, progress, options):
     cache.lock()
     if not options.rebuild and name in NAMES and cache.image(name, recipe(name)):
         return cache.image(name)  # made by the builder we waited for
-    archive = Archive(cache, progress)
-    return BUILDERS[name](cache, progress, archive, options)
+    base, isa = arch.of(name)
+    return BUILDERS[base](cache, progress, Archive(cache, progress, isa), options)
 
 
 def clean(cache, name):
@@ -48,9 +49,9 @@ def source_bytes(*names):
 
 def kernel_stage(cache, progress, archive):
     cache.require_space(1000, "the kernel")
-    resolved = archive.resolve([kernel.META_PACKAGE, "busybox-static"])
-    package = archive.fetch_one(resolved, kernel.kernel_package(resolved))
-    return kernel.make(cache, progress, package), resolved
+    resolved = archive.resolve([archive.arch.meta_package, "busybox-static"])
+    package = archive.fetch_one(resolved, kernel.kernel_package(resolved, archive.arch))
+    return kernel.make(cache, progress, package, archive.arch), resolved
 
 
 def boot_stages(cache, progress, archive):
@@ -63,8 +64,15 @@ def boot_stages(cache, progress, archive):
 
 
 # What determines an image besides the archive: a changed file makes the next build a new one.
-BOOT_SOURCES = ["maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
+BOOT_SOURCES = ["maker/arch.py", "maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
 ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py"]
+# Recipes that make what an earlier one made, whose images need no building anew:
+# {(name, digest): the earlier one's}.
+SAME_AS = {
+    ("tiny", "a910856e75dca958"): "eaf74537c92664a0",
+    ("debian", "5c3c7ed51b25d0b5"): "7afbd2a3caf4f883",
+    ("debian-dev", "d102ab4e80eeab9d"): "07f44c1af8912f8a",
+}
 
 
 def root_sources(name):
@@ -72,9 +80,11 @@ def root_sources(name):
 
 
 def recipe(name):
-    extra = ([*root_sources(name), "maker/firstboot.py", *overlay_files()]
-             if name in DEBIANS else [])
-    return digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
+    base, _ = arch.of(name)
+    extra = ([*root_sources(base), "maker/firstboot.py", *overlay_files()]
+             if base in DEBIANS else [])
+    made = digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
+    return SAME_AS.get((name, made), made)
 
 
 def overlay_files():
@@ -83,9 +93,11 @@ def overlay_files():
                   for parent, _, files in os.walk(base) for name in files)
 
 
-def manifest(name, title, append, **keys):
+def manifest(made, base, title, append, **keys):
+    name = base + made.arch.suffix
     return {"format": FORMAT, "recipe": recipe(name), "name": name, "title": title,
-            "isa": "riscv64", "kernel": "Image", "initrd": "initrd", "append": append, **keys}
+            "isa": made.arch.isa, "kernel": made.arch.kernel_file, "initrd": "initrd",
+            "append": append, **keys}
 
 
 def build_kernel(cache, progress, archive, _options):
@@ -94,9 +106,11 @@ def build_kernel(cache, progress, archive, _options):
 
 def build_tiny(cache, progress, archive, _options):
     made, initrd = boot_stages(cache, progress, archive)
-    about = manifest("tiny", f"busybox on the kernel of {RELEASE_TITLE}", "console=ttyS0",
+    about = manifest(made, "tiny", f"busybox on the kernel of {RELEASE_TITLE}"
+                     + made.arch.title, "console=ttyS0",
                      memory_mib=128, cpus=1)
-    return cache.publish("tiny", about, {"Image": made.image, "initrd": initrd})
+    return cache.publish(about["name"], about, {made.arch.kernel_file: made.image,
+                                                "initrd": initrd})
 
 
 def package_names(name):
@@ -123,11 +137,12 @@ def build_debian(cache, progress, archive, options):
     with cache.scratch("configured") as directory:
         root = firstboot.configure(progress, trapeze, made, initrd, unpacked, directory,
                                    len(packages))
-        wanted = manifest(name, f"{RELEASE_TITLE} riscv64" + about["title"],
+        wanted = manifest(made, name, f"{RELEASE_TITLE} riscv64" + about["title"],
                           " ".join(DEBIAN_APPEND), disk="root.img",
                           memory_mib=about["memory_mib"], cpus=about["cpus"], login="root")
         path = cache.publish(name, wanted,
-                             {"Image": made.image, "initrd": initrd, "root.img": root})
+                             {made.arch.kernel_file: made.image, "initrd": initrd,
+                              "root.img": root})
     return path
 
 

@@ -23,18 +23,16 @@ def module_name(path):
     return re.sub(r"\.ko(\..*)?$", "", os.path.basename(path)).replace("-", "_")
 
 
-def closure(kernel):
-    """modules.dep's lines for MODULES and everything they need: {path: [paths it needs]}."""
+def closure(kernel, names):
+    """modules.dep's lines for modules and everything they need: {path: [paths it needs]}."""
     needs = {}
     with open(os.path.join(kernel.modules, "modules.dep")) as file:
         for line in file:
             path, _, rest = line.partition(":")
             needs[path] = rest.split()
-    wanted = {path for path in needs if module_name(path) in MODULES}
+    wanted = {path for path in needs if module_name(path) in names}
     for path in list(wanted):
         wanted.update(needs[path])
-    if not any(module_name(path) == "virtio_blk" for path in wanted):
-        raise Failure("the kernel package has no virtio_blk module; images/maker must follow it")
     return {path: needs[path] for path in sorted(wanted)}
 
 
@@ -95,7 +93,7 @@ def make(cache, progress, kernel, busybox, guest_dir, key):
         with open(os.path.join(directory, "initrd"), "wb") as out:
             write(Cpio(out), kernel, os.path.join(tree, "usr/bin/busybox"), guest_dir)
 
-    return os.path.join(cache.stage("initrd", key, build), "initrd")
+    return os.path.join(cache.stage(f"{kernel.arch.stage}initrd", key, build), "initrd")
 
 
 def write(cpio, kernel, busybox, guest_dir):
@@ -111,7 +109,15 @@ def write(cpio, kernel, busybox, guest_dir):
     for name, target in LINKS.items():
         cpio.add(name, 0o120777, target.encode())
 
-    needs = closure(kernel)
+    needs = closure(kernel, MODULES + kernel.arch.modules)
+    if not any(module_name(path) == "virtio_blk" for path in needs):
+        raise Failure("the kernel package has no virtio_blk module; images/maker must follow it")
+    write_modules(cpio, kernel, needs)
+    cpio.end()
+
+
+def write_modules(cpio, kernel, needs):
+    """Modules with the index that modprobe reads."""
     base = f"lib/modules/{kernel.release}"
     plain = {path: re.sub(r"\.ko\..*$", ".ko", path) for path in needs}
     for path, name in plain.items():
@@ -123,4 +129,3 @@ def write(cpio, kernel, busybox, guest_dir):
     with open(os.path.join(kernel.modules, "modules.alias")) as file:
         aliases = [line for line in file if line.split()[-1].replace("-", "_") in names]
     cpio.add(f"{base}/modules.alias", 0o100644, "".join(aliases).encode())
-    cpio.end()

@@ -32,6 +32,7 @@ static const struct {
     {"debian-dev", "the same with compiler, Python and stress-ng, for tests"},
     {"tiny", "Debian's kernel and busybox; a shell in seconds"},
     {"kernel", "only the kernel, a part of the others"},
+    {"tiny-x86_64", "the tiny image for x86-64"},
 };
 
 const char *image_recipe_title(const char *name)

@@ -17,7 +17,7 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [os.path.join(SOURCE, "images"), os.path.join(SOURCE, "tests/guest")]
 
 import tap  # noqa: E402
-from maker import archive, cache, elf, firstboot, host  # noqa: E402
+from maker import arch, archive, cache, elf, firstboot, host, images  # noqa: E402
 from maker import initramfs, kernel, package, rootfs  # noqa: E402
 
 FOLDER = tempfile.TemporaryDirectory()
@@ -172,17 +172,38 @@ def test_compressed_kernels_become_raw():
         source = os.path.join(FOLDER.name, "vmlinux")
         with open(source, "wb") as out:
             out.write(data)
-        kernel.write_raw_image(source, target)
+        kernel.write_image(source, target, arch.RISCV64)
         with open(target, "rb") as file:
             assert file.read() == raw
     with open(source, "wb") as out:
         out.write(b"\x7fELF" + bytes(100))
     try:
-        kernel.write_raw_image(source, target)
+        kernel.write_image(source, target, arch.RISCV64)
     except host.Failure as failure:
         assert "RISC-V" in str(failure)
     else:
         raise AssertionError("an ELF file passed for an Image")
+
+
+def test_a_kernel_of_another_processor_is_refused():
+    source, target = (os.path.join(FOLDER.name, name) for name in ("vmlinuz", "bzImage"))
+    for data, good in ((bytes(0x202) + b"HdrS" + bytes(100), True),
+                       (bytes(56) + b"RSC\x05" + bytes(1000), False), (b"MZ", False)):
+        with open(source, "wb") as out:
+            out.write(data)
+        try:
+            kernel.write_image(source, target, arch.X86_64)
+            assert good
+        except host.Failure as failure:
+            assert not good and "bzImage" in str(failure), failure
+
+
+def test_an_image_of_each_architecture_has_a_name_of_its_own():
+    assert arch.of("tiny") == ("tiny", arch.RISCV64)
+    assert arch.of("tiny-x86_64") == ("tiny", arch.X86_64)
+    assert arch.of("debian-dev") == ("debian-dev", arch.RISCV64)
+    assert len(set(images.NAMES)) == len(images.NAMES)
+    assert {"tiny", "tiny-x86_64", "debian", "debian-dev"} <= set(images.NAMES)
 
 
 ASSEMBLY = """
@@ -346,7 +367,7 @@ def test_an_archive_without_a_signature_is_refused():
     os.environ.update(TRAPEZE_MIRROR="file:" + mirror, TRAPEZE_KEYRING=keyring,
                       TRAPEZE_CACHE=fresh("cache"))
     try:
-        archive.Archive(cache.Cache(QUIET), QUIET).prepare()
+        archive.Archive(cache.Cache(QUIET), QUIET, arch.RISCV64).prepare()
     except host.Failure as failure:
         assert "is not signed" in str(failure), failure
     else:

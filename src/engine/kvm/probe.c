@@ -9,11 +9,13 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 
@@ -79,6 +81,20 @@ static void fill_memory(uint8_t *memory)
     memcpy(memory + CODE, code, sizeof(code));
 }
 
+/* Newer kernels refuse 64-bit mode to a processor whose CPUID does not have it. */
+static bool set_cpuid(int kvm, int vcpu)
+{
+    enum { ENTRIES = 256 };
+    struct kvm_cpuid2 *cpuid = alloc_zeroed(1, sizeof(*cpuid) + ENTRIES * sizeof(cpuid->entries[0]));
+    cpuid->nent = ENTRIES;
+    bool good = ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid) == 0 &&
+                ioctl(vcpu, KVM_SET_CPUID2, cpuid) == 0;
+    int number = errno;
+    free(cpuid);
+    errno = number;
+    return good;
+}
+
 static bool set_registers(int vcpu)
 {
     struct kvm_sregs special;
@@ -124,7 +140,7 @@ static bool make(struct guest *guest, int kvm, struct error **err)
         return error_set_errno(err, errno, "KVM makes no processor");
     guest->run = run;
     guest->run_size = (size_t)size;
-    return set_registers(guest->vcpu) ||
+    return (set_cpuid(kvm, guest->vcpu) && set_registers(guest->vcpu)) ||
            error_set_errno(err, errno, "KVM does not set a processor's registers");
 }
 
