@@ -51,6 +51,7 @@ enum device_power {
 /* What a machine offers to all its devices; lives as long as the machine. */
 struct device_env {
     struct mem_space *mem;
+    struct mem_space *ports; /* I/O ports: a gpa is a port; NULL: the architecture has none */
     struct vclock *clock;
     struct vcpu_timebase *timebase;
     struct loop *loop;
@@ -69,6 +70,7 @@ struct device_env {
 struct device_params {
     const char *id;              /* unique in the machine: "uart0", "disk0" */
     uint64_t gpa;                /* MMIO devices: base address */
+    uint64_t io_port;            /* devices that may be at I/O ports instead: the first; 0: at gpa */
     uint64_t gpa_machine;        /* interrupt controllers with a part for machine-level software
                                     only: its base address; 0: there is no such software */
     struct irq_line irq;         /* bound by the board */

@@ -24,6 +24,7 @@
 #include "base/vclock.h"
 
 struct engine;
+struct engine_machine;
 struct error;
 struct isa;
 struct isa_debug;
@@ -43,7 +44,10 @@ enum vcpu_exit {
                          program counter already behind it */
     VCPU_EXIT_HTIF,   /* a store to the ELF's tohost symbol was made (htif_value) */
     VCPU_EXIT_WEDGED, /* the guest traps at its own trap vector for ever: it has crashed */
-    VCPU_EXIT_DEBUG   /* vcpu.debug->stop says why */
+    VCPU_EXIT_RESET,  /* the vCPU has shut down, which resets the machine (x86: a triple fault) */
+    VCPU_EXIT_FAILED, /* the engine cannot run it any further, and has said why in the log */
+    VCPU_EXIT_DEBUG,  /* vcpu.debug->stop says why */
+    VCPU_EXITS
 };
 
 /* Things that make a running vCPU look up between two blocks; bits of vcpu.attention. */
@@ -145,6 +149,8 @@ struct vcpu {
     const struct engine_options *engine_options; /* or NULL */
     unsigned index;    /* 0 .. number of vCPUs - 1 */
     struct mem_space *mem;
+    struct mem_space *ports; /* I/O ports; NULL: the ISA has none */
+    struct engine_machine *machine; /* what the engine has for all vCPUs; or NULL */
     struct vcpu_timebase *timebase;
     struct log *log;
 
@@ -209,7 +215,7 @@ static inline void vcpu_count(const struct vcpu_counter *counters, size_t count,
 /* What a new vCPU is made from. Everything is borrowed and outlives the vCPU. */
 struct vcpu_setup {
     unsigned index;
-    struct mem_space *mem;
+    struct mem_space *mem, *ports;
     struct vcpu_timebase *timebase;
     struct log *log;
     bool messages; /* interrupts come as messages, too (RISC-V: the hart has AIA's IMSIC) */
@@ -246,12 +252,14 @@ struct isa_debug {
 struct isa {
     const char *name; /* "riscv64" */
     const struct state_table *state;
+    bool has_ports; /* an address space for I/O ports */
     struct vcpu *(*vcpu_new)(const struct vcpu_setup *setup, struct error **err);
     void (*vcpu_free)(struct vcpu *vcpu);
     void (*vcpu_reset)(struct vcpu *vcpu); /* architectural reset; interrupt lines stay */
     uint64_t (*pc)(const struct vcpu *vcpu);
     /* True if the vCPU would take or be woken by an interrupt now; owner thread. */
     bool (*wait_is_over)(struct vcpu *vcpu);
+    void (*obey)(struct vcpu *vcpu); /* attention, but for KICK; owner thread, outside run() */
     /* Drops what those of TLB, STORES, WRITES and FENCE_I in `bits` name; owner thread, perhaps in the middle
      * of an instruction that waits (vcpu_attention_sync, an I/O callback). */
     void (*drop)(struct vcpu *vcpu, uint32_t bits);
@@ -269,10 +277,44 @@ struct isa {
     const struct isa_debug *debug;
 };
 
+/* Interrupt controllers that an engine brings along. Inputs and messages as the sinks of bus/line.h have
+ * them: `machine` is the engine_machine; any thread. */
+struct engine_irqchip {
+    void (*set_input)(void *machine, unsigned input, bool level);
+    void (*send)(void *machine, uint64_t address, uint32_t data);
+};
+
+/* What an engine has for all vCPUs of a machine together; the first member of its own struct. */
+struct engine_machine {
+    const struct engine_irqchip *irqchip; /* NULL: the board has its own */
+    const struct state_table *state;      /* of the machine; vCPUs are saved and restored before it */
+    /* As at power-on; no vCPU runs. */
+    void (*reset)(struct engine_machine *machine);
+    /* The machine's time stands still, or goes on; no vCPU runs. */
+    void (*stop_time)(struct engine_machine *machine, bool stop);
+    void (*free)(struct engine_machine *machine); /* after its vCPUs */
+};
+
+/* What one is made from; borrowed, but for kvm_fd it outlives the machine. */
+struct engine_setup {
+    struct mem_space *mem; /* all RAM is in it */
+    struct log *log;
+    unsigned vcpu_count;
+    int kvm_fd;         /* /dev/kvm; -1: it could not be opened, because: */
+    const char *no_kvm; /* a sentence, or NULL */
+};
+
 /* A way to run vCPUs. */
 struct engine {
     const char *name; /* "interp" */
     bool (*supports)(const struct isa *isa);
+    /* Before vCPUs are attached; NULL: there is nothing to share. */
+    struct engine_machine *(*machine_new)(const struct engine_setup *setup, struct error **err);
+    /* The guest reaches memory without asking: what a TLB could be asked to drop (TLB, STORES, WRITES,
+     * FENCE_I) does not exist, and memory is there before it runs. */
+    bool direct_memory;
+    /* Makes a vCPU that is in_guest look at its attention; any thread. NULL: it does so by itself. */
+    void (*kick)(struct vcpu *vcpu);
     bool (*attach)(struct vcpu *vcpu, struct error **err);
     void (*detach)(struct vcpu *vcpu);
     /* Runs at most `budget` instructions (UINT64_MAX: no limit); owner thread. Obeys

@@ -1,30 +1,59 @@
 /* SPDX-License-Identifier: MIT
  *
- * The riscv64 board's memory map and wiring, compatible with QEMU's `virt`.
+ * A board: what of a machine depends on the architecture of its guests. Everything else in vm/ is the
+ * same for all: PCI devices, run states, vCPU threads, what is saved.
+ *
+ * Threads: the loop's, while no vCPU runs, unless it says otherwise.
  */
 #ifndef TRAPEZE_VM_BOARD_H
 #define TRAPEZE_VM_BOARD_H
 
-#include "bus/fdt_node.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-#define BOARD_TEST_GPA    UINT64_C(0x00100000)
-#define BOARD_RTC_GPA     UINT64_C(0x00101000)
-#define BOARD_VMGENID_GPA UINT64_C(0x00102000)
-#define BOARD_ACLINT_GPA  UINT64_C(0x02000000)
-#define BOARD_PLIC_GPA    UINT64_C(0x0c000000)
-#define BOARD_APLIC_M_GPA UINT64_C(0x0c000000)
-#define BOARD_APLIC_S_GPA UINT64_C(0x0d000000)
-#define BOARD_UART_GPA    UINT64_C(0x10000000)
-#define BOARD_PCIE_GPA    UINT64_C(0x30000000)
+struct error;
+struct isa;
+struct vm;
+struct vm_cpu;
 
-#define BOARD_UART_IRQ 10
-#define BOARD_RTC_IRQ  11
-#define BOARD_VMGENID_IRQ 12
-#define BOARD_PCIE_IRQ 32 /* and the three behind it */
-#define BOARD_SOURCES  95
+#define BOARD_MAX_RAM 2
 
-/* Device-tree phandles beside those of bus/fdt_node.h. */
-#define BOARD_PHANDLE_TEST       (FDT_PHANDLE_FREE + 0u)
-#define BOARD_PHANDLE_HART(hart) (FDT_PHANDLE_FREE + 1u + (hart))
+/* RAM in guest-physical memory: whole pages. */
+struct board_ram {
+    uint64_t gpa, size; /* bytes */
+};
+
+/* Members marked "or NULL" may be. */
+struct board {
+    const char *name; /* "virt" */
+    const struct isa *isa;
+    unsigned timebase_hz; /* of vm->timebase, which divides 1 GHz */
+    /* Where `memory` bytes of RAM lie; how many ranges, the one where a guest starts first. */
+    unsigned (*ram)(uint64_t memory, struct board_ram ram[BOARD_MAX_RAM]);
+    /* Looks at what is to be started (vm->files.boot, vm->config) and plans where it goes; memory and
+     * vCPUs do not exist yet. */
+    bool (*plan)(struct vm *vm, struct error **err);
+    /* Interrupt controllers, platform devices and the PCIe host (vm->device_env.pci), by
+     * vm_board_add(). */
+    bool (*parts)(struct vm *vm, struct error **err);
+    unsigned (*queues)(const struct vm *vm); /* of a device whose configuration wishes for none */
+    /* The rest of a start: segments are in RAM and vCPUs reset; what the board describes itself by, and
+     * registers. */
+    bool (*load)(struct vm *vm, struct error **err);
+    void (*restored)(struct vm *vm); /* load()'s part that is in no saved state; or NULL */
+    void (*reset_cpu)(struct vm_cpu *cpu); /* after isa->vcpu_reset(); or NULL */
+    /* A vCPU that another one started begins at cpu->start_pc; its own thread; or NULL. */
+    void (*begin_cpu)(struct vm_cpu *cpu);
+    /* Serves VCPU_EXIT_ECALL; its own thread. True: the vCPU waits for an interrupt now. Or NULL. */
+    bool (*call)(struct vm_cpu *cpu);
+    /* The instructions that a guest may use: a base, then words with a '_' before each. */
+    void (*describe_isa)(const struct vm *vm, char *text, size_t size);
+};
+
+extern const struct board board_virt;
+
+/* The board for guests of an architecture ("riscv64"); NULL: there is none. */
+const struct board *board_find(const char *arch);
 
 #endif

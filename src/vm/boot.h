@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What is put into RAM before the first instruction, and where: kernel, initrd, firmware,
- * device tree. The plan is made once, from files that stay open; every guest reset carries
+ * the board's description. The plan is made once, from files that stay open; every guest reset carries
  * it out again.
  *
  * Files are hostile: every size and address of theirs is checked against the file and RAM
@@ -52,8 +52,8 @@ bool boot_open(struct boot *boot, const struct machine_config *config, struct er
 /* The same with files that are open (-1: there is none), which are taken over. */
 bool boot_take(struct boot *boot, const struct machine_config *config, const int fds[BOOT_FILES],
                struct error **err);
-/* Fills in the plan for RAM [ram_base, ram_base+ram_size). */
-bool boot_plan(struct boot *boot, uint64_t ram_base, uint64_t ram_size, struct error **err);
+/* One of BOOT_FILES; NULL: there is none. */
+const struct boot_file *boot_file_of(const struct boot *boot, unsigned which);
 void boot_clear(struct boot *boot);
 
 /* Whether the kernel's file has a string in it, for example the name of a device it has a
@@ -64,7 +64,7 @@ bool boot_kernel_contains(const struct boot *boot, const char *string, bool *con
 /* Writes the segments into RAM. */
 bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct error **err);
 
-/* The whole start: segments, device tree, registers of every hart. vCPUs stand still. */
+/* The whole start: segments, what the board describes itself by, registers. vCPUs stand still. */
 bool boot_load(struct vm *vm, struct error **err);
 
 /* load_elf.c */

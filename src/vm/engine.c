@@ -19,13 +19,29 @@ static void detach_all(struct vm *vm)
     for (unsigned i = 0; i < vm->cpu_count; i++)
         if (vm->vcpus[i]->engine_data != NULL)
             vm->vcpus[i]->engine->detach(vm->vcpus[i]);
+    if (vm->machine != NULL)
+        vm->machine->free(vm->machine);
+    vm->machine = NULL;
+}
+
+static bool make_machine(struct vm *vm, struct error **err)
+{
+    const struct engine_setup setup = {
+        .mem = vm->mem, .log = vm->log, .vcpu_count = vm->cpu_count, .kvm_fd = -1};
+    if (vm->engine->machine_new == NULL)
+        return true;
+    vm->machine = vm->engine->machine_new(&setup, err);
+    return vm->machine != NULL;
 }
 
 static bool attach_all(struct vm *vm, const struct engine *engine, struct error **err)
 {
     vm->engine = engine;
+    if (!make_machine(vm, err))
+        return false;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         vm->vcpus[i]->engine = engine;
+        vm->vcpus[i]->machine = vm->machine;
         if (!engine->attach(vm->vcpus[i], err)) {
             detach_all(vm);
             return false;

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "block/block.h"
 #include "block/image.h"
-#include "isa/riscv64/hart.h"
+#include "vm/board.h"
 #include "vm/machine.h"
 
 static const char *const bus_names[] = {
@@ -45,7 +45,7 @@ char *vm_layout(const struct vm *vm)
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     assert(out != NULL); /* as base/alloc.h */
-    rv_isa_string(vm->aia, isa, sizeof(isa));
+    vm->board->describe_isa(vm, isa, sizeof(isa));
     fprintf(out, "isa %s\nharts %u\n", isa, vm->cpu_count);
     for (size_t i = 0; i < mem_ram_count(vm->mem); i++) {
         const struct mem_ram *ram = mem_ram_at(vm->mem, i);

@@ -20,8 +20,6 @@
 #include "vm/files.h"
 #include "vm/vm.h"
 
-#define VM_RAM_BASE    UINT64_C(0x80000000)
-#define VM_TIMEBASE_HZ 10000000
 #define VM_MAX_DEVICES 32
 
 /* SBI hart states (SBI 2.0, 9.1); with firmware every hart counts as started. */
@@ -76,7 +74,7 @@ struct vm_cpu {
     bool resume_at_start;
     bool waiting;            /* for an interrupt: wfi, suspended */
     uint64_t retired_before; /* instructions before the vCPU was last reset */
-    uint64_t exits[VCPU_EXIT_DEBUG + 1]; /* how often run() returned; owner thread */
+    uint64_t exits[VCPU_EXITS]; /* how often run() returned; owner thread */
     struct vm_fences fences;
     bool held_back;          /* by the debugger, though no hold is on the VM; set while held */
 };
@@ -124,12 +122,15 @@ struct vm {
     _Atomic bool clock_posted; /* tell_clock() waits on the loop */
     struct vcpu_timebase timebase;
     struct mem_space *mem;
-    struct mem_ram *ram;
+    struct mem_ram *ram;     /* the first region */
+    struct mem_space *ports; /* I/O ports; NULL: the architecture has none */
     struct mem_listener listener;
     struct entropy *entropy;
 
+    const struct board *board;
     const struct isa *isa;
     const struct engine *engine; /* of all vCPUs */
+    struct engine_machine *machine; /* what the engine has for all of them; or NULL */
     struct engine_options engine_options;
     struct vm_cpu cpus[MACHINE_MAX_CPUS];
     struct vcpu *vcpus[MACHINE_MAX_CPUS];
@@ -238,7 +239,7 @@ void vm_fence(struct vm *vm, uint64_t harts, const struct vm_fence *fence);
 bool vm_engine_attach(struct vm *vm, struct error **err);
 
 /* observe.c */
-extern const char *const vm_exit_names[VCPU_EXIT_DEBUG + 1];
+extern const char *const vm_exit_names[VCPU_EXITS];
 
 /* profile.c: vcpu.sampled */
 void vm_profile_sampled(struct vcpu *vcpu);
@@ -295,9 +296,6 @@ unsigned vm_slots_place(const struct vm *vm);
 /* The device was put where vm_slots_place() said, or is about to be freed. No vCPU runs. */
 void vm_slots_filled(struct vm *vm, unsigned place, struct device *device);
 struct vm_slot *vm_slot_of(struct vm *vm, const struct device *device); /* NULL: the root bus */
-
-/* fdt.c: the whole tree, malloc()ed; its size in *size. NULL: err. */
-void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err);
 
 /* entropy.c */
 struct entropy *entropy_new(bool deterministic, uint64_t seed);

@@ -6,11 +6,13 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "vm/board.h"
 #include "vm/machine.h"
 
-const char *const vm_exit_names[] = {
+const char *const vm_exit_names[VCPU_EXITS] = {
     [VCPU_EXIT_KICK] = "kick",   [VCPU_EXIT_BUDGET] = "budget", [VCPU_EXIT_WAIT] = "wait",
     [VCPU_EXIT_ECALL] = "ecall", [VCPU_EXIT_HTIF] = "htif",     [VCPU_EXIT_WEDGED] = "wedged",
+    [VCPU_EXIT_RESET] = "reset", [VCPU_EXIT_FAILED] = "failed",
     [VCPU_EXIT_DEBUG] = "debug",
 };
 
@@ -32,7 +34,7 @@ void vm_get_status(struct vm *vm, struct vm_status *status)
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         status->retired += retired(vm, i);
         status->started +=
-            vm->files.boot.sbi && atomic_load(&vm->cpus[i].state) != CPU_STOPPED ? 1 : 0;
+            vm->board->call != NULL && vm->files.boot.sbi && atomic_load(&vm->cpus[i].state) != CPU_STOPPED ? 1 : 0;
     }
     vm_release(vm);
 }
@@ -67,7 +69,7 @@ void vm_get_counters(struct vm *vm, vm_count_fn *each, void *opaque)
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct counting counting = {each, opaque, i};
         count(&counting, "instructions", retired(vm, i));
-        for (unsigned reason = 0; reason <= VCPU_EXIT_DEBUG; reason++) {
+        for (unsigned reason = 0; reason < VCPU_EXITS; reason++) {
             char name[32] = "exits-";
             strcat(name, vm_exit_names[reason]);
             count(&counting, name, vm->cpus[i].exits[reason]);

@@ -69,6 +69,13 @@ void vm_profile_sampled(struct vcpu *vcpu)
     pthread_mutex_unlock(&profile->lock);
 }
 
+static void sample(struct vcpu *vcpu)
+{
+    atomic_fetch_or(&vcpu->attention, (uint32_t)VCPU_ATTENTION_SAMPLE);
+    if (vcpu->engine->kick != NULL)
+        vcpu->engine->kick(vcpu);
+}
+
 static void on_timer(void *opaque, int fd, unsigned events)
 {
     struct vm *vm = opaque;
@@ -78,7 +85,7 @@ static void on_timer(void *opaque, int fd, unsigned events)
         return;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         if (atomic_load(&vm->vcpus[i]->in_guest))
-            atomic_fetch_or(&vm->vcpus[i]->attention, (uint32_t)VCPU_ATTENTION_SAMPLE);
+            sample(vm->vcpus[i]);
         else
             vm->profile->idle++;
     }

@@ -90,14 +90,20 @@ bool vm_threads_start(struct vm *vm, struct error **err)
 /* A pause and a debugger may both want the clock to stand still. It does when it is made. */
 static void stop_clock(struct vm *vm)
 {
-    if (vm->clock_stops++ == 0)
-        vclock_pause(vm->clock);
+    if (vm->clock_stops++ > 0)
+        return;
+    vclock_pause(vm->clock);
+    if (vm->machine != NULL)
+        vm->machine->stop_time(vm->machine, true);
 }
 
 static void go_on_clock(struct vm *vm)
 {
-    if (--vm->clock_stops == 0)
-        vclock_resume(vm->clock);
+    if (--vm->clock_stops > 0)
+        return;
+    vclock_resume(vm->clock);
+    if (vm->machine != NULL)
+        vm->machine->stop_time(vm->machine, false);
 }
 
 void vm_freeze(struct vm *vm)

@@ -26,11 +26,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
-#include "isa/riscv64/hart.h"
+#include "vm/board.h"
 #include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
 #include "vm/machine.h"
-#include "vm/sbi/sbi.h"
 
 enum { NS_PER_INSTRUCTION = 10 };
 enum { SPIN_NS = 30000, TAKEN_AWAY_NS = 10000, SPIN_FAILURES_MAX = 5 };
@@ -45,6 +44,8 @@ void vm_cpu_wake(struct vcpu *vcpu)
         cpu = &cpu->vm->cpus[0];
     if (!atomic_exchange(&cpu->signalled, true))
         sem_post(&cpu->wake);
+    if (atomic_load(&vcpu->in_guest) && vcpu->engine->kick != NULL)
+        vcpu->engine->kick(vcpu);
 }
 
 static int64_t host_now(void)
@@ -142,21 +143,26 @@ void vm_cpu_reset(struct vm_cpu *cpu)
 {
     cpu->retired_before += cpu->vcpu->retired;
     cpu->vm->isa->vcpu_reset(cpu->vcpu);
-    /* Of the lines, devices drive theirs; the one that an SBI drives is ours to lower. */
-    vcpu_set_interrupt(cpu->vcpu, RV_IRQ_SSI, false);
+    if (cpu->vm->board->reset_cpu != NULL)
+        cpu->vm->board->reset_cpu(cpu);
 }
 
 /* ---- what a vCPU leaves run() for ---- */
 
-static void report_wedged(struct vm_cpu *cpu)
+static void report_failed(struct vm_cpu *cpu)
 {
     char text[4096], *rest = text;
     cpu->vm->isa->dump(cpu->vcpu, text, sizeof(text));
-    log_error(cpu->vm->log, "vCPU %u traps without end at its own trap vector:", cpu->vcpu->index);
     for (char *line; (line = strsep(&rest, "\n")) != NULL;)
         if (*line != '\0')
             log_error(cpu->vm->log, "%s", line);
     vm_power(cpu->vm, VM_POWER_WEDGED, 0);
+}
+
+static void report_wedged(struct vm_cpu *cpu)
+{
+    log_error(cpu->vm->log, "vCPU %u traps without end at its own trap vector:", cpu->vcpu->index);
+    report_failed(cpu);
 }
 
 /* HTIF (riscv-isa-sim): bits 63:56 device, 55:48 command. Device 0 is the system: an odd
@@ -205,13 +211,22 @@ static bool serve_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
     case VCPU_EXIT_WAIT:
         return true;
     case VCPU_EXIT_ECALL:
-        return sbi_call(cpu);
+        return cpu->vm->board->call(cpu);
     case VCPU_EXIT_HTIF:
         serve_htif(cpu);
         return false;
     case VCPU_EXIT_WEDGED:
         report_wedged(cpu);
         return false;
+    case VCPU_EXIT_RESET:
+        log_info(cpu->vm->log, "vCPU %u has shut down, which resets the machine", cpu->vcpu->index);
+        vm_power(cpu->vm, VM_POWER_RESET, 0);
+        return false;
+    case VCPU_EXIT_FAILED:
+        report_failed(cpu);
+        return false;
+    case VCPU_EXITS:
+        break;
     }
     return false;
 }
@@ -231,12 +246,11 @@ static void handle_exit(struct vm_cpu *cpu, enum vcpu_exit reason)
         gdb_cpu_stopped(cpu->vm->gdb);
 }
 
-/* A hart that another one started, or that wakes from a non-retentive suspend, begins as
- * SBI 2.0 (9.1, table 25) says. */
+/* A hart that another one started, or that wakes from a non-retentive suspend. */
 static void begin_at_start(struct vm_cpu *cpu)
 {
     vm_cpu_reset(cpu);
-    rv_enter_supervisor(rv_hart_of(cpu->vcpu), cpu->start_pc, cpu->vcpu->index, cpu->start_opaque);
+    cpu->vm->board->begin_cpu(cpu);
     cpu->resume_at_start = false;
     atomic_store(&cpu->state, CPU_STARTED);
 }
@@ -257,7 +271,7 @@ static bool make_runnable(struct vm_cpu *cpu)
     }
     if (cpu->waiting) {
         /* Attention may hold what ends the wait: a timer, a line. */
-        rv_obey_attention(rv_hart_of(cpu->vcpu));
+        cpu->vm->isa->obey(cpu->vcpu);
         if (!cpu->vm->isa->wait_is_over(cpu->vcpu))
             return false;
         cpu->waiting = false;
@@ -413,6 +427,7 @@ bool vm_cpus_new(struct vm *vm, struct error **err)
         const struct vcpu_setup setup = {
             .index = i,
             .mem = vm->mem,
+            .ports = vm->ports,
             .timebase = &vm->timebase,
             .log = vm->log,
             .messages = vm->aia,

@@ -17,25 +17,13 @@
 #include "base/loop.h"
 #include "base/state.h"
 #include "dev/devices.h"
-#include "isa/riscv64/hart.h"
+#include "vm/board.h"
 #include "vm/gdb/gdb.h"
 #include "vm/input_gate.h"
 #include "vm/machine.h"
 
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
-
-/* Which interrupt controller serves the guest best: messages, if its kernel has a driver for
- * them. Software that is no kernel of Linux finds the controller that there always was. */
-static bool choose_interrupts(struct vm *vm, struct error **err)
-{
-    const char *wish = vm->config.interrupts;
-    if (strcmp(wish, "auto") != 0)
-        vm->aia = strcmp(wish, "aia") == 0;
-    else
-        return boot_kernel_contains(&vm->files.boot, "riscv,imsics", &vm->aia, err);
-    return true;
-}
 
 static int64_t host_time(void)
 {
@@ -68,7 +56,7 @@ static void make_clock(struct vm *vm)
     vm->clock = vclock_new(counted ? VCLOCK_COUNTED : VCLOCK_REAL,
                            counted ? DETERMINISTIC_EPOCH_NS : host_time() + vm->env.clock_offset);
     vm->timebase.clock = vm->clock;
-    vm->timebase.ns_per_tick = NS_PER_S / VM_TIMEBASE_HZ;
+    vm->timebase.ns_per_tick = NS_PER_S / vm->board->timebase_hz;
     if (counted)
         return;
     loop_attach_clock(vm->env.loop, vm->clock);
@@ -81,31 +69,47 @@ static void on_dirty_reset(void *opaque, struct mem_ram *ram, uint64_t gpa, uint
 {
     struct vm *vm = opaque;
     (void)ram, (void)gpa, (void)size;
-    vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_WRITES);
+    if (!vm->engine->direct_memory)
+        vcpu_attention_sync(NULL, vm->vcpus, vm->cpu_count, VCPU_ATTENTION_WRITES);
 }
 
-static struct mem_ram *take_memory(struct vm *vm, struct error **err)
+/* Its regions are sorted by address, as the board's ranges are. */
+static bool take_memory(struct vm *vm, const struct board_ram *ranges, size_t count, struct error **err)
 {
-    const struct mem_ram *ram = mem_ram_at(vm->env.memory, 0);
-    if (mem_ram_count(vm->env.memory) == 1 && ram->gpa == VM_RAM_BASE && ram->size == vm->config.memory)
-        return mem_take_ram(vm->mem, vm->env.memory, 0);
-    error_set(err, ERROR_USAGE, "the clone is to have %llu MiB of memory, and the original has %llu",
-              (unsigned long long)(vm->config.memory / MIB), (unsigned long long)(ram->size / MIB));
-    return NULL;
+    struct mem_space *from = vm->env.memory;
+    uint64_t size = 0;
+    bool same = mem_ram_count(from) == count;
+    for (size_t i = 0; i < mem_ram_count(from); i++) {
+        const struct mem_ram *ram = mem_ram_at(from, i);
+        size += ram->size;
+        same = same && ram->gpa == ranges[i].gpa && ram->size == ranges[i].size;
+    }
+    if (!same)
+        return error_set(err, ERROR_USAGE,
+                         "the clone is to have %llu MiB of memory, and the original has %llu",
+                         (unsigned long long)(vm->config.memory / MIB),
+                         (unsigned long long)(size / MIB));
+    while (mem_ram_count(from) > 0)
+        mem_take_ram(vm->mem, from, 0);
+    return true;
 }
 
 static bool make_memory(struct vm *vm, struct error **err)
 {
+    struct board_ram ranges[BOARD_MAX_RAM];
+    size_t count = vm->board->ram(vm->config.memory, ranges);
+    enum mem_backend backend = vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
+                                                                           : MEM_BACKEND_ANONYMOUS;
     vm->mem = mem_space_new();
-    if (vm->env.memory != NULL)
-        vm->ram = take_memory(vm, err);
-    else
-        vm->ram = mem_add_ram(vm->mem, "ram", VM_RAM_BASE, vm->config.memory,
-                          vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
-                                                                      : MEM_BACKEND_ANONYMOUS,
-                          -1, err);
-    if (vm->ram == NULL)
+    if (vm->board->isa->has_ports)
+        vm->ports = mem_space_new();
+    if (vm->env.memory != NULL && !take_memory(vm, ranges, count, err))
         return false;
+    for (size_t i = 0; vm->env.memory == NULL && i < count; i++)
+        if (mem_add_ram(vm->mem, i == 0 ? "ram" : "ram-high", ranges[i].gpa, ranges[i].size, backend,
+                        -1, err) == NULL)
+            return false;
+    vm->ram = mem_ram_at(vm->mem, 0);
     vm->listener = (struct mem_listener){.dirty_reset = on_dirty_reset, .opaque = vm};
     mem_listen(vm->mem, &vm->listener);
     return true;
@@ -144,6 +148,7 @@ static void describe_env(struct vm *vm)
 {
     vm->device_env = (struct device_env){
         .mem = vm->mem,
+        .ports = vm->ports,
         .clock = vm->clock,
         .timebase = &vm->timebase,
         .loop = vm->env.loop,
@@ -182,7 +187,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     struct vm *vm = alloc_zeroed(1, sizeof(*vm));
     vm->env = *env;
     vm->log = env->log;
-    vm->isa = &isa_riscv64;
+    vm->board = board_find(config->arch); /* machine_config_check() has looked */
+    vm->isa = vm->board->isa;
     vm->holds = vm->clock_stops = 1; /* until vm_start() */
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->changed, NULL);
@@ -192,8 +198,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
     make_clock(vm);
     vm->entropy = entropy_new(config->deterministic, config->seed);
     bool good = take_files(vm, err) &&
-                boot_plan(&vm->files.boot, VM_RAM_BASE, config->memory, err) && choose_interrupts(vm, err) && make_memory(vm, err) && vm_cpus_new(vm, err) &&
-                vm_engine_attach(vm, err);
+                vm->board->plan(vm, err) && make_memory(vm, err) &&
+                vm_cpus_new(vm, err) && vm_engine_attach(vm, err);
     if (good) {
         put_gates(vm);
         describe_env(vm);
@@ -227,9 +233,11 @@ void vm_free(struct vm *vm)
         input_gate_free(vm->gates[i]);
     vm_profile_stop(vm);
     vm_cpus_free(vm);
+    if (vm->machine != NULL)
+        vm->machine->free(vm->machine);
     vm_files_close(&vm->files);
-    if (vm->mem != NULL)
-        mem_space_free(vm->mem);
+    mem_space_free(vm->mem);
+    mem_space_free(vm->ports);
     entropy_free(vm->entropy);
     loop_detach_clock(vm->env.loop);
     loop_cancel(vm->env.loop, tell_clock, vm);
@@ -300,6 +308,8 @@ void vm_save_state(struct vm *vm, struct state_buffer *out)
     state_save(&machine_state_table, &machine, out);
     for (unsigned i = 0; i < vm->cpu_count; i++)
         state_save(vm->isa->state, vm->vcpus[i], out);
+    if (vm->machine != NULL)
+        state_save(vm->machine->state, vm->machine, out);
     for (size_t i = 0; i < vm->device_count; i++)
         if (vm->devices[i]->ops->state != NULL)
             state_save(vm->devices[i]->ops->state, vm->devices[i], out);
@@ -348,13 +358,13 @@ void vm_forward_wall(struct vm *vm, int64_t elapsed_ns)
     vclock_set_wall(vm->clock, (int64_t)wall);
 }
 
-/* What boot_load() gives the harts beside their state. */
-static void connect_harts(struct vm *vm)
+/* What boot_load() gives the vCPUs beside their state. */
+static void connect_vcpus(struct vm *vm)
 {
-    for (unsigned i = 0; i < vm->cpu_count; i++) {
+    for (unsigned i = 0; i < vm->cpu_count; i++)
         vm->vcpus[i]->htif_tohost = vm->files.boot.tohost_gpa;
-        rv_hart_of(vm->vcpus[i])->sbi_calls = vm->files.boot.sbi;
-    }
+    if (vm->board->restored != NULL)
+        vm->board->restored(vm);
 }
 
 /* A device that machines did not have when the state was saved, and which its guest does not miss. */
@@ -379,6 +389,9 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
     for (unsigned i = 0; i < vm->cpu_count; i++)
         if (!state_restore(vm->isa->state, vm->vcpus[i], data, size, &at, err))
             return false;
+    if (vm->machine != NULL &&
+        !state_restore(vm->machine->state, vm->machine, data, size, &at, err))
+        return false;
     for (size_t i = 0; i < vm->device_count; i++)
         if (vm->devices[i]->ops->state != NULL && !is_younger(vm->devices[i], data, size, at) &&
             !state_restore(vm->devices[i]->ops->state, vm->devices[i], data, size, &at, err)) {
@@ -388,7 +401,7 @@ bool vm_restore_state(struct vm *vm, const uint8_t *data, size_t size, struct er
     if (at != size)
         return error_set(err, ERROR_USAGE, "the saved state has %zu bytes too many", size - at);
     vm->loaded = vm->moved = true;
-    connect_harts(vm);
+    connect_vcpus(vm);
     /* Whatever is pending makes itself known again. */
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_attention(vm->vcpus[i], VCPU_ATTENTION_IRQ | VCPU_ATTENTION_TIMER |

@@ -24,7 +24,7 @@
 #include "dev/pcie_host.h"
 #include "dev/pcie_port.h"
 #include "hotplug_driver.h"
-#include "vm/board.h"
+#include "vm/virt/virt.h"
 #include "vm/machine.h"
 
 #define DISK_BYTES 32768
@@ -52,17 +52,17 @@ static const struct {
     uint64_t gpa;
     uint32_t size;
 } regions[] = {
-    {BOARD_UART_GPA, 0x100},
-    {BOARD_PLIC_GPA, 0x206000},
-    {BOARD_ACLINT_GPA, 0x10000},
-    {BOARD_RTC_GPA, 0x1000},
-    {BOARD_TEST_GPA, 0x1000},
-    {BOARD_PCIE_GPA, SLOTS << 15},
+    {VIRT_UART_GPA, 0x100},
+    {VIRT_PLIC_GPA, 0x206000},
+    {VIRT_ACLINT_GPA, 0x10000},
+    {VIRT_RTC_GPA, 0x1000},
+    {VIRT_TEST_GPA, 0x1000},
+    {VIRT_PCIE_GPA, SLOTS << 15},
     {MMIO_GPA, 0x4000 * SLOTS},
-    {BOARD_PCIE_GPA, 0x10000000},
+    {VIRT_PCIE_GPA, 0x10000000},
     {0x03000000, 0x10000},
-    {BOARD_PCIE_GPA + (FIRST_PORT << 15), 0x80},
-    {BOARD_PCIE_GPA + (1 << 20), 0x1000},
+    {VIRT_PCIE_GPA + (FIRST_PORT << 15), 0x80},
+    {VIRT_PCIE_GPA + (1 << 20), 0x1000},
 };
 
 struct target {
@@ -162,7 +162,7 @@ static void access_io(struct target *t, uint8_t a, uint16_t b, uint32_t c, uint6
 
 static void place_bar(struct target *t, uint8_t a, uint16_t b, uint32_t c)
 {
-    uint64_t function = BOARD_PCIE_GPA + ((uint64_t)(a % SLOTS) << 15);
+    uint64_t function = VIRT_PCIE_GPA + ((uint64_t)(a % SLOTS) << 15);
     (void)mem_io_write(t->vm->mem, function + PCI_REG_BAR0, 4, MMIO_GPA + b % 32u * 0x1000u);
     (void)mem_io_write(t->vm->mem, function + PCI_REG_BAR0 + 4, 4, 0);
     (void)mem_io_write(t->vm->mem, function + PCI_REG_COMMAND, 2, c);
@@ -223,7 +223,7 @@ static void drive_slot(struct target *t, uint8_t a, uint16_t b)
 {
     struct hotplug_driver hp = {t->vm->mem, FIRST_PORT + a % PORTS, 1 + a % PORTS, 0};
     uint64_t capability;
-    fuzz_check(mem_io_read(hp.mem, BOARD_PCIE_GPA + (hp.slot << 15) + PCI_REG_CAPABILITIES, 1,
+    fuzz_check(mem_io_read(hp.mem, VIRT_PCIE_GPA + (hp.slot << 15) + PCI_REG_CAPABILITIES, 1,
                            &capability));
     hp.express = (unsigned)capability;
     if (b % 4 == 0)

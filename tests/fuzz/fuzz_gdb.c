@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "vm/gdb/internal.h"
+#include "vm/virt/virt.h"
 
 struct world {
     struct log log;
@@ -114,9 +115,9 @@ static uint64_t number(uint64_t *seed)
                                      32,
                                      65,
                                      65 + 4096,
-                                     VM_RAM_BASE,
-                                     VM_RAM_BASE + 4096,
-                                     VM_RAM_BASE + 32 * MIB,
+                                     VIRT_RAM_GPA,
+                                     VIRT_RAM_GPA + 4096,
+                                     VIRT_RAM_GPA + 32 * MIB,
                                      GDB_PACKET_MAX / 2,
                                      GDB_PACKET_MAX,
                                      UINT64_C(1) << 32,

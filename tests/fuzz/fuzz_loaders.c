@@ -14,6 +14,7 @@
 #include "config/machine.h"
 #include "mem/mem.h"
 #include "vm/boot.h"
+#include "vm/virt/virt.h"
 
 #define RAM UINT64_C(0x80000000)
 /* Clearing what a hostile file claims to need is the slow part: beyond this, only checked. */
@@ -64,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.firmware = role == AS_FIRMWARE ? path : role == AS_BOTH ? kernel_path : NULL;
     struct boot boot;
     struct error *err = NULL;
-    if (boot_open(&boot, &config, &err) && boot_plan(&boot, RAM, ram_size, &err)) {
+    if (boot_open(&boot, &config, &err) && virt_boot_plan(&boot, RAM, ram_size, &err)) {
         fuzz_check(err == NULL);
         check_plan(&boot, ram_size);
     } else {

@@ -9,6 +9,7 @@
 #include "config/machine.h"
 #include "mem/mem.h"
 #include "vm/boot.h"
+#include "vm/virt/virt.h"
 
 #define RAM      UINT64_C(0x80000000)
 #define RAM_SIZE (64 * MIB)
@@ -33,7 +34,7 @@ static void give(struct bench *b, enum role role, const struct boot_bytes *file)
 
 static bool plan(struct bench *b, uint64_t ram_size)
 {
-    return boot_open(&b->boot, &b->config, &b->err) && boot_plan(&b->boot, RAM, ram_size, &b->err);
+    return boot_open(&b->boot, &b->config, &b->err) && virt_boot_plan(&b->boot, RAM, ram_size, &b->err);
 }
 
 static void bench_done(struct bench *b)

@@ -13,6 +13,7 @@
 #include "config/machine.h"
 #include "isa/riscv64/hart.h"
 #include "vm/machine.h"
+#include "vm/virt/virt.h"
 
 #define CPUS 4
 
@@ -52,7 +53,7 @@ static int setup(void **state)
     const struct vm_env env = {.loop = t->loop, .log = &t->log, .on_end = on_end};
     t->vm = vm_new(&t->config, &env, &t->err);
     assert_no_error(t->err);
-    t->fdt = vm_fdt_new(t->vm, &size, &t->err);
+    t->fdt = virt_fdt_new(t->vm, &size, &t->err);
     assert_non_null(t->fdt);
     assert_int_equal(fdt_check_full(t->fdt, size), 0);
     *state = t;
@@ -227,7 +228,7 @@ static void seeds_differ(void **state)
     struct tree *t = *state;
     size_t size;
     int seed_size;
-    void *again = vm_fdt_new(t->vm, &size, &t->err);
+    void *again = virt_fdt_new(t->vm, &size, &t->err);
     assert_non_null(again);
     const void *first = property(t, "/chosen", "rng-seed", &seed_size);
     const void *second =

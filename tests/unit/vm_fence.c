@@ -465,7 +465,7 @@ static void run_contest(const struct contest *contest, unsigned harts)
         {HARTS, harts},
         {HSM_AT, HSM},
         {TICKS,
-         tier_count(VM_TIMEBASE_HZ / 10, 5 * VM_TIMEBASE_HZ) / (contest->deterministic ? 10 : 1)},
+         tier_count(VIRT_TIMEBASE_HZ / 10, 5 * VIRT_TIMEBASE_HZ) / (contest->deterministic ? 10 : 1)},
         {RFENCE_AT, RFENCE},
         {START, RAM + 2 * MIB + IMAGE_CODE},
         {SLOT, last_level(0)},

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "bus/pci.h"
-#include "vm/board.h"
+#include "vm/virt/virt.h"
 
 /* ---- how a run ends ---- */
 
@@ -523,7 +523,7 @@ static uint32_t nic_command(struct world *w, size_t number, uint32_t value)
 {
     struct vm_nic_status status;
     assert_true(vm_get_nic(w->vm, number, &status));
-    uint64_t gpa = BOARD_PCIE_GPA + ((uint64_t)status.slot << 15), word;
+    uint64_t gpa = VIRT_PCIE_GPA + ((uint64_t)status.slot << 15), word;
     assert_true(mem_io_write(w->vm->mem, gpa + 4, 2, value));
     assert_true(mem_io_read(w->vm->mem, gpa, 4, &word));
     return (uint32_t)word;

@@ -11,7 +11,7 @@
 #include "base/state.h"
 #include "base/vclock.h"
 #include "hotplug_driver.h"
-#include "vm/board.h"
+#include "vm/virt/virt.h"
 
 #define NIC    UINT32_C(0x10411af4)
 #define WINDOW UINT32_C(0x40000000)

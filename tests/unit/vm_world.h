@@ -10,11 +10,12 @@
 #include "boot_files.h"
 #include "config/machine.h"
 #include "vm/machine.h"
+#include "vm/virt/virt.h"
 
 #include "base/log.h"
 #include "base/loop.h"
 
-#define RAM       VM_RAM_BASE
+#define RAM       VIRT_RAM_GPA
 #define FINISHER  UINT64_C(0x100000)
 #define DATA_GPA  (RAM + 0x10000) /* where programs leave results: 64 bytes a hart */
 #define TEXT_SIZE 64

@@ -110,6 +110,7 @@ static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
     vcpu->isa = &isa_riscv64;
     vcpu->index = setup->index;
     vcpu->mem = setup->mem;
+    vcpu->ports = setup->ports;
     vcpu->timebase = setup->timebase;
     vcpu->log = setup->log;
     vcpu->wake = setup->wake;
@@ -132,6 +133,11 @@ static void hart_free(struct vcpu *vcpu)
     vtimer_free(hart->stimer);
     rv_imsic_destroy(hart);
     free(hart);
+}
+
+static void hart_obey(struct vcpu *vcpu)
+{
+    rv_obey_attention(rv_hart_of(vcpu));
 }
 
 static uint64_t hart_pc(const struct vcpu *vcpu)
@@ -258,6 +264,7 @@ const struct isa isa_riscv64 = {
     .vcpu_reset = hart_reset,
     .pc = hart_pc,
     .wait_is_over = hart_wait_is_over,
+    .obey = hart_obey,
     .drop = hart_drop,
     .translate = hart_translate,
     .disassemble = rv_disassemble,

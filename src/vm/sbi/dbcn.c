@@ -6,7 +6,7 @@
 #include "vm/sbi/sbi.h"
 
 #include "base/bits.h"
-#include "vm/board.h"
+#include "vm/virt/virt.h"
 
 enum { PIECE = 4096 }; /* most bytes of one call; the guest calls again for the rest */
 
@@ -22,9 +22,9 @@ int sbi_get(struct vm_cpu *cpu)
 {
     enum { RBR = 0, LSR = 5, LSR_DATA_READY = 1 };
     uint64_t status = 0, byte = 0;
-    if (!mem_io_read(cpu->vm->mem, BOARD_UART_GPA + LSR, 1, &status) ||
+    if (!mem_io_read(cpu->vm->mem, VIRT_UART_GPA + LSR, 1, &status) ||
         (status & LSR_DATA_READY) == 0 ||
-        !mem_io_read(cpu->vm->mem, BOARD_UART_GPA + RBR, 1, &byte))
+        !mem_io_read(cpu->vm->mem, VIRT_UART_GPA + RBR, 1, &byte))
         return -1;
     return (int)byte;
 }

@@ -11,8 +11,8 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "isa/riscv64/hart.h"
-#include "vm/board.h"
 #include "vm/machine.h"
+#include "vm/virt/virt.h"
 
 enum { FDT_CAPACITY = 256 * 1024, RNG_SEED_SIZE = 64, CACHE_BLOCK = 64 };
 
@@ -85,7 +85,7 @@ static void write_chosen(struct writer *w, struct vm *vm)
         wide(w, "linux,initrd-start", vm->files.boot.initrd_gpa);
         wide(w, "linux,initrd-end", vm->files.boot.initrd_gpa + vm->files.boot.initrd_size);
     }
-    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)BOARD_UART_GPA);
+    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)VIRT_UART_GPA);
     text(w, "stdout-path", path);
     vm->entropy->fill(vm->entropy, seed, sizeof(seed));
     TRY(w, fdt_property(w->fdt, "rng-seed", seed, sizeof(seed)));
@@ -118,7 +118,7 @@ static void write_cpu(struct writer *w, unsigned index, bool aia)
     number(w, "riscv,cbom-block-size", CACHE_BLOCK);
     number(w, "riscv,cboz-block-size", CACHE_BLOCK);
     number(w, "riscv,cbop-block-size", CACHE_BLOCK);
-    number(w, "phandle", BOARD_PHANDLE_HART(index));
+    number(w, "phandle", VIRT_PHANDLE_HART(index));
     begin(w, "interrupt-controller");
     number(w, "#interrupt-cells", 1);
     flag(w, "interrupt-controller");
@@ -133,7 +133,7 @@ static void write_cpus(struct writer *w, const struct vm *vm)
     begin(w, "cpus");
     number(w, "#address-cells", 1);
     number(w, "#size-cells", 0);
-    number(w, "timebase-frequency", VM_TIMEBASE_HZ);
+    number(w, "timebase-frequency", VIRT_TIMEBASE_HZ);
     for (unsigned i = 0; i < vm->cpu_count; i++)
         write_cpu(w, i, vm->vcpus[i]->messages != NULL);
     begin(w, "cpu-map");
@@ -142,7 +142,7 @@ static void write_cpus(struct writer *w, const struct vm *vm)
         char name[16];
         snprintf(name, sizeof(name), "core%u", i);
         begin(w, name);
-        number(w, "cpu", BOARD_PHANDLE_HART(i));
+        number(w, "cpu", VIRT_PHANDLE_HART(i));
         finish(w);
     }
     finish(w);
@@ -165,7 +165,7 @@ static void write_aliases(struct writer *w)
 {
     char path[64];
     begin(w, "aliases");
-    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)BOARD_UART_GPA);
+    snprintf(path, sizeof(path), "/soc/serial@%llx", (unsigned long long)VIRT_UART_GPA);
     text(w, "serial0", path);
     finish(w);
 }
@@ -187,7 +187,7 @@ static void write_soc(struct writer *w, struct vm *vm)
     finish(w);
 }
 
-void *vm_fdt_new(struct vm *vm, size_t *size, struct error **err)
+void *virt_fdt_new(struct vm *vm, size_t *size, struct error **err)
 {
     struct writer writer = {.fdt = alloc_zeroed(1, FDT_CAPACITY)}, *w = &writer;
     TRY(w, fdt_create(w->fdt, FDT_CAPACITY));
