@@ -442,7 +442,8 @@ bool client_run(const struct machine_config *config, const struct client_options
     struct client_vsock vsock = {.listen = -1, .connector = -1};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;
     if (listen_fd < 0 || !listen_for_debugger(options, &gdb_fd, err) ||
-        !client_disks_open(config, &disks, err) ||
+        !(options->incoming ? client_disks_open_unlocked(config, &disks, err)
+                            : client_disks_open(config, &disks, err)) ||
         (options->resume != NULL && !options->resume_anyway &&
          !saved_check_disks(options->resume, disks.chains, disks.count, err)) ||
         !client_network_start(config, &network, err) ||
@@ -465,7 +466,8 @@ bool client_run(const struct machine_config *config, const struct client_options
     session.out = open_output();
     bool good =
         start(&session, config, options, listen_fd, gdb_fd, &network, &disks, &vsock, &blocked,
-              err);
+              err) &&
+        (!options->incoming || client_disks_lock_later(&disks, session.pid, err));
     close(listen_fd);
     close_if_open(gdb_fd);
     client_network_close_links(&network);

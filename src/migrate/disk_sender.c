@@ -113,6 +113,13 @@ void disk_sender_progress(struct disk_sender *sender, uint64_t *total, uint64_t 
     *left = disks_remaining(sender->disks);
 }
 
+uint64_t disk_sender_sent(struct disk_sender *sender)
+{
+    struct disks_progress progress;
+    disks_get_progress(sender->disks, &progress);
+    return progress.sent;
+}
+
 static bool may_copy(const struct vm *vm, const struct disks_source_disk *disks, size_t count,
                      struct error **err)
 {

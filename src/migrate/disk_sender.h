@@ -39,5 +39,6 @@ bool disk_sender_final(struct disk_sender *sender, int64_t patience_ns, struct e
 
 /* Any thread: bytes that were there to be sent, and that still are. */
 void disk_sender_progress(struct disk_sender *sender, uint64_t *total, uint64_t *left);
+uint64_t disk_sender_sent(struct disk_sender *sender); /* bytes */
 
 #endif

@@ -33,7 +33,8 @@ enum {
     LAST_WORDS_NS = 200000000, /* and how long they may take */
     REPORT_NS = 100000000,     /* between two reports of progress at least */
     RATE_BYTES = 1 << 20,      /* a round of less says nothing about the link */
-    THROTTLE_STEP = 10         /* percent */
+    THROTTLE_STEP = 10,        /* percent */
+    DISK_RATE_MIN = 64 << 10   /* bytes per second */
 };
 /* What the machine stands still for beside its memory: the pause, state, the last frames. */
 #define FIXED_NS UINT64_C(1000000)
@@ -51,7 +52,8 @@ struct migrate_source {
     size_t hello_size;
     struct rounds *rounds;
     struct disk_sender *disks;
-    uint64_t left; /* bytes of memory and disks, after a round; the thread's */
+    uint64_t left;     /* bytes of memory and disks, after a round; the thread's */
+    bool writes_disks; /* a good part of what is sent again is theirs; the thread's */
 
     bool was_running; /* the loop's: before it was paused for this */
     bool held;        /* ... and it is */
@@ -59,6 +61,7 @@ struct migrate_source {
     pthread_mutex_t lock; /* what follows */
     pthread_cond_t changed;
     struct migrate_progress progress;
+    uint64_t disk_rate; /* what a disk may take, for `converge`; 0: as ever */
     int64_t reported_ns, stopped_ns;
     enum paused paused;
     bool cancelled, committed, freed;
@@ -220,19 +223,32 @@ static bool send_round(struct migrate_source *source, unsigned round, bool last,
            wire_damaged(err, "the target is in another round");
 }
 
-/* What the round that took so long tells about link and guest. */
-static void measure(struct migrate_source *source, int64_t took_ns)
+/* A round: first of the disks, then of memory. */
+struct round {
+    int64_t begun_ns, memory_ns; /* wire_now() */
+    uint64_t disk_sent;          /* bytes, before it */
+};
+
+static double seconds_since(int64_t then_ns)
+{
+    int64_t took_ns = wire_now() - then_ns;
+    return (double)(took_ns > 0 ? took_ns : 1) / 1e9;
+}
+
+/* What it tells about link and guest. */
+static void measure(struct migrate_source *source, const struct round *round)
 {
     uint64_t copied = rounds_copied(source->rounds), left = rounds_dirty(source->rounds);
-    uint64_t disk_total, disk_left;
+    uint64_t disk_sent = disk_sender_sent(source->disks) - round->disk_sent, disk_total, disk_left;
     disk_sender_progress(source->disks, &disk_total, &disk_left);
-    double seconds = (double)(took_ns > 0 ? took_ns : 1) / 1e9;
+    double whole = seconds_since(round->begun_ns), memory = seconds_since(round->memory_ns);
     pthread_mutex_lock(&source->lock);
     struct migrate_progress *progress = &source->progress;
-    if (copied >= RATE_BYTES || progress->rate == 0)
-        progress->rate = (uint64_t)((double)copied / seconds) + 1;
+    if (copied + disk_sent >= RATE_BYTES || progress->rate == 0)
+        progress->rate = (uint64_t)((double)(copied + disk_sent) / whole) + 1;
     source->left = left + disk_left;
-    progress->dirty_rate = (uint64_t)((double)source->left / seconds);
+    source->writes_disks = disk_sent + disk_left > (copied + left) / 3;
+    progress->dirty_rate = (uint64_t)((double)left / memory + (double)disk_left / whole);
     progress->left = left;
     progress->estimate_ns =
         FIXED_NS + (uint64_t)((double)source->left / (double)progress->rate * 1e9);
@@ -264,9 +280,29 @@ static void throttle(void *opaque)
     struct migrate_source *source = opaque;
     pthread_mutex_lock(&source->lock);
     unsigned percent = source->progress.throttle;
+    uint64_t disk_rate = source->disk_rate;
     pthread_mutex_unlock(&source->lock);
-    if (!source->held && !source->cancelled)
-        vm_throttle(source->vm, percent);
+    if (source->held || source->cancelled)
+        return;
+    vm_throttle(source->vm, percent);
+    vm_throttle_disks(source->vm, disk_rate);
+}
+
+static void throttle_no_more(struct migrate_source *source)
+{
+    vm_throttle(source->vm, 0);
+    vm_throttle_disks(source->vm, 0);
+}
+
+/* A vCPU that hardly runs can still keep disks busy, so these get a third of what can be sent, then
+ * half of that, and so on. Reads are slowed down with writes. */
+static uint64_t slower_disks(const struct migrate_source *source)
+{
+    uint64_t rate = source->disk_rate;
+    if (!source->writes_disks)
+        return rate;
+    rate = rate == 0 ? source->progress.rate / 3 : rate / 2;
+    return rate > DISK_RATE_MIN ? rate : DISK_RATE_MIN;
 }
 
 /* It is to run for so small a part of the time that it writes a third of what can be sent
@@ -284,6 +320,7 @@ static void slow_down(struct migrate_source *source, uint64_t before)
         percent = 100 - (unsigned)enough;
     pthread_mutex_lock(&source->lock);
     progress->throttle = percent < VM_THROTTLE_MAX ? percent : VM_THROTTLE_MAX;
+    source->disk_rate = slower_disks(source);
     pthread_mutex_unlock(&source->lock);
     loop_post(vm_loop(source->vm), throttle, source);
 }
@@ -311,14 +348,15 @@ static bool precopy(struct migrate_source *source, struct error **err)
     source->left = progress->left;
     for (unsigned round = 1; next == ANOTHER_ROUND; round++) {
         uint64_t before = source->left;
+        struct round now = {.begun_ns = wire_now(), .disk_sent = disk_sender_sent(source->disks)};
         if (!disk_sender_round(source->disks, err))
             return false;
-        int64_t begun = wire_now();
+        now.memory_ns = wire_now();
         if (round > 1)
             rounds_mark_dirty(source->rounds);
         if (!send_round(source, round, false, err))
             return false;
-        measure(source, wire_now() - begun);
+        measure(source, &now);
         report(source, false);
         next = decide(source, before);
         if (next == ANOTHER_ROUND)
@@ -528,7 +566,7 @@ static void *run(void *opaque)
 /* As if nothing had been. */
 static void go_on(struct migrate_source *source)
 {
-    vm_throttle(source->vm, 0);
+    throttle_no_more(source);
     if (source->held && source->was_running)
         (void)vm_resume(source->vm, NULL);
     source->held = false;
@@ -704,7 +742,7 @@ void migrate_source_free(struct migrate_source *source)
     loop_cancel(loop, on_progress, source);
     loop_cancel(loop, stop_machine, source);
     loop_cancel(loop, throttle, source);
-    vm_throttle(source->vm, 0);
+    throttle_no_more(source);
     loop_cancel(loop, ask_to_commit, source);
     loop_cancel(loop, on_finished, source);
     rounds_free(source->rounds);

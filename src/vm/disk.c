@@ -247,6 +247,26 @@ bool vm_get_disk_limits(const struct vm *vm, size_t disk, struct vm_disk_limits 
     return true;
 }
 
+static void apply_limits(struct vm *vm, size_t disk)
+{
+    uint64_t own = vm->config.disks[disk].bps, throttle = vm->disk_throttle;
+    block_set_limits(vm->disks[disk],
+                     &(struct block_limits){
+                         .iops = vm->config.disks[disk].iops,
+                         .bytes = own == 0 || (throttle != 0 && throttle < own) ? throttle : own,
+                     });
+}
+
+void vm_throttle_disks(struct vm *vm, uint64_t bytes)
+{
+    if (vm->disk_throttle == bytes)
+        return;
+    vm->disk_throttle = bytes;
+    for (size_t i = 0; i < vm->config.disk_count; i++)
+        if (vm->disks[i] != NULL)
+            apply_limits(vm, i);
+}
+
 bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits *limits,
                         struct error **err)
 {
@@ -254,6 +274,6 @@ bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits 
         return false;
     vm->config.disks[disk].iops = limits->iops;
     vm->config.disks[disk].bps = limits->bps;
-    block_set_limits(vm->disks[disk], &(struct block_limits){limits->iops, limits->bps});
+    apply_limits(vm, disk);
     return true;
 }

@@ -173,6 +173,7 @@ struct vm {
 
     unsigned clock_stops; /* reasons why the clock stands still; loop's thread */
     struct throttle *throttle;   /* NULL: nobody has asked for it */
+    uint64_t disk_throttle;      /* bytes per second of each disk; 0: none */
     struct cpu_limit *cpu_limit; /* NULL: nothing is limited, nobody shares */
     struct gdb *gdb;      /* NULL: no debugger can come */
     struct profile *profile; /* NULL: none is taken; changes while held */

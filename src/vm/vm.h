@@ -159,6 +159,8 @@ void vm_warm(struct vm *vm);
  * nothing changes. */
 #define VM_THROTTLE_MAX 98
 void vm_throttle(struct vm *vm, unsigned percent);
+/* Each disk takes so many bytes a second at most, whatever its own limit is; 0: no longer. */
+void vm_throttle_disks(struct vm *vm, uint64_t bytes);
 
 /* What a disk may be asked for in a second; 0: no limit. False: no such disk. */
 struct vm_disk_limits {

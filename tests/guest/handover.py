@@ -21,9 +21,9 @@ import machine
 class Control:
     """A worker's control socket; descriptors may go along with a request."""
 
-    def __init__(self, path):
+    def __init__(self, path, patience=machine.LIMIT_S):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end = time.monotonic() + machine.LIMIT_S
+        end = time.monotonic() + patience
         while True:
             try:
                 self.socket.connect(path)
@@ -31,7 +31,9 @@ class Control:
             except (FileNotFoundError, ConnectionRefusedError):
                 assert time.monotonic() < end, path
                 time.sleep(0.01)
-        assert self.read()["trapeze"] == "worker"
+        greeting = self.read()
+        assert greeting["trapeze"] == "worker"
+        self.pid = greeting["pid"]
 
     def read(self):
         def exactly(count):
@@ -89,21 +91,35 @@ class Handover:
     def say(self, side, what):
         self.talks[side].send(json.dumps({"do": what}).encode())
 
+    def taken(self):
+        """Whether the target has noted that the machine is its, before it ran it."""
+        self.record.seek(0)
+        return self.record.read() == b"here"
+
     def wait(self, side, *events):
         """Until `side` says one of these; what it said."""
         end = time.monotonic() + machine.LIMIT_S
         while True:
             talk = self.talks[side]
             assert select.select([talk], [], [], end - time.monotonic())[0], (events, self.said)
-            data = talk.recv(65536)
-            assert data, f"the {side} has hung up: {self.said}"
-            said = json.loads(data)
-            if said["event"] == "progress" and side == "source":
-                self.progress.append(said)
-            else:
-                self.said[side].append(said)
-            if said["event"] in events:
-                return said
+            event = self.heard(side, 0)
+            assert event != "hung up", f"the {side} has hung up: {self.said}"
+            if event in events:
+                return self.said[side][-1]
+
+    def heard(self, side, seconds):
+        """The next event of a side, if one comes soon; what is progress is kept as by wait()."""
+        talk = self.talks[side]
+        if not select.select([talk], [], [], seconds)[0]:
+            return None
+        data = talk.recv(65536)
+        said = json.loads(data) if data else {"event": "hung up"}
+        (self.progress if said["event"] == "progress" and side == "source" else self.said[side]).append(said)
+        return said["event"]
+
+    def over(self, side):
+        """Whether it has said how it ended, or will not say anything any more."""
+        return any(said["event"] in ("done", "failed", "uncertain", "hung up") for said in self.said[side])
 
     def commit(self):
         """The whole way: it runs there."""
@@ -113,8 +129,7 @@ class Handover:
         said = self.wait("source", "done", "failed", "uncertain")
         assert said["event"] == "done", said
         self.wait("target", "done")
-        self.record.seek(0)
-        assert self.record.read() == b"here"
+        assert self.taken()
 
     def __enter__(self):
         return self

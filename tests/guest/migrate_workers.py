@@ -178,6 +178,30 @@ def test_its_disks_come_along():
         guest.poweroff()
 
 
+def test_a_disk_is_written_too_fast():
+    """... for the link: by large requests, which a processor that hardly runs can still make."""
+    if not machine.FULL:
+        raise tap.Skip("full tier only")
+    options = {"disks": ["copy"], "converge": True, "bandwidth": 8 << 20, "rounds": 100,
+               "last-resort": "fail", "downtime-ns": 300_000_000}
+    with machines:
+        guest = start("--disk", disk("from.raw", "--format", "raw") + ",format=raw", memory="160")
+        guest.shell()
+        guest.run("dd if=/dev/urandom of=/a bs=1M count=16 2>/dev/null; md5sum < /a > /sum")
+        guest.run("(while true; do dd if=/a of=/dev/vda bs=1M conv=notrunc,fsync 2>/dev/null; done) & sleep 1")
+        there = incoming("--disk", disk("to.raw", "--format", "raw") + ",format=raw", memory="160")
+        with Handover(guest.control, there.control, options=options) as way:
+            way.commit()
+            assert max(said["throttle"] for said in way.progress) > 0
+        assert "was migrated" in guest.finish()
+        there.send("\n")
+        there.shell()
+        # No longer slowed down: by the limit of then this would take minutes.
+        there.run("kill $!; wait; for i in 1 2 3; do dd if=/a of=/dev/vda bs=1M conv=notrunc,fsync 2>/dev/null; done")
+        there.run("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum | cmp - /sum")
+        there.poweroff()
+
+
 if __name__ == "__main__":
     sys.exit(tap.main([test_a_linux_goes_there_and_back_and_stays_when_it_cannot,
-                       test_its_disks_come_along]))
+                       test_its_disks_come_along, test_a_disk_is_written_too_fast]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A child with mounts of its own, for tests of file systems that are full."""
+"""Mounts and networks of a test's own."""
 import ctypes
 import os
 import subprocess
@@ -8,7 +8,21 @@ import traceback
 
 import tap
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(kinds):
+    """This process, which has one thread, gets its own of these. False: it may not."""
+    identity = (os.geteuid(), os.getegid())
+    if LIBC.unshare(kinds if identity[0] == 0 else CLONE_NEWUSER | kinds) != 0:
+        return False
+    if identity[0] != 0:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {identity[0]} 1"),
+                           ("gid_map", f"0 {identity[1]} 1")):
+            with open("/proc/self/" + name, "w", encoding="ascii") as file:
+                file.write(text)
+    return True
 
 
 def in_namespace(function):
@@ -17,16 +31,9 @@ def in_namespace(function):
     if child == 0:
         status = 2
         try:
-            identity = (os.geteuid(), os.getegid())
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS if identity[0] != 0 else CLONE_NEWNS) != 0:
+            if not unshare(CLONE_NEWNS):
                 status = 77
             else:
-                if identity[0] != 0:
-                    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {identity[0]} 1"),
-                                       ("gid_map", f"0 {identity[1]} 1")):
-                        with open("/proc/self/" + name, "w", encoding="ascii") as file:
-                            file.write(text)
                 subprocess.run(["mount", "--make-rprivate", "/"], check=True)
                 function()
                 status = 0
