@@ -17,6 +17,12 @@ static const struct cli_option options[] = {
     {"store", 's', "FOLDER",
      "Where the instances are. Default: $TRAPEZE_HOME, else ~/.local/share/trapeze.", NULL},
     {"verbose", 'v', NULL, "Say more.", NULL},
+    {"idle-exit", 0, "SECONDS",
+     "End after so long without anything to do: no client, no work, no machine that runs or is to "
+     "be "
+     "started again. For a service manager that keeps the socket and starts the daemon when it is "
+     "needed.",
+     NULL},
     {"listen", 0, "tcp:ADDRESS:PORT",
      "Serve there, too, over HTTPS (TLS 1.2 or later), whoever has a token ('trapeze token "
      "create') "
@@ -27,7 +33,8 @@ static const struct cli_option options[] = {
     {"key", 0, "FILE", "Its key, PEM, which nobody else may read.", NULL},
     {"client-ca", 0, "FILE", "Certificates of authorities, PEM, whose clients are let in.", NULL},
     {"accept-migrations", 0, NULL,
-     "Take machines that come from other hosts ('trapeze migrate'): whoever is let in may bring one "
+     "Take machines that come from other hosts ('trapeze migrate'): whoever is let in may bring "
+     "one "
      "that uses this host's networks and ports.",
      NULL},
     {"insecure", 0, NULL, "Without TLS, on a loopback address; clients still need a token.", NULL},
@@ -52,10 +59,25 @@ static char *word(const char *key, const char *value)
     return text;
 }
 
+enum { IDLE_MAX_S = 1000000 };
+
+static bool check_idle(const char *text, struct error **err)
+{
+    char *end = NULL;
+    unsigned long seconds = text != NULL && text[0] != '-' ? strtoul(text, &end, 10) : 0;
+    if (text == NULL ||
+        (end != NULL && end != text && *end == '\0' && seconds > 0 && seconds <= IDLE_MAX_S))
+        return true;
+    return error_set(err, ERROR_USAGE, "--idle-exit takes a number of seconds from 1 to %d",
+                     (int)IDLE_MAX_S);
+}
+
 static int run(const struct cli_args *args, struct error **err)
 {
     const char *given = cli_last(args, "store");
     char *store = NULL;
+    if (!check_idle(cli_last(args, "idle-exit"), err))
+        return CLI_USAGE;
     if (given == NULL)
         store = api_store_path(err);
     else if (given[0] == '/')
@@ -87,7 +109,8 @@ const struct cli_command cli_command_daemon = {
         "Keeps the instances of one store and serves them over HTTP at STORE/daemon.sock, to which "
         "its owner alone can connect. Commands about instances start one by themselves. Machines "
         "run in processes of their own: they run on when the daemon ends, and the next one takes "
-        "them over. SIGHUP has it read --certificate, --key and --client-ca again. GET /metrics is for Prometheus. systemd units are installed with trapeze: "
+        "them over. SIGHUP has it read --certificate, --key and --client-ca again. GET /metrics is "
+        "for Prometheus. systemd units are installed with trapeze: "
         "'systemctl --user enable --now trapeze.socket' for your own instances, without --user for "
         "the system's.",
     .options = options,

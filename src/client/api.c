@@ -162,7 +162,8 @@ bool api_send(int fd, const char *bytes, size_t size)
     return true;
 }
 
-/* Until the end of the stream ("Connection: close"); a 0 byte behind. NULL: it broke. */
+/* Until the end of the stream ("Connection: close"); a 0 byte behind. NULL: it broke, *size bytes
+ * were there before, and errno. */
 static char *receive_all(int fd, size_t *size, void (*waiting)(void *opaque), void *opaque)
 {
     enum { CHUNK = 65536, EVERY_MS = 500 };
@@ -181,7 +182,9 @@ static char *receive_all(int fd, size_t *size, void (*waiting)(void *opaque), vo
         bytes[*size] = '\0';
         return bytes;
     }
+    int number = errno;
     free(bytes);
+    errno = number;
     return NULL;
 }
 
@@ -224,6 +227,16 @@ static int connect_to(const struct client_remote *at, struct error **err)
     return fd;
 }
 
+/* Sends the head of a request. A daemon of ours that ends just now has not seen it. */
+static bool send_head(const struct client_remote *remote, int *fd, const char *head)
+{
+    if (api_send(*fd, head, strlen(head)))
+        return true;
+    close(*fd);
+    *fd = remote->is_remote ? -1 : connect_by_settings(&(struct client_remote){0}, NULL);
+    return *fd >= 0 && api_send(*fd, head, strlen(head));
+}
+
 int api_begin_at(const struct client_remote *at, const char *method, const char *path,
                  const char *headers, struct error **err)
 {
@@ -233,15 +246,15 @@ int api_begin_at(const struct client_remote *at, const char *method, const char 
     const struct client_remote *remote = at != NULL ? at : &found;
     const char *host = remote->host != NULL ? remote->host : "localhost";
     bool v6 = strchr(host, ':') != NULL;
-    if (fd >= 0 &&
-        (asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n", method, path,
-                  v6 ? "[" : "", host, v6 ? "]" : "",
-                  remote->token != NULL ? "Authorization: Bearer " : "",
-                  remote->token != NULL ? remote->token : "", remote->token != NULL ? "\r\n" : "",
-                  headers) < 0 ||
-         !api_send(fd, head, strlen(head)))) {
+    if (fd >= 0 && (asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s%s%s\r\n%s%s%s%s\r\n", method, path,
+                             v6 ? "[" : "", host, v6 ? "]" : "",
+                             remote->token != NULL ? "Authorization: Bearer " : "",
+                             remote->token != NULL ? remote->token : "",
+                             remote->token != NULL ? "\r\n" : "", headers) < 0 ||
+                    !send_head(remote, &fd, head))) {
         error_set(err, ERROR_HOST, "the daemon does not listen");
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         fd = -1;
     }
     free(head);
@@ -267,43 +280,83 @@ static int begin(const struct client_remote *at, const char *method, const char 
     return fd;
 }
 
-static char *call(const struct client_remote *at, const char *method, const char *path,
-                  const char *body, int *status, void (*waiting)(void *opaque), void *opaque,
-                  struct error **err)
+bool api_may_ask_again(const struct client_remote *at, const char *method, int number)
+{
+    return at == NULL && !api_is_remote() &&
+           (strcmp(method, "GET") == 0 || number == ECONNRESET || number == EPIPE);
+}
+
+/* "Retry-After: 0" of one that was about to end, and has done nothing. */
+static bool was_put_off(const char *answer)
+{
+    static const char header[] = "\r\nRetry-After: 0\r\n";
+    const char *found = strcasestr(answer, header), *blank = strstr(answer, "\r\n\r\n");
+    return found != NULL && blank != NULL && found < blank;
+}
+
+struct question {
+    const struct client_remote *at;
+    const char *method, *path, *body;
+    void (*waiting)(void *opaque);
+    void *opaque;
+};
+
+/* *again: nothing came of it, and nothing has been done; otherwise NULL: err. */
+static char *ask(const struct question *question, int *status, bool *again, struct error **err)
 {
     char *answer = NULL, *text = NULL;
-    size_t size, length = body != NULL ? strlen(body) : 0;
-    int fd = begin(at, method, path, "Connection: close", length, err);
+    const char *body = question->body != NULL ? question->body : "";
+    size_t size = 0, length = strlen(body);
+    *again = false;
+    int fd =
+        begin(question->at, question->method, question->path, "Connection: close", length, err);
     if (fd < 0)
         return NULL;
     /* Who refuses before he has read everything answers all the same. */
-    (void)api_send(fd, body != NULL ? body : "", length);
-    answer = receive_all(fd, &size, waiting, opaque);
-    if (answer != NULL)
+    (void)api_send(fd, body, length);
+    answer = receive_all(fd, &size, question->waiting, question->opaque);
+    int number = answer != NULL ? 0 : errno;
+    if (answer != NULL && size > 0)
         text = body_of(answer, size, status);
-    if (text == NULL)
+    *again = size == 0 ? api_may_ask_again(question->at, question->method, number)
+                       : question->at == NULL && text != NULL && *status == 503 &&
+                             was_put_off(answer) && !api_is_remote();
+    if (text == NULL && !*again)
         error_set(err, ERROR_HOST, "the daemon ended in the middle of its answer");
     free(answer);
     close(fd);
     return text;
 }
 
+static char *call(const struct question *question, int *status, struct error **err)
+{
+    bool again;
+    char *text = ask(question, status, &again, err);
+    if (!again)
+        return text;
+    free(text);
+    text = ask(question, status, &again, err);
+    if (text == NULL && again)
+        error_set(err, ERROR_HOST, "the daemon ended in the middle of its answer, twice");
+    return text;
+}
+
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err)
 {
-    return call(NULL, method, path, body, status, NULL, NULL, err);
+    return call(&(struct question){NULL, method, path, body, NULL, NULL}, status, err);
 }
 
 char *api_call_at(const struct client_remote *at, const char *method, const char *path,
                   const char *body, int *status, struct error **err)
 {
-    return call(at, method, path, body, status, NULL, NULL, err);
+    return call(&(struct question){at, method, path, body, NULL, NULL}, status, err);
 }
 
 char *api_call_waiting(const char *method, const char *path, const char *body, int *status,
                        void (*waiting)(void *opaque), void *opaque, struct error **err)
 {
-    return call(NULL, method, path, body, status, waiting, opaque, err);
+    return call(&(struct question){NULL, method, path, body, waiting, opaque}, status, err);
 }
 
 /* Byte by byte, as what follows belongs to somebody else. False: it is none. */
@@ -338,10 +391,16 @@ int api_upgrade_at(const struct client_remote *at, const char *path, const char 
     if (asprintf(&more, "Connection: Upgrade\r\nUpgrade: %s", protocol) < 0)
         return -1;
     int fd = begin(at, "GET", path, more, 0, err);
+    bool good = fd >= 0 && receive_head(fd, head);
+    if (fd >= 0 && head[0] == '\0' && api_may_ask_again(at, "GET", 0)) {
+        close(fd);
+        fd = begin(at, "GET", path, more, 0, err);
+        good = fd >= 0 && receive_head(fd, head);
+    }
     free(more);
     if (fd < 0)
         return -1;
-    if (receive_head(fd, head) && sscanf(head, "HTTP/1.%*1[01] %3d", &status) == 1 && status == 101)
+    if (good && sscanf(head, "HTTP/1.%*1[01] %3d", &status) == 1 && status == 101)
         return fd;
     const char *length = strcasestr(head, "\r\nContent-Length:");
     size = length != NULL ? strtoul(length + strlen("\r\nContent-Length:"), NULL, 10) : 0;

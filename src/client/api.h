@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct client_remote;
 struct error;
 
 /* $TRAPEZE_HOME, $XDG_DATA_HOME/trapeze or ~/.local/share/trapeze, absolute. Caller frees. NULL:
@@ -30,6 +31,12 @@ bool api_make_folders(const char *path, struct error **err);
 char *api_call(const char *method, const char *path, const char *body, int *status,
                struct error **err);
 
+/* A daemon that ends just when it is asked is asked once more, or the one that is started then, if
+ * nothing came and nothing can have been done: the request changes nothing, or was not read to its
+ * end, which recv() tells of a unix socket (`number`: ECONNRESET, as its peer was closed with bytes
+ * unread). */
+bool api_may_ask_again(const struct client_remote *at, const char *method, int number);
+
 /* Of api_stream.c: a connection to the daemon of api_call() with the head of a request on its way
  * (-1: err), and more bytes. Each of the headers ends with CR LF. */
 int api_begin(const char *method, const char *path, const char *headers, struct error **err);
@@ -40,7 +47,6 @@ int api_upgrade(const char *path, const char *protocol, char **body, struct erro
 
 /* The same, of a daemon that the settings do not name; one that says nothing for ten minutes has
  * gone. NULL: theirs, without that limit. */
-struct client_remote;
 char *api_call_at(const struct client_remote *at, const char *method, const char *path,
                   const char *body, int *status, struct error **err);
 int api_begin_at(const struct client_remote *at, const char *method, const char *path,

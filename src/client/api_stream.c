@@ -170,8 +170,12 @@ bool api_download(const char *path, const struct api_taker *taker, int *status, 
     struct head head = {0};
     *status = 0;
     *refusal = NULL;
-    bool good =
-        begin(&stream, NULL, "GET", path, "", err) && (read_head(&stream, &head) || broke_off(err));
+    bool good = begin(&stream, NULL, "GET", path, "", err);
+    if (good && !fill(&stream) && api_may_ask_again(NULL, "GET", 0)) {
+        finish(&stream);
+        good = begin(&stream, NULL, "GET", path, "", err);
+    }
+    good = good && (read_head(&stream, &head) || broke_off(err));
     if (good && head.status / 100 != 2) {
         *refusal = take_answer(&stream, &head, err);
         good = *refusal != NULL;

@@ -53,6 +53,13 @@ static void reload(struct daemon *daemon)
     error_free(error);
 }
 
+/* Of the loop. */
+static void end(struct daemon *daemon, bool idle)
+{
+    daemon->idle_end = idle;
+    loop_quit(daemon->loop, 0);
+}
+
 static void on_signal(void *opaque, int fd, unsigned events)
 {
     struct daemon *daemon = opaque;
@@ -64,7 +71,36 @@ static void on_signal(void *opaque, int fd, unsigned events)
         remote_credentials(daemon->remote) != NULL)
         reload(daemon);
     else
-        loop_quit(daemon->loop, 0);
+        end(daemon, false);
+}
+
+/* Plans of restarts are in `restarts`, machines on their way with migrate_in and migrate_out; nothing
+ * else happens by itself. */
+static bool is_idle(const struct daemon *daemon)
+{
+    return daemon->machines == NULL && daemon->restarts == NULL && daemon->jobs == NULL &&
+           daemon->incoming == NULL && migrate_out_is_idle(daemon) && daemon->relays == NULL &&
+           daemon->event_waits == NULL && http_is_idle(daemon->http) &&
+           http_is_idle(daemon->remote_http);
+}
+
+static void end_if_idle(struct daemon *daemon)
+{
+    bool idle = is_idle(daemon) && daemon->connections == daemon->idle_connections;
+    daemon->idle_connections = daemon->connections;
+    daemon->idle_ticks = idle ? daemon->idle_ticks + 1 : 0;
+    if (daemon->idle_exit != 0 && daemon->idle_ticks > daemon->idle_exit)
+        end(daemon, true);
+}
+
+/* Somebody may have connected after the decision. */
+static void run_to_the_end(struct daemon *daemon)
+{
+    do {
+        daemon->idle_end = false;
+        daemon->idle_ticks = 0;
+        loop_run(daemon->loop);
+    } while (daemon->idle_end && !is_idle(daemon));
 }
 
 /* Once a second: those who wait for events have waited long enough at some time. */
@@ -83,6 +119,7 @@ static void on_tick(void *opaque, int fd, unsigned events)
     migrate_out_tick(daemon);
     if (++daemon->ticks % LOGS_S == 0)
         logfiles_bound(daemon);
+    end_if_idle(daemon);
 }
 
 /* As listen_in() of launch.c: the path of a socket has little room. */
@@ -134,7 +171,7 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
         migrate_out_adopt_all(daemon);
         restart_adopt_all(daemon);
         service_notify("READY=1");
-        loop_run(daemon->loop);
+        run_to_the_end(daemon);
         service_notify("STOPPING=1");
         if (!given) /* the service manager's listens on, for the next daemon */
             unlinkat(daemon->store.folder, "daemon.sock", 0);
@@ -150,6 +187,18 @@ static bool serve(struct daemon *daemon, const struct daemon_options *options, i
     return good;
 }
 
+/* Whoever connects while it ends finds a socket of its own gone, and one of the service manager's
+ * there. */
+static bool may_end(const struct daemon *daemon, struct error **err)
+{
+    if (daemon->idle_exit == 0 || daemon->service.local >= 0)
+        return true;
+    error_set(err, ERROR_USAGE,
+              "--idle-exit is for a daemon that the service manager starts with its socket");
+    error_hint(err, "A daemon of your own ends by Ctrl-C or SIGTERM; machines run on.");
+    return false;
+}
+
 bool daemon_run(const struct daemon_options *options, struct error **err)
 {
     struct daemon daemon = {.loop = NULL};
@@ -158,9 +207,11 @@ bool daemon_run(const struct daemon_options *options, struct error **err)
     umask(077);
     daemon.started = time(NULL);
     daemon.accepts_migrations = options->accept_migrations;
+    daemon.idle_exit = options->idle_exit;
     log_init(&daemon.log, options->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, STDERR_FILENO,
              "trapeze daemon");
-    if (!service_init(&daemon.service, err) || !store_open(&daemon.store, options->store, err)) {
+    if (!service_init(&daemon.service, err) || !may_end(&daemon, err) ||
+        !store_open(&daemon.store, options->store, err)) {
         service_close(&daemon.service);
         return false;
     }
@@ -200,6 +251,8 @@ static bool take_option(struct daemon_options *options, char *text)
         {"client-ca", &options->remote.client_ca},
     };
     char *value = strchr(text, '=');
+    if (sscanf(text, "idle-exit=%u", &options->idle_exit) == 1)
+        return true;
     if (strcmp(text, "verbose") == 0)
         return options->verbose = true;
     if (strcmp(text, "insecure") == 0)

@@ -40,7 +40,12 @@ struct daemon {
     struct http_count *answers;
     uint64_t all_jobs; /* since the start */
     time_t started;
-    unsigned ticks; /* seconds */
+    unsigned ticks;            /* seconds */
+    uint64_t connections;      /* since the start */
+    unsigned idle_exit;        /* seconds; 0: it does not end by itself */
+    unsigned idle_ticks;       /* since something was going on */
+    uint64_t idle_connections; /* as of the last tick */
+    bool idle_end;
     struct machine *machines;     /* those that run or are worked on */
     struct api_call *event_waits; /* calls that wait for an event */
     struct restart *restarts;     /* machines that wait to be started again */
@@ -55,8 +60,11 @@ struct daemon_options {
     bool verbose;
     struct remote_options remote; /* no `listen`: not served over TCP */
     bool accept_migrations;       /* there */
+    unsigned idle_exit; /* seconds without anything to do, after which it ends; 0: never */
 };
-/* Serves the store until a signal of the end; the machines go on. False: err. */
+/* Serves the store until a signal of the end; the machines go on. Or until it has been idle for so
+ * long: nobody is connected, nothing runs or waits, no machine needs looking after. The service
+ * manager, whose socket it has then, starts the next one when somebody connects. False: err. */
 bool daemon_run(const struct daemon_options *options, struct error **err);
 /* `trapeze daemon` as a process: argv is "daemon-server" and KEY=VALUE for each of the options. */
 int daemon_main(int argc, char **argv);

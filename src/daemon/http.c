@@ -35,6 +35,7 @@ enum {
     REMOTE_REQUEST_S = 60,
     STREAM_MIN = 1 << 20,         /* bytes that a client has to take of a stream in that time */
     CONNECTION_MEMORY = 32 << 10, /* bytes: more than any head that makes sense */
+    LAST_RUNS = 64
 };
 
 struct http {
@@ -87,6 +88,7 @@ struct request {
     int status; /* 0: not answered */
     json_t *answer;
     bool dispatched, suspended, too_large;
+    bool put_off; /* nothing was done: the client may ask the next daemon */
     /* of a verb with a stream */
     int stream, job_stream; /* our end and the job's; -1: none */
     struct loop_watch *stream_watch;
@@ -312,6 +314,8 @@ static enum MHD_Result send_answer(struct request *request)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (request->status == MHD_HTTP_TOO_MANY_REQUESTS)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "60");
+    if (request->put_off)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "0");
     enum MHD_Result result =
         MHD_queue_response(request->connection, (unsigned)request->status, response);
     MHD_destroy_response(response);
@@ -436,6 +440,7 @@ static void dispatch(struct request *request)
     request->dispatched = true;
     link_of(request->connection)->since = 0;
     if (request->http->ending) { /* what waited now would wait for ever */
+        request->put_off = true;
         api_refuse(call, 503, "the daemon ends");
         return;
     }
@@ -585,6 +590,7 @@ static void on_connection(void *opaque, struct MHD_Connection *connection, void 
         if (link->next != NULL)
             link->next->link = &link->next;
         http->links = link;
+        http->daemon->connections++;
         *context = link;
     } else if (link != NULL) {
         *link->link = link->next;
@@ -718,8 +724,16 @@ void http_free(struct http *http)
             api_refuse(&request->call, 503, "the daemon ends");
     loop_cancel(http->daemon->loop, posted_run, http);
     if (http->server != NULL) {
-        MHD_run(http->server);
+        int listen_fd = MHD_quiesce_daemon(http->server); /* who connects now is the next one's */
+        MHD_UNSIGNED_LONG_LONG wait = 0;
+        for (int i = 0; i < LAST_RUNS && wait == 0; i++) {
+            MHD_run(http->server);
+            if (MHD_get_timeout(http->server, &wait) != MHD_YES)
+                wait = 1;
+        }
         MHD_stop_daemon(http->server);
+        if (listen_fd >= 0)
+            close(listen_fd);
     }
     tls_front_free(http->front);
     close(http->timer);

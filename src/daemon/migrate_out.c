@@ -49,6 +49,13 @@ static struct outgoing *state_of(struct daemon *daemon)
     return daemon->outgoing;
 }
 
+bool migrate_out_is_idle(const struct daemon *daemon)
+{
+    const struct outgoing *outgoing = daemon->outgoing;
+    return outgoing == NULL ||
+           (outgoing->moves == NULL && !outgoing->settling && outgoing->wait == 0);
+}
+
 static struct move *find(struct daemon *daemon, const char *name)
 {
     for (struct move *move = state_of(daemon)->moves; move != NULL; move = move->next)

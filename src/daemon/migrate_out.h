@@ -8,6 +8,7 @@
 #define TRAPEZE_DAEMON_MIGRATE_OUT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct api_call;
 struct daemon;
@@ -26,6 +27,7 @@ void migrate_out_describe(struct daemon *daemon, const char *name, json_t *answe
 /* After machine_adopt_all(): what was under way when the last daemon ended. */
 void migrate_out_adopt_all(struct daemon *daemon);
 void migrate_out_tick(struct daemon *daemon); /* once a second */
+bool migrate_out_is_idle(const struct daemon *daemon); /* nothing is under way, nobody to be told */
 void migrate_out_free_all(struct daemon *daemon);
 
 #endif

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -16,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import tap
-from daemon_client import LIMIT_S, USAGE, Client, FakeWorker, until
+from daemon_client import HOST, LIMIT_S, USAGE, Client, FakeWorker, until
 from namespace import in_namespace
 
 TRAPEZE, LOOP_ELF, BUILD = (os.path.abspath(name) for name in sys.argv[1:4])
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-service-")
 CLIENT = Client(TRAPEZE, os.path.join(FOLDER.name, "store"))
+FULL = os.environ.get("TRAPEZE_TIER") == "full"
 
 # Every metric, a counter without its _total: its type, and the labels of its samples.
 METRICS = {
@@ -155,6 +158,7 @@ def high(opened):
 
 
 def listening(path):
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     opened = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
@@ -201,6 +205,115 @@ def test_sockets_of_a_service_manager():
     with start_activated([tcp], "") as daemon:  # TCP, and no word of TLS
         assert daemon.wait(timeout=LIMIT_S) == USAGE
         assert "needs TLS" in daemon.stderr.read()
+
+
+def test_an_idle_daemon_ends():
+    """As systemd's socket units: who finds nobody at the socket starts the daemon."""
+    with contextlib.suppress(OSError):
+        CLIENT.kill_daemon(signal.SIGTERM)
+    CLIENT.refuses(USAGE, "service manager", arguments=["daemon", "--idle-exit", "1"])
+    CLIENT.refuses(USAGE, "--idle-exit", arguments=["daemon", "--idle-exit", "-1"])
+    local = listening(f"{CLIENT.store}/daemon.sock")
+    daemons, stop = [], threading.Event()
+
+    def manager():
+        while not stop.is_set():
+            if not select.select([local], [], [], 0.1)[0]:
+                continue
+            daemon = start_activated([local], "", "--idle-exit", "1")
+            daemons.append(daemon)
+            daemon.wait()
+
+    thread = threading.Thread(target=manager)
+    thread.start()
+    try:
+        CLIENT.trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32", "--restart", "always")
+        daemons[0].wait(timeout=LIMIT_S)
+        assert daemons[0].returncode == 0
+        # Every one of these starts another; at the seams nothing gets lost, whatever the pause.
+        for step in range(12 if FULL else 3):
+            assert [row["name"] for row in CLIENT.list()] == ["a"]
+            time.sleep(0.9 + 0.05 * step)
+        count = len(daemons)
+        assert count > 1
+        # Not while a machine runs or waits for its next start, or a client is connected.
+        CLIENT.trapeze("start", "a")
+        pid = CLIENT.pid_of_daemon()
+        time.sleep(3)
+        assert CLIENT.pid_of_daemon() == pid
+        CLIENT.trapeze("stop", "--force", "a")
+        connection = CLIENT.connection()
+        connection.request("GET", "/v1/events?after=1000000&wait=3")
+        assert json.loads(connection.getresponse().read()) == {"events": []}
+        pid = CLIENT.pid_of_daemon()
+        connection.request("GET", "/v1/version")
+        assert json.loads(connection.getresponse().read())["pid"] == pid
+        connection.close()
+        until(lambda: daemons[-1].poll() is not None)
+        CLIENT.trapeze("delete", "a")
+        until(lambda: daemons[-1].poll() is not None)
+    finally:
+        stop.set()
+        thread.join(LIMIT_S)
+        for daemon in daemons:
+            daemon.terminate()
+            assert daemon.wait(timeout=LIMIT_S) == 0, daemon.stderr.read()
+            daemon.stderr.close()
+        local.close()
+        os.remove(f"{CLIENT.store}/daemon.sock")
+
+
+def test_a_daemon_that_ends_under_a_command():
+    """What it has not taken, or what changes nothing, the next one is asked."""
+    path = f"{CLIENT.store}/daemon.sock"
+
+    def dying(behaviour, *arguments, status=0):
+        with contextlib.suppress(OSError):
+            CLIENT.kill_daemon(signal.SIGTERM)
+        server = listening(path)
+
+        def die():
+            link = server.accept()[0]
+            behaviour(link)
+            os.remove(path)
+            server.close()
+            link.close()
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        done = CLIENT.trapeze(*arguments, status=status)
+        thread.join(LIMIT_S)
+        return done
+
+    def take(link):
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += link.recv(65536)
+        head, body = text.split(b"\r\n\r\n", 1)
+        length = re.search(rb"Content-Length: (\d+)", head)
+        while length and len(body) < int(length.group(1)):
+            body += link.recv(65536)
+
+    def put_off(link):
+        take(link)
+        link.sendall(b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 13'
+                     b'\r\n\r\n{"error":"x"}')
+
+    def unread(link):
+        select.select([link], [], [])
+
+    create = ["create", "--firmware", LOOP_ELF, "-m", "32"]
+    dying(unread, *create, "a")
+    dying(put_off, *create, "b")
+    # It may be there or not; who asks again does not know either.
+    done = dying(take, *create, "c", status=HOST)
+    assert "middle of its answer" in done.stderr, done
+    for behaviour in unread, take, put_off:
+        rows = json.loads(dying(behaviour, "list", "--json").stdout)["instances"]
+        assert sorted(row["name"] for row in rows) == ["a", "b"]
+    dying(take, "export", "a", os.path.join(FOLDER.name, "exported"))
+    for name in "ab":
+        CLIENT.trapeze("delete", name)
 
 
 def test_units():
