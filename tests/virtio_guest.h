@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/vclock.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "dev/pcie_host.h"
 #include "ring.h"
 
@@ -62,6 +62,7 @@ struct guest {
     uint8_t entropy_next;
     struct device_env env;
     struct device *bridge, *device;
+    struct virtio_slots slots; /* in use after guest_without_pci() */
     unsigned slot;
     unsigned irq_levels; /* bit n: interrupt-controller input 32 + n */
     struct ring rings[VIRTIO_QUEUE_MAX];
@@ -78,7 +79,7 @@ static inline void guest_entropy_fill(struct entropy *entropy, void *data, size_
 static inline void guest_irq(void *sink, unsigned input, bool level)
 {
     struct guest *g = sink;
-    assert(input >= 32 && input < 36);
+    assert(input >= 32 && input < 64);
     g->irq_levels = (unsigned)bits_set(g->irq_levels, input - 32, 1, level);
 }
 
@@ -109,6 +110,15 @@ static inline void guest_init(struct guest *g, bool deterministic)
     g->env.pci = pcie_host_bus(g->bridge);
 }
 
+/* The device will have registers of the MMIO transport, and everything below means those: the ISR
+ * is acknowledged when it is read, a queue's size reads as the largest that it can have. */
+static inline void guest_without_pci(struct guest *g)
+{
+    g->slots.gpa = GUEST_BAR;
+    irq_line_bind(&g->slots.irq, guest_irq, g, 32);
+    g->env.virtio_slots = &g->slots;
+}
+
 static inline void guest_plug(struct guest *g, const struct device_ops *ops,
                               const struct device_params *params)
 {
@@ -126,9 +136,9 @@ static inline void guest_free(struct guest *g)
     mem_space_free(g->mem);
 }
 
-static inline struct virtio_pci *guest_virtio(struct guest *g)
+static inline struct virtio_transport *guest_virtio(struct guest *g)
 {
-    return CONTAINER_OF(g->device, struct virtio_pci, device);
+    return CONTAINER_OF(g->device, struct virtio_transport, device);
 }
 
 /* --- accesses --- */
@@ -164,13 +174,65 @@ static inline void guest_config_put(struct guest *g, unsigned offset, uint32_t v
     guest_put(g, guest_config_gpa(g->slot, offset), value, size);
 }
 
+/* Where the MMIO transport (4.2.2) has a register of the BAR, and its width there. */
+static inline unsigned guest_mmio_reg(unsigned reg, bool write, unsigned *size)
+{
+    if (reg >= REG_CONFIG && reg < REG_NOTIFY)
+        return 0x100 + reg - REG_CONFIG;
+    *size = 4;
+    if (reg >= REG_NOTIFY)
+        return 0x50;
+    switch (reg) {
+    case REG_OFFERED_SELECT:
+        return 0x14;
+    case REG_OFFERED:
+        return 0x10;
+    case REG_ACCEPTED_SELECT:
+        return 0x24;
+    case REG_ACCEPTED:
+        return 0x20;
+    case REG_STATUS:
+        return 0x70;
+    case REG_GENERATION:
+        return 0xfc;
+    case REG_QUEUE_SELECT:
+        return 0x30;
+    case REG_QUEUE_SIZE:
+        return write ? 0x38 : 0x34;
+    case REG_QUEUE_ENABLE:
+        return 0x44;
+    case REG_QUEUE_RESET:
+        return 0xc0;
+    case REG_ISR:
+        return 0x60;
+    default:
+        assert(reg >= REG_QUEUE_DESC && reg < REG_QUEUE_USED + 8);
+        return 0x80 + (reg - REG_QUEUE_DESC) / 8 * 16 + (reg & 4);
+    }
+}
+
 static inline uint32_t guest_reg(struct guest *g, unsigned reg, unsigned size)
 {
-    return guest_get(g, GUEST_BAR + reg, size);
+    if (g->env.virtio_slots == NULL)
+        return guest_get(g, GUEST_BAR + reg, size);
+    if (reg == REG_QUEUE_COUNT) {
+        unsigned count = 0;
+        do
+            guest_put(g, GUEST_BAR + 0x30, count, 4);
+        while (guest_get(g, GUEST_BAR + 0x34, 4) != 0 && ++count > 0);
+        return count;
+    }
+    unsigned at = guest_mmio_reg(reg, false, &size);
+    uint32_t value = guest_get(g, GUEST_BAR + at, size);
+    if (reg == REG_ISR)
+        guest_put(g, GUEST_BAR + 0x64, value, 4);
+    return value;
 }
 
 static inline void guest_set_reg(struct guest *g, unsigned reg, uint64_t value, unsigned size)
 {
+    if (g->env.virtio_slots != NULL)
+        reg = guest_mmio_reg(reg, true, &size);
     guest_put(g, GUEST_BAR + reg, value, size);
 }
 
@@ -188,6 +250,8 @@ static inline void guest_notify(struct guest *g, unsigned queue)
 
 static inline void guest_map_bar(struct guest *g)
 {
+    if (g->env.virtio_slots != NULL)
+        return;
     guest_config_put(g, PCI_REG_BAR0, (uint32_t)GUEST_BAR, 4);
     guest_config_put(g, PCI_REG_BAR0 + 4, (uint32_t)(GUEST_BAR >> 32), 4);
     guest_config_put(g, PCI_REG_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);

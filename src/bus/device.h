@@ -40,6 +40,7 @@ struct state_table;
 struct vclock;
 struct vcpu;
 struct vcpu_timebase;
+struct virtio_slots;
 
 /* How a guest ends its run; `code` is 0 for a clean end. */
 enum device_power {
@@ -61,6 +62,7 @@ struct device_env {
     unsigned vcpu_count;
     bool deterministic; /* I/O completes in an order that depends on virtual time alone */
     struct pci_host *pci; /* where PCI functions plug in; NULL before the host exists */
+    struct virtio_slots *virtio_slots; /* where virtio devices do; NULL: they are PCI functions */
     /* The guest asks for the end (any thread; carried out later by the machine). */
     void (*power)(void *machine, enum device_power request, uint32_t code);
     void *machine;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * A virtio device without its transport (virtio 1.2, 2 and 3.1): status, feature negotiation,
- * queue set-up, configuration space. A transport (bus/virtio_pci.h) turns register accesses
+ * queue set-up, configuration space. A transport (bus/virtio_transport.h) turns register accesses
  * into the calls of the second half of this file; a device consists of a struct virtio_ops.
  *
  *     DRIVER_OK  → activate()    the device may use its queues now

@@ -14,7 +14,7 @@
  *
  * Lock: device->lock around each access, except that a notification is fired without it.
  */
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 
 #include <assert.h>
 #include <string.h>
@@ -29,7 +29,6 @@
 #define NO_VECTOR              0xffffu
 
 enum { BAR_INDEX = 0, BAR_SIZE = 0x8000, NOTIFY_MULTIPLIER = 4 };
-enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_PCI_CFG = 5 };
 
 /* struct virtio_pci_cap (4.1.4): offsets of its members. */
@@ -93,47 +92,35 @@ static const uint8_t common_width[COMMON_BYTES] = {
 
 /* --- interrupts --- */
 
-static void raise_isr(struct virtio_pci *pci, uint8_t bit)
-{
-    pci->isr |= bit;
-    pci_set_intx(&pci->function, true);
-}
-
 static void queue_interrupt(void *opaque, unsigned queue)
 {
-    struct virtio_pci *pci = opaque;
-    if (msix_enabled(&pci->msix))
-        msix_fire(&pci->msix, pci->queue_vectors[queue]);
+    struct virtio_transport *transport = opaque;
+    if (msix_enabled(&transport->pci.msix))
+        msix_fire(&transport->pci.msix, transport->pci.queue_vectors[queue]);
     else
-        raise_isr(pci, ISR_QUEUE);
+        virtio_transport_raise(transport, VIRTIO_ISR_QUEUE);
 }
 
 /* 4.1.4.5.1: the ISR tells of configuration changes in either case. */
 static void config_interrupt(void *opaque, unsigned value)
 {
-    struct virtio_pci *pci = opaque;
+    struct virtio_transport *transport = opaque;
     (void)value;
-    raise_isr(pci, ISR_CONFIG);
-    msix_fire(&pci->msix, pci->config_vector);
+    virtio_transport_raise(transport, VIRTIO_ISR_CONFIG);
+    msix_fire(&transport->pci.msix, transport->pci.config_vector);
 }
 
-static void forget_vectors(struct virtio_pci *pci)
+static void forget_vectors(struct virtio_transport *transport)
 {
-    pci->config_vector = NO_VECTOR;
+    transport->pci.config_vector = NO_VECTOR;
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
-        pci->queue_vectors[i] = NO_VECTOR;
+        transport->pci.queue_vectors[i] = NO_VECTOR;
 }
 
 /* 4.1.5.1.2: the driver reads back whether there is such a vector. */
-static uint16_t legal_vector(const struct virtio_pci *pci, uint32_t vector)
+static uint16_t legal_vector(const struct virtio_transport *transport, uint32_t vector)
 {
-    return vector < pci->msix.count ? (uint16_t)vector : NO_VECTOR;
-}
-
-static void clear_isr(struct virtio_pci *pci)
-{
-    pci->isr = 0;
-    pci_set_intx(&pci->function, false);
+    return vector < transport->pci.msix.count ? (uint16_t)vector : NO_VECTOR;
 }
 
 /* --- common configuration --- */
@@ -150,14 +137,14 @@ static uint64_t *queue_address(struct virtqueue *queue, uint64_t offset)
     }
 }
 
-static uint32_t queue_register_read(const struct virtio_pci *pci, struct virtqueue *queue,
-                                    uint64_t offset)
+static uint32_t queue_register_read(const struct virtio_transport *transport,
+                                    struct virtqueue *queue, uint64_t offset)
 {
     switch (offset) {
     case COMMON_QUEUE_SIZE:
         return queue->size;
     case COMMON_QUEUE_VECTOR:
-        return pci->queue_vectors[queue->index];
+        return transport->pci.queue_vectors[queue->index];
     case COMMON_QUEUE_ENABLE:
         return queue->enabled;
     case COMMON_QUEUE_NOTIFY_OFFSET:
@@ -171,9 +158,9 @@ static uint32_t queue_register_read(const struct virtio_pci *pci, struct virtque
     }
 }
 
-static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
+static uint32_t common_read(struct virtio_transport *transport, uint64_t offset)
 {
-    struct virtio *virtio = &pci->virtio;
+    struct virtio *virtio = &transport->virtio;
     struct virtqueue *queue = virtio_queue(virtio);
     switch (offset) {
     case COMMON_OFFERED_SELECT:
@@ -187,7 +174,7 @@ static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
                    ? 0
                    : (uint32_t)(virtio->accepted >> (32 * virtio->accepted_select));
     case COMMON_CONFIG_VECTOR:
-        return pci->config_vector;
+        return transport->pci.config_vector;
     case COMMON_QUEUE_COUNT:
         return virtio->queue_count;
     case COMMON_STATUS:
@@ -197,19 +184,19 @@ static uint32_t common_read(struct virtio_pci *pci, uint64_t offset)
     case COMMON_QUEUE_SELECT:
         return virtio->queue_select;
     default: /* 4.1.4.3.1: a queue that does not exist reads as zero */
-        return queue != NULL ? queue_register_read(pci, queue, offset) : 0;
+        return queue != NULL ? queue_register_read(transport, queue, offset) : 0;
     }
 }
 
-static void queue_register_write(struct virtio_pci *pci, struct virtqueue *queue, uint64_t offset,
-                                 uint32_t value)
+static void queue_register_write(struct virtio_transport *transport, struct virtqueue *queue,
+                                 uint64_t offset, uint32_t value)
 {
     if (offset == COMMON_QUEUE_VECTOR)
-        pci->queue_vectors[queue->index] = legal_vector(pci, value);
+        transport->pci.queue_vectors[queue->index] = legal_vector(transport, value);
     if (offset == COMMON_QUEUE_RESET && value == 1 && queue->enabled &&
-        virtio_has(&pci->virtio, VIRTIO_F_RING_RESET)) {
-        pci->queue_vectors[queue->index] = NO_VECTOR;
-        virtio_reset_queue(&pci->virtio, queue);
+        virtio_has(&transport->virtio, VIRTIO_F_RING_RESET)) {
+        transport->pci.queue_vectors[queue->index] = NO_VECTOR;
+        virtio_reset_queue(&transport->virtio, queue);
     }
     if (queue->enabled || queue->resetting || offset == COMMON_QUEUE_VECTOR ||
         offset == COMMON_QUEUE_NOTIFY_OFFSET || offset == COMMON_QUEUE_NOTIFY_DATA ||
@@ -219,16 +206,16 @@ static void queue_register_write(struct virtio_pci *pci, struct virtqueue *queue
         queue->size = (uint16_t)value; /* judged when the queue is enabled */
     } else if (offset == COMMON_QUEUE_ENABLE) {
         if (value == 1)
-            virtio_enable_queue(&pci->virtio, queue);
+            virtio_enable_queue(&transport->virtio, queue);
     } else {
         uint64_t *address = queue_address(queue, offset);
         *address = bits_set(*address, (unsigned)(8 * (offset & 4)), 32, value);
     }
 }
 
-static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value)
+static void common_write(struct virtio_transport *transport, uint64_t offset, uint32_t value)
 {
-    struct virtio *virtio = &pci->virtio;
+    struct virtio *virtio = &transport->virtio;
     struct virtqueue *queue = virtio_queue(virtio);
     if (virtio->resetting) /* 2.4.2: the driver has to wait until it reads status 0 */
         return;
@@ -243,19 +230,13 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value
         virtio_set_accepted(virtio, value);
         break;
     case COMMON_STATUS:
-        if (value != 0) {
-            virtio_set_status(virtio, (uint8_t)value);
-        } else {
-            virtio_reset(virtio);
-            forget_vectors(pci);
-            clear_isr(pci);
-        }
+        virtio_transport_set_status(transport, (uint8_t)value);
         break;
     case COMMON_QUEUE_SELECT:
         virtio->queue_select = (uint16_t)value;
         break;
     case COMMON_CONFIG_VECTOR:
-        pci->config_vector = legal_vector(pci, value);
+        transport->pci.config_vector = legal_vector(transport, value);
         break;
     case COMMON_OFFERED:
     case COMMON_QUEUE_COUNT:
@@ -263,81 +244,66 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, uint32_t value
         break;
     default:
         if (queue != NULL)
-            queue_register_write(pci, queue, offset, value);
+            queue_register_write(transport, queue, offset, value);
     }
 }
 
 /* --- the structures in the BAR --- */
 
-static uint32_t common_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+static uint32_t common_region_read(struct virtio_transport *transport, uint64_t offset,
+                                   unsigned size)
 {
-    return offset < COMMON_BYTES && common_width[offset] == size ? common_read(pci, offset) : 0;
+    return offset < COMMON_BYTES && common_width[offset] == size ? common_read(transport, offset)
+                                                                 : 0;
 }
 
-static void common_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
+static void common_region_write(struct virtio_transport *transport, uint64_t offset, uint32_t value,
                                 unsigned size)
 {
     if (offset < COMMON_BYTES && common_width[offset] == size)
-        common_write(pci, offset, value);
+        common_write(transport, offset, value);
 }
 
-static uint32_t isr_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+static uint32_t isr_region_read(struct virtio_transport *transport, uint64_t offset, unsigned size)
 {
     (void)size;
     if (offset != 0)
         return 0;
-    uint8_t isr = pci->isr;
-    clear_isr(pci);
+    uint8_t isr = transport->isr;
+    virtio_transport_acknowledge(transport, isr);
     return isr;
 }
 
-static uint32_t table_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+static uint32_t table_region_read(struct virtio_transport *transport, uint64_t offset,
+                                  unsigned size)
 {
-    return size == 4 ? msix_table_read(&pci->msix, offset) : 0;
+    return size == 4 ? msix_table_read(&transport->pci.msix, offset) : 0;
 }
 
-static void table_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
+static void table_region_write(struct virtio_transport *transport, uint64_t offset, uint32_t value,
                                unsigned size)
 {
     if (size == 4)
-        msix_table_write(&pci->msix, offset, value);
+        msix_table_write(&transport->pci.msix, offset, value);
 }
 
-static uint32_t pending_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
+static uint32_t pending_region_read(struct virtio_transport *transport, uint64_t offset,
+                                    unsigned size)
 {
-    return size == 4 ? msix_pending_read(&pci->msix, offset) : 0;
-}
-
-static uint32_t device_region_read(struct virtio_pci *pci, uint64_t offset, unsigned size)
-{
-    uint32_t value = 0;
-    for (unsigned i = 0; i < size; i++) {
-        if (offset + i < pci->virtio.ops->config_size)
-            value |= (uint32_t)pci->virtio.config[offset + i] << (8 * i);
-    }
-    return value;
-}
-
-static void device_region_write(struct virtio_pci *pci, uint64_t offset, uint32_t value,
-                                unsigned size)
-{
-    const struct virtio_ops *ops = pci->virtio.ops;
-    for (unsigned i = 0; ops->config_write != NULL && i < size; i++) {
-        if (offset + i < ops->config_size)
-            ops->config_write(&pci->virtio, (unsigned)offset + i, (uint8_t)(value >> (8 * i)));
-    }
+    return size == 4 ? msix_pending_read(&transport->pci.msix, offset) : 0;
 }
 
 /* A page of the BAR and the virtio capability that points to it, if one does. */
 static const struct region {
     uint32_t offset;
     uint8_t capability;
-    uint32_t (*read)(struct virtio_pci *pci, uint64_t offset, unsigned size);
-    void (*write)(struct virtio_pci *pci, uint64_t offset, uint32_t value, unsigned size);
+    uint32_t (*read)(struct virtio_transport *transport, uint64_t offset, unsigned size);
+    void (*write)(struct virtio_transport *transport, uint64_t offset, uint32_t value,
+                  unsigned size);
 } regions[] = {
     {0x0000, CAP_COMMON, common_region_read, common_region_write},
     {0x1000, CAP_ISR, isr_region_read, NULL},
-    {0x2000, CAP_DEVICE, device_region_read, device_region_write},
+    {0x2000, CAP_DEVICE, virtio_transport_config_read, virtio_transport_config_write},
     {0x3000, CAP_NOTIFY, NULL, NULL}, /* written without the lock: see bar_write() */
     {0x4000, 0, table_region_read, table_region_write},
     {0x5000, 0, pending_region_read, NULL},
@@ -362,21 +328,21 @@ static uint32_t region_bytes(const struct virtio *virtio, uint8_t capability)
 
 static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
 {
-    struct virtio_pci *pci = opaque;
+    struct virtio_transport *transport = opaque;
     if (size == 8)
         return bar_read(opaque, offset, 4) | bar_read(opaque, offset + 4, 4) << 32;
     const struct region *region = &regions[offset >> REGION_SHIFT];
     if (region->read == NULL)
         return 0;
-    pthread_mutex_lock(&pci->device.lock);
-    uint32_t value = region->read(pci, offset % REGION_SIZE, size);
-    pthread_mutex_unlock(&pci->device.lock);
+    pthread_mutex_lock(&transport->device.lock);
+    uint32_t value = region->read(transport, offset % REGION_SIZE, size);
+    pthread_mutex_unlock(&transport->device.lock);
     return value;
 }
 
 static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-    struct virtio_pci *pci = opaque;
+    struct virtio_transport *transport = opaque;
     if (size == 8) {
         bar_write(opaque, offset, (uint32_t)value, 4);
         bar_write(opaque, offset + 4, value >> 32, 4);
@@ -385,15 +351,15 @@ static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
     unsigned index = (unsigned)(offset >> REGION_SHIFT);
     if (index == NOTIFY_REGION) {
         uint64_t queue = offset % REGION_SIZE / NOTIFY_MULTIPLIER;
-        if (offset % NOTIFY_MULTIPLIER == 0 && queue < pci->virtio.queue_count)
-            notifier_fire(&pci->virtio.queues[queue].notify, (unsigned)queue);
+        if (offset % NOTIFY_MULTIPLIER == 0 && queue < transport->virtio.queue_count)
+            notifier_fire(&transport->virtio.queues[queue].notify, (unsigned)queue);
         return;
     }
     if (regions[index].write == NULL)
         return;
-    pthread_mutex_lock(&pci->device.lock);
-    regions[index].write(pci, offset % REGION_SIZE, (uint32_t)value, size);
-    pthread_mutex_unlock(&pci->device.lock);
+    pthread_mutex_lock(&transport->device.lock);
+    regions[index].write(transport, offset % REGION_SIZE, (uint32_t)value, size);
+    pthread_mutex_unlock(&transport->device.lock);
 }
 
 static const struct mem_io_ops bar_ops = {bar_read, bar_write, 1, 8};
@@ -401,9 +367,10 @@ static const struct mem_io_ops bar_ops = {bar_read, bar_write, 1, 8};
 /* --- configuration space --- */
 
 /* Where VIRTIO_PCI_CAP_PCI_CFG points (4.1.4.9), if that is an access the BAR can take. */
-static bool window_target(const struct virtio_pci *pci, uint32_t *offset, unsigned *size)
+static bool window_target(const struct virtio_transport *transport, uint32_t *offset,
+                          unsigned *size)
 {
-    const uint8_t *cap = pci->function.config + pci->pci_cfg_offset;
+    const uint8_t *cap = transport->pci.function.config + transport->pci.cfg_offset;
     *offset = load_le32(cap + CAP_OFFSET);
     uint32_t length = load_le32(cap + CAP_SIZE);
     *size = (unsigned)length;
@@ -411,43 +378,43 @@ static bool window_target(const struct virtio_pci *pci, uint32_t *offset, unsign
            *offset % length == 0 && range_within(*offset, length, BAR_SIZE);
 }
 
-static bool touches_window(const struct virtio_pci *pci, unsigned offset, unsigned size)
+static bool touches_window(const struct virtio_transport *transport, unsigned offset, unsigned size)
 {
-    unsigned data = pci->pci_cfg_offset + CAP_EXTRA;
+    unsigned data = transport->pci.cfg_offset + CAP_EXTRA;
     return offset < data + 4 && offset + size > data && size <= 4;
 }
 
 static void config_read(struct pci_function *function, unsigned offset, unsigned size)
 {
-    struct virtio_pci *pci = function->opaque;
+    struct virtio_transport *transport = function->opaque;
     uint32_t target;
     unsigned width;
-    if (touches_window(pci, offset, size) && window_target(pci, &target, &width))
-        store_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA,
-                   (uint32_t)bar_read(pci, target, width));
+    if (touches_window(transport, offset, size) && window_target(transport, &target, &width))
+        store_le32(function->config + transport->pci.cfg_offset + CAP_EXTRA,
+                   (uint32_t)bar_read(transport, target, width));
 }
 
 static void config_written(struct pci_function *function, unsigned offset, unsigned size)
 {
-    struct virtio_pci *pci = function->opaque;
+    struct virtio_transport *transport = function->opaque;
     uint32_t target;
     unsigned width;
     if (offset <= PCI_REG_COMMAND && offset + size > PCI_REG_COMMAND)
-        virtio_set_dma(&pci->virtio, pci_may_master(function));
-    msix_config_written(&pci->msix);
-    if (touches_window(pci, offset, size) && window_target(pci, &target, &width)) {
-        uint32_t data = load_le32(function->config + pci->pci_cfg_offset + CAP_EXTRA);
-        bar_write(pci, target, bits_get(data, 0, 8 * width), width);
+        virtio_set_dma(&transport->virtio, pci_may_master(function));
+    msix_config_written(&transport->pci.msix);
+    if (touches_window(transport, offset, size) && window_target(transport, &target, &width)) {
+        uint32_t data = load_le32(function->config + transport->pci.cfg_offset + CAP_EXTRA);
+        bar_write(transport, target, bits_get(data, 0, 8 * width), width);
     }
 }
 
 static const struct pci_function_ops function_ops = {config_read, config_written};
 
-static void add_capabilities(struct virtio_pci *pci)
+static void add_capabilities(struct virtio_transport *transport)
 {
     for (size_t i = 0; i < ARRAY_SIZE(regions); i++) {
         uint8_t cap[CAP_BYTES_MAX] = {0};
-        uint32_t bytes = region_bytes(&pci->virtio, regions[i].capability);
+        uint32_t bytes = region_bytes(&transport->virtio, regions[i].capability);
         unsigned length = regions[i].capability == CAP_NOTIFY ? CAP_EXTRA + 4 : CAP_EXTRA;
         if (bytes == 0 || regions[i].capability == 0)
             continue;
@@ -458,29 +425,25 @@ static void add_capabilities(struct virtio_pci *pci)
         store_le32(cap + CAP_SIZE, bytes);
         if (regions[i].capability == CAP_NOTIFY)
             store_le32(cap + CAP_EXTRA, NOTIFY_MULTIPLIER);
-        pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, NULL, length);
+        pci_capability_add(&transport->pci.function, CAPABILITY_VENDOR, cap, NULL, length);
     }
     uint8_t cap[CAP_BYTES_MAX] = {[CAP_LENGTH] = CAP_BYTES_MAX, [CAP_TYPE] = CAP_PCI_CFG};
     uint8_t writable[CAP_BYTES_MAX] = {[CAP_BAR] = 0xff};
     memset(writable + CAP_OFFSET, 0xff, CAP_BYTES_MAX - CAP_OFFSET);
-    pci->pci_cfg_offset =
-        pci_capability_add(&pci->function, CAPABILITY_VENDOR, cap, writable, CAP_BYTES_MAX);
+    transport->pci.cfg_offset = pci_capability_add(&transport->pci.function, CAPABILITY_VENDOR, cap,
+                                                   writable, CAP_BYTES_MAX);
 }
 
 /* --- life --- */
 
-static struct virtio_pci *pci_of(struct device *device)
+static bool pci_transport_plug(struct virtio_transport *transport,
+                               const struct device_params *params, struct error **err)
 {
-    return CONTAINER_OF(device, struct virtio_pci, device);
-}
-
-bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, uint64_t features,
-                        const struct device_params *params, struct error **err)
-{
-    struct device *device = &pci->device;
-    if (device->env->pci == NULL)
+    struct virtio_pci *pci = &transport->pci;
+    const struct device_env *env = transport->device.env;
+    const struct virtio_ops *ops = transport->virtio.ops;
+    if (env->pci == NULL)
         return error_set(err, ERROR_INTERNAL, "this machine has no PCI host bridge to plug into");
-    virtio_init(&pci->virtio, device, ops, params->queues, features);
     pci_function_init(&pci->function,
                       &(struct pci_identity){
                           .vendor = VIRTIO_PCI_VENDOR,
@@ -492,74 +455,59 @@ bool virtio_pci_realize(struct virtio_pci *pci, const struct virtio_ops *ops, ui
                           .pin = 1,
                       });
     pci->function.ops = &function_ops;
-    pci->function.opaque = pci;
-    pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, pci);
-    add_capabilities(pci);
+    pci->function.opaque = transport;
+    pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, transport);
+    add_capabilities(transport);
     msix_init(&pci->msix, &pci->function,
-              device->env->pci->msi.send != NULL ? pci->virtio.queue_count + 1u : 0, BAR_INDEX,
+              env->pci->msi.send != NULL ? transport->virtio.queue_count + 1u : 0, BAR_INDEX,
               regions[TABLE_REGION].offset, regions[PENDING_REGION].offset);
-    forget_vectors(pci);
+    forget_vectors(transport);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
-        notifier_bind(&pci->virtio.queues[i].interrupt, queue_interrupt, pci);
-    notifier_bind(&pci->virtio.config_interrupt, config_interrupt, pci);
-    if (pci_plug(device->env->pci, &pci->function, params->pci_slot, err))
+        notifier_bind(&transport->virtio.queues[i].interrupt, queue_interrupt, transport);
+    notifier_bind(&transport->virtio.config_interrupt, config_interrupt, transport);
+    if (pci_plug(env->pci, &pci->function, params->pci_slot, err))
         return true;
     msix_destroy(&pci->msix);
     return false;
 }
 
-void virtio_pci_unrealize(struct device *device)
+static void pci_transport_unplug(struct virtio_transport *transport)
 {
-    struct virtio_pci *pci = pci_of(device);
-    pci_unplug(&pci->function);
-    pthread_mutex_lock(&device->lock);
-    virtio_destroy(&pci->virtio);
-    pthread_mutex_unlock(&device->lock);
-    msix_destroy(&pci->msix);
+    pci_unplug(&transport->pci.function);
 }
 
-void virtio_pci_reset(struct device *device)
+static void pci_transport_destroy(struct virtio_transport *transport)
 {
-    struct virtio_pci *pci = pci_of(device);
-    pthread_mutex_lock(&device->lock);
-    virtio_reset(&pci->virtio);
-    assert(!pci->virtio.resetting && "a machine is quiesced when it is reset");
-    pci->virtio.config_generation = 0;
-    forget_vectors(pci);
-    clear_isr(pci);
-    pthread_mutex_unlock(&device->lock);
-    msix_reset(&pci->msix);
-    pci_function_reset(&pci->function);
+    msix_destroy(&transport->pci.msix);
 }
 
-void virtio_pci_quiesce(struct device *device)
+static void pci_transport_set_line(struct virtio_transport *transport, bool level)
 {
-    virtio_quiesce(&pci_of(device)->virtio);
+    pci_set_intx(&transport->pci.function, level);
 }
 
-void virtio_pci_unquiesce(struct device *device)
+static void pci_transport_reset(struct virtio_transport *transport)
 {
-    virtio_unquiesce(&pci_of(device)->virtio);
+    msix_reset(&transport->pci.msix);
+    pci_function_reset(&transport->pci.function);
 }
 
-static bool virtio_pci_post_restore(void *object, struct error **err)
+static bool pci_transport_restored(struct virtio_transport *transport, struct error **err)
 {
-    struct virtio_pci *pci = object;
-    pci->config_vector = legal_vector(pci, pci->config_vector);
+    struct virtio_pci *pci = &transport->pci;
+    (void)err;
+    pci->config_vector = legal_vector(transport, pci->config_vector);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
-        pci->queue_vectors[i] = legal_vector(pci, pci->queue_vectors[i]);
-    return virtio_restored(&pci->virtio, err);
+        pci->queue_vectors[i] = legal_vector(transport, pci->queue_vectors[i]);
+    return true;
 }
 
-static const struct state_field virtio_pci_fields[] = {
-    STATE_STRUCT(struct virtio_pci, virtio, "virtio", &virtio_state),
-    STATE_STRUCT(struct virtio_pci, msix, "msix", &msix_state),
-    STATE_STRUCT(struct virtio_pci, function, "function", &pci_function_state),
-    STATE_UINT(struct virtio_pci, config_vector, "config-vector"),
-    STATE_UINTS(struct virtio_pci, queue_vectors, "queue-vectors"),
-    STATE_UINT(struct virtio_pci, isr, "isr"),
-    STATE_END,
+const struct virtio_transport_ops virtio_pci_transport = {
+    .plug = pci_transport_plug,
+    .unplug = pci_transport_unplug,
+    .destroy = pci_transport_destroy,
+    .set_line = pci_transport_set_line,
+    .forget = forget_vectors,
+    .reset = pci_transport_reset,
+    .restored = pci_transport_restored,
 };
-
-const struct state_table virtio_pci_state = {"virtio-pci", 2, virtio_pci_fields, NULL,
-                                             virtio_pci_post_restore};

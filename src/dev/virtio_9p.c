@@ -22,7 +22,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/state.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "fs/p9.h"
 
 #define QUEUE_SIZE 128u /* what the driver expects for messages of 500 KiB */
@@ -31,8 +31,8 @@ enum { CONFIG_TAG_LENGTH = 0, CONFIG_TAG = 2 };
 #define FEATURE_MOUNT_TAG (UINT64_C(1) << 0)
 
 struct virtio_9p {
-    struct virtio_pci pci; /* first */
-    struct virtio_ops ops; /* config_size is the tag's */
+    struct virtio_transport transport; /* first */
+    struct virtio_ops ops;             /* config_size is the tag's */
     struct p9 *server;
     pthread_t thread;
     bool threaded;
@@ -46,20 +46,20 @@ struct virtio_9p {
 
 static struct virtio_9p *share_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_9p, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_9p, transport.virtio);
 }
 
 static bool may_serve(const struct virtio_9p *share)
 {
-    const struct virtio *virtio = &share->pci.virtio;
+    const struct virtio *virtio = &share->transport.virtio;
     return virtio->active && !virtio->quiesced && virtio->dma;
 }
 
 /* Lock held, released in between. False: there was nothing. */
 static bool serve_one(struct virtio_9p *share)
 {
-    struct virtqueue *queue = &share->pci.virtio.queues[0];
-    pthread_mutex_t *lock = &share->pci.device.lock;
+    struct virtqueue *queue = &share->transport.virtio.queues[0];
+    pthread_mutex_t *lock = &share->transport.device.lock;
     if (!may_serve(share) || !virtqueue_pop(queue, &share->chain, 2 * (uint64_t)P9_MESSAGE_MAX))
         return false;
     share->chain.touched = 0;
@@ -76,12 +76,12 @@ static bool serve_one(struct virtio_9p *share)
     pthread_mutex_lock(lock);
     share->busy = false;
     pthread_cond_broadcast(&share->changed);
-    if (share->pci.virtio.resetting) {
-        virtio_deactivated(&share->pci.virtio);
+    if (share->transport.virtio.resetting) {
+        virtio_deactivated(&share->transport.virtio);
         return true;
     }
     if (answer == 0) {
-        virtio_violation(&share->pci.virtio,
+        virtio_violation(&share->transport.virtio,
                          "a request is no 9P message, or its answer has no room");
         return true;
     }
@@ -95,15 +95,15 @@ static void *serve(void *opaque)
 {
     struct virtio_9p *share = opaque;
     pthread_setname_np(pthread_self(), "9p");
-    pthread_mutex_lock(&share->pci.device.lock);
+    pthread_mutex_lock(&share->transport.device.lock);
     while (!share->quit) {
         if (serve_one(share))
             continue;
         share->work = false;
         while (!share->work && !share->quit)
-            pthread_cond_wait(&share->changed, &share->pci.device.lock);
+            pthread_cond_wait(&share->changed, &share->transport.device.lock);
     }
-    pthread_mutex_unlock(&share->pci.device.lock);
+    pthread_mutex_unlock(&share->transport.device.lock);
     return NULL;
 }
 
@@ -146,10 +146,10 @@ static bool start_thread(struct virtio_9p *share, struct error **err)
 
 static void stop(struct virtio_9p *share)
 {
-    pthread_mutex_lock(&share->pci.device.lock);
+    pthread_mutex_lock(&share->transport.device.lock);
     share->quit = true;
     pthread_cond_broadcast(&share->changed);
-    pthread_mutex_unlock(&share->pci.device.lock);
+    pthread_mutex_unlock(&share->transport.device.lock);
     if (share->threaded)
         pthread_join(share->thread, NULL);
     p9_free(share->server);
@@ -160,7 +160,7 @@ static void stop(struct virtio_9p *share)
 static bool share_realize(struct device *device, const struct device_params *params,
                           struct error **err)
 {
-    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, pci.device);
+    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, transport.device);
     const struct device_share *what = params->share;
     size_t length = strlen(what->tag);
     assert(length > 0 && CONFIG_TAG + length <= VIRTIO_CONFIG_MAX);
@@ -168,14 +168,15 @@ static bool share_realize(struct device *device, const struct device_params *par
     pthread_cond_init(&share->changed, NULL);
     share->ops = share_ops;
     share->ops.config_size = (unsigned)(CONFIG_TAG + length);
-    bool good = virtio_pci_realize(&share->pci, &share->ops, FEATURE_MOUNT_TAG, params, err);
+    bool good =
+        virtio_transport_realize(&share->transport, &share->ops, FEATURE_MOUNT_TAG, params, err);
     if (good) {
-        store_le16(share->pci.virtio.config + CONFIG_TAG_LENGTH, (uint16_t)length);
-        memcpy(share->pci.virtio.config + CONFIG_TAG, what->tag, length);
+        store_le16(share->transport.virtio.config + CONFIG_TAG_LENGTH, (uint16_t)length);
+        memcpy(share->transport.virtio.config + CONFIG_TAG, what->tag, length);
         /* Last: it looks at all of the above. */
         good = device->env->deterministic || start_thread(share, err);
         if (!good)
-            virtio_pci_unrealize(device);
+            virtio_transport_unrealize(device);
     }
     if (!good)
         stop(share);
@@ -184,30 +185,30 @@ static bool share_realize(struct device *device, const struct device_params *par
 
 static void share_unrealize(struct device *device)
 {
-    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, pci.device);
+    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, transport.device);
     stop(share); /* first: then nothing is busy */
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
 }
 
 static void wait_until_idle(struct virtio_9p *share)
 {
-    pthread_mutex_lock(&share->pci.device.lock);
+    pthread_mutex_lock(&share->transport.device.lock);
     while (share->busy)
-        pthread_cond_wait(&share->changed, &share->pci.device.lock);
-    pthread_mutex_unlock(&share->pci.device.lock);
+        pthread_cond_wait(&share->changed, &share->transport.device.lock);
+    pthread_mutex_unlock(&share->transport.device.lock);
 }
 
 static void share_quiesce(struct device *device)
 {
-    virtio_pci_quiesce(device);
-    wait_until_idle(CONTAINER_OF(device, struct virtio_9p, pci.device));
+    virtio_transport_quiesce(device);
+    wait_until_idle(CONTAINER_OF(device, struct virtio_9p, transport.device));
 }
 
 /* While the machine is quiesced: nothing is busy. */
 static void share_reset(struct device *device)
 {
-    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, pci.device);
-    virtio_pci_reset(device);
+    struct virtio_9p *share = CONTAINER_OF(device, struct virtio_9p, transport.device);
+    virtio_transport_reset(device);
     share->fresh = true;
 }
 
@@ -221,7 +222,7 @@ static void share_pre_save(void *object)
     p9_save(share->server, &share->files);
 }
 
-/* Behind `pci`, whose restoring may deactivate: the server forgets before it is told. */
+/* Behind `transport`, whose restoring may deactivate: the server forgets before it is told. */
 static bool share_restored(void *object, struct error **err)
 {
     struct virtio_9p *share = object;
@@ -230,15 +231,15 @@ static bool share_restored(void *object, struct error **err)
     bool good = p9_restore(share->server, share->files.data, share->files.size, &lost, err);
     state_buffer_free(&share->files);
     if (good && lost > 0)
-        log_warning(share->pci.device.env->log,
+        log_warning(share->transport.device.env->log,
                     "%s: %u files that the guest had open in the shared folder are gone, or others "
                     "by now; it gets 'stale file handle' for them",
-                    share->pci.device.id, lost);
+                    share->transport.device.id, lost);
     return good;
 }
 
 static const struct state_field share_fields[] = {
-    STATE_STRUCT(struct virtio_9p, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_9p, transport, "pci", &virtio_transport_state),
     STATE_BUFFER(struct virtio_9p, files, "files"),
     STATE_END,
 };
@@ -253,5 +254,5 @@ const struct device_ops device_virtio_9p = {
     .reset = share_reset,
     .state = &share_state,
     .quiesce = share_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

@@ -18,7 +18,7 @@
 #include "base/bits.h"
 #include "base/state.h"
 #include "bus/backend.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "mem/mem.h"
 
 #define QUEUE_SIZE        128u
@@ -43,7 +43,7 @@ enum { STAT_BYTES = 10 };
 enum { STATS_IDLE, STATS_ASKED };
 
 struct virtio_balloon {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct balloon *balloon;
     uint32_t wanted, actual; /* pages */
     uint8_t stats_state;
@@ -53,13 +53,13 @@ struct virtio_balloon {
 
 static struct virtio_balloon *balloon_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_balloon, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_balloon, transport.virtio);
 }
 
 static void fill_config(struct virtio_balloon *balloon)
 {
-    store_le32(balloon->pci.virtio.config + CONFIG_WANTED, balloon->wanted);
-    store_le32(balloon->pci.virtio.config + CONFIG_ACTUAL, balloon->actual);
+    store_le32(balloon->transport.virtio.config + CONFIG_WANTED, balloon->wanted);
+    store_le32(balloon->transport.virtio.config + CONFIG_ACTUAL, balloon->actual);
 }
 
 static void balloon_config_write(struct virtio *virtio, unsigned offset, uint8_t value)
@@ -76,7 +76,7 @@ static void balloon_config_write(struct virtio *virtio, unsigned offset, uint8_t
 /* Neighbours go together: one call of the host for a run of pages, whichever way it runs. */
 static void inflate(struct virtio_balloon *balloon)
 {
-    struct mem_space *mem = balloon->pci.device.env->mem;
+    struct mem_space *mem = balloon->transport.device.env->mem;
     const struct virtq_chain *chain = &balloon->chain;
     uint8_t numbers[4 * BATCH];
     for (uint64_t at = 0; at < chain->out_size; at += sizeof(numbers)) {
@@ -101,7 +101,7 @@ static void inflate(struct virtio_balloon *balloon)
 /* Free pages are described by the buffers themselves; whole pages of them go. */
 static void report(struct virtio_balloon *balloon)
 {
-    struct mem_space *mem = balloon->pci.device.env->mem;
+    struct mem_space *mem = balloon->transport.device.env->mem;
     struct virtq_chain *chain = &balloon->chain;
     for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count; i++) {
         const struct virtq_range *range = &chain->range[i];
@@ -136,7 +136,7 @@ static void read_stats(struct virtio_balloon *balloon)
 /* Lock held. Returns the buffer to the driver, if it has given us one. */
 static void return_stats(struct virtio_balloon *balloon, bool fresh)
 {
-    struct virtqueue *queue = &balloon->pci.virtio.queues[QUEUE_STATS];
+    struct virtqueue *queue = &balloon->transport.virtio.queues[QUEUE_STATS];
     if (!virtqueue_pop(queue, &balloon->chain, STATS_BYTES_MAX))
         return;
     if (fresh)
@@ -190,25 +190,25 @@ static void balloon_set(void *opaque, uint64_t bytes)
 {
     struct virtio_balloon *balloon = opaque;
     uint64_t pages = bytes >> MEM_PAGE_SHIFT;
-    pthread_mutex_lock(&balloon->pci.device.lock);
+    pthread_mutex_lock(&balloon->transport.device.lock);
     balloon->wanted = pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX;
     fill_config(balloon);
-    virtio_config_changed(&balloon->pci.virtio);
-    pthread_mutex_unlock(&balloon->pci.device.lock);
+    virtio_config_changed(&balloon->transport.virtio);
+    pthread_mutex_unlock(&balloon->transport.device.lock);
 }
 
 static void balloon_get(void *opaque, struct balloon_status *status)
 {
     struct virtio_balloon *balloon = opaque;
-    const struct virtio *virtio = &balloon->pci.virtio;
-    pthread_mutex_lock(&balloon->pci.device.lock);
+    const struct virtio *virtio = &balloon->transport.virtio;
+    pthread_mutex_lock(&balloon->transport.device.lock);
     *status = (struct balloon_status){.driven = virtio->active,
                                       .wanted = (uint64_t)balloon->wanted << MEM_PAGE_SHIFT,
                                       .actual = (uint64_t)balloon->actual << MEM_PAGE_SHIFT};
     memcpy(status->stats, balloon->stats, sizeof(status->stats));
     if (stats_queue_works(virtio) && balloon->stats_state == STATS_IDLE)
         return_stats(balloon, false);
-    pthread_mutex_unlock(&balloon->pci.device.lock);
+    pthread_mutex_unlock(&balloon->transport.device.lock);
 }
 
 /* --- life --- */
@@ -228,11 +228,11 @@ static const struct virtio_ops balloon_ops = {
 static bool balloon_realize(struct device *device, const struct device_params *params,
                             struct error **err)
 {
-    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, pci.device);
+    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
     assert(params->balloon != NULL);
-    if (!virtio_pci_realize(&balloon->pci, &balloon_ops,
-                            FEATURE_STATS | FEATURE_DEFLATE_ON_OOM | FEATURE_REPORTING, params,
-                            err))
+    if (!virtio_transport_realize(&balloon->transport, &balloon_ops,
+                                  FEATURE_STATS | FEATURE_DEFLATE_ON_OOM | FEATURE_REPORTING,
+                                  params, err))
         return false;
     balloon->balloon = params->balloon;
     *balloon->balloon = (struct balloon){.set = balloon_set, .get = balloon_get, .device = balloon};
@@ -241,16 +241,16 @@ static bool balloon_realize(struct device *device, const struct device_params *p
 
 static void balloon_unrealize(struct device *device)
 {
-    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, pci.device);
+    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
     *balloon->balloon = (struct balloon){NULL, NULL, NULL};
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
 }
 
 /* What is wanted outlives a reset: it is the host's wish, not the guest's state. */
 static void balloon_reset(struct device *device)
 {
-    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, pci.device);
-    virtio_pci_reset(device);
+    struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
+    virtio_transport_reset(device);
     balloon->actual = 0;
     balloon->stats_state = STATS_IDLE;
     memset(balloon->stats, 0xff, sizeof(balloon->stats));
@@ -268,7 +268,7 @@ static bool balloon_post_restore(void *object, struct error **err)
 
 /* "pci" first: restoring it deactivates what the device was before. */
 static const struct state_field balloon_fields[] = {
-    STATE_STRUCT(struct virtio_balloon, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_balloon, transport, "pci", &virtio_transport_state),
     STATE_UINT(struct virtio_balloon, wanted, "wanted"),
     STATE_UINT(struct virtio_balloon, actual, "actual"),
     STATE_UINT(struct virtio_balloon, stats_state, "stats-state"),
@@ -286,6 +286,6 @@ const struct device_ops device_virtio_balloon = {
     .unrealize = balloon_unrealize,
     .reset = balloon_reset,
     .state = &balloon_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .quiesce = virtio_transport_quiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

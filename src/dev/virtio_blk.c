@@ -26,7 +26,7 @@
 #include "base/error.h"
 #include "base/state.h"
 #include "block/block.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 
 #define QUEUE_SIZE 256u
 /* Of a request's descriptors two hold header and status. */
@@ -74,13 +74,13 @@ enum {
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 struct virtio_blk {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct block *disk;
     uint64_t capacity;         /* sectors */
     char serial[SERIAL_BYTES]; /* not terminated if all are used */
     struct lane {
-        unsigned in_flight; /* requests that were popped and not given back, those parked too */
-        bool stalled;       /* requests were left in the ring: too many in flight */
+        unsigned in_flight;    /* requests that were popped and not given back, those parked too */
+        bool stalled;          /* requests were left in the ring: too many in flight */
     } lanes[VIRTIO_QUEUE_MAX]; /* by queue */
     struct request *first, *last; /* in flight, in the order in which they came */
     struct request *spare;
@@ -96,19 +96,19 @@ struct request {
     uint32_t bytes;  /* of data */
     bool is_read;
     bool parked;
-    struct request *next, *earlier; /* of those in flight, or the spare ones */
+    struct request *next, *earlier;       /* of those in flight, or the spare ones */
     struct iovec data[VIRTQ_SEGMENT_MAX]; /* the part of the chain that is transferred */
     struct virtq_chain chain;
 };
 
 static struct virtio_blk *blk_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_blk, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_blk, transport.virtio);
 }
 
 static struct virtio_blk *blk_of_device(struct device *device)
 {
-    return CONTAINER_OF(device, struct virtio_blk, pci.device);
+    return CONTAINER_OF(device, struct virtio_blk, transport.device);
 }
 
 static struct lane *lane_of(const struct request *request)
@@ -188,13 +188,13 @@ static void finish(struct request *request, uint8_t status)
 static bool needs_flush(const struct request *request)
 {
     return (request->io.kind == BLOCK_WRITE || request->io.kind == BLOCK_WRITE_ZEROES) &&
-           !virtio_has(&request->blk->pci.virtio, VIRTIO_BLK_F_FLUSH);
+           !virtio_has(&request->blk->transport.virtio, VIRTIO_BLK_F_FLUSH);
 }
 
 /* Lock held: the end of a request that nobody waits for any more, but that wrote into memory. */
 static void forget(struct request *request)
 {
-    struct virtio *virtio = &request->blk->pci.virtio;
+    struct virtio *virtio = &request->blk->transport.virtio;
     struct virtqueue *queue = request->queue;
     unsigned left = lane_of(request)->in_flight;
     virtqueue_note_touched(queue, &request->chain);
@@ -211,23 +211,23 @@ static void blk_done(struct block_request *io, int error)
     struct request *request = CONTAINER_OF(io, struct request, io);
     struct virtio_blk *blk = request->blk;
     if (error != 0 && error != ECANCELED)
-        log_guest(blk->pci.device.env->log, &blk->log_limit,
-                  "%s: %s of %u bytes at %llu failed: %s", blk->pci.device.id, verbs[io->kind],
-                  request->bytes, (unsigned long long)io->offset, strerror(error));
+        log_guest(blk->transport.device.env->log, &blk->log_limit,
+                  "%s: %s of %u bytes at %llu failed: %s", blk->transport.device.id,
+                  verbs[io->kind], request->bytes, (unsigned long long)io->offset, strerror(error));
 
-    pthread_mutex_lock(&blk->pci.device.lock);
+    pthread_mutex_lock(&blk->transport.device.lock);
     struct virtqueue *queue = request->queue;
     struct lane *lane = lane_of(request);
-    bool wanted = blk->pci.virtio.active && !queue->resetting;
-    if (wanted && error == ECANCELED && blk->pci.virtio.quiesced) {
+    bool wanted = blk->transport.virtio.active && !queue->resetting;
+    if (wanted && error == ECANCELED && blk->transport.virtio.quiesced) {
         request->parked = true;
-        pthread_mutex_unlock(&blk->pci.device.lock);
+        pthread_mutex_unlock(&blk->transport.device.lock);
         return;
     }
     if (wanted && error == 0 && needs_flush(request)) {
         io->kind = BLOCK_FLUSH;
         block_submit(blk->disk, io);
-        pthread_mutex_unlock(&blk->pci.device.lock);
+        pthread_mutex_unlock(&blk->transport.device.lock);
         return;
     }
     leave(request);
@@ -239,9 +239,9 @@ static void blk_done(struct block_request *io, int error)
     }
     bool resume = lane->stalled;
     lane->stalled = false;
-    pthread_mutex_unlock(&blk->pci.device.lock);
+    pthread_mutex_unlock(&blk->transport.device.lock);
     if (resume)
-        virtio_notified(&blk->pci.virtio, queue->index);
+        virtio_notified(&blk->transport.virtio, queue->index);
 }
 
 /* --- requests --- */
@@ -276,8 +276,7 @@ static bool start_transfer(struct request *request, enum block_kind kind, uint64
     request->io.iov_count = read ? chain->in_count : chain->out_count;
     /* The chain stays whole: who was parked starts again with the header. */
     memcpy(iov, read ? virtq_in(chain) : chain->segment, request->io.iov_count * sizeof(*iov));
-    bool whole =
-        virtq_slice(&iov, &request->io.iov_count, read ? 0 : HEADER_BYTES, request->bytes);
+    bool whole = virtq_slice(&iov, &request->io.iov_count, read ? 0 : HEADER_BYTES, request->bytes);
     request->io.iov = iov;
     assert(whole && "a slice of what the chain counted");
     (void)whole;
@@ -326,7 +325,7 @@ static bool handle(struct request *request)
     struct virtq_chain *chain = &request->chain;
     uint8_t header[HEADER_BYTES];
     if (virtq_read(chain, 0, header, HEADER_BYTES) != HEADER_BYTES || chain->in_size == 0) {
-        virtio_violation(&blk->pci.virtio, "a request has no room for header and status");
+        virtio_violation(&blk->transport.virtio, "a request has no room for header and status");
         return false;
     }
     const struct iovec *last = &virtq_in(chain)[chain->in_count - 1];
@@ -354,13 +353,13 @@ static bool handle(struct request *request)
         status = identify(request);
         break;
     case TYPE_DISCARD:
-        if (!virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_DISCARD))
+        if (!virtio_has(&blk->transport.virtio, VIRTIO_BLK_F_DISCARD))
             status = STATUS_UNSUPP;
         else if (start_range(request, BLOCK_DISCARD, &status))
             return true;
         break;
     case TYPE_WRITE_ZEROES:
-        if (!virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_ZEROES))
+        if (!virtio_has(&blk->transport.virtio, VIRTIO_BLK_F_ZEROES))
             status = STATUS_UNSUPP;
         else if (start_range(request, BLOCK_WRITE_ZEROES, &status))
             return true;
@@ -445,13 +444,13 @@ static bool blk_realize(struct device *device, const struct device_params *param
         features |= VIRTIO_BLK_F_DISCARD;
     if (params->queues > 1)
         features |= VIRTIO_BLK_F_MQ;
-    if (!virtio_pci_realize(&blk->pci, &blk_ops, features, params, err))
+    if (!virtio_transport_realize(&blk->transport, &blk_ops, features, params, err))
         return false;
-    uint8_t *config = blk->pci.virtio.config;
+    uint8_t *config = blk->transport.virtio.config;
     store_le64(config + CONFIG_CAPACITY, blk->capacity);
     store_le32(config + CONFIG_SEG_MAX, SEGMENT_MAX);
     store_le32(config + CONFIG_BLK_SIZE, BLOCK_SECTOR);
-    store_le16(config + CONFIG_QUEUES, blk->pci.virtio.queue_count);
+    store_le16(config + CONFIG_QUEUES, blk->transport.virtio.queue_count);
     store_le32(config + CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
     store_le32(config + CONFIG_DISCARD_SEGMENTS, 1);
     store_le32(config + CONFIG_DISCARD_ALIGNMENT, block_cluster_size(blk->disk) / BLOCK_SECTOR);
@@ -472,7 +471,7 @@ static void bring_home(struct virtio_blk *blk)
 static void blk_unrealize(struct device *device)
 {
     struct virtio_blk *blk = blk_of_device(device);
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
     bring_home(blk);
     assert(blk->first == NULL);
     state_buffer_free(&blk->parked);
@@ -485,7 +484,7 @@ static void blk_unrealize(struct device *device)
 
 static void blk_quiesce(struct device *device)
 {
-    virtio_pci_quiesce(device);
+    virtio_transport_quiesce(device);
     bring_home(blk_of_device(device));
 }
 
@@ -507,10 +506,10 @@ static void blk_unquiesce(struct device *device)
             request_put(request);
     }
     block_unplug(blk->disk);
-    for (unsigned i = 0; i < blk->pci.virtio.queue_count; i++)
-        virtqueue_signal(&blk->pci.virtio.queues[i]);
+    for (unsigned i = 0; i < blk->transport.virtio.queue_count; i++)
+        virtqueue_signal(&blk->transport.virtio.queues[i]);
     pthread_mutex_unlock(&device->lock);
-    virtio_pci_unquiesce(device);
+    virtio_transport_unquiesce(device);
 }
 
 /* ---- state ---- */
@@ -520,7 +519,7 @@ static void blk_pre_save(void *object)
     struct virtio_blk *blk = object;
     state_buffer_free(&blk->parked);
     /* A device that needs a reset answers nothing before it, and is not restored in use. */
-    if ((blk->pci.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0)
+    if ((blk->transport.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0)
         return;
     for (const struct request *request = blk->first; request != NULL; request = request->next) {
         assert(request->parked && "nothing else is in flight in a quiesced machine");
@@ -530,19 +529,19 @@ static void blk_pre_save(void *object)
 
 static bool restore_parked(struct virtio_blk *blk, struct error **err)
 {
-    struct virtio *virtio = &blk->pci.virtio;
+    struct virtio *virtio = &blk->transport.virtio;
     for (size_t at = 0; at < blk->parked.size;) {
         struct request *request = request_get(blk, NULL);
-        request->queue = virtqueue_restore_chain(virtio->queues, virtio->queue_count,
-                                                 &request->chain, REQUEST_BYTES_MAX,
-                                                 &blk->parked, &at, err);
+        request->queue =
+            virtqueue_restore_chain(virtio->queues, virtio->queue_count, &request->chain,
+                                    REQUEST_BYTES_MAX, &blk->parked, &at, err);
         if (request->queue == NULL || !virtio->active ||
             lane_of(request)->in_flight == QUEUE_SIZE) {
             bool told = request->queue == NULL;
             request_put(request);
             return !told && error_set(err, ERROR_USAGE,
                                       "the saved state has more requests than '%s' can have",
-                                      blk->pci.device.id);
+                                      blk->transport.device.id);
         }
         request->parked = true;
         enter(request);
@@ -559,13 +558,13 @@ static bool blk_post_restore(void *object, struct error **err)
     return error_set(err, ERROR_USAGE,
                      "the saved state is of a disk of %llu sectors, '%s' has %llu: attach the "
                      "disk that was there when it was saved",
-                     (unsigned long long)blk->capacity, blk->pci.device.id,
+                     (unsigned long long)blk->capacity, blk->transport.device.id,
                      (unsigned long long)sectors);
 }
 
 static const struct state_field blk_fields[] = {
     STATE_UINT(struct virtio_blk, capacity, "capacity"),
-    STATE_STRUCT(struct virtio_blk, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_blk, transport, "pci", &virtio_transport_state),
     STATE_BUFFER(struct virtio_blk, parked, "parked"),
     STATE_END,
 };
@@ -578,7 +577,7 @@ const struct device_ops device_virtio_blk = {
     .size = sizeof(struct virtio_blk),
     .realize = blk_realize,
     .unrealize = blk_unrealize,
-    .reset = virtio_pci_reset,
+    .reset = virtio_transport_reset,
     .state = &blk_state,
     .quiesce = blk_quiesce,
     .unquiesce = blk_unquiesce,

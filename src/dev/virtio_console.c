@@ -12,7 +12,7 @@
 #include "base/bits.h"
 #include "base/state.h"
 #include "bus/backend.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 
 #define QUEUE_SIZE 64u
 /* Far more than any driver writes at once; keeps one request from holding up the rest. */
@@ -25,7 +25,7 @@ enum { QUEUE_RECEIVE = 0, QUEUE_TRANSMIT = 1, QUEUE_COUNT = 2 };
 enum { CONFIG_COLUMNS = 0, CONFIG_ROWS = 2, CONFIG_PORTS = 4, CONFIG_BYTES = 12 };
 
 struct virtio_console {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct char_backend *chr;
     bool input_waits;         /* the backend was refused and must be told when there is room */
     struct virtq_chain chain; /* the request being handled */
@@ -33,7 +33,7 @@ struct virtio_console {
 
 static struct virtio_console *console_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_console, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_console, transport.virtio);
 }
 
 static bool can_receive(const struct virtio *virtio)
@@ -45,11 +45,11 @@ static bool can_receive(const struct virtio *virtio)
 static size_t console_input(void *opaque, const uint8_t *data, size_t size)
 {
     struct virtio_console *console = opaque;
-    struct virtqueue *queue = &console->pci.virtio.queues[QUEUE_RECEIVE];
+    struct virtqueue *queue = &console->transport.virtio.queues[QUEUE_RECEIVE];
     size_t taken = 0;
-    pthread_mutex_lock(&console->pci.device.lock);
+    pthread_mutex_lock(&console->transport.device.lock);
     for (unsigned turn = 0; turn < QUEUE_SIZE && taken < size; turn++) {
-        if (!can_receive(&console->pci.virtio) ||
+        if (!can_receive(&console->transport.virtio) ||
             !virtqueue_pop(queue, &console->chain, REQUEST_BYTES_MAX))
             break;
         size_t part = virtq_write(&console->chain, 0, data + taken, size - taken);
@@ -59,7 +59,7 @@ static size_t console_input(void *opaque, const uint8_t *data, size_t size)
     }
     console->input_waits = taken < size;
     virtqueue_signal(queue);
-    pthread_mutex_unlock(&console->pci.device.lock);
+    pthread_mutex_unlock(&console->transport.device.lock);
     return taken;
 }
 
@@ -67,13 +67,13 @@ static size_t console_input(void *opaque, const uint8_t *data, size_t size)
 static void console_resize(void *opaque, uint16_t columns, uint16_t rows)
 {
     struct virtio_console *console = opaque;
-    struct virtio *virtio = &console->pci.virtio;
-    pthread_mutex_lock(&console->pci.device.lock);
+    struct virtio *virtio = &console->transport.virtio;
+    pthread_mutex_lock(&console->transport.device.lock);
     store_le16(virtio->config + CONFIG_COLUMNS, columns);
     store_le16(virtio->config + CONFIG_ROWS, rows);
     if (virtio_has(virtio, VIRTIO_CONSOLE_F_SIZE))
         virtio_config_changed(virtio);
-    pthread_mutex_unlock(&console->pci.device.lock);
+    pthread_mutex_unlock(&console->transport.device.lock);
 }
 
 static bool transmit(struct virtio_console *console, struct virtqueue *queue)
@@ -102,9 +102,9 @@ static bool console_notify(struct virtio *virtio, struct virtqueue *queue)
     if (console->input_waits && console->chr->resume_input != NULL) {
         console->input_waits = false;
         /* The backend may call console_input() before it returns. */
-        pthread_mutex_unlock(&console->pci.device.lock);
+        pthread_mutex_unlock(&console->transport.device.lock);
         console->chr->resume_input(console->chr);
-        pthread_mutex_lock(&console->pci.device.lock);
+        pthread_mutex_lock(&console->transport.device.lock);
     }
     return false;
 }
@@ -122,13 +122,14 @@ static const struct virtio_ops console_ops = {
 static bool console_realize(struct device *device, const struct device_params *params,
                             struct error **err)
 {
-    struct virtio_console *console = CONTAINER_OF(device, struct virtio_console, pci.device);
+    struct virtio_console *console = CONTAINER_OF(device, struct virtio_console, transport.device);
     assert(params->chr != NULL);
-    if (!virtio_pci_realize(&console->pci, &console_ops, VIRTIO_CONSOLE_F_SIZE, params, err))
+    if (!virtio_transport_realize(&console->transport, &console_ops, VIRTIO_CONSOLE_F_SIZE, params,
+                                  err))
         return false;
-    store_le16(console->pci.virtio.config + CONFIG_COLUMNS, 80);
-    store_le16(console->pci.virtio.config + CONFIG_ROWS, 24);
-    store_le32(console->pci.virtio.config + CONFIG_PORTS, 1);
+    store_le16(console->transport.virtio.config + CONFIG_COLUMNS, 80);
+    store_le16(console->transport.virtio.config + CONFIG_ROWS, 24);
+    store_le32(console->transport.virtio.config + CONFIG_PORTS, 1);
     console->chr = params->chr;
     console->chr->device = console;
     console->chr->on_input = console_input;
@@ -138,15 +139,15 @@ static bool console_realize(struct device *device, const struct device_params *p
 
 static void console_unrealize(struct device *device)
 {
-    struct virtio_console *console = CONTAINER_OF(device, struct virtio_console, pci.device);
+    struct virtio_console *console = CONTAINER_OF(device, struct virtio_console, transport.device);
     console->chr->on_input = NULL;
     console->chr->on_resize = NULL;
     console->chr->device = NULL;
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
 }
 
 static const struct state_field console_fields[] = {
-    STATE_STRUCT(struct virtio_console, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_console, transport, "pci", &virtio_transport_state),
     STATE_END,
 };
 
@@ -157,8 +158,8 @@ const struct device_ops device_virtio_console = {
     .size = sizeof(struct virtio_console),
     .realize = console_realize,
     .unrealize = console_unrealize,
-    .reset = virtio_pci_reset,
+    .reset = virtio_transport_reset,
     .state = &console_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .quiesce = virtio_transport_quiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

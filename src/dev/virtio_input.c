@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "base/state.h"
 #include "bus/backend.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 
 #define QUEUE_SIZE 64u
 /* A driver sends events one by one; what LEDs it wants lit is of no interest. */
@@ -45,7 +45,7 @@ static const struct {
 };
 
 struct virtio_input {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct power_button *button;
     uint8_t select, subsel;
     uint8_t sent;             /* events of the last press; ARRAY_SIZE(press): all of them */
@@ -54,7 +54,7 @@ struct virtio_input {
 
 static struct virtio_input *input_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_input, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_input, transport.virtio);
 }
 
 /* --- what it is --- */
@@ -81,7 +81,7 @@ static unsigned answer(const struct virtio_input *input, uint8_t *out)
 
 static void fill_config(struct virtio_input *input)
 {
-    uint8_t *config = input->pci.virtio.config;
+    uint8_t *config = input->transport.virtio.config;
     memset(config, 0, CONFIG_BYTES);
     config[CONFIG_SELECT] = input->select;
     config[CONFIG_SUBSEL] = input->subsel;
@@ -105,11 +105,11 @@ static void input_config_write(struct virtio *virtio, unsigned offset, uint8_t v
 /* Lock held. Sends what is left of a press, as far as there are buffers. */
 static void send_events(struct virtio_input *input)
 {
-    struct virtqueue *queue = &input->pci.virtio.queues[QUEUE_EVENT];
+    struct virtqueue *queue = &input->transport.virtio.queues[QUEUE_EVENT];
     struct virtq_chain *chain = &input->chain;
     while (input->sent < ARRAY_SIZE(press) && virtqueue_pop(queue, chain, REQUEST_BYTES_MAX)) {
         if (chain->in_size < EVENT_BYTES) {
-            virtio_violation(&input->pci.virtio, "a buffer is too small for an event");
+            virtio_violation(&input->transport.virtio, "a buffer is too small for an event");
             return;
         }
         uint8_t event[EVENT_BYTES];
@@ -127,9 +127,9 @@ static void send_events(struct virtio_input *input)
 static bool input_press(void *opaque)
 {
     struct virtio_input *input = opaque;
-    struct virtio *virtio = &input->pci.virtio;
+    struct virtio *virtio = &input->transport.virtio;
     const struct virtqueue *queue = &virtio->queues[QUEUE_EVENT];
-    pthread_mutex_lock(&input->pci.device.lock);
+    pthread_mutex_lock(&input->transport.device.lock);
     bool heard = virtio->active && virtio->dma && queue->enabled && !queue->broken;
     if (heard) {
         if (input->sent == ARRAY_SIZE(press))
@@ -137,7 +137,7 @@ static bool input_press(void *opaque)
         if (!virtio->quiesced)
             send_events(input);
     }
-    pthread_mutex_unlock(&input->pci.device.lock);
+    pthread_mutex_unlock(&input->transport.device.lock);
     return heard;
 }
 
@@ -181,9 +181,9 @@ static const struct virtio_ops input_ops = {
 static bool input_realize(struct device *device, const struct device_params *params,
                           struct error **err)
 {
-    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, pci.device);
+    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, transport.device);
     assert(params->button != NULL);
-    if (!virtio_pci_realize(&input->pci, &input_ops, 0, params, err))
+    if (!virtio_transport_realize(&input->transport, &input_ops, 0, params, err))
         return false;
     input->button = params->button;
     input->button->device = input;
@@ -193,15 +193,15 @@ static bool input_realize(struct device *device, const struct device_params *par
 
 static void input_unrealize(struct device *device)
 {
-    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, pci.device);
+    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, transport.device);
     *input->button = (struct power_button){NULL, NULL};
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
 }
 
 static void input_reset(struct device *device)
 {
-    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, pci.device);
-    virtio_pci_reset(device);
+    struct virtio_input *input = CONTAINER_OF(device, struct virtio_input, transport.device);
+    virtio_transport_reset(device);
     input->sent = ARRAY_SIZE(press);
     input->select = input->subsel = 0;
     fill_config(input);
@@ -212,7 +212,7 @@ static bool input_post_restore(void *object, struct error **err)
     struct virtio_input *input = object;
     if (input->sent > ARRAY_SIZE(press))
         return error_set(err, ERROR_USAGE, "the saved state of '%s' has %u events in a press",
-                         input->pci.device.id, input->sent);
+                         input->transport.device.id, input->sent);
     fill_config(input);
     return true;
 }
@@ -220,7 +220,7 @@ static bool input_post_restore(void *object, struct error **err)
 /* "pci" comes before "sent": restoring it deactivates what the device was before, which must not
  * forget the saved press. There is no activate() that would need "sent" earlier. */
 static const struct state_field input_fields[] = {
-    STATE_STRUCT(struct virtio_input, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_input, transport, "pci", &virtio_transport_state),
     STATE_UINT(struct virtio_input, select, "select"),
     STATE_UINT(struct virtio_input, subsel, "subsel"),
     STATE_UINT(struct virtio_input, sent, "sent"),
@@ -237,6 +237,6 @@ const struct device_ops device_virtio_input = {
     .unrealize = input_unrealize,
     .reset = input_reset,
     .state = &input_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .quiesce = virtio_transport_quiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

@@ -25,7 +25,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/state.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "net/port.h"
 
 #define QUEUE_SIZE   256u
@@ -98,7 +98,7 @@ struct filter {
 };
 
 struct virtio_net {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct net_port *port;
     uint8_t born_mac[NET_MAC_BYTES], mac[NET_MAC_BYTES]; /* its own, and what the driver made it */
     struct filter filter;
@@ -115,21 +115,21 @@ struct virtio_net {
 
 static struct virtio_net *net_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_net, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_net, transport.virtio);
 }
 
 /* --- queues --- */
 
 static struct virtqueue *queue_of_pair(struct virtio_net *net, unsigned pair, unsigned which)
 {
-    return &net->pci.virtio.queues[2 * pair + which];
+    return &net->transport.virtio.queues[2 * pair + which];
 }
 
 /* What a queue is (5.1.2): the control queue comes behind all pairs that the driver knows of.
  * QUEUE_COUNT: nothing, to this driver. */
 static unsigned role_of(const struct virtio_net *net, const struct virtqueue *queue)
 {
-    unsigned pairs = virtio_has(&net->pci.virtio, F_MQ) ? net->pairs_max : 1;
+    unsigned pairs = virtio_has(&net->transport.virtio, F_MQ) ? net->pairs_max : 1;
     if (queue->index < 2 * pairs)
         return queue->index % 2;
     return queue->index == 2 * pairs ? QUEUE_CONTROL : QUEUE_COUNT;
@@ -193,10 +193,10 @@ static bool transmit_one(struct virtio_net *net, const struct virtqueue *queue)
     if (virtq_read(chain, 0, header, HEADER_BYTES) != HEADER_BYTES)
         return true;
     const struct net_offload offload = parse_header(header);
-    if (!may_send(&net->pci.virtio, &offload, size)) {
-        log_guest(net->pci.device.env->log, &net->log_limit,
+    if (!may_send(&net->transport.virtio, &offload, size)) {
+        log_guest(net->transport.device.env->log, &net->log_limit,
                   "%s: the guest's driver wants to send what is no frame; dropped",
-                  net->pci.device.id);
+                  net->transport.device.id);
         return true;
     }
     if (net->pairs > 1)
@@ -228,12 +228,12 @@ static bool transmit(struct virtio_net *net, struct virtqueue *queue)
 static void net_writable(void *user)
 {
     struct virtio_net *net = user;
-    pthread_mutex_lock(&net->pci.device.lock);
+    pthread_mutex_lock(&net->transport.device.lock);
     bool waits = net->send_waits;
     net->send_waits = false;
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
     for (unsigned pair = 0; waits && pair < net->pairs_max; pair++)
-        virtio_notified(&net->pci.virtio, 2 * pair + QUEUE_TRANSMIT);
+        virtio_notified(&net->transport.virtio, 2 * pair + QUEUE_TRANSMIT);
 }
 
 /* --- receiving --- */
@@ -253,7 +253,7 @@ static bool in_table(const struct filter *filter, const uint8_t *mac)
 
 static bool vlan_passes(const struct virtio_net *net, const struct net_frame *frame)
 {
-    if (!virtio_has(&net->pci.virtio, F_CTRL_VLAN) || frame->size < NET_HEADER_BYTES + 4 ||
+    if (!virtio_has(&net->transport.virtio, F_CTRL_VLAN) || frame->size < NET_HEADER_BYTES + 4 ||
         net_load16(frame->data + 12) != 0x8100)
         return true;
     unsigned vlan = net_load16(frame->data + 14) & 0xfff;
@@ -284,7 +284,7 @@ static bool passes(const struct virtio_net *net, const struct net_frame *frame)
 static unsigned take_buffers(struct virtio_net *net, struct virtqueue *queue, uint64_t size,
                              bool *enough)
 {
-    unsigned most = virtio_has(&net->pci.virtio, F_MRG_RXBUF) ? MERGE_MAX : 1, count = 0;
+    unsigned most = virtio_has(&net->transport.virtio, F_MRG_RXBUF) ? MERGE_MAX : 1, count = 0;
     uint64_t room = 0;
     while (room < size && count < most) {
         if (net->merge[count] == NULL)
@@ -338,7 +338,7 @@ static void put_frame(struct virtio_net *net, struct virtqueue *queue, unsigned 
 static unsigned accepts(const struct virtio_net *net)
 {
     unsigned result = 0;
-    if (!net->pci.virtio.active || (net->offloads & F_GUEST_CSUM) == 0)
+    if (!net->transport.virtio.active || (net->offloads & F_GUEST_CSUM) == 0)
         return 0;
     result |= NET_ACCEPT_CHECKSUM;
     result |= (net->offloads & F_GUEST_TSO4) != 0 ? NET_ACCEPT_TCP4 : 0u;
@@ -358,7 +358,7 @@ static bool understood(const struct virtio_net *net, const struct net_offload *o
 /* False: no room now. */
 static bool receive(struct virtio_net *net, const struct net_frame *frame)
 {
-    struct virtio *virtio = &net->pci.virtio;
+    struct virtio *virtio = &net->transport.virtio;
     bool enough;
     if (!can_receive(virtio))
         return true;
@@ -384,23 +384,23 @@ static bool receive(struct virtio_net *net, const struct net_frame *frame)
 static bool net_receive(void *user, const struct net_frame *frame)
 {
     struct virtio_net *net = user;
-    pthread_mutex_lock(&net->pci.device.lock);
+    pthread_mutex_lock(&net->transport.device.lock);
     bool taken = receive(net, frame);
     net->receive_waits = !taken;
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
     return taken;
 }
 
 static void net_received(void *user)
 {
     struct virtio_net *net = user;
-    pthread_mutex_lock(&net->pci.device.lock);
-    if (!net->pci.virtio.quiesced) {
+    pthread_mutex_lock(&net->transport.device.lock);
+    if (!net->transport.virtio.quiesced) {
         for (uint32_t left = net->received; left != 0; left &= left - 1)
             virtqueue_signal(queue_of_pair(net, (unsigned)__builtin_ctz(left), QUEUE_RECEIVE));
         net->received = 0;
     }
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
 }
 
 /* --- control commands (5.1.6.5) --- */
@@ -421,7 +421,7 @@ static bool set_mode(struct virtio_net *net, unsigned mode, struct command *comm
 {
     uint8_t on;
     uint64_t feature = mode <= RX_ALL_MULTICAST ? F_CTRL_RX : F_CTRL_RX_EXTRA;
-    if (mode >= RX_MODES || !virtio_has(&net->pci.virtio, feature) || !take(command, &on, 1))
+    if (mode >= RX_MODES || !virtio_has(&net->transport.virtio, feature) || !take(command, &on, 1))
         return false;
     net->filter.mode[mode] = on != 0;
     return true;
@@ -465,13 +465,13 @@ static bool set_macs(struct virtio_net *net, struct command *command)
 static void show_mac(struct virtio_net *net, const uint8_t mac[NET_MAC_BYTES])
 {
     memcpy(net->mac, mac, NET_MAC_BYTES);
-    memcpy(net->pci.virtio.config + CONFIG_MAC, mac, NET_MAC_BYTES);
+    memcpy(net->transport.virtio.config + CONFIG_MAC, mac, NET_MAC_BYTES);
 }
 
 static bool set_mac(struct virtio_net *net, struct command *command)
 {
     uint8_t mac[NET_MAC_BYTES];
-    if (!virtio_has(&net->pci.virtio, F_CTRL_MAC_ADDR) || !take(command, mac, sizeof(mac)))
+    if (!virtio_has(&net->transport.virtio, F_CTRL_MAC_ADDR) || !take(command, mac, sizeof(mac)))
         return false;
     show_mac(net, mac);
     return true;
@@ -480,7 +480,7 @@ static bool set_mac(struct virtio_net *net, struct command *command)
 static bool set_vlan(struct virtio_net *net, bool on, struct command *command)
 {
     uint8_t raw[2];
-    if (!virtio_has(&net->pci.virtio, F_CTRL_VLAN) || !take(command, raw, sizeof(raw)))
+    if (!virtio_has(&net->transport.virtio, F_CTRL_VLAN) || !take(command, raw, sizeof(raw)))
         return false;
     unsigned vlan = load_le16(raw);
     if (vlan >= VLAN_BYTES * 8)
@@ -493,7 +493,7 @@ static bool set_vlan(struct virtio_net *net, bool on, struct command *command)
 static bool set_pairs(struct virtio_net *net, struct command *command)
 {
     uint8_t raw[2];
-    if (!virtio_has(&net->pci.virtio, F_MQ) || !take(command, raw, sizeof(raw)) ||
+    if (!virtio_has(&net->transport.virtio, F_MQ) || !take(command, raw, sizeof(raw)) ||
         load_le16(raw) == 0 || load_le16(raw) > net->pairs_max)
         return false;
     net->pairs = load_le16(raw);
@@ -503,8 +503,9 @@ static bool set_pairs(struct virtio_net *net, struct command *command)
 static bool set_offloads(struct virtio_net *net, struct command *command)
 {
     uint8_t raw[8];
-    if (!virtio_has(&net->pci.virtio, F_CTRL_GUEST_OFFLOADS) || !take(command, raw, sizeof(raw)) ||
-        (load_le64(raw) & ~(net->pci.virtio.accepted & F_GUEST_OFFLOADS)) != 0)
+    if (!virtio_has(&net->transport.virtio, F_CTRL_GUEST_OFFLOADS) ||
+        !take(command, raw, sizeof(raw)) ||
+        (load_le64(raw) & ~(net->transport.virtio.accepted & F_GUEST_OFFLOADS)) != 0)
         return false;
     net->offloads = load_le64(raw);
     return true;
@@ -513,9 +514,9 @@ static bool set_offloads(struct virtio_net *net, struct command *command)
 /* 5.1.6.5.4: it has heard, and does it. */
 static bool end_announcement(struct virtio_net *net)
 {
-    uint8_t *status = net->pci.virtio.config + CONFIG_STATUS;
+    uint8_t *status = net->transport.virtio.config + CONFIG_STATUS;
     store_le16(status, load_le16(status) & (uint16_t)~STATUS_ANNOUNCE);
-    return virtio_has(&net->pci.virtio, F_GUEST_ANNOUNCE);
+    return virtio_has(&net->transport.virtio, F_GUEST_ANNOUNCE);
 }
 
 static bool carry_out(struct virtio_net *net, unsigned class, unsigned number,
@@ -550,7 +551,8 @@ static bool control(struct virtio_net *net, struct virtqueue *queue)
         if (!more)
             break;
         if (!take(&command, header, sizeof(header)) || chain->in_size == 0) {
-            virtio_violation(&net->pci.virtio, "a control command has no room for its answer");
+            virtio_violation(&net->transport.virtio,
+                             "a control command has no room for its answer");
             return false;
         }
         uint8_t answer =
@@ -578,9 +580,9 @@ static bool net_notify(struct virtio *virtio, struct virtqueue *queue)
         if (net->receive_waits) {
             net->receive_waits = false;
             /* The port offers what it holds at once. */
-            pthread_mutex_unlock(&net->pci.device.lock);
+            pthread_mutex_unlock(&net->transport.device.lock);
             net_port_resume(net->port);
-            pthread_mutex_lock(&net->pci.device.lock);
+            pthread_mutex_lock(&net->transport.device.lock);
         }
         return false;
     default:
@@ -598,32 +600,33 @@ static bool net_reset_queue(struct virtio *virtio, struct virtqueue *queue)
 /* Lock held. `announce`: STATUS_ANNOUNCE or 0. */
 static void show_status(struct virtio_net *net, unsigned announce)
 {
-    uint8_t *config = net->pci.virtio.config;
+    uint8_t *config = net->transport.virtio.config;
     unsigned before = load_le16(config + CONFIG_STATUS),
              now = (net_port_link(net->port) ? STATUS_LINK_UP : 0) | announce |
                    (before & STATUS_ANNOUNCE);
     store_le16(config + CONFIG_STATUS, (uint16_t)now);
-    if (before != now && virtio_has(&net->pci.virtio, F_STATUS))
-        virtio_config_changed(&net->pci.virtio);
+    if (before != now && virtio_has(&net->transport.virtio, F_STATUS))
+        virtio_config_changed(&net->transport.virtio);
 }
 
 static void net_link_changed(void *user, bool up)
 {
     struct virtio_net *net = user;
     (void)up;
-    pthread_mutex_lock(&net->pci.device.lock);
+    pthread_mutex_lock(&net->transport.device.lock);
     show_status(net, 0);
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
 }
 
 static void net_announce(void *user, bool first, uint8_t mac[NET_MAC_BYTES])
 {
     struct virtio_net *net = user;
-    pthread_mutex_lock(&net->pci.device.lock);
+    pthread_mutex_lock(&net->transport.device.lock);
     memcpy(mac, net->mac, NET_MAC_BYTES);
-    if (first && net->pci.virtio.active && virtio_has(&net->pci.virtio, F_GUEST_ANNOUNCE))
+    if (first && net->transport.virtio.active &&
+        virtio_has(&net->transport.virtio, F_GUEST_ANNOUNCE))
         show_status(net, STATUS_ANNOUNCE);
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
 }
 
 static const struct net_port_user port_user = {net_receive, net_received, net_writable,
@@ -635,11 +638,11 @@ static const struct net_port_user port_user = {net_receive, net_received, net_wr
 static void posted_accepts(void *opaque)
 {
     struct virtio_net *net = opaque;
-    pthread_mutex_lock(&net->pci.device.lock);
+    pthread_mutex_lock(&net->transport.device.lock);
     unsigned now = accepts(net);
-    bool waits = net->receive_waits && !net->pci.virtio.quiesced;
+    bool waits = net->receive_waits && !net->transport.virtio.quiesced;
     net->receive_waits &= !waits;
-    pthread_mutex_unlock(&net->pci.device.lock);
+    pthread_mutex_unlock(&net->transport.device.lock);
     net_port_accept(net->port, now);
     if (waits)
         net_port_resume(net->port); /* what the former driver left is taken and forgotten */
@@ -663,14 +666,14 @@ static void net_activate(struct virtio *virtio, const struct virtio_activation *
     struct virtio_net *net = net_of(virtio);
     forget_driver(net); /* a device restored in need of a reset was never deactivated */
     net->offloads = activation->features & F_GUEST_OFFLOADS;
-    loop_post(net->pci.device.env->loop, posted_accepts, net);
+    loop_post(net->transport.device.env->loop, posted_accepts, net);
 }
 
 static bool net_deactivate(struct virtio *virtio)
 {
     struct virtio_net *net = net_of(virtio);
     forget_driver(net);
-    loop_post(net->pci.device.env->loop, posted_accepts, net);
+    loop_post(net->transport.device.env->loop, posted_accepts, net);
     return true;
 }
 
@@ -691,7 +694,7 @@ static const struct virtio_ops net_ops = {
 static bool net_realize(struct device *device, const struct device_params *params,
                         struct error **err)
 {
-    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, pci.device);
+    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, transport.device);
     uint64_t features = F_CSUM | F_GUEST_CSUM | F_CTRL_GUEST_OFFLOADS | F_MAC | F_GUEST_TSO4 |
                         F_GUEST_TSO6 | F_HOST_TSO4 | F_HOST_TSO6 | F_MRG_RXBUF | F_STATUS |
                         F_CTRL_VQ | F_CTRL_RX | F_CTRL_VLAN | F_CTRL_RX_EXTRA | F_CTRL_MAC_ADDR |
@@ -701,14 +704,14 @@ static bool net_realize(struct device *device, const struct device_params *param
         features |= F_MTU;
     if (params->queues > 1)
         features |= F_MQ;
-    if (!virtio_pci_realize(&net->pci, &net_ops, features, params, err))
+    if (!virtio_transport_realize(&net->transport, &net_ops, features, params, err))
         return false;
     net->port = params->net;
-    net->pairs_max = (net->pci.virtio.queue_count - 1u) / 2;
+    net->pairs_max = (net->transport.virtio.queue_count - 1u) / 2;
     assert(net->pairs_max <= PAIRS_MAX);
     memcpy(net->born_mac, params->mac, NET_MAC_BYTES);
     forget_driver(net);
-    uint8_t *config = net->pci.virtio.config;
+    uint8_t *config = net->transport.virtio.config;
     store_le16(config + CONFIG_PAIRS, (uint16_t)net->pairs_max);
     store_le16(config + CONFIG_MTU, (uint16_t)params->mtu);
     store_le16(config + CONFIG_STATUS, net_port_link(net->port) ? STATUS_LINK_UP : 0);
@@ -718,9 +721,9 @@ static bool net_realize(struct device *device, const struct device_params *param
 
 static void net_unrealize(struct device *device)
 {
-    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, pci.device);
+    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, transport.device);
     net_port_attach(net->port, NULL, NULL);
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
     loop_cancel(device->env->loop, posted_accepts, net);
     for (unsigned i = 0; i < MERGE_MAX; i++)
         free(net->merge[i]);
@@ -728,8 +731,8 @@ static void net_unrealize(struct device *device)
 
 static void net_unquiesce(struct device *device)
 {
-    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, pci.device);
-    virtio_pci_unquiesce(device);
+    struct virtio_net *net = CONTAINER_OF(device, struct virtio_net, transport.device);
+    virtio_transport_unquiesce(device);
     pthread_mutex_lock(&device->lock);
     net->received = (1u << net->pairs_max) - 1; /* also what was before it was saved */
     pthread_mutex_unlock(&device->lock);
@@ -763,19 +766,19 @@ static bool net_post_restore(void *object, struct error **err)
 {
     struct virtio_net *net = object;
     if (net->pairs == 0 || net->pairs > net->pairs_max ||
-        (net->pairs > 1 && !virtio_has(&net->pci.virtio, F_MQ)))
+        (net->pairs > 1 && !virtio_has(&net->transport.virtio, F_MQ)))
         return error_set(err, ERROR_USAGE, "the saved state of '%s' uses %u of %u pairs of queues",
-                         net->pci.device.id, net->pairs, net->pairs_max);
+                         net->transport.device.id, net->pairs, net->pairs_max);
     if ((net->offloads & ~F_GUEST_OFFLOADS) != 0)
         return error_set(err, ERROR_USAGE, "the saved state of '%s' has impossible offloads",
-                         net->pci.device.id);
+                         net->transport.device.id);
     show_mac(net, net->mac);
     return true;
 }
 
-/* `pci` comes first: activating starts with a fresh filter. */
+/* `transport` comes first: activating starts with a fresh filter. */
 static const struct state_field net_fields[] = {
-    STATE_STRUCT(struct virtio_net, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_net, transport, "pci", &virtio_transport_state),
     STATE_BYTES(struct virtio_net, mac, "mac"),
     STATE_UINT(struct virtio_net, offloads, "offloads"),
     STATE_UINT(struct virtio_net, pairs, "pairs"),
@@ -789,8 +792,8 @@ const struct device_ops device_virtio_net = {
     .size = sizeof(struct virtio_net),
     .realize = net_realize,
     .unrealize = net_unrealize,
-    .reset = virtio_pci_reset,
+    .reset = virtio_transport_reset,
     .state = &net_state,
-    .quiesce = virtio_pci_quiesce,
+    .quiesce = virtio_transport_quiesce,
     .unquiesce = net_unquiesce,
 };

@@ -9,19 +9,19 @@
 #include "base/bits.h"
 #include "base/state.h"
 #include "bus/backend.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 
 #define QUEUE_SIZE        8u
 #define REQUEST_BYTES_MAX 4096u
 
 struct virtio_rng {
-    struct virtio_pci pci;    /* first */
-    struct virtq_chain chain; /* the request being handled */
+    struct virtio_transport transport; /* first */
+    struct virtq_chain chain;          /* the request being handled */
 };
 
 static void fill(struct virtio_rng *rng, struct virtqueue *queue)
 {
-    struct entropy *entropy = rng->pci.device.env->entropy;
+    struct entropy *entropy = rng->transport.device.env->entropy;
     struct virtq_chain *chain = &rng->chain;
     struct iovec *iov = virtq_in(chain);
     unsigned count = chain->in_count;
@@ -36,7 +36,7 @@ static void fill(struct virtio_rng *rng, struct virtqueue *queue)
 
 static bool rng_notify(struct virtio *virtio, struct virtqueue *queue)
 {
-    struct virtio_rng *rng = CONTAINER_OF(virtio, struct virtio_rng, pci.virtio);
+    struct virtio_rng *rng = CONTAINER_OF(virtio, struct virtio_rng, transport.virtio);
     bool more = true;
     for (unsigned turn = 0; more && turn < QUEUE_SIZE; turn++) {
         more = virtqueue_pop(queue, &rng->chain, UINT32_MAX);
@@ -60,12 +60,12 @@ static const struct virtio_ops rng_ops = {
 static bool rng_realize(struct device *device, const struct device_params *params,
                         struct error **err)
 {
-    struct virtio_rng *rng = CONTAINER_OF(device, struct virtio_rng, pci.device);
-    return virtio_pci_realize(&rng->pci, &rng_ops, 0, params, err);
+    struct virtio_rng *rng = CONTAINER_OF(device, struct virtio_rng, transport.device);
+    return virtio_transport_realize(&rng->transport, &rng_ops, 0, params, err);
 }
 
 static const struct state_field rng_fields[] = {
-    STATE_STRUCT(struct virtio_rng, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_rng, transport, "pci", &virtio_transport_state),
     STATE_END,
 };
 
@@ -75,9 +75,9 @@ const struct device_ops device_virtio_rng = {
     .name = "virtio-rng",
     .size = sizeof(struct virtio_rng),
     .realize = rng_realize,
-    .unrealize = virtio_pci_unrealize,
-    .reset = virtio_pci_reset,
+    .unrealize = virtio_transport_unrealize,
+    .reset = virtio_transport_reset,
     .state = &rng_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .quiesce = virtio_transport_quiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

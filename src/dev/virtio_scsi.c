@@ -33,7 +33,7 @@ enum {
 
 static struct virtio_scsi *scsi_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_scsi, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_scsi, transport.virtio);
 }
 
 /* --- requests --- */
@@ -82,7 +82,7 @@ static void delist(struct vscsi_request *request)
 
 static uint32_t config_word(const struct virtio_scsi *scsi, unsigned offset)
 {
-    return load_le32(scsi->pci.virtio.config + offset);
+    return load_le32(scsi->transport.virtio.config + offset);
 }
 
 static void answer(struct vscsi_request *request, uint8_t response)
@@ -113,7 +113,7 @@ static void task_done(struct scsi_task *task)
 {
     struct vscsi_request *request = CONTAINER_OF(task, struct vscsi_request, task);
     struct virtio_scsi *scsi = request->scsi;
-    struct virtio *virtio = &scsi->pci.virtio;
+    struct virtio *virtio = &scsi->transport.virtio;
     if (virtio->active && virtio->quiesced && task->status == SCSI_TASK_ABORTED &&
         !task->cancelled) {
         request->parked = true;
@@ -171,12 +171,12 @@ static bool handle(struct vscsi_request *request)
     uint32_t sense_size = config_word(scsi, CONFIG_SENSE_SIZE);
     uint8_t header[REQ_CDB + PARAMETER_MAX];
     if (cdb_size > PARAMETER_MAX || sense_size > PARAMETER_MAX) {
-        virtio_violation(&scsi->pci.virtio, "a CDB or sense data of more than 252 bytes");
+        virtio_violation(&scsi->transport.virtio, "a CDB or sense data of more than 252 bytes");
         return false;
     }
     uint64_t out = REQ_CDB + (uint64_t)cdb_size, in = RESP_SENSE + (uint64_t)sense_size;
     if (virtq_read(chain, 0, header, out) != out || chain->in_size < in) {
-        virtio_violation(&scsi->pci.virtio, "a request has no room for header and response");
+        virtio_violation(&scsi->transport.virtio, "a request has no room for header and response");
         return false;
     }
     *task = (struct scsi_task){.done = task_done};
@@ -242,7 +242,7 @@ static bool notify_requests(struct virtio_scsi *scsi, struct virtqueue *queue)
 /* There is room again for what was left in the queues. Lock held. */
 static void resume(struct virtio_scsi *scsi)
 {
-    struct virtio *virtio = &scsi->pci.virtio;
+    struct virtio *virtio = &scsi->transport.virtio;
     uint32_t stalled = scsi->stalled;
     scsi->stalled = 0;
     for (unsigned i = 0; stalled >> i != 0; i++) {
@@ -276,7 +276,7 @@ static void scsi_config_write(struct virtio *virtio, unsigned offset, uint8_t va
 
 static struct virtio_scsi *scsi_of_device(struct device *device)
 {
-    return CONTAINER_OF(device, struct virtio_scsi, pci.device);
+    return CONTAINER_OF(device, struct virtio_scsi, transport.device);
 }
 
 /* --- life --- */
@@ -290,8 +290,9 @@ static void reset_units(struct virtio_scsi *scsi)
 
 static void put_config(struct virtio_scsi *scsi)
 {
-    uint8_t *config = scsi->pci.virtio.config;
-    store_le32(config + CONFIG_QUEUES, (uint32_t)scsi->pci.virtio.queue_count - QUEUE_REQUEST);
+    uint8_t *config = scsi->transport.virtio.config;
+    store_le32(config + CONFIG_QUEUES,
+               (uint32_t)scsi->transport.virtio.queue_count - QUEUE_REQUEST);
     store_le32(config + CONFIG_SEG_MAX, QUEUE_SIZE - 2);
     store_le32(config + CONFIG_MAX_SECTORS, 0xffff);
     store_le32(config + CONFIG_CMD_PER_LUN, 128);
@@ -367,8 +368,8 @@ static bool scsi_realize(struct device *device, const struct device_params *para
     static_assert(QUEUE_REQUEST + REQUEST_QUEUES <= VIRTIO_QUEUE_MAX, "a queue for each");
     if (limited.queues > REQUEST_QUEUES)
         limited.queues = REQUEST_QUEUES;
-    if (!virtio_pci_realize(&scsi->pci, &scsi_ops, VIRTIO_SCSI_F_HOTPLUG | VIRTIO_SCSI_F_CHANGE,
-                            &limited, err))
+    if (!virtio_transport_realize(&scsi->transport, &scsi_ops,
+                                  VIRTIO_SCSI_F_HOTPLUG | VIRTIO_SCSI_F_CHANGE, &limited, err))
         return false;
     put_config(scsi);
     return true;
@@ -377,7 +378,7 @@ static bool scsi_realize(struct device *device, const struct device_params *para
 static void scsi_unrealize(struct device *device)
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
-    virtio_pci_unrealize(device);
+    virtio_transport_unrealize(device);
     for (unsigned i = 0; i < DRIVE_MAX; i++)
         if (scsi->places[i].used)
             vscsi_drain(device, &scsi->units[i]);
@@ -393,7 +394,7 @@ static void scsi_unrealize(struct device *device)
 static void scsi_reset(struct device *device)
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
-    virtio_pci_reset(device);
+    virtio_transport_reset(device);
     pthread_mutex_lock(&device->lock);
     put_config(scsi);
     reset_units(scsi);
@@ -403,7 +404,7 @@ static void scsi_reset(struct device *device)
 static void scsi_quiesce(struct device *device)
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
-    virtio_pci_quiesce(device);
+    virtio_transport_quiesce(device);
     for (unsigned i = 0; i < DRIVE_MAX; i++)
         if (scsi->places[i].used)
             vscsi_drain(device, &scsi->units[i]);
@@ -424,10 +425,10 @@ static void scsi_unquiesce(struct device *device)
     }
     scsi->serving = false;
     unplug_all(scsi);
-    for (unsigned i = 0; i < scsi->pci.virtio.queue_count; i++)
-        virtqueue_signal(&scsi->pci.virtio.queues[i]);
+    for (unsigned i = 0; i < scsi->transport.virtio.queue_count; i++)
+        virtqueue_signal(&scsi->transport.virtio.queues[i]);
     pthread_mutex_unlock(&device->lock);
-    virtio_pci_unquiesce(device);
+    virtio_transport_unquiesce(device);
 }
 
 static void save_places(struct virtio_scsi *scsi)
@@ -447,7 +448,7 @@ static void scsi_pre_save(void *object)
     state_buffer_free(&scsi->parked);
     /* A device that needs a reset answers nothing before it, and is not restored in use: what the
      * reset does to an active one is done now. */
-    if ((scsi->pci.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0) {
+    if ((scsi->transport.virtio.status & VIRTIO_STATUS_NEEDS_RESET) != 0) {
         put_config(scsi);
         reset_units(scsi);
         return;
@@ -462,7 +463,7 @@ static void scsi_pre_save(void *object)
 
 static bool restore_parked(struct virtio_scsi *scsi, struct error **err)
 {
-    struct virtio *virtio = &scsi->pci.virtio;
+    struct virtio *virtio = &scsi->transport.virtio;
     for (size_t at = 0; at < scsi->parked.size;) {
         struct vscsi_request *request = request_get(scsi);
         request->queue =
@@ -474,7 +475,7 @@ static bool restore_parked(struct virtio_scsi *scsi, struct error **err)
             request_put(request);
             return known && error_set(err, ERROR_USAGE,
                                       "the saved state has a request that '%s' cannot have",
-                                      scsi->pci.device.id);
+                                      scsi->transport.device.id);
         }
         request->parked = true;
         enlist(request);
@@ -489,8 +490,8 @@ static bool scsi_post_restore(void *object, struct error **err)
     uint32_t sense_size = config_word(scsi, CONFIG_SENSE_SIZE);
     uint32_t cdb_size = config_word(scsi, CONFIG_CDB_SIZE);
     put_config(scsi); /* of which only these two change */
-    store_le32(scsi->pci.virtio.config + CONFIG_SENSE_SIZE, sense_size);
-    store_le32(scsi->pci.virtio.config + CONFIG_CDB_SIZE, cdb_size);
+    store_le32(scsi->transport.virtio.config + CONFIG_SENSE_SIZE, sense_size);
+    store_le32(scsi->transport.virtio.config + CONFIG_CDB_SIZE, cdb_size);
     memcpy(restored, scsi->saved_places, sizeof(restored));
     save_places(scsi);
     if (memcmp(restored, scsi->saved_places, sizeof(restored)) == 0)
@@ -503,8 +504,8 @@ static bool scsi_post_restore(void *object, struct error **err)
 /* The transport before the units: restoring it ends what the device did before. */
 static const struct state_field scsi_fields[] = {
     STATE_UINTS(struct virtio_scsi, saved_places, "places"),
-    STATE_STRUCT(struct virtio_scsi, pci, "pci", &virtio_pci_state),
-    STATE_BYTES(struct virtio_scsi, pci.virtio.config, "config"),
+    STATE_STRUCT(struct virtio_scsi, transport, "pci", &virtio_transport_state),
+    STATE_BYTES(struct virtio_scsi, transport.virtio.config, "config"),
     STATE_STRUCTS(struct virtio_scsi, units, "units", &scsi_unit_state),
     STATE_BOOL(struct virtio_scsi, events_missed, "events-missed"),
     STATE_BUFFER(struct virtio_scsi, parked, "parked"),

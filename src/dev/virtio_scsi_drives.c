@@ -49,7 +49,7 @@ bool vscsi_has_target(const struct virtio_scsi *scsi, unsigned target)
 
 static bool can_take_events(const struct virtio_scsi *scsi)
 {
-    const struct virtio *virtio = &scsi->pci.virtio;
+    const struct virtio *virtio = &scsi->transport.virtio;
     return virtio->active && !virtio->quiesced && virtio->dma;
 }
 
@@ -57,7 +57,7 @@ static bool can_take_events(const struct virtio_scsi *scsi)
 static uint64_t send_event(struct virtio_scsi *scsi, uint32_t event,
                            const struct vscsi_place *place, uint32_t reason)
 {
-    struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_EVENT];
+    struct virtqueue *queue = &scsi->transport.virtio.queues[QUEUE_EVENT];
     struct virtq_chain *chain = alloc_zeroed(1, sizeof(*chain));
     uint8_t data[VSCSI_EVENT_BYTES] = {0};
     uint64_t gpa = NO_NOTICE;
@@ -84,7 +84,7 @@ static uint64_t send_event(struct virtio_scsi *scsi, uint32_t event,
 /* Whether the buffer at `gpa` is among those that the driver has ready for events. */
 static bool is_back(struct virtio_scsi *scsi, uint64_t gpa)
 {
-    struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_EVENT];
+    struct virtqueue *queue = &scsi->transport.virtio.queues[QUEUE_EVENT];
     struct virtq_chain *chains = alloc_zeroed(QUEUE_SIZE, sizeof(*chains));
     bool found = false;
     unsigned count = 0;
@@ -104,7 +104,7 @@ static bool is_back(struct virtio_scsi *scsi, uint64_t gpa)
 static uint64_t tell(struct virtio_scsi *scsi, uint64_t feature, uint32_t event,
                      const struct vscsi_place *place, uint32_t reason)
 {
-    if (!scsi->pci.virtio.active || !virtio_has(&scsi->pci.virtio, feature))
+    if (!scsi->transport.virtio.active || !virtio_has(&scsi->transport.virtio, feature))
         return NO_NOTICE;
     return send_event(scsi, event, place, reason);
 }
@@ -114,8 +114,8 @@ static void tell_leaving(struct virtio_scsi *scsi, struct vscsi_place *place)
 {
     bool missed = scsi->events_missed;
     place->notice = tell(scsi, VIRTIO_SCSI_F_HOTPLUG, EVENT_TRANSPORT_RESET, place, REASON_REMOVED);
-    place->untold = place->notice == NO_NOTICE && scsi->pci.virtio.active &&
-                    virtio_has(&scsi->pci.virtio, VIRTIO_SCSI_F_HOTPLUG);
+    place->untold = place->notice == NO_NOTICE && scsi->transport.virtio.active &&
+                    virtio_has(&scsi->transport.virtio, VIRTIO_SCSI_F_HOTPLUG);
     if (place->untold)
         scsi->events_missed = missed;
 }
@@ -142,7 +142,7 @@ static void luns_changed(struct virtio_scsi *scsi, const struct vscsi_place *pla
 
 static struct virtio_scsi *scsi_of_device(struct device *device)
 {
-    return CONTAINER_OF(device, struct virtio_scsi, pci.device);
+    return CONTAINER_OF(device, struct virtio_scsi, transport.device);
 }
 
 static unsigned drive_index(const struct virtio_scsi *scsi, const char *id)
@@ -253,7 +253,8 @@ static void drives_activity(struct device *device, const char *id, struct drive_
         .busy = unit->in_flight > 0,
         .flushed = unit->last_command == 0x35 || unit->last_command == 0x91,
         .handled = !place->untold && place->notice == NO_NOTICE,
-        .watched = scsi->pci.virtio.active && virtio_has(&scsi->pci.virtio, VIRTIO_SCSI_F_HOTPLUG),
+        .watched = scsi->transport.virtio.active &&
+                   virtio_has(&scsi->transport.virtio, VIRTIO_SCSI_F_HOTPLUG),
     };
     pthread_mutex_unlock(&device->lock);
 }

@@ -7,7 +7,7 @@
 #define TRAPEZE_DEV_VIRTIO_SCSI_INTERNAL_H
 
 #include "base/state.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "dev/drive_bus.h"
 #include "dev/scsi.h"
 
@@ -99,7 +99,7 @@ struct vscsi_tmf {
 };
 
 struct virtio_scsi {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct vscsi_place places[DRIVE_MAX];
     struct scsi_unit units[DRIVE_MAX]; /* at the same index */
     bool events_missed;

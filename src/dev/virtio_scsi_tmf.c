@@ -49,7 +49,7 @@ static const struct vscsi_request *any_task(const struct virtio_scsi *scsi,
 
 static void answer_tmf(struct virtio_scsi *scsi, struct vscsi_tmf *tmf, uint8_t response)
 {
-    struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_CONTROL];
+    struct virtqueue *queue = &scsi->transport.virtio.queues[QUEUE_CONTROL];
     virtqueue_push(queue, &tmf->chain, (uint32_t)virtq_write(&tmf->chain, 0, &response, 1));
     virtqueue_signal(queue);
     free(tmf);
@@ -126,7 +126,7 @@ static void run_tmf(struct virtio_scsi *scsi, struct vscsi_tmf *tmf)
 /* Asynchronous notifications: none are offered, so none can be had. */
 static bool answer_query(struct virtio_scsi *scsi, struct vscsi_tmf *tmf)
 {
-    struct virtqueue *queue = &scsi->pci.virtio.queues[QUEUE_CONTROL];
+    struct virtqueue *queue = &scsi->transport.virtio.queues[QUEUE_CONTROL];
     uint8_t answer_bytes[5] = {0};
     if (tmf->chain.out_size < AN_BYTES || tmf->chain.in_size < sizeof(answer_bytes))
         return false;
@@ -170,7 +170,8 @@ bool vscsi_notify_control(struct virtio_scsi *scsi, struct virtqueue *queue)
             continue;
         free(tmf);
         if (got)
-            virtio_violation(&scsi->pci.virtio, "a control request of an impossible size or type");
+            virtio_violation(&scsi->transport.virtio,
+                             "a control request of an impossible size or type");
         return false;
     }
     return scsi->waiting_count < QUEUE_SIZE;

@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/state.h"
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "dev/vsock.h"
 
 #define QUEUE_SIZE        128u
@@ -48,7 +48,7 @@ enum {
 };
 
 struct virtio_vsock {
-    struct virtio_pci pci; /* first */
+    struct virtio_transport transport; /* first */
     struct vsock *host;
     bool stale;          /* the guest has forgotten the connections that there are */
     bool tell_reset;     /* the guest shall forget its connections */
@@ -59,7 +59,7 @@ struct virtio_vsock {
 
 static struct virtio_vsock *vsock_of(struct virtio *virtio)
 {
-    return CONTAINER_OF(virtio, struct virtio_vsock, pci.virtio);
+    return CONTAINER_OF(virtio, struct virtio_vsock, transport.virtio);
 }
 
 static bool usable(const struct virtio *virtio, unsigned index)
@@ -100,14 +100,14 @@ static void store_packet(uint8_t *header, const struct vsock_packet *packet)
 
 static void tell_reset(struct virtio_vsock *vsock)
 {
-    struct virtqueue *queue = &vsock->pci.virtio.queues[QUEUE_EVENT];
+    struct virtqueue *queue = &vsock->transport.virtio.queues[QUEUE_EVENT];
     uint8_t event[EVENT_BYTES] = {EVENT_TRANSPORT_RESET};
     vsock->tell_reset &= queue->enabled; /* a driver may do without */
-    if (!vsock->tell_reset || !usable(&vsock->pci.virtio, QUEUE_EVENT) ||
+    if (!vsock->tell_reset || !usable(&vsock->transport.virtio, QUEUE_EVENT) ||
         !virtqueue_pop(queue, &vsock->chain, REQUEST_BYTES_MAX))
         return;
     if (vsock->chain.in_size < EVENT_BYTES) {
-        virtio_violation(&vsock->pci.virtio, "a buffer for events has no room for one");
+        virtio_violation(&vsock->transport.virtio, "a buffer for events has no room for one");
         return;
     }
     vsock->tell_reset = false;
@@ -125,7 +125,7 @@ static bool deliver_one(struct virtio_vsock *vsock, struct virtqueue *queue)
     if (!vsock_has_more(vsock->host) || !virtqueue_pop(queue, chain, REQUEST_BYTES_MAX))
         return false;
     if (chain->in_size <= HEADER_BYTES) {
-        virtio_violation(&vsock->pci.virtio, "a buffer for packets has no room for data");
+        virtio_violation(&vsock->transport.virtio, "a buffer for packets has no room for data");
         return false;
     }
     struct iovec *iov = vsock->iov;
@@ -147,7 +147,7 @@ static bool deliver_one(struct virtio_vsock *vsock, struct virtqueue *queue)
 /* True: the turn is over, but there is more. */
 static bool deliver(struct virtio_vsock *vsock)
 {
-    struct virtio *virtio = &vsock->pci.virtio;
+    struct virtio *virtio = &vsock->transport.virtio;
     if (vsock->stale || !virtio->active) {
         vsock->stale = false;
         vsock_drop(vsock->host);
@@ -170,11 +170,11 @@ static bool deliver(struct virtio_vsock *vsock)
 static void look_again(void *opaque)
 {
     struct virtio_vsock *vsock = opaque;
-    pthread_mutex_lock(&vsock->pci.device.lock);
+    pthread_mutex_lock(&vsock->transport.device.lock);
     bool more = deliver(vsock);
-    pthread_mutex_unlock(&vsock->pci.device.lock);
+    pthread_mutex_unlock(&vsock->transport.device.lock);
     if (more)
-        virtio_notified(&vsock->pci.virtio, QUEUE_RECEIVE);
+        virtio_notified(&vsock->transport.virtio, QUEUE_RECEIVE);
 }
 
 /* --- from the guest --- */
@@ -194,7 +194,7 @@ static bool transmit_one(struct virtio_vsock *vsock)
             return true;
         }
     }
-    virtio_violation(&vsock->pci.virtio, "a packet is shorter than it says");
+    virtio_violation(&vsock->transport.virtio, "a packet is shorter than it says");
     return false;
 }
 
@@ -232,7 +232,7 @@ static void forget_driver(struct virtio_vsock *vsock)
 {
     vsock->stale = true;
     vsock->tell_reset = vsock->transmit_waits = false;
-    loop_post(vsock->pci.device.env->loop, look_again, vsock);
+    loop_post(vsock->transport.device.env->loop, look_again, vsock);
 }
 
 static void vsock_activate(struct virtio *virtio, const struct virtio_activation *activation)
@@ -262,25 +262,25 @@ static const struct virtio_ops vsock_ops = {
 static bool vsock_realize(struct device *device, const struct device_params *params,
                           struct error **err)
 {
-    struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, pci.device);
+    struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, transport.device);
     const struct device_vsock *what = params->vsock;
     assert(!device->env->deterministic);
     vsock->host = vsock_new(what->listen_fd, what->connector_fd, what->cid, device->env->loop,
                             look_again, vsock, err);
     if (vsock->host == NULL)
         return false;
-    if (!virtio_pci_realize(&vsock->pci, &vsock_ops, FEATURE_STREAM, params, err)) {
+    if (!virtio_transport_realize(&vsock->transport, &vsock_ops, FEATURE_STREAM, params, err)) {
         vsock_free(vsock->host);
         return false;
     }
-    store_le64(vsock->pci.virtio.config, what->cid);
+    store_le64(vsock->transport.virtio.config, what->cid);
     return true;
 }
 
 static void vsock_unrealize(struct device *device)
 {
-    struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, pci.device);
-    virtio_pci_unrealize(device);
+    struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, transport.device);
+    virtio_transport_unrealize(device);
     loop_cancel(device->env->loop, look_again, vsock);
     vsock_free(vsock->host);
 }
@@ -290,12 +290,12 @@ static bool vsock_restored(void *object, struct error **err)
     struct virtio_vsock *vsock = object;
     (void)err;
     forget_driver(vsock);
-    vsock->tell_reset = vsock->pci.virtio.active;
+    vsock->tell_reset = vsock->transport.virtio.active;
     return true;
 }
 
 static const struct state_field vsock_fields[] = {
-    STATE_STRUCT(struct virtio_vsock, pci, "pci", &virtio_pci_state),
+    STATE_STRUCT(struct virtio_vsock, transport, "pci", &virtio_transport_state),
     STATE_END,
 };
 static const struct state_table vsock_state = {"virtio-vsock", 1, vsock_fields, NULL,
@@ -306,8 +306,8 @@ const struct device_ops device_virtio_vsock = {
     .size = sizeof(struct virtio_vsock),
     .realize = vsock_realize,
     .unrealize = vsock_unrealize,
-    .reset = virtio_pci_reset,
+    .reset = virtio_transport_reset,
     .state = &vsock_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
+    .quiesce = virtio_transport_quiesce,
+    .unquiesce = virtio_transport_unquiesce,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Each virtio device, its transport and the PCI bus against a driver that does anything.
+ * Each virtio device, its transports and the PCI bus against a driver that does anything.
  *
  * Input: 1 byte that chooses the device, then records of 12 bytes, each one thing that the
  * driver, the backend or the machine does (enum record). Everything arrives as it would from
@@ -131,10 +131,14 @@ static void target_make(struct target *t, uint8_t choice)
     bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY || scsi;
     t->stops = (choice & 0x20) != 0;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
+    if ((choice & 0x08) != 0)
+        guest_without_pci(&t->g);
     if ((choice & 0x40) != 0)
         t->g.env.pci->msi = (struct msi_sink){.send = swallow_message};
     struct device_params params = {
-        .id = "fuzz", .chr = &t->chr, .button = &t->button, .balloon = &t->balloon, .pci_slot = 3};
+        .id = "fuzz", .chr = &t->chr, .button = &t->button, .balloon = &t->balloon};
+    if (t->g.env.virtio_slots == NULL)
+        params.pci_slot = 3;
     if (disk)
         make_disk(t, &params);
     guest_plug(&t->g, devices[t->kind], &params);
@@ -325,14 +329,30 @@ static void access_io(struct target *t, uint64_t gpa, uint8_t a, uint64_t value,
         (void)mem_io_read(t->g.mem, gpa, size, &read);
 }
 
+/* A register of 16 bits, by its place in the BAR, which may not be mapped. */
+static bool write_reg(struct guest *g, unsigned reg, uint64_t value)
+{
+    unsigned size = 2;
+    if (g->env.virtio_slots != NULL)
+        reg = guest_mmio_reg(reg, true, &size);
+    return mem_io_write(g->mem, GUEST_BAR + reg, size, value);
+}
+
+static bool read_reg(struct guest *g, unsigned reg, uint64_t *value)
+{
+    unsigned size = 2;
+    if (g->env.virtio_slots != NULL)
+        reg = guest_mmio_reg(reg, false, &size);
+    return mem_io_read(g->mem, GUEST_BAR + reg, size, value);
+}
+
 static void reset_queue(struct target *t, unsigned queue)
 {
     struct guest *g = &t->g;
     struct ring *ring = &g->rings[queue];
     uint64_t value;
-    if (ring->size == 0 || !mem_io_write(g->mem, GUEST_BAR + REG_QUEUE_SELECT, 2, queue) ||
-        !mem_io_write(g->mem, GUEST_BAR + REG_QUEUE_RESET, 2, 1) ||
-        !mem_io_read(g->mem, GUEST_BAR + REG_QUEUE_RESET, 2, &value) || value != 0)
+    if (ring->size == 0 || !write_reg(g, REG_QUEUE_SELECT, queue) ||
+        !write_reg(g, REG_QUEUE_RESET, 1) || !read_reg(g, REG_QUEUE_RESET, &value) || value != 0)
         return;
     *ring = ring_at(g->mem, GUEST_RING(queue), ring->size);
     ring_put16(g->mem, ring->avail + 2, 0);
@@ -379,7 +399,7 @@ static void step(struct target *t, struct fuzz_input *input)
             ring_offer(&g->rings[queue], b);
         break;
     case NOTIFY:
-        access_io(t, GUEST_BAR + REG_NOTIFY + 4 * queue, 1, queue, true);
+        (void)write_reg(g, REG_NOTIFY + 4 * queue, queue);
         break;
     case RUN:
         run(t);
@@ -474,7 +494,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
             uint64_t x = fuzz_random(seed), y = fuzz_random(seed);
             uint16_t b = (uint16_t)(x >> 16);
             if (x >> 9 & 1)
-                b &= 0x703f; /* where the registers are */
+                b &= (kind & 0x08) != 0 ? 0x1ff : 0x703f; /* where the registers are */
             fuzz_add(&at, (uint8_t)x, (uint8_t)(x >> 8), b, (uint32_t)y, (uint32_t)(y >> 32));
         }
     }

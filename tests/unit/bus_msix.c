@@ -5,7 +5,7 @@
  */
 #include "support.h"
 
-#include "bus/virtio_pci.h"
+#include "bus/virtio_transport.h"
 #include "dev/devices.h"
 #include "virtio_guest.h"
 

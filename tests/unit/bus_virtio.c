@@ -1,137 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * bus/virtio.h through its PCI transport: status, negotiation, queues, notifications,
- * interrupts, pauses; with a device that records what it is told.
+ * bus/virtio.h through its transports: status, negotiation, queues, notifications,
+ * interrupts, pauses; with the device of virtio_probe.h.
  */
-#include "support.h"
-
-#include "virtio_guest.h"
-
-#define FEATURE_A    (UINT64_C(1) << 3)
-#define CONFIG_BYTES 10
-
-struct probe {
-    struct virtio_pci pci;
-    unsigned activations, deactivations, notifications;
-    bool slow;     /* deactivate() and reset_queue() leave something under way */
-    unsigned queues; /* that there should be */
-    unsigned queue_resets;
-    unsigned busy; /* so many more times notify() says that there is more */
-    uint64_t features;
-    struct virtq_chain chain;
-};
-
-static struct probe *probe_of(struct virtio *virtio)
-{
-    return CONTAINER_OF(virtio, struct probe, pci.virtio);
-}
-
-static void probe_activate(struct virtio *virtio, const struct virtio_activation *activation)
-{
-    probe_of(virtio)->activations++;
-    probe_of(virtio)->features = activation->features;
-    assert_int_equal(activation->queue_count, probe_of(virtio)->queues);
-    assert_ptr_equal(activation->queues, virtio->queues);
-}
-
-static bool probe_deactivate(struct virtio *virtio)
-{
-    probe_of(virtio)->deactivations++;
-    return !probe_of(virtio)->slow;
-}
-
-static bool probe_reset_queue(struct virtio *virtio, struct virtqueue *queue)
-{
-    assert_false(queue->enabled);
-    probe_of(virtio)->queue_resets++;
-    return !probe_of(virtio)->slow;
-}
-
-static bool probe_notify(struct virtio *virtio, struct virtqueue *queue)
-{
-    struct probe *probe = probe_of(virtio);
-    probe->notifications++;
-    while (virtqueue_pop(queue, &probe->chain, UINT64_MAX))
-        virtqueue_push(queue, &probe->chain, 0);
-    virtqueue_signal(queue);
-    return probe->busy > 0 && probe->busy-- > 0;
-}
-
-static const struct virtio_ops probe_virtio = {
-    .name = "probe",
-    .device_id = 42,
-    .class_code = 0x123456,
-    .queue_count = 2,
-    .queue_step = 3,
-    .queue_size = 16,
-    .config_size = CONFIG_BYTES,
-    .activate = probe_activate,
-    .deactivate = probe_deactivate,
-    .reset_queue = probe_reset_queue,
-    .notify = probe_notify,
-};
-
-static bool probe_realize(struct device *device, const struct device_params *params,
-                          struct error **err)
-{
-    struct probe *probe = CONTAINER_OF(device, struct probe, pci.device);
-    probe->queues = 2 + (params->queues > 1 ? 3 * (params->queues - 1) : 0);
-    if (!virtio_pci_realize(&probe->pci, &probe_virtio, FEATURE_A, params, err))
-        return false;
-    for (unsigned i = 0; i < VIRTIO_CONFIG_MAX; i++)
-        probe->pci.virtio.config[i] = (uint8_t)(0x10 + i);
-    return true;
-}
-
-static const struct device_ops probe_device = {
-    .name = "probe",
-    .size = sizeof(struct probe),
-    .realize = probe_realize,
-    .unrealize = virtio_pci_unrealize,
-    .reset = virtio_pci_reset,
-    .state = &virtio_pci_state,
-    .quiesce = virtio_pci_quiesce,
-    .unquiesce = virtio_pci_unquiesce,
-};
-
-static const struct device_params probe_params = {.id = "probe0", .pci_slot = 4};
-
-static struct guest *guest_new(bool deterministic)
-{
-    struct guest *g = calloc(1, sizeof(*g));
-    guest_init(g, deterministic);
-    guest_plug(g, &probe_device, &probe_params);
-    return g;
-}
-
-static int setup(void **state)
-{
-    *state = guest_new(false);
-    return 0;
-}
-
-static int setup_deterministic(void **state)
-{
-    *state = guest_new(true);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    guest_free(*state);
-    free(*state);
-    return 0;
-}
-
-static struct probe *probe(struct guest *g)
-{
-    return CONTAINER_OF(g->device, struct probe, pci.device);
-}
-
-static uint8_t status(struct guest *g)
-{
-    return (uint8_t)guest_reg(g, REG_STATUS, 1);
-}
+#include "virtio_probe.h"
 
 /* --- finding the device --- */
 
@@ -174,7 +46,7 @@ static void configuration_space_reaches_the_registers(void **state)
     guest_config_put(g, at + 12, 1, 4);
     guest_config_put(g, at + 16, VIRTIO_STATUS_ACKNOWLEDGE, 1);
     assert_int_equal(guest_config_get(g, at + 16, 1), VIRTIO_STATUS_ACKNOWLEDGE);
-    assert_int_equal(probe(g)->pci.virtio.status, VIRTIO_STATUS_ACKNOWLEDGE);
+    assert_int_equal(probe(g)->transport.virtio.status, VIRTIO_STATUS_ACKNOWLEDGE);
     guest_config_put(g, at + 8, REG_CONFIG + 4, 4);
     guest_config_put(g, at + 12, 4, 4);
     assert_int_equal(guest_config_get(g, at + 16, 4), 0x17161514);
@@ -190,7 +62,7 @@ static void configuration_space_reaches_the_registers(void **state)
         guest_config_put(g, at + 16, 0x12345678, 4);
         assert_int_equal(guest_config_get(g, at + 16, 4), 0x12345678);
     }
-    assert_int_equal(probe(g)->pci.virtio.status, VIRTIO_STATUS_ACKNOWLEDGE);
+    assert_int_equal(probe(g)->transport.virtio.status, VIRTIO_STATUS_ACKNOWLEDGE);
 }
 
 static void registers_have_their_width(void **state)
@@ -231,9 +103,9 @@ static void negotiation_ends_in_activation(void **state)
 {
     struct guest *g = *state;
     guest_map_bar(g);
-    assert_int_equal(guest_offered(g),
-                     FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC |
-                         VIRTIO_F_RING_PACKED | VIRTIO_F_RING_RESET);
+    assert_int_equal(guest_offered(g), FEATURE_A | VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX |
+                                           VIRTIO_F_INDIRECT_DESC | VIRTIO_F_RING_PACKED |
+                                           VIRTIO_F_RING_RESET);
     guest_set_reg(g, REG_OFFERED_SELECT, 2, 4);
     assert_int_equal(guest_reg(g, REG_OFFERED, 4), 0);
     guest_start(g, FEATURE_A);
@@ -243,7 +115,7 @@ static void negotiation_ends_in_activation(void **state)
     assert_int_equal(probe(g)->features, FEATURE_A | VIRTIO_F_VERSION_1);
 
     guest_accept(g, VIRTIO_F_VERSION_1); /* too late */
-    assert_true(virtio_has(&probe(g)->pci.virtio, FEATURE_A));
+    assert_true(virtio_has(&probe(g)->transport.virtio, FEATURE_A));
     guest_set_reg(g, REG_STATUS, VIRTIO_STATUS_ACKNOWLEDGE, 1); /* bits only come */
     assert_int_equal(status(g) & VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_DRIVER_OK);
     guest_driver_ok(g);
@@ -273,7 +145,7 @@ static void a_reset_may_take_time(void **state)
     guest_notify(g, 1);
     guest_pump(g);
     assert_int_equal(probe(g)->notifications, 0);
-    virtio_config_changed(&probe(g)->pci.virtio);
+    virtio_config_changed(&probe(g)->transport.virtio);
     assert_int_equal(guest_isr(g), 0);
     guest_set_reg(g, REG_STATUS, 0, 1);
     guest_set_reg(g, REG_STATUS, VIRTIO_STATUS_FAILED, 1);
@@ -283,7 +155,7 @@ static void a_reset_may_take_time(void **state)
     assert_int_equal(status(g), before);
     assert_int_equal(probe(g)->deactivations, 1);
 
-    virtio_deactivated(&probe(g)->pci.virtio);
+    virtio_deactivated(&probe(g)->transport.virtio);
     assert_int_equal(status(g), 0);
     assert_int_equal(guest_reg(g, REG_QUEUE_SELECT, 2), 0);
     assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
@@ -365,7 +237,7 @@ static void queues_are_fixed_once_enabled(void **state)
     struct guest *g = *state;
     guest_start(g, 0);
     guest_set_reg(g, REG_QUEUE_SELECT, 1, 2);
-    struct virtqueue before = probe(g)->pci.virtio.queues[1];
+    struct virtqueue before = probe(g)->transport.virtio.queues[1];
     guest_set_reg(g, REG_QUEUE_SIZE, 4, 2);
     guest_set_reg(g, REG_QUEUE_USED, 0, 4);
     guest_set_reg(g, REG_QUEUE_ENABLE, 0, 2);
@@ -404,7 +276,7 @@ static void queues_come_in_steps(void **state)
     device_free(other->device);
     guest_plug(other, &probe_device,
                &(struct device_params){.id = "p", .pci_slot = 4, .queues = 11});
-    assert_state_round_trip(&virtio_pci_state, g->device, other->device);
+    assert_state_round_trip(&virtio_transport_state, g->device, other->device);
     guest_free(other);
     free(other);
 }
@@ -433,7 +305,8 @@ static void one_queue_is_reset(void **state)
             guest_set_reg(g, REG_QUEUE_ENABLE, 1, 2);
             assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
             assert_int_equal(probe(g)->queue_resets, 2);
-            virtio_queue_deactivated(&probe(g)->pci.virtio, &probe(g)->pci.virtio.queues[0]);
+            virtio_queue_deactivated(&probe(g)->transport.virtio,
+                                     &probe(g)->transport.virtio.queues[0]);
         }
         assert_int_equal(guest_reg(g, REG_QUEUE_RESET, 2), 0);
         assert_int_equal(guest_reg(g, REG_QUEUE_ENABLE, 2), 0);
@@ -454,7 +327,7 @@ static void one_queue_is_reset(void **state)
         memset(mem_ram_pointer(g->mem, GUEST_RING(0), RING_BYTES, MEM_WRITE), 0, RING_BYTES);
         ring_desc(&g->rings[0], 0, GUEST_DATA, 4, 0, 0);
         guest_set_queue(g, 0, &g->rings[0]);
-        assert_true(probe(g)->pci.virtio.queues[0].event_idx);
+        assert_true(probe(g)->transport.virtio.queues[0].event_idx);
     }
     assert_int_equal(status(g) & VIRTIO_STATUS_NEEDS_RESET, 0);
 
@@ -475,7 +348,7 @@ static void a_queue_reset_mends_nothing(void **state)
 {
     struct guest *g = *state;
     guest_start(g, VIRTIO_F_RING_RESET);
-    virtio_violation(&probe(g)->pci.virtio, "a test");
+    virtio_violation(&probe(g)->transport.virtio, "a test");
     guest_set_reg(g, REG_QUEUE_SELECT, 0, 2);
     guest_set_reg(g, REG_QUEUE_RESET, 1, 2);
     guest_set_queue(g, 0, &g->rings[0]);
@@ -570,10 +443,10 @@ static void configuration_changes_are_told(void **state)
     struct guest *g = *state;
     guest_map_bar(g);
     uint32_t generation = guest_reg(g, REG_GENERATION, 1);
-    virtio_config_changed(&probe(g)->pci.virtio);
+    virtio_config_changed(&probe(g)->transport.virtio);
     assert_int_equal(g->irq_levels, 0); /* nobody listens yet */
     guest_start(g, 0);
-    virtio_config_changed(&probe(g)->pci.virtio);
+    virtio_config_changed(&probe(g)->transport.virtio);
     assert_int_equal(guest_reg(g, REG_GENERATION, 1), generation + 2);
     assert_int_equal(guest_isr(g), 2);
 }
@@ -620,7 +493,7 @@ static void machine_reset_returns_to_power_on(void **state)
 {
     struct guest *g = *state;
     guest_start(g, FEATURE_A);
-    virtio_config_changed(&probe(g)->pci.virtio);
+    virtio_config_changed(&probe(g)->transport.virtio);
     g->device->ops->reset(g->device);
     assert_int_equal(g->irq_levels, 0);
     assert_int_equal(probe(g)->deactivations, 1);
@@ -645,15 +518,15 @@ static void state_survives_a_round_trip(void **state)
     ring_offer(&g->rings[1], 0);
     guest_notify(g, 1);
     guest_pump(g);
-    virtio_config_changed(&probe(g)->pci.virtio);
+    virtio_config_changed(&probe(g)->transport.virtio);
     g->device->ops->quiesce(g->device);
 
-    struct guest *other = guest_new(false);
+    struct guest *other = guest_like(g);
     other->device->ops->quiesce(other->device);
-    assert_state_round_trip(&virtio_pci_state, g->device, other->device);
+    assert_state_round_trip(&virtio_transport_state, g->device, other->device);
     assert_int_equal(probe(other)->activations, 1);
     assert_int_equal(probe(other)->features, FEATURE_A | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1);
-    assert_true(probe(other)->pci.virtio.queues[1].event_idx);
+    assert_true(probe(other)->transport.virtio.queues[1].event_idx);
     assert_int_equal(other->irq_levels, g->irq_levels);
     assert_int_equal(guest_isr(other), 3);
 
@@ -675,9 +548,9 @@ static void state_survives_a_round_trip(void **state)
 static void impossible_states_are_refused(void **state)
 {
     struct guest *g = *state;
-    struct guest *other = guest_new(false);
+    struct guest *other = guest_like(g);
     guest_start(g, 0);
-    struct virtio *virtio = &probe(g)->pci.virtio;
+    struct virtio *virtio = &probe(g)->transport.virtio;
     const struct virtio good = *virtio;
     for (unsigned i = 0; i < 6; i++) {
         memcpy(virtio, &good, sizeof(good));
@@ -704,9 +577,9 @@ static void impossible_states_are_refused(void **state)
         struct state_buffer buffer = {0};
         struct error *err = NULL;
         size_t at = 0;
-        state_save(&virtio_pci_state, g->device, &buffer);
-        assert_false(
-            state_restore(&virtio_pci_state, other->device, buffer.data, buffer.size, &at, &err));
+        state_save(&virtio_transport_state, g->device, &buffer);
+        assert_false(state_restore(&virtio_transport_state, other->device, buffer.data, buffer.size,
+                                   &at, &err));
         assert_error(&err, ERROR_USAGE, "the saved state of");
         state_buffer_free(&buffer);
     }
@@ -717,6 +590,7 @@ static void impossible_states_are_refused(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define MMIO(name) {"mmio: " #name, name, setup_mmio, teardown, NULL}
 
 int main(void)
 {
@@ -747,6 +621,20 @@ int main(void)
         TEST(machine_reset_returns_to_power_on),
         TEST(state_survives_a_round_trip),
         TEST(impossible_states_are_refused),
+        MMIO(negotiation_ends_in_activation),
+        MMIO(impossible_features_are_refused),
+        MMIO(driver_ok_needs_features_ok),
+        MMIO(bad_queues_need_a_reset),
+        MMIO(a_queue_reset_mends_nothing),
+        MMIO(notifications_are_coalesced),
+        MMIO(a_busy_device_is_called_again),
+        MMIO(a_completion_interrupts_until_isr_is_read),
+        MMIO(a_hostile_chain_needs_a_reset),
+        MMIO(configuration_changes_are_told),
+        MMIO(a_pause_defers_notifications),
+        MMIO(a_device_can_go_with_a_notification_under_way),
+        MMIO(state_survives_a_round_trip),
+        MMIO(impossible_states_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
