@@ -25,7 +25,8 @@
 #include "ring.h"
 
 extern const struct device_ops device_pcie_host, device_virtio_blk, device_virtio_console,
-    device_virtio_balloon, device_virtio_input, device_virtio_net, device_virtio_rng, device_virtio_scsi;
+    device_virtio_balloon, device_virtio_input, device_virtio_net, device_virtio_rng,
+    device_virtio_scsi;
 
 #define GUEST_RAM      UINT64_C(0x80000000)
 #define GUEST_RAM_SIZE UINT64_C(0x200000)

@@ -152,12 +152,18 @@ static bool apply_choices(const struct cli_args *args, struct machine_config *co
 {
     static const char *const backends[] = {"anonymous", "memfd"};
     static const char *const devices[] = {"uart", "virtio"};
+    static const char *const transports[] = {"pci", "mmio"};
     const char *text = cli_last(args, "ram-backend");
     size_t chosen;
     if (text != NULL) {
         if (!choose("ram-backend", text, backends, ARRAY_SIZE(backends), &chosen, err))
             return false;
         config->ram_backend = chosen == 0 ? MACHINE_RAM_ANONYMOUS : MACHINE_RAM_MEMFD;
+    }
+    if ((text = cli_last(args, "virtio")) != NULL) {
+        if (!choose("virtio", text, transports, ARRAY_SIZE(transports), &chosen, err))
+            return false;
+        config->virtio = chosen == 0 ? MACHINE_VIRTIO_PCI : MACHINE_VIRTIO_MMIO;
     }
     if ((text = cli_last(args, "console-device")) != NULL) {
         if (!choose("console-device", text, devices, ARRAY_SIZE(devices), &chosen, err))

@@ -34,6 +34,10 @@ static const struct cli_option options[] = {
      "Give the machine N PCIe slots, 1 to 8, each on a root port of its own. NICs go there while "
      "one is free, and can be attached and detached as hardware is ('trapeze net').",
      NULL},
+    {"virtio", 0, "KIND",
+     "What virtio devices are plugged into: 'pci' (default), or 'mmio', registers of their own that the "
+     "device tree names, for kernels without PCI. All queues of a device then share one interrupt.",
+     NULL},
     {"resume", 0, "FILE",
      "Let the machine that was suspended into FILE ('trapeze suspend') go on; nothing else needs to be "
      "said of it. The file stays; once the disks have been written to it is of no use any more.",

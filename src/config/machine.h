@@ -122,6 +122,9 @@ enum machine_serial { MACHINE_SERIAL_TERMINAL, MACHINE_SERIAL_FILE, MACHINE_SERI
 /* When a daemon starts a machine again that has ended. */
 enum machine_restart { MACHINE_RESTART_NO, MACHINE_RESTART_ON_FAILURE, MACHINE_RESTART_ALWAYS };
 
+/* What virtio devices are plugged into. */
+enum machine_virtio { MACHINE_VIRTIO_PCI, MACHINE_VIRTIO_MMIO };
+
 enum machine_ram_backend { MACHINE_RAM_ANONYMOUS, MACHINE_RAM_MEMFD };
 
 struct machine_config {
@@ -156,6 +159,7 @@ struct machine_config {
     bool deterministic; /* virtual time from retired instructions, one thread, seeded entropy */
     uint64_t seed;      /* of entropy in deterministic mode */
     enum machine_ram_backend ram_backend;
+    enum machine_virtio virtio;
     unsigned cpu_weight;   /* 1..10000, its part of CPUs that machines share; 0: not given */
     unsigned cpu_cap;      /* percent of one CPU; 0: none */
     bool balloon;          /* a virtio balloon */

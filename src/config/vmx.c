@@ -44,6 +44,7 @@ struct key {
 static const char *const truth_words[] = {"FALSE", "TRUE", NULL};
 static const char *const mode_words[] = {"persistent", "trapeze-readonly", NULL};
 static const char *const ram_words[] = {"anonymous", "memfd", NULL};
+static const char *const virtio_words[] = {"pci", "mmio", NULL};
 static const char *const net_words[] = {"nat", "hostonly", "bridged", "custom", NULL};
 static const char *const restart_words[] = {"no", "on-failure", "always", NULL};
 static const char *const serial_words[] = {"trapeze-terminal", "file", "pipe", NULL};
@@ -85,6 +86,7 @@ static const struct key keys[] = {
     {"serial0.fileName", KIND_PATH, FIELD(serial_path), NULL},
     {"trapeze.virtioConsole", KIND_BOOL, FIELD(virtio_console), truth_words},
     {"trapeze.memoryBackend", KIND_WORD, FIELD(ram_backend), ram_words},
+    {"trapeze.virtio", KIND_WORD, FIELD(virtio), virtio_words},
     {"trapeze.dumpDeviceTree", KIND_PATH, FIELD(dump_fdt), NULL},
     {"trapeze.parent", KIND_STRING, FIELD(parent), NULL},
     {"trapeze.snapshot", KIND_UINT, FIELD(snapshot), NULL},

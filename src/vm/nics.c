@@ -39,6 +39,16 @@ static const struct model *find_model(const struct machine_nic *nic)
     return &models[0];
 }
 
+/* On the PCI bus, or PCI_SLOT_ANY: in a slot for virtio devices. What comes while the guest runs it
+ * finds only on the bus. */
+static unsigned place_of(const struct vm *vm, const struct model *model)
+{
+    unsigned place = vm_slots_place(vm);
+    bool virtio_slot = vm->device_env.virtio_slots != NULL && vm->state == VM_CREATED &&
+                       place < PCI_SLOT_BEHIND && model->ops == &device_virtio_net;
+    return virtio_slot ? PCI_SLOT_ANY : place;
+}
+
 /* Port and device of NIC `index`, as its configuration says; takes the descriptors over. */
 static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, struct error **err)
 {
@@ -64,7 +74,7 @@ static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, st
     net_port_set_rate(nic->port, config->rate * 125);
     if (capture != NULL)
         net_port_set_capture(nic->port, capture);
-    nic->slot = vm_slots_place(vm);
+    nic->slot = place_of(vm, find_model(config));
     const struct device_params params = {.id = id,
                                          .net = nic->port,
                                          .mac = mac,
@@ -219,6 +229,12 @@ static bool ask_guest(struct vm *vm, struct vm_slot *slot, size_t nic, struct er
 static bool detach(struct vm *vm, size_t nic, bool force, struct error **err)
 {
     struct vm_slot *slot = vm_slot_of(vm, vm->nics[nic].device);
+    if (vm->nics[nic].slot == PCI_SLOT_ANY && vm->state != VM_CREATED)
+        return error_set(
+            err, ERROR_USAGE,
+            "NIC %zu cannot leave: it is not on a bus (--virtio mmio), and stays until the "
+            "machine ends",
+            nic);
     bool used = vm->state != VM_CREATED && pci_slot_in_use(vm->device_env.pci, vm->nics[nic].slot);
     if (slot != NULL && !force && vm->state != VM_CREATED && pcie_port_powered(slot->port) &&
         pcie_port_heeded(slot->port))

@@ -97,8 +97,8 @@ static void make_disk(struct target *t, struct device_params *params)
                                               .werror = BLOCK_ERROR_STOP};
     static const struct block_image_options raw = {.format = "raw"};
     if (t->stops && !read_only)
-        t->disk = block_new(disk_open(t->disk_fd, &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env,
-                            NULL);
+        t->disk =
+            block_new(disk_open(t->disk_fd, &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env, NULL);
     else
         t->disk = block_new_raw(dup(t->disk_fd), read_only, &env, NULL);
     fuzz_check(t->disk != NULL);

@@ -160,6 +160,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
                                         "scsi0.present",
                                         "annotation",
                                         "trapeze.memoryBackend",
+                                        "trapeze.virtio",
                                         "x"};
     static const char *const places[] = {"scsi0:0",       "scsi0:1", "scsi0:9",     "SATA1:3",
                                          "ide0:0",        "nvme0:2", "ethernet0",   "ethernet2",

@@ -27,6 +27,7 @@ static void full_config(struct machine_config *config)
     config->deterministic = true;
     config->seed = UINT64_MAX;
     config->ram_backend = MACHINE_RAM_MEMFD;
+    config->virtio = MACHINE_VIRTIO_MMIO;
     config->disks[0] = (struct machine_disk){.path = strdup("/a,b"), .read_only = true};
     config->disks[1] = (struct machine_disk){.path = strdup("/c"), .serial = strdup("S 1")};
     config->disk_count = 2;

@@ -171,7 +171,7 @@ static void windows_forward(void **state)
 {
     struct fixture *f = *state;
     plug(f);
-    struct pci_function *function = &CONTAINER_OF(f->g.device, struct virtio_transport, device)->function;
+    struct pci_function *function = &CONTAINER_OF(f->g.device, struct virtio_transport, device)->pci.function;
     hp_start(&f->hp, WINDOW);
     assert_int_equal(queues_at(f, WINDOW), 0xffff); /* an abort, no fault */
     guest_put(&f->g, WINDOW, 0, 8);
@@ -236,7 +236,7 @@ static void interrupts_pass_while_there_is_a_link(void **state)
     struct fixture *f = *state;
     plug(f);
     hp_start(&f->hp, WINDOW);
-    struct pci_function *function = &CONTAINER_OF(f->g.device, struct virtio_transport, device)->function;
+    struct pci_function *function = &CONTAINER_OF(f->g.device, struct virtio_transport, device)->pci.function;
     hp_events(&f->hp);
     assert_false(line(f));
     pci_set_intx(function, true);

@@ -32,7 +32,7 @@ static void on_end(void *opaque, enum vm_end end, uint32_t code)
     (void)opaque, (void)end, (void)code;
 }
 
-static int setup(void **state)
+static int setup_with(void **state, enum machine_virtio virtio)
 {
     struct tree *t = calloc(1, sizeof(*t));
     struct boot_bytes kernel, initrd;
@@ -48,6 +48,7 @@ static int setup(void **state)
     t->config.append = strdup("console=ttyS0 quiet");
     t->config.memory = 96 * MIB;
     t->config.cpus = CPUS;
+    t->config.virtio = virtio;
     log_init(&t->log, LOG_LEVEL_ERROR, 2, "test");
     t->loop = loop_new(&t->err);
     const struct vm_env env = {.loop = t->loop, .log = &t->log, .on_end = on_end};
@@ -58,6 +59,16 @@ static int setup(void **state)
     assert_int_equal(fdt_check_full(t->fdt, size), 0);
     *state = t;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, MACHINE_VIRTIO_PCI);
+}
+
+static int setup_mmio(void **state)
+{
+    return setup_with(state, MACHINE_VIRTIO_MMIO);
 }
 
 static int teardown(void **state)
@@ -186,6 +197,20 @@ static void devices(void **state)
     expect_number(t, "/soc/rtc@101000", "interrupts", 11);
 }
 
+/* The entropy device and the power button; a slot that is empty is not told of. */
+static void virtio_slots(void **state)
+{
+    const struct tree *t = *state;
+    expect_text(t, "/soc/virtio_mmio@10010000", "compatible", "virtio,mmio");
+    expect_number(t, "/soc/virtio_mmio@10010000", "interrupts", 64);
+    expect_number(t, "/soc/virtio_mmio@10011000", "interrupts", 65);
+    assert_true(fdt_path_offset(t->fdt, "/soc/virtio_mmio@10012000") < 0);
+    uint64_t magic;
+    assert_true(mem_io_read(t->vm->mem, 0x10011000, 4, &magic));
+    assert_int_equal(magic, 0x74726976);
+    assert_false(mem_io_read(t->vm->mem, 0x10012000, 4, &magic));
+}
+
 /* Phandles are unique, and whatever looks like a reference refers to something. */
 static void references(void **state)
 {
@@ -244,6 +269,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(harts, setup, teardown),
         cmocka_unit_test_setup_teardown(devices, setup, teardown),
         cmocka_unit_test_setup_teardown(references, setup, teardown),
+        cmocka_unit_test_setup_teardown(virtio_slots, setup_mmio, teardown),
         cmocka_unit_test_setup_teardown(seeds_differ, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

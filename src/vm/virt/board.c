@@ -11,6 +11,7 @@
 #include "dev/devices.h"
 #include "dev/imsic.h"
 #include "dev/pcie_host.h"
+#include "dev/virtio_slots.h"
 #include "isa/riscv64/hart.h"
 #include "vm/board.h"
 #include "vm/machine.h"
@@ -18,8 +19,14 @@
 #include "vm/virt/virt.h"
 
 /* DRIVES_HARTS: an interrupt controller in front of the harts' local ones. ONLY_*: a part of
- * a board with that kind of interrupts. */
-enum part_flag { USES_CONSOLE = 1, DRIVES_HARTS = 2, ONLY_PLIC = 4, ONLY_AIA = 8 };
+ * a board with that kind of interrupts, or of places for virtio devices. */
+enum part_flag {
+    USES_CONSOLE = 1,
+    DRIVES_HARTS = 2,
+    ONLY_PLIC = 4,
+    ONLY_AIA = 8,
+    ONLY_MMIO = 16
+};
 
 struct part {
     const struct device_ops *ops;
@@ -39,6 +46,7 @@ static const struct part parts[] = {
     {&device_goldfish_rtc, "rtc", VIRT_RTC_GPA, 0, VIRT_RTC_IRQ, 0, 0},
     {&device_uart16550, "uart0", VIRT_UART_GPA, 0, VIRT_UART_IRQ, 0, USES_CONSOLE},
     {&device_pcie_host, "pcie", VIRT_PCIE_GPA, 0, VIRT_PCIE_IRQ, 0, 0},
+    {&device_virtio_slots, "virtio", VIRT_SLOTS_GPA, 0, VIRT_SLOTS_IRQ, 0, ONLY_MMIO},
     {&device_vmgenid, "vmgenid", VIRT_VMGENID_GPA, 0, VIRT_VMGENID_IRQ, 0, 0},
 };
 
@@ -54,16 +62,18 @@ static struct device *find_device(struct vm *vm, const struct device_ops *ops)
  * interrupt would have the driver look at all of them. */
 static unsigned virt_queues(const struct vm *vm)
 {
-    return vm->aia ? vm->cpu_count : 1;
+    return vm->aia && vm->config.virtio == MACHINE_VIRTIO_PCI ? vm->cpu_count : 1;
 }
 
 static bool virt_parts(struct vm *vm, struct error **err)
 {
     const struct device_ops *wired = vm->aia ? &device_aplic : &device_plic;
     uint32_t wired_phandle = vm->aia ? FDT_PHANDLE_APLIC_S : FDT_PHANDLE_PLIC;
+    unsigned absent = (vm->aia ? ONLY_PLIC : ONLY_AIA) |
+                      (vm->config.virtio == MACHINE_VIRTIO_MMIO ? 0 : ONLY_MMIO);
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         const struct part *part = &parts[i];
-        if ((part->flags & (vm->aia ? ONLY_PLIC : ONLY_AIA)) != 0)
+        if ((part->flags & absent) != 0)
             continue;
         struct device_params params = {
             .id = part->id,
@@ -85,6 +95,8 @@ static bool virt_parts(struct vm *vm, struct error **err)
             return false;
         if (part->ops == &device_pcie_host)
             vm->device_env.pci = pcie_host_bus(device);
+        else if (part->ops == &device_virtio_slots)
+            vm->device_env.virtio_slots = virtio_slots_of(device);
     }
     return true;
 }

@@ -22,12 +22,14 @@ struct vm_cpu;
 #define VIRT_APLIC_M_GPA UINT64_C(0x0c000000)
 #define VIRT_APLIC_S_GPA UINT64_C(0x0d000000)
 #define VIRT_UART_GPA    UINT64_C(0x10000000)
+#define VIRT_SLOTS_GPA   UINT64_C(0x10010000)
 #define VIRT_PCIE_GPA    UINT64_C(0x30000000)
 
 #define VIRT_UART_IRQ 10
 #define VIRT_RTC_IRQ  11
 #define VIRT_VMGENID_IRQ 12
 #define VIRT_PCIE_IRQ 32 /* and the three behind it */
+#define VIRT_SLOTS_IRQ 64 /* to 95 */
 #define VIRT_SOURCES  95
 
 /* Device-tree phandles beside those of bus/fdt_node.h. */
