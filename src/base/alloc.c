@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *checked(void *memory)
 {
@@ -35,4 +36,17 @@ void *alloc_resize(void *old, size_t count, size_t size)
 char *alloc_string(const char *from)
 {
     return checked(strdup(from));
+}
+
+void *alloc_pages(size_t size)
+{
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return checked(memory != MAP_FAILED ? memory : NULL);
+}
+
+void alloc_pages_free(void *memory, size_t size)
+{
+    if (memory)
+        munmap(memory, size);
 }

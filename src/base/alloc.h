@@ -16,4 +16,10 @@ void *alloc_zeroed(size_t count, size_t size) __attribute__((returns_nonnull, ma
 void *alloc_resize(void *old, size_t count, size_t size) __attribute__((returns_nonnull));
 char *alloc_string(const char *from) __attribute__((returns_nonnull, malloc));
 
+/* Zeroed memory by pages, for tables and rings that are large and mostly empty: a page takes memory
+ * when it is first written to, which malloc() promises of no size. For alloc_pages_free() with the
+ * same size (NULL is fine). */
+void *alloc_pages(size_t size) __attribute__((returns_nonnull));
+void alloc_pages_free(void *memory, size_t size);
+
 #endif

@@ -498,8 +498,8 @@ struct console *console_new(struct loop *loop, enum console_kind kind, int fd,
     console->transcript = -1;
     for (size_t i = 0; i < WATCHERS; i++)
         console->watchers[i] = (struct watcher){.console = console, .fd = -1};
-    console->queue = alloc_zeroed(1, QUEUE_LIMIT);
-    console->ring = alloc_zeroed(1, CONSOLE_RING_SIZE);
+    console->queue = alloc_pages(QUEUE_LIMIT);
+    console->ring = alloc_pages(CONSOLE_RING_SIZE);
     pthread_mutex_init(&console->lock, NULL);
     bool good = true;
     if (kind == CONSOLE_LISTEN) {
@@ -555,8 +555,8 @@ void console_free(struct console *console)
     if (console->transcript >= 0)
         close(console->transcript);
     pthread_mutex_destroy(&console->lock);
-    free(console->queue);
-    free(console->ring);
+    alloc_pages_free(console->queue, QUEUE_LIMIT);
+    alloc_pages_free(console->ring, CONSOLE_RING_SIZE);
     free(console);
 }
 

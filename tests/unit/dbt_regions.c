@@ -519,6 +519,26 @@ static void test_groups_forget_at_fences(void **state)
     assert_int_equal(load_le64(test_hart_at(&pair->sides[DBT], DATA + 0x4018)), 40);
 }
 
+/* The last byte's page is page 0, which an empty slot must not seem to hold. */
+static void test_across_the_end_of_addresses(void **state)
+{
+    const uint32_t accesses[] = {LD(A1, A0, 0), LW(A1, A0, 0), SD(A1, A0, 0), SW(A1, A0, 0)};
+    struct pair *pair = *state;
+    for (unsigned i = 0; i < sizeof(accesses) / sizeof(accesses[0]); i++) {
+        PUT(pair, CODE + 64 * i, accesses[i], ADDI(A4, A4, 1), BNE(A4, A3, -8), ADDI(A0, S6, 0),
+            ADDI(A3, A3, 40), JAL(0, -20));
+        set_x(pair, A0, DATA);
+        set_x(pair, A3, 40);
+        set_x(pair, A4, 0);
+        set_x(pair, S6, UINT64_MAX);
+        set_pc(pair, CODE + 64 * i);
+        assert_int_equal(run(pair, 100000), VCPU_EXIT_WAIT);
+        assert_int_equal(translated(pair)->mcause, i < 2 ? 5 : 7);
+        assert_int_equal(translated(pair)->x[A4], 40);
+        assert_true(counter(pair, "blocks-translated") > i);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -539,6 +559,7 @@ int main(void)
         TEST(test_quiet_comparison),
         TEST(test_nan_in_a_region),
         TEST(test_groups_forget_at_fences),
+        TEST(test_across_the_end_of_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

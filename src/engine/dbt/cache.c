@@ -39,11 +39,20 @@ static uint64_t page_of(const uint8_t *host)
 
 /* ---- memory ---- */
 
+/* Zeroed memory, which takes none before it is used, is of no use in the slot of pc 0 alone. */
+static void begin_jumps(struct dbt *dbt)
+{
+    for (unsigned mode = 0; mode < DBT_MODES; mode++)
+        dbt->state->jumps[mode][0].pc = 1;
+}
+
 static void clear_jumps(struct dbt *dbt)
 {
     for (unsigned mode = 0; mode < DBT_MODES; mode++)
-        for (unsigned i = 0; i < DBT_JUMP_CACHE; i++)
-            dbt->state->jumps[mode][i].pc = 1;
+        if (dbt->jump_modes & 1u << mode)
+            memset(dbt->state->jumps[mode], 0, sizeof(dbt->state->jumps[mode]));
+    dbt->jump_modes = 0;
+    begin_jumps(dbt);
 }
 
 static bool map_area(struct dbt *dbt)
@@ -167,8 +176,8 @@ bool dbt_cache_init(struct dbt *dbt, uint64_t size, struct error **err)
     dbt->data_end = dbt->data + dbt->data_size;
     dbt->state = dbt_data(dbt, sizeof(*dbt->state));
     dbt->state->lookup.kind = DBT_EXIT_LOOKUP;
-    clear_jumps(dbt);
-    dbt->hash = alloc_zeroed(DBT_HASH, sizeof(struct dbt_block *));
+    begin_jumps(dbt);
+    dbt->hash = alloc_pages(DBT_HASH * sizeof(struct dbt_block *));
     dbt->pages = alloc_zeroed(DBT_PAGES, sizeof(struct dbt_page *));
     dbt_make_thunks(dbt);
     assert(!dbt->code.full);
@@ -201,7 +210,7 @@ void dbt_cache_destroy(struct dbt *dbt)
         munmap(dbt->area, dbt->code_size + dbt->data_size);
     if (dbt->code_writable)
         munmap(dbt->code_writable, dbt->code_size);
-    free(dbt->hash);
+    alloc_pages_free(dbt->hash, DBT_HASH * sizeof(struct dbt_block *));
     if (dbt->pages)
         free_pages(dbt);
     free(dbt->pages);
@@ -285,6 +294,7 @@ static struct dbt_jump *jump_slot(struct dbt *dbt, uint64_t pc, unsigned mode)
 void dbt_note_jump(struct dbt *dbt, const struct dbt_block *block)
 {
     *jump_slot(dbt, block->pc, block->mode) = (struct dbt_jump){block->pc, block->checked};
+    dbt->jump_modes |= 1u << block->mode;
 }
 
 static void lead(struct dbt *dbt, struct dbt_link *link, struct dbt_block *to)
@@ -483,8 +493,18 @@ bool dbt_make_room(struct dbt *dbt)
     return true;
 }
 
+static bool is_empty(const struct dbt *dbt)
+{
+    for (unsigned i = 0; i < DBT_GENERATIONS; i++)
+        if (dbt->generations[i].blocks)
+            return false;
+    return true;
+}
+
 void dbt_flush(struct dbt *dbt)
 {
+    if (is_empty(dbt)) /* as at the first start: tables that were never used take no memory */
+        return;
     memset(dbt->hash, 0, DBT_HASH * sizeof(struct dbt_block *));
     free_pages(dbt);
     clear_jumps(dbt);

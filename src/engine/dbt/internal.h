@@ -135,7 +135,7 @@ struct dbt_generation {
 #define DBT_PAGES 4096 /* hash slots */
 
 struct dbt_jump {
-    uint64_t pc; /* 1: none */
+    uint64_t pc; /* 1: none; 0, too, but in the slot of that pc */
     const uint8_t *code;
 };
 
@@ -210,6 +210,7 @@ struct dbt {
     struct dbt_thunks thunks;
     struct dbt_block **hash;
     struct dbt_page **pages;
+    uint32_t jump_modes;      /* bits: those of which state->jumps may hold something */
     struct dbt_link *pending; /* the jump that led out of translated code, to be linked */
 
     uint16_t *op_of_row; /* what to emit for a row of the decoder: index into dbt_ops */

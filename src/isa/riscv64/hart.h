@@ -50,7 +50,8 @@ enum rv_cause {
 
 enum rv_access { RV_LOAD, RV_STORE, RV_FETCH, RV_ACCESS_KINDS };
 
-/* Hit when (va & ~0xfff) == tag; then host = va + addend. An invalid entry's tag is odd. */
+/* Hit when (va & ~0xfff) == tag; then host = va + addend. An invalid entry's tag is rv_tlb_empty()
+ * of its slot. */
 struct rv_tlb_entry {
     uint64_t tag;
     uint64_t addend;
@@ -59,8 +60,15 @@ struct rv_tlb_entry {
 /* Separate banks for what an access may see, so that a change of privilege costs nothing. */
 enum rv_tlb_bank { RV_BANK_U, RV_BANK_S, RV_BANK_S_SUM, RV_BANK_M, RV_BANKS };
 
-/* Never equal to a masked address, not even that of a misaligned access to page 0. */
+/* What an empty slot has for a tag: never equal to a masked address that leads there, not even that
+ * of a misaligned access. Page 0 leads to slot 0, and an access across its lower end (whose last
+ * byte's page the translator compares) to the last one; elsewhere zeros do, so that a new table takes
+ * no memory. */
 #define RV_TLB_INVALID UINT64_C(0xfff)
+static inline uint64_t rv_tlb_empty(size_t slot)
+{
+    return slot == 0 || slot == RV_TLB_ENTRIES - 1 ? RV_TLB_INVALID : 0;
+}
 #define RV_TLB_LOG 512 /* up to this many fills, a flush visits only the filled entries */
 
 struct rv_tlb {

@@ -4,11 +4,11 @@
  * declared state is in state.c.
  */
 #include <assert.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "isa/riscv64/debug.h"
 #include "isa/riscv64/isa_internal.h"
@@ -101,11 +101,8 @@ void rv_rebuild_derived(struct rv_hart *hart)
 
 static struct vcpu *hart_new(const struct vcpu_setup *setup, struct error **err)
 {
-    struct rv_hart *hart = calloc(1, sizeof(*hart));
-    if (!hart) {
-        error_set_errno(err, ENOMEM, "cannot make vCPU %u", setup->index);
-        return NULL;
-    }
+    struct rv_hart *hart = alloc_pages(sizeof(*hart));
+    (void)err;
     struct vcpu *vcpu = &hart->vcpu;
     vcpu->isa = &isa_riscv64;
     vcpu->index = setup->index;
@@ -132,7 +129,7 @@ static void hart_free(struct vcpu *vcpu)
     struct rv_hart *hart = rv_hart_of(vcpu);
     vtimer_free(hart->stimer);
     rv_imsic_destroy(hart);
-    free(hart);
+    alloc_pages_free(hart, sizeof(*hart));
 }
 
 static void hart_obey(struct vcpu *vcpu)

@@ -46,22 +46,33 @@ static uint32_t logged(const struct rv_tlb *tlb)
     return tlb->fills < RV_TLB_LOG ? tlb->fills : RV_TLB_LOG;
 }
 
+static void empty(struct rv_tlb *tlb, size_t slot)
+{
+    tlb->entry[slot].tag = rv_tlb_empty(slot);
+}
+
+/* Of zeroed memory. */
+static void begin_table(struct rv_tlb *tlb)
+{
+    empty(tlb, 0);
+    empty(tlb, RV_TLB_ENTRIES - 1);
+}
+
 static void flush_table(struct rv_tlb *tlb)
 {
     if (tlb->fills <= RV_TLB_LOG) {
         for (uint32_t i = 0; i < tlb->fills; i++)
-            tlb->entry[tlb->log[i]].tag = RV_TLB_INVALID;
+            empty(tlb, tlb->log[i]);
     } else {
         for (size_t i = 0; i < RV_TLB_ENTRIES; i++)
-            tlb->entry[i].tag = RV_TLB_INVALID;
+            empty(tlb, i);
     }
     tlb->fills = 0;
 }
 
-static void drop_store(struct rv_tlb_entry *entry, uint64_t page)
+static bool leads_to(const struct rv_tlb_entry *entry, uint64_t page)
 {
-    if (entry->tag + entry->addend == page)
-        entry->tag = RV_TLB_INVALID;
+    return entry->tag + entry->addend == page;
 }
 
 /* Empties the table; how many of its entries are in the list. */
@@ -69,11 +80,11 @@ static unsigned take_out(struct rv_tlb *tlb, struct rv_tlb_entry *list)
 {
     unsigned count = 0;
     for (uint32_t i = 0, end = logged(tlb); i < end; i++) {
-        struct rv_tlb_entry *entry = &tlb->entry[tlb->log[i]];
-        if (entry->tag == RV_TLB_INVALID) /* fenced, or logged twice because of that */
+        size_t slot = tlb->log[i];
+        if (tlb->entry[slot].tag == rv_tlb_empty(slot)) /* fenced, or logged twice because of that */
             continue;
-        list[count++] = *entry;
-        entry->tag = RV_TLB_INVALID;
+        list[count++] = tlb->entry[slot];
+        empty(tlb, slot);
     }
     if (tlb->fills > RV_TLB_LOG)
         flush_table(tlb);
@@ -154,7 +165,7 @@ void rv_tlb_init(struct rv_hart *hart)
 {
     for (unsigned bank = 0; bank < RV_BANKS; bank++)
         for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++)
-            hart->tlb[bank][kind].fills = UINT32_MAX;
+            begin_table(&hart->tlb[bank][kind]);
     rv_tlb_flush_all(hart);
 }
 
@@ -229,9 +240,9 @@ static void flush_current_page(struct rv_hart *hart, uint64_t va)
     }
     for (unsigned bank = 0; bank < RV_BANKS; bank++) {
         for (unsigned kind = 0; kind < RV_ACCESS_KINDS; kind++) {
-            struct rv_tlb_entry *entry = rv_tlb_slot(&hart->tlb[bank][kind], va);
-            if (entry->tag == align_down(va, MEM_PAGE_SIZE))
-                entry->tag = RV_TLB_INVALID;
+            struct rv_tlb *tlb = &hart->tlb[bank][kind];
+            if (rv_tlb_slot(tlb, va)->tag == align_down(va, MEM_PAGE_SIZE))
+                empty(tlb, slot_of(va));
         }
     }
     hart->tlb_generation++;
@@ -264,14 +275,18 @@ void rv_tlb_drop_stores(struct rv_hart *hart, const uint8_t *host)
         struct rv_tlb *tlb = &hart->tlb[bank][RV_STORE];
         bool all = tlb->fills > RV_TLB_LOG;
         size_t count = all ? RV_TLB_ENTRIES : tlb->fills;
-        for (size_t i = 0; i < count; i++)
-            drop_store(&tlb->entry[all ? i : tlb->log[i]], page);
+        for (size_t i = 0; i < count; i++) {
+            size_t slot = all ? i : tlb->log[i];
+            if (leads_to(&tlb->entry[slot], page))
+                empty(tlb, slot);
+        }
     }
     for (unsigned i = 0; i < RV_SPACES; i++) {
         struct rv_space *space = &hart->spaces[i];
         for (unsigned bank = 0; space->satp != 0 && bank < RV_SPACE_BANKS; bank++)
             for (unsigned e = 0; e < space->count[bank][RV_STORE]; e++)
-                drop_store(&space->entry[bank][RV_STORE][e], page);
+                if (leads_to(&space->entry[bank][RV_STORE][e], page))
+                    space->entry[bank][RV_STORE][e].tag = RV_TLB_INVALID;
     }
     hart->tlb_generation++;
 }
@@ -349,7 +364,7 @@ void rv_tlb_fill(struct rv_hart *hart, struct rv_tlb *tlb, uint64_t va, const ui
     struct rv_tlb_entry *entry = rv_tlb_slot(tlb, va);
     uint64_t page = align_down(va, MEM_PAGE_SIZE);
     /* An entry that is replaced is in the log already. */
-    if (entry->tag == RV_TLB_INVALID) {
+    if (entry->tag == rv_tlb_empty(slot_of(va))) {
         if (tlb->fills < RV_TLB_LOG)
             tlb->log[tlb->fills] = (uint16_t)slot_of(va);
         if (tlb->fills <= RV_TLB_LOG)
