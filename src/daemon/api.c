@@ -332,7 +332,7 @@ static const char schemas[] =
     "\"expires\": {\"type\": \"integer\", \"description\": \"when it is no longer needed\"},"
     "\"migration\": {\"type\": \"object\", \"required\": [\"stage\", \"peer\"], \"description\": "
     "\"of one that moves, or whose source does not know yet that it has arrived\", \"properties\": "
-    "{\"stage\": {\"type\": \"string\", \"enum\": [\"copying\", \"handing-over\", \"arriving\", \"arrived\"]}, "
+    "{\"stage\": {\"type\": \"string\", \"enum\": [\"reserving\", \"copying\", \"handing-over\", \"arriving\", \"arrived\"]}, "
     "\"peer\": {\"type\": \"string\", \"description\": \"the other daemon\"}}},"
     "\"last-end\": {\"$ref\": \"#/components/schemas/End\"}}},"
     "\"End\": {\"type\": \"object\", \"required\": [\"end\"], \"properties\": {"

@@ -332,11 +332,13 @@ void migrate_out_describe(struct daemon *daemon, const char *name, json_t *answe
 {
     json_t *record = read_record(daemon, name);
     const char *state = json_string_value(json_object_get(answer, "state"));
-    if (record != NULL)
-        json_object_set_new(answer, "migration",
-                            json_pack("{s:s, s:s}", "stage", migration_stage(record), "peer",
-                                      migration_peer(record)));
     const struct move *move = find(daemon, name);
+    bool reserving = record == NULL && move != NULL && move->working && move->call != NULL;
+    if (record != NULL || reserving)
+        json_object_set_new(
+            answer, "migration",
+            json_pack("{s:s, s:s}", "stage", reserving ? "reserving" : migration_stage(record), "peer",
+                      migration_peer(reserving ? move->call->body : record)));
     bool asked = move != NULL && move->call == NULL;
     if (migration_is_at(record, MIGRATION_HAND_OVER) &&
         (asked || (state != NULL && strcmp(state, "stopped") == 0)))
