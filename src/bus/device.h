@@ -29,6 +29,7 @@
 #include "bus/backend.h"
 #include "bus/line.h"
 
+struct aml;
 struct block;
 struct error;
 struct log;
@@ -36,6 +37,7 @@ struct loop;
 struct mem_space;
 struct net_port;
 struct pci_host;
+struct pci_window;
 struct state_table;
 struct vclock;
 struct vcpu;
@@ -94,6 +96,7 @@ struct device_params {
     unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
     unsigned queues;             /* disks, NICs: queues (pairs) for requests; 0: one */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free (bus/pci.h) */
+    const struct pci_window *window; /* PCIe hosts: to 32-bit addresses; NULL: as on QEMU's `virt` */
     const struct device_port *port; /* PCIe root ports: what the board is to them */
     unsigned inputs;             /* interrupt controllers: number of sources */
 };
@@ -125,6 +128,8 @@ struct device_ops {
      * inside /soc; NULL if it has none. Returns false on libfdt errors (out of space). */
     bool (*fdt)(struct device *device, void *fdt);
     bool (*fdt_root)(struct device *device, void *fdt); /* the same for nodes at the root */
+    /* Adds its objects to the ACPI namespace, inside \_SB; NULL if it has none. */
+    void (*acpi)(struct device *device, struct aml *aml);
     /* Interrupt controllers: drives an input (a sink of bus/line.h; `device` is it). */
     void (*set_input)(void *device, unsigned input, bool level);
     const struct state_table *state;

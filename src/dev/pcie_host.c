@@ -5,11 +5,12 @@
  * the BARs itself.
  *
  * One root bus with conventional functions, and what is behind its root ports (dev/pcie_port.c).
- * The I/O-port window exists because operating systems expect one; nothing answers in it.
+ * The I/O-port window exists because operating systems expect one; nothing answers in it. Where the
+ * architecture has ports, it is some of those.
  *
  * The 64-bit window begins at 16 GiB, or behind RAM if there is more of that.
  *
- * params: gpa (ECAM), irq (the first of four consecutive inputs of its sink), irq_number,
+ * params: gpa (ECAM), window, irq (the first of four consecutive inputs of its sink), irq_number,
  * irq_phandle, msi (then functions have MSI-X).
  */
 #include "dev/pcie_host.h"
@@ -20,12 +21,14 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/state.h"
+#include "bus/aml.h"
 #include "bus/device.h"
 #include "bus/fdt_node.h"
 #include "bus/pci.h"
 
 #define PIO_GPA        UINT64_C(0x03000000)
 #define PIO_SIZE       UINT64_C(0x10000)
+#define PORTS_FIRST    0x1000 /* those below are the board's */
 #define MMIO32_GPA     UINT64_C(0x40000000)
 #define MMIO32_SIZE    UINT64_C(0x40000000)
 #define MMIO64_SIZE    UINT64_C(0x400000000)
@@ -104,7 +107,8 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
     pci_host_init(&host->bus, env->mem, env->log);
     uint64_t mmio64 = align_up(end_of_ram(env->mem), MMIO64_SIZE);
     host->bus.msi = params->msi;
-    host->bus.windows[0] = (struct pci_window){MMIO32_GPA, MMIO32_SIZE};
+    host->bus.windows[0] = params->window != NULL ? *params->window
+                                                  : (struct pci_window){MMIO32_GPA, MMIO32_SIZE};
     host->bus.windows[1] =
         (struct pci_window){mmio64 > MMIO64_GPA_MIN ? mmio64 : MMIO64_GPA_MIN, MMIO64_SIZE};
     for (unsigned i = 0; i < PCI_PIN_COUNT; i++)
@@ -126,7 +130,8 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
                                  .opaque = host};
     host->pio = (struct mem_io){
         .name = "pcie-pio", .gpa = PIO_GPA, .size = PIO_SIZE, .ops = &pio_ops, .opaque = host};
-    if (mem_io_add(env->mem, &host->ecam) && mem_io_add(env->mem, &host->pio))
+    if (mem_io_add(env->mem, &host->ecam) &&
+        (env->ports != NULL || mem_io_add(env->mem, &host->pio)))
         return true;
     pcie_host_unrealize(device);
     return error_set(err, ERROR_INTERNAL, "its address ranges overlap another device");
@@ -212,6 +217,88 @@ static bool pcie_host_fdt(struct device *device, void *fdt)
            put_ranges(host, fdt) && put_interrupt_map(host, fdt) && fdt_end_node(fdt) == 0;
 }
 
+/* --- ACPI (PCI Firmware Specification 3.3, 4.1 to 4.5) --- */
+
+/* Grants what is asked for, but what there is not: root ports have hot-plug, and PME and AER nobody. */
+static void put_osc(struct aml *aml)
+{
+    enum { UNKNOWN_UUID = 4, NATIVE_HOTPLUG = 1 << 0, CAPABILITY_STRUCTURE = 1 << 4 };
+    aml_method_begin(aml, "_OSC", 4);
+    aml_op(aml, AML_DWORD_FIELD);
+    aml_arg(aml, 3);
+    aml_integer(aml, 0);
+    aml_reference(aml, "CDW1");
+    aml_if_begin(aml);
+    aml_op(aml, AML_EQUAL);
+    aml_arg(aml, 0);
+    aml_uuid(aml, "33db4d5b-1ff7-401c-9657-7441c03dd766");
+    aml_op(aml, AML_DWORD_FIELD);
+    aml_arg(aml, 3);
+    aml_integer(aml, 8);
+    aml_reference(aml, "CDW3");
+    aml_op(aml, AML_AND);
+    aml_reference(aml, "CDW3");
+    aml_integer(aml, NATIVE_HOTPLUG | CAPABILITY_STRUCTURE);
+    aml_reference(aml, "CDW3");
+    aml_end(aml);
+    aml_else_begin(aml);
+    aml_op(aml, AML_OR);
+    aml_reference(aml, "CDW1");
+    aml_integer(aml, UNKNOWN_UUID);
+    aml_reference(aml, "CDW1");
+    aml_end(aml);
+    aml_op(aml, AML_RETURN);
+    aml_arg(aml, 3);
+    aml_end(aml);
+}
+
+/* Every slot's pins, as the device tree's map has them. */
+static void put_prt(const struct pcie_host *host, struct aml *aml)
+{
+    enum { SLOTS = 32, ANY_FUNCTION = 0xffff };
+    aml_name(aml, "_PRT");
+    aml_package_begin(aml, SLOTS * PCI_PIN_COUNT);
+    for (unsigned slot = 0; slot < SLOTS; slot++)
+        for (unsigned pin = 0; pin < PCI_PIN_COUNT; pin++) {
+            aml_package_begin(aml, 4);
+            aml_integer(aml, slot << 16 | ANY_FUNCTION);
+            aml_integer(aml, pin);
+            aml_integer(aml, 0); /* no link device: */
+            aml_integer(aml, host->irq_number + pci_swizzle(slot, pin + 1));
+            aml_end(aml);
+        }
+    aml_end(aml);
+}
+
+static void pcie_host_acpi(struct device *device, struct aml *aml)
+{
+    const struct pcie_host *host = CONTAINER_OF(device, struct pcie_host, device);
+    const struct pci_window *low = &host->bus.windows[0], *high = &host->bus.windows[1];
+    aml_device_begin(aml, "PCI0");
+    aml_name_eisa(aml, "_HID", "PNP0A08");
+    aml_name_eisa(aml, "_CID", "PNP0A03");
+    aml_name_integer(aml, "_UID", 0);
+    aml_name_integer(aml, "_SEG", 0);
+    aml_name_integer(aml, "_BBN", 0);
+    aml_name_integer(aml, "_CCA", 1);
+    aml_resources_begin(aml, "_CRS");
+    aml_window(aml, AML_BUS, 0, PCIE_HOST_ECAM_SIZE >> 20);
+    aml_window(aml, AML_IO, PORTS_FIRST, PIO_SIZE - PORTS_FIRST);
+    aml_window(aml, AML_MEMORY, low->gpa, low->size);
+    aml_window(aml, AML_MEMORY, high->gpa, high->size);
+    aml_resources_end(aml);
+    put_prt(host, aml);
+    put_osc(aml);
+    aml_end(aml);
+    /* Nobody else is to use the configuration space (4.1.2, note 2). */
+    aml_device_begin(aml, "ECAM");
+    aml_name_eisa(aml, "_HID", "PNP0C02");
+    aml_resources_begin(aml, "_CRS");
+    aml_memory(aml, (uint32_t)host->ecam.gpa, (uint32_t)host->ecam.size);
+    aml_resources_end(aml);
+    aml_end(aml);
+}
+
 static const struct state_field pcie_host_fields[] = {
     STATE_STRUCT(struct pcie_host, bridge, "bridge", &pci_function_state),
     STATE_END,
@@ -226,5 +313,6 @@ const struct device_ops device_pcie_host = {
     .unrealize = pcie_host_unrealize,
     .reset = pcie_host_reset,
     .fdt = pcie_host_fdt,
+    .acpi = pcie_host_acpi,
     .state = &pcie_host_state,
 };

@@ -8,16 +8,18 @@
  * what its FIFO (or, without FIFO, its one holding register) has room for and asks for the
  * rest when the guest has read it empty.
  *
- * params: gpa, irq, irq_number, irq_phandle, chr (NULL: output is lost, there is no input).
+ * params: gpa or io_port, irq, irq_number, irq_phandle, chr (NULL: output is lost, there is no input).
  */
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/state.h"
+#include "bus/aml.h"
 #include "bus/device.h"
 #include "bus/fdt_node.h"
 #include "mem/mem.h"
 
 #define REGION_SIZE     0x100
+#define PORTS           8
 #define FIFO_SIZE       16
 #define CLOCK_FREQUENCY 3686400
 
@@ -67,6 +69,7 @@ enum { MSR_DELTA_RI = 0x04 };
 struct uart {
     struct device device;
     struct mem_io io;
+    struct mem_space *space; /* that io is in */
     struct irq_line irq;
     unsigned irq_number;
     uint32_t irq_phandle;
@@ -356,7 +359,13 @@ static bool uart_realize(struct device *device, const struct device_params *para
     uart->irq_phandle = params->irq_phandle;
     uart->io = (struct mem_io){
         .name = "uart", .gpa = params->gpa, .size = REGION_SIZE, .ops = &io_ops, .opaque = uart};
-    if (!mem_io_add(device->env->mem, &uart->io))
+    uart->space = device->env->mem;
+    if (params->io_port != 0) {
+        uart->io.gpa = params->io_port;
+        uart->io.size = PORTS;
+        uart->space = device->env->ports;
+    }
+    if (!mem_io_add(uart->space, &uart->io))
         return error_set(err, ERROR_INTERNAL, "its registers overlap another device's");
     uart->chr = params->chr;
     if (uart->chr != NULL) {
@@ -369,7 +378,7 @@ static bool uart_realize(struct device *device, const struct device_params *para
 static void uart_unrealize(struct device *device)
 {
     struct uart *uart = CONTAINER_OF(device, struct uart, device);
-    mem_io_remove(device->env->mem, &uart->io);
+    mem_io_remove(uart->space, &uart->io);
     if (uart->chr != NULL) {
         uart->chr->on_input = NULL;
         uart->chr->device = NULL;
@@ -386,6 +395,19 @@ static bool uart_fdt(struct device *device, void *fdt)
     error |= fdt_put_interrupt(fdt, uart->irq_phandle, uart->irq_number);
     error |= fdt_end_node(fdt);
     return error == 0;
+}
+
+static void uart_acpi(struct device *device, struct aml *aml)
+{
+    struct uart *uart = CONTAINER_OF(device, struct uart, device);
+    aml_device_begin(aml, "COM1");
+    aml_name_eisa(aml, "_HID", "PNP0501");
+    aml_name_integer(aml, "_UID", 1);
+    aml_resources_begin(aml, "_CRS");
+    aml_io(aml, (uint16_t)uart->io.gpa, PORTS);
+    aml_interrupt(aml, uart->irq_number, AML_EDGE);
+    aml_resources_end(aml);
+    aml_end(aml);
 }
 
 static bool uart_restored(void *object, struct error **err)
@@ -424,5 +446,6 @@ const struct device_ops device_uart16550 = {
     .unrealize = uart_unrealize,
     .reset = uart_reset,
     .fdt = uart_fdt,
+    .acpi = uart_acpi,
     .state = &uart_state,
 };

@@ -15,6 +15,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/state.h"
+#include "bus/aml.h"
 #include "bus/backend.h"
 #include "bus/device.h"
 #include "bus/fdt_node.h"
@@ -115,6 +116,36 @@ static bool vmgenid_fdt(struct device *device, void *fdt)
     return error == 0;
 }
 
+/* ACPI's form (Microsoft, as above). Fixed hardware has no interrupt for it, so it brings a generic
+ * event device, to which a change of the line is the event (ACPI 6.5, 5.6.9). */
+static void vmgenid_acpi(struct device *device, struct aml *aml)
+{
+    enum { GENERATION_CHANGED = 0x80 };
+    struct vmgenid *genid = CONTAINER_OF(device, struct vmgenid, device);
+    aml_device_begin(aml, "VGEN");
+    aml_name_text(aml, "_HID", "TRPZ0001");
+    aml_name_text(aml, "_CID", "VM_GEN_COUNTER"); /* Linux looks at the case */
+    aml_name_text(aml, "_DDN", "VM_Gen_Counter");
+    aml_name(aml, "ADDR");
+    aml_package_begin(aml, 2);
+    aml_integer(aml, (uint32_t)genid->io.gpa);
+    aml_integer(aml, genid->io.gpa >> 32);
+    aml_end(aml);
+    aml_end(aml);
+    aml_device_begin(aml, "VGED");
+    aml_name_text(aml, "_HID", "ACPI0013");
+    aml_name_text(aml, "_UID", "VGEN");
+    aml_resources_begin(aml, "_CRS");
+    aml_interrupt(aml, genid->irq_number, AML_EDGE);
+    aml_resources_end(aml);
+    aml_method_begin(aml, "_EVT", 1);
+    aml_op(aml, AML_NOTIFY);
+    aml_reference(aml, "\\_SB.VGEN");
+    aml_integer(aml, GENERATION_CHANGED);
+    aml_end(aml);
+    aml_end(aml);
+}
+
 static bool vmgenid_restored(void *object, struct error **err)
 {
     struct vmgenid *genid = object;
@@ -138,5 +169,6 @@ const struct device_ops device_vmgenid = {
     .unrealize = vmgenid_unrealize,
     .reset = vmgenid_reset,
     .fdt = vmgenid_fdt,
+    .acpi = vmgenid_acpi,
     .state = &vmgenid_state,
 };

@@ -50,6 +50,7 @@ struct bench {
     struct entropy entropy;
     uint8_t entropy_given;
     struct generation generation;
+    struct power_button button;
 
     enum device_power power;
     uint32_t power_code;
@@ -115,7 +116,8 @@ static void bench_power(void *machine, enum device_power request, uint32_t code)
     bench->power_requests++;
 }
 
-static inline void bench_open(struct bench *bench, const struct device_ops *ops)
+/* `io_port`: the first of the device's ports; 0: it has registers in memory, at BENCH_GPA. */
+static inline void bench_open_at(struct bench *bench, const struct device_ops *ops, uint64_t io_port)
 {
     struct error *error = NULL;
     *bench = (struct bench){.chr = {.write = bench_send, .resume_input = bench_resume},
@@ -132,6 +134,7 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
     }
     bench->env = (struct device_env){
         .mem = mem_space_new(),
+        .ports = io_port != 0 ? mem_space_new() : NULL,
         .clock = clock,
         .timebase = &bench->timebase,
         .log = &bench->log,
@@ -144,12 +147,14 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
     bench->params = (struct device_params){
         .id = "dut",
         .gpa = BENCH_GPA,
+        .io_port = io_port,
         .gpa_machine = BENCH_GPA_M,
         .msi = {bench_message, bench},
         .irq_number = 7,
         .irq_phandle = 40,
         .phandle = 50,
         .chr = &bench->chr,
+        .button = &bench->button,
         .generation = &bench->generation,
         .inputs = 95,
     };
@@ -159,10 +164,17 @@ static inline void bench_open(struct bench *bench, const struct device_ops *ops)
     bench->resumes = 0;
 }
 
+static inline void bench_open(struct bench *bench, const struct device_ops *ops)
+{
+    bench_open_at(bench, ops, 0);
+}
+
 static inline void bench_close(struct bench *bench)
 {
     device_free(bench->device);
     mem_space_free(bench->env.mem);
+    if (bench->env.ports != NULL)
+        mem_space_free(bench->env.ports);
     vclock_free(bench->env.clock);
 }
 
@@ -177,16 +189,26 @@ static inline bool bench_line(const struct bench *bench, unsigned hart, unsigned
     return atomic_load(&bench->harts[hart].interrupts) >> line & 1;
 }
 
+static inline struct mem_space *bench_space(const struct bench *bench)
+{
+    return bench->params.io_port != 0 ? bench->env.ports : bench->env.mem;
+}
+
+static inline uint64_t bench_base(const struct bench *bench)
+{
+    return bench->params.io_port != 0 ? bench->params.io_port : BENCH_GPA;
+}
+
 static inline uint64_t bench_read(struct bench *bench, uint64_t offset, unsigned size)
 {
     uint64_t value = 0xdeadbeef;
-    assert_true(mem_io_read(bench->env.mem, BENCH_GPA + offset, size, &value));
+    assert_true(mem_io_read(bench_space(bench), bench_base(bench) + offset, size, &value));
     return value;
 }
 
 static inline void bench_write(struct bench *bench, uint64_t offset, unsigned size, uint64_t value)
 {
-    assert_true(mem_io_write(bench->env.mem, BENCH_GPA + offset, size, value));
+    assert_true(mem_io_write(bench_space(bench), bench_base(bench) + offset, size, value));
 }
 
 /* ---- scripts: one register access a line ---- */
@@ -227,7 +249,7 @@ static inline void bench_check_state(struct bench *bench)
     const struct state_table *table = bench->device->ops->state;
     struct state_buffer stream = {0};
     struct bench other;
-    bench_open(&other, bench->device->ops);
+    bench_open_at(&other, bench->device->ops, bench->params.io_port);
     assert_state_round_trip(table, bench->device, other.device);
     state_save(table, bench->device, &stream);
     for (size_t bit = 0; bit < 8 * stream.size; bit++) {

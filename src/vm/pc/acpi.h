@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ACPI tables of the x86-64 board (ACPI 6.5): what it has instead of a device tree.
+ *
+ * Fixed hardware, not the hardware-reduced kind: the latter has no PIT, PIC and power-management
+ * timer, and Linux then has no clock to calibrate others by; the button and the way to switch off
+ * are a register each, which every system knows. What came later than fixed hardware (the VM
+ * generation ID) has a generic event device of its own.
+ */
+#ifndef TRAPEZE_VM_PC_ACPI_H
+#define TRAPEZE_VM_PC_ACPI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct aml;
+
+struct pc_acpi_setup {
+    unsigned cpus;
+    uint64_t ecam_gpa, ecam_size;
+    uint16_t pm_port, reset_port;
+    uint8_t reset_value;
+    unsigned sci; /* GSI */
+    uint32_t ioapic_gpa, lapic_gpa;
+    /* Adds the devices' objects, inside \_SB. */
+    void (*devices)(void *opaque, struct aml *aml);
+    void *opaque;
+};
+
+#define PC_ACPI_MAX 0x10000
+
+/* Writes all tables, for addresses from `gpa` (16-byte aligned), into `bytes`; the first is the
+ * RSDP. Returns how many bytes; 0: they do not fit into `room`. */
+size_t pc_acpi_build(const struct pc_acpi_setup *setup, uint64_t gpa, uint8_t *bytes, size_t room);
+
+#endif
