@@ -300,8 +300,9 @@ struct engine_setup {
     struct mem_space *mem; /* all RAM is in it */
     struct log *log;
     unsigned vcpu_count;
-    int kvm_fd;         /* /dev/kvm; -1: it could not be opened, because: */
-    const char *no_kvm; /* a sentence, or NULL */
+    int kvm_fd;           /* /dev/kvm; -1: it could not be opened, because: */
+    const char *no_kvm;   /* a sentence, or NULL */
+    bool kvm_may_emulate; /* one without a processor behind it will do (tests) */
 };
 
 /* A way to run vCPUs. */
@@ -313,6 +314,7 @@ struct engine {
     /* The guest reaches memory without asking: what a TLB could be asked to drop (TLB, STORES, WRITES,
      * FENCE_I) does not exist, and memory is there before it runs. */
     bool direct_memory;
+    bool halts_inside; /* a vCPU that waits for an interrupt does so in run() */
     /* Makes a vCPU that is in_guest look at its attention; any thread. NULL: it does so by itself. */
     void (*kick)(struct vcpu *vcpu);
     bool (*attach)(struct vcpu *vcpu, struct error **err);

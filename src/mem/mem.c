@@ -398,6 +398,22 @@ static bool any_dirty(const _Atomic uint8_t *flags)
     return __atomic_load_n((const flag_word *)(const void *)flags, __ATOMIC_RELAXED) & dirty;
 }
 
+static void collect(struct mem_space *space, struct mem_ram *ram)
+{
+    struct mem_listener *listener = space->listeners;
+    for (; listener; listener = listener->next)
+        if (listener->dirty_collect)
+            listener->dirty_collect(listener->opaque, ram);
+}
+
+void mem_dirty_stop(struct mem_space *space)
+{
+    struct mem_listener *listener = space->listeners;
+    for (; listener; listener = listener->next)
+        if (listener->dirty_stop)
+            listener->dirty_stop(listener->opaque);
+}
+
 uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                         uint64_t *bitmap)
 {
@@ -407,6 +423,7 @@ uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t g
     if (pages == 0)
         return 0;
     memset(bitmap, 0, (size_t)((pages + 63) / 64 * sizeof(*bitmap)));
+    collect(space, ram);
     /* Clear, then tell. The other way round a vCPU could cache the permission to write after
      * it was told to drop it, still see DIRTY set, and write unseen once it is cleared. */
     _Atomic uint8_t *flags = &ram->flags[(gpa - ram->gpa) >> MEM_PAGE_SHIFT];
@@ -433,8 +450,9 @@ uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t g
     return taken;
 }
 
-uint64_t mem_dirty_count(const struct mem_ram *ram)
+uint64_t mem_dirty_count(struct mem_space *space, struct mem_ram *ram)
 {
+    collect(space, ram);
     uint64_t count = 0;
     for (uint64_t page = 0; page < ram->size >> MEM_PAGE_SHIFT; page++)
         count += atomic_load_explicit(&ram->flags[page], memory_order_relaxed) & MEM_PAGE_DIRTY;

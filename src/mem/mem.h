@@ -146,7 +146,9 @@ void mem_note_code(struct mem_space *space, struct mem_ram *ram, uint64_t gpa);
 uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t size,
                         uint64_t *bitmap);
 /* How many pages of the region mem_dirty_take() would find now. Any thread. */
-uint64_t mem_dirty_count(const struct mem_ram *ram);
+uint64_t mem_dirty_count(struct mem_space *space, struct mem_ram *ram);
+/* Nobody reads the log any more for now: what it costs can be saved. Any thread. */
+void mem_dirty_stop(struct mem_space *space);
 
 /* Gives the host memory of [gpa, gpa+size), whole pages in one RAM region, back; they read as
  * zero from now on. False: they are not such pages, or the backend keeps its memory (FILE). Any
@@ -204,6 +206,10 @@ struct mem_listener {
     bool (*watch_settled)(void *opaque);
     /* Drop every cached write permission to the range before returning. Any thread. */
     void (*dirty_reset)(void *opaque, struct mem_ram *ram, uint64_t gpa, uint64_t size);
+    /* Note (mem_note_write) what somebody wrote to the region who does not do so by himself: the log is
+     * about to be read. Any thread. */
+    void (*dirty_collect)(void *opaque, struct mem_ram *ram);
+    void (*dirty_stop)(void *opaque); /* mem_dirty_stop() */
     void *opaque;
     struct mem_listener *next; /* kept by mem/ */
 };

@@ -116,7 +116,7 @@ uint64_t rounds_dirty(const struct rounds *rounds)
 {
     uint64_t pages = 0;
     for (size_t i = 0; i < rounds->region_count; i++)
-        pages += mem_dirty_count(rounds->regions[i].ram);
+        pages += mem_dirty_count(rounds->mem, rounds->regions[i].ram);
     return pages << MEM_PAGE_SHIFT;
 }
 
@@ -467,6 +467,7 @@ void rounds_free(struct rounds *rounds)
     }
     for (size_t i = 0; i < rounds->region_count; i++)
         free(rounds->regions[i].marked);
+    mem_dirty_stop(rounds->mem);
     delta_cache_free(rounds->deltas);
     error_free(rounds->error);
     pthread_cond_destroy(&rounds->changed);

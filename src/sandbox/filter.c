@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -194,6 +195,53 @@ static const struct row rows[] = {
     {SANDBOX_FOLDERS, "utimensat", 0, {{0}}},
     {SANDBOX_FOLDERS, "fstatfs", 0, {{0}}},
     {SANDBOX_FOLDERS, "getdents64", 0, {{0}}},
+
+#ifdef __x86_64__
+    /* KVM: what engine/kvm/ asks of it, and timers of our own that kick vCPUs out of a guest */
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_CHECK_EXTENSION)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_CREATE_VM)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_VCPU_MMAP_SIZE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_SUPPORTED_CPUID)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_MSR_INDEX_LIST)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_TSS_ADDR)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_IDENTITY_MAP_ADDR)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_USER_MEMORY_REGION)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_CREATE_VCPU)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_CREATE_IRQCHIP)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_CREATE_PIT2)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_IRQCHIP)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_IRQCHIP)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_PIT2)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_PIT2)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_CLOCK)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_CLOCK)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_DIRTY_LOG)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_IRQ_LINE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SIGNAL_MSI)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_RUN)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_REGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_REGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_SREGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_SREGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_XSAVE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_XSAVE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_XCRS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_XCRS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_DEBUGREGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_DEBUGREGS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_LAPIC)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_LAPIC)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_MSRS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_MSRS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_VCPU_EVENTS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_VCPU_EVENTS)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_MP_STATE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_MP_STATE)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_CPUID2)}},
+    {SANDBOX_KVM, "timer_create", 0, {{0}}},
+    {SANDBOX_KVM, "timer_settime", 0, {{0}}},
+    {SANDBOX_KVM, "timer_delete", 0, {{0}}},
+#endif
 
 #ifdef SANITIZED
     /* AddressSanitizer: stacks of its own for signals, and what it tries for its reports */

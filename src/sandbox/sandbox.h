@@ -59,6 +59,7 @@ enum sandbox_part {
 /* What a process does beyond what all do: sets of rows of the table. */
 enum sandbox_feature {
     SANDBOX_CODE = 1,   /* maps memory executable that it has written through another mapping */
+    SANDBOX_KVM = 4,    /* has a machine of KVM's */
     SANDBOX_FOLDERS = 2 /* opens, makes and removes files below folders that it has */
 };
 

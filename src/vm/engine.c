@@ -9,10 +9,11 @@
 #include "base/log.h"
 #include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
+#include "engine/kvm/kvm.h"
 #include "vm/machine.h"
 
 /* The fastest first; the last one works everywhere. */
-static const struct engine *const engines[] = {&engine_dbt, &engine_interp};
+static const struct engine *const engines[] = {&engine_kvm, &engine_dbt, &engine_interp};
 
 static void detach_all(struct vm *vm)
 {
@@ -26,8 +27,11 @@ static void detach_all(struct vm *vm)
 
 static bool make_machine(struct vm *vm, struct error **err)
 {
-    const struct engine_setup setup = {
-        .mem = vm->mem, .log = vm->log, .vcpu_count = vm->cpu_count, .kvm_fd = -1};
+    const struct engine_setup setup = {.mem = vm->mem,
+                                       .log = vm->log,
+                                       .vcpu_count = vm->cpu_count,
+                                       .kvm_fd = vm->files.kvm,
+                                       .no_kvm = vm->files.no_kvm};
     if (vm->engine->machine_new == NULL)
         return true;
     vm->machine = vm->engine->machine_new(&setup, err);
@@ -50,36 +54,69 @@ static bool attach_all(struct vm *vm, const struct engine *engine, struct error 
     return true;
 }
 
+/* Of the engines that run this guest's instructions; NULL: there is none behind `at`. */
+static const struct engine *next_engine(const struct vm *vm, size_t *at)
+{
+    while (*at < ARRAY_SIZE(engines))
+        if (engines[(*at)++]->supports(vm->isa))
+            return engines[*at - 1];
+    return NULL;
+}
+
 static bool attach_best(struct vm *vm, struct error **err)
 {
-    for (size_t i = 0;; i++) {
+    size_t at = 0;
+    const struct engine *engine = next_engine(vm, &at);
+    for (;;) {
         struct error *why = NULL;
-        if (!engines[i]->supports(vm->isa))
-            continue;
-        if (attach_all(vm, engines[i], &why))
+        if (attach_all(vm, engine, &why))
             return true;
+        const struct engine *next = next_engine(vm, &at);
         /* What the user got wrong is not made good by another engine. */
-        if (i + 1 == ARRAY_SIZE(engines) || error_kind(why) == ERROR_USAGE)
+        if (next == NULL || error_kind(why) == ERROR_USAGE)
             return error_propagate(err, why);
         log_warning(vm->log, "The engine '%s' does not work here, the guest will be slower: %s",
-                    engines[i]->name, error_message(why));
+                    engine->name, error_message(why));
         error_free(why);
+        engine = next;
     }
+}
+
+static bool attach_named(struct vm *vm, const char *name, struct error **err)
+{
+    size_t at = 0;
+    for (const struct engine *engine; (engine = next_engine(vm, &at)) != NULL;)
+        if (strcmp(engine->name, name) == 0)
+            return attach_all(vm, engine, err);
+    error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests on this host", name,
+              vm->isa->name);
+    error_hint(err, "For riscv64 guests there are 'interp', which works on every host, 'dbt', which "
+                    "is for x86-64 hosts, and 'auto', the best of them; for x86_64 guests 'kvm'.");
+    return false;
+}
+
+/* Guests that only one engine can run, and that does not. */
+static bool nothing_runs(const struct vm *vm, struct error **err)
+{
+    error_prefix(err, "%s guests run on KVM alone", vm->isa->name);
+    error_hint(err, "'trapeze host' tells what this host offers. Without KVM, trapeze runs riscv64 "
+                    "guests (--arch riscv64), on any host.");
+    return false;
 }
 
 bool vm_engine_attach(struct vm *vm, struct error **err)
 {
     const char *name = vm->config.engine;
-    if (strcmp(name, "auto") == 0)
-        return attach_best(vm, err);
-    for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
-        if (strcmp(engines[i]->name, name) == 0 && engines[i]->supports(vm->isa))
-            return attach_all(vm, engines[i], err);
-    error_set(err, ERROR_USAGE, "there is no engine '%s' for %s guests on this host", name,
-              vm->isa->name);
-    error_hint(err, "There are 'interp', which works on every host, 'dbt', which is for x86-64 "
-                    "hosts, and 'auto', the best of them.");
-    return false;
+    bool good = strcmp(name, "auto") == 0 ? attach_best(vm, err) : attach_named(vm, name, err);
+    if (good && vm->engine->direct_memory && vm->config.deterministic) {
+        detach_all(vm);
+        error_set(err, ERROR_USAGE, "a guest on KVM is not deterministic");
+        error_hint(err, "Leave --deterministic out.");
+        return false;
+    }
+    if (!good && vm->engine == &engine_kvm && err != NULL && error_kind(*err) == ERROR_HOST)
+        return nothing_runs(vm, err);
+    return good;
 }
 
 void vm_warm(struct vm *vm)

@@ -9,22 +9,25 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/trace.h"
 #include "block/rings.h"
 #include "engine/emit/perf.h"
+#include "engine/kvm/probe.h"
 
 enum { SPARE_RINGS = 2 }; /* disks that come later and find none do with threads */
 
 void vm_files_init(struct vm_files *files)
 {
-    *files = (struct vm_files){.dump_fdt = -1, .own_fds = -1};
+    *files = (struct vm_files){.dump_fdt = -1, .own_fds = -1, .kvm = -1};
     for (size_t i = 0; i < ARRAY_SIZE(files->captures); i++)
         files->captures[i] = -1;
     for (size_t i = 0; i < ARRAY_SIZE(files->shares); i++)
@@ -44,6 +47,18 @@ static void open_dump(struct vm_files *files, const char *path)
         return;
     files->dump_fdt = open(path, flags, 0666);
     files->dump_error = errno;
+}
+
+/* Whether it is needed, and what it means that it is not there, is seen when the engine is chosen. */
+static void open_kvm(struct vm_files *files, const struct machine_config *config)
+{
+    struct error *error = NULL;
+    if (strcmp(config->arch, "x86_64") != 0)
+        return;
+    files->kvm = kvm_open(KVM_DEVICE, &error);
+    if (files->kvm < 0)
+        files->no_kvm = alloc_string(error_message(error));
+    error_free(error);
 }
 
 static bool open_captures(struct vm_files *files, const struct machine_config *config,
@@ -115,6 +130,7 @@ bool vm_files_open(struct vm_files *files, const struct machine_config *config, 
                    struct error **err)
 {
     open_dump(files, config->dump_fdt);
+    open_kvm(files, config);
     return boot_open(&files->boot, config, err) && open_captures(files, config, err) &&
            open_shares(files, config, err) &&
            (config->trace == NULL || (files->trace = trace_open(config->trace, err)) != NULL) &&
@@ -143,6 +159,8 @@ void vm_files_close(struct vm_files *files)
     boot_clear(&files->boot);
     close_all(&files->dump_fdt, 1);
     close_all(&files->own_fds, 1);
+    close_all(&files->kvm, 1);
+    free(files->no_kvm);
     close_all(files->captures, ARRAY_SIZE(files->captures));
     close_all(files->shares, ARRAY_SIZE(files->shares));
     trace_close(files->trace);

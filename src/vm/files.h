@@ -29,6 +29,8 @@ struct vm_files {
     int dump_fdt, dump_error; /* why it is not open */
     int captures[MACHINE_MAX_NICS];
     int shares[MACHINE_MAX_SHARES];
+    int kvm;           /* /dev/kvm, for guests that it can run */
+    char *no_kvm;      /* why it is not open; or NULL */
     int own_fds; /* a folder of this process's descriptors, as /proc/self/fd; for shares */
     struct trace *trace;
     struct perf *perf;

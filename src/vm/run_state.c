@@ -147,12 +147,25 @@ static void go(struct vm *vm)
     vm_release(vm);
 }
 
+/* Memory that is still to come comes before anybody waits. */
+static bool fetch_memory(struct vm *vm, struct error **err)
+{
+    for (size_t i = 0; i < mem_ram_count(vm->mem); i++) {
+        struct mem_ram *ram = mem_ram_at(vm->mem, i);
+        if (!mem_want(vm->mem, ram, ram->gpa, ram->size))
+            return error_set(err, ERROR_HOST, "the guest's memory is lost");
+    }
+    return true;
+}
+
 bool vm_start(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_CREATED)
         return refuse(vm, "started", err);
     bool restored = vm->loaded;
     if (!restored && !boot_load(vm, err))
+        return false;
+    if (vm->engine->direct_memory && !fetch_memory(vm, err))
         return false;
     go_on_clock(vm);
     if (restored) /* what devices had not got round to when it was saved */
@@ -212,19 +225,10 @@ bool vm_resume(struct vm *vm, struct error **err)
         return refuse(vm, "resumed", err);
     if (!vm->loaded && !boot_load(vm, err))
         return false;
+    if (vm->engine->direct_memory && !fetch_memory(vm, err))
+        return false;
     begin_running(vm);
     go(vm);
-    return true;
-}
-
-/* Memory that is still to come comes before anybody waits. */
-static bool fetch_memory(struct vm *vm, struct error **err)
-{
-    for (size_t i = 0; i < mem_ram_count(vm->mem); i++) {
-        struct mem_ram *ram = mem_ram_at(vm->mem, i);
-        if (!mem_want(vm->mem, ram, ram->gpa, ram->size))
-            return error_set(err, ERROR_HOST, "the guest's memory is lost");
-    }
     return true;
 }
 

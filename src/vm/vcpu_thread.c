@@ -78,6 +78,9 @@ bool vm_cpu_time(const struct vm_cpu *cpu, struct vm_cpu_time *time)
     int64_t since = atomic_load(&cpu->away_since), now = host_now();
     int64_t waited = now - cpu->begun_ns - atomic_load(&cpu->away_ns) - used -
                      (since != 0 ? now - since : 0);
+    /* A guest that halts inside is not told from one that waits for a CPU. */
+    if (cpu->vm->engine->halts_inside)
+        waited = 0;
     *time = (struct vm_cpu_time){(uint64_t)used, waited > 0 ? (uint64_t)waited : 0};
     return true;
 }

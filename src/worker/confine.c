@@ -29,7 +29,9 @@ static void enter(const struct machine_config *config, const struct vm_files *fi
     struct sandbox_wish wish = {.folders = folders, .folder_count = config->share_count};
     for (size_t i = 0; i < config->share_count; i++)
         folders[i] = (struct sandbox_folder){files->shares[i], config->shares[i].writable};
-    if (strcmp(config->engine, "interp") != 0)
+    if (files->kvm >= 0)
+        wish.features |= SANDBOX_KVM;
+    else if (strcmp(config->engine, "interp") != 0)
         wish.features |= SANDBOX_CODE;
     if (config->share_count > 0)
         wish.features |= SANDBOX_FOLDERS;

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Private to engine/kvm/.
+ */
+#ifndef TRAPEZE_ENGINE_KVM_KVM_INTERNAL_H
+#define TRAPEZE_ENGINE_KVM_KVM_INTERNAL_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "engine/kvm/kvm.h"
+#include "isa/x86_64/cpu.h"
+#include "mem/mem.h"
+
+#define KVM_CHIPS 3 /* PIC master and slave, I/O APIC */
+
+/* The interrupt controllers and the timer chip, as KVM's structs have them. */
+struct kvm_chips {
+    struct kvm_irqchip chip[KVM_CHIPS];
+    struct kvm_pit_state2 pit;
+};
+
+struct kvm_machine {
+    struct engine_machine machine; /* first */
+    struct mem_space *mem;
+    struct log *log;
+    int kvm, vm;
+    size_t run_size; /* of struct kvm_run and what is behind it */
+    unsigned vcpu_count;
+    struct mem_listener listener;
+    struct kvm_chips chips, power_on;
+    uint64_t clock_ns;  /* kvmclock, while it stands still */
+    bool clock_stands;  /* ... or comes from a saved state */
+
+    pthread_mutex_t log_lock; /* a leaf */
+    bool logging;             /* KVM notes which pages are written */
+    uint64_t *log_bitmap;     /* of the largest region */
+
+    struct x86_cpuid supported[X86_CPUID_MAX];
+    size_t supported_count;
+    uint32_t msrs[X86_MSRS_MAX]; /* that are saved, in the order of restoring */
+    unsigned msr_count;          /* 0: not yet looked at */
+};
+
+struct kvm_cpu {
+    struct x86_cpu *cpu;
+    struct kvm_machine *machine;
+    int fd;
+    struct kvm_run *run;
+    bool incomplete; /* the instruction that left the guest goes on when it is entered again */
+    /* Sends the owner thread a signal, which ends KVM_RUN: unlike tgkill(), a timer can reach nobody
+     * outside of its process. */
+    timer_t timer;
+    bool has_timer;
+    pthread_t thread; /* that the timer is for */
+    uint64_t exits, io_exits, mmio_exits;
+};
+
+static inline struct kvm_machine *kvm_machine_of(struct engine_machine *machine)
+{
+    return (struct kvm_machine *)(void *)machine;
+}
+
+/* ioctl() that is not given up for a signal. */
+int kvm_ioctl(int fd, unsigned long request, void *argument);
+
+struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct error **err);
+
+/* vcpu.c */
+bool kvm_attach(struct vcpu *vcpu, struct error **err);
+void kvm_detach(struct vcpu *vcpu);
+enum vcpu_exit kvm_run(struct vcpu *vcpu, uint64_t budget);
+void kvm_kick(struct vcpu *vcpu);
+void kvm_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
+
+/* exits.c: what the guest was left for; true: it is entered again. */
+bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit);
+
+/* state.c */
+extern const struct x86_keeper kvm_keeper;
+/* Which MSRs KVM lets us read and write; the first vCPU is asked. */
+bool kvm_find_msrs(struct kvm_cpu *kvm, struct error **err);
+
+/* cpuid.c */
+bool kvm_read_supported_cpuid(struct kvm_machine *machine, struct error **err);
+bool kvm_set_cpuid(struct kvm_cpu *kvm, struct error **err);
+
+#endif

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the vCPUs of a machine on KVM share: its memory, interrupt controllers, timer chip, clock and
+ * the log of written pages.
+ *
+ * Memory: every region of RAM is a slot; accesses anywhere else leave the guest. KVM notes the pages
+ * that the guest writes only from the moment on at which somebody reads the log for the first time; then
+ * all pages count as written once.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "engine/kvm/kvm_internal.h"
+#include "engine/kvm/probe.h"
+
+/* Four pages below 4 GiB that KVM on Intel wants for itself, where the board has nothing. */
+#define IDENTITY_MAP_GPA UINT64_C(0xfffbc000)
+#define TSS_GPA          0xfffbd000UL
+
+int kvm_ioctl(int fd, unsigned long request, void *argument)
+{
+    int result;
+    do
+        result = ioctl(fd, request, argument);
+    while (result < 0 && (errno == EINTR || errno == EAGAIN));
+    return result;
+}
+
+/* ---- what KVM has to have ---- */
+
+static const struct {
+    const char *name;
+    int capability;
+} needed[] = {
+    {"KVM_CAP_USER_MEMORY", KVM_CAP_USER_MEMORY},
+    {"KVM_CAP_SET_TSS_ADDR", KVM_CAP_SET_TSS_ADDR},
+    {"KVM_CAP_SET_IDENTITY_MAP_ADDR", KVM_CAP_SET_IDENTITY_MAP_ADDR},
+    {"KVM_CAP_EXT_CPUID", KVM_CAP_EXT_CPUID},
+    {"KVM_CAP_IRQCHIP", KVM_CAP_IRQCHIP},
+    {"KVM_CAP_PIT2", KVM_CAP_PIT2},
+    {"KVM_CAP_PIT_STATE2", KVM_CAP_PIT_STATE2},
+    {"KVM_CAP_MP_STATE", KVM_CAP_MP_STATE},
+    {"KVM_CAP_VCPU_EVENTS", KVM_CAP_VCPU_EVENTS},
+    {"KVM_CAP_DEBUGREGS", KVM_CAP_DEBUGREGS},
+    {"KVM_CAP_XSAVE", KVM_CAP_XSAVE},
+    {"KVM_CAP_ADJUST_CLOCK", KVM_CAP_ADJUST_CLOCK},
+    {"KVM_CAP_SIGNAL_MSI", KVM_CAP_SIGNAL_MSI},
+    {"KVM_CAP_IMMEDIATE_EXIT", KVM_CAP_IMMEDIATE_EXIT},
+};
+
+static bool check_capabilities(int kvm, struct error **err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+        if (ioctl(kvm, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
+            return error_set(err, ERROR_HOST, "this host's KVM is too old: it has no %s",
+                             needed[i].name);
+    return true;
+}
+
+/* ---- memory ---- */
+
+static bool set_slot(struct kvm_machine *machine, size_t index, uint32_t flags)
+{
+    const struct mem_ram *ram = mem_ram_at(machine->mem, index);
+    struct kvm_userspace_memory_region region = {
+        .slot = (uint32_t)index,
+        .flags = flags,
+        .guest_phys_addr = ram->gpa,
+        .memory_size = ram->size,
+        .userspace_addr = (uintptr_t)ram->host,
+    };
+    return kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+}
+
+static bool set_slots(struct kvm_machine *machine, uint32_t flags)
+{
+    for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
+        if (!set_slot(machine, i, flags))
+            return false;
+    return true;
+}
+
+/* Lock held. Nothing of before is known. */
+static void start_log(struct kvm_machine *machine)
+{
+    uint64_t largest = 0;
+    for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
+        largest = largest < mem_ram_at(machine->mem, i)->size ? mem_ram_at(machine->mem, i)->size
+                                                               : largest;
+    if (machine->log_bitmap == NULL)
+        machine->log_bitmap = alloc_zeroed((size_t)(largest >> MEM_PAGE_SHIFT) / 64 + 1, 8);
+    if (!set_slots(machine, KVM_MEM_LOG_DIRTY_PAGES))
+        log_error(machine->log, "KVM does not note which memory is written: %s", strerror(errno));
+    else
+        machine->logging = true;
+    for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
+        mem_note_range(machine->mem, mem_ram_at(machine->mem, i)->gpa,
+                       mem_ram_at(machine->mem, i)->size);
+}
+
+static size_t slot_of(const struct kvm_machine *machine, const struct mem_ram *ram)
+{
+    size_t slot = 0;
+    while (mem_ram_at(machine->mem, slot) != ram)
+        slot++;
+    return slot;
+}
+
+/* Lock held. */
+static void read_log(struct kvm_machine *machine, struct mem_ram *ram)
+{
+    struct kvm_dirty_log log = {.slot = (uint32_t)slot_of(machine, ram),
+                                .dirty_bitmap = machine->log_bitmap};
+    uint64_t pages = ram->size >> MEM_PAGE_SHIFT;
+    if (kvm_ioctl(machine->vm, KVM_GET_DIRTY_LOG, &log) != 0) {
+        log_error(machine->log, "KVM does not tell which memory was written: %s", strerror(errno));
+        mem_note_range(machine->mem, ram->gpa, ram->size);
+        return;
+    }
+    for (uint64_t word = 0; word < (pages + 63) / 64; word++)
+        for (uint64_t bits = machine->log_bitmap[word]; bits != 0; bits &= bits - 1)
+            mem_note_write(machine->mem, ram,
+                           ram->gpa + ((word * 64 + (uint64_t)__builtin_ctzll(bits))
+                                       << MEM_PAGE_SHIFT));
+}
+
+static void collect(void *opaque, struct mem_ram *ram)
+{
+    struct kvm_machine *machine = opaque;
+    pthread_mutex_lock(&machine->log_lock);
+    if (!machine->logging)
+        start_log(machine);
+    else
+        read_log(machine, ram);
+    pthread_mutex_unlock(&machine->log_lock);
+}
+
+static void stop_log(void *opaque)
+{
+    struct kvm_machine *machine = opaque;
+    pthread_mutex_lock(&machine->log_lock);
+    if (machine->logging && set_slots(machine, 0))
+        machine->logging = false;
+    pthread_mutex_unlock(&machine->log_lock);
+}
+
+/* ---- interrupts ---- */
+
+static void set_input(void *opaque, unsigned input, bool level)
+{
+    struct kvm_machine *machine = opaque;
+    struct kvm_irq_level line = {.irq = input, .level = level};
+    if (kvm_ioctl(machine->vm, KVM_IRQ_LINE, &line) != 0)
+        log_error(machine->log, "KVM does not take interrupt %u: %s", input, strerror(errno));
+}
+
+/* A message to a vCPU that is not there is lost, as in hardware. */
+static void send_message(void *opaque, uint64_t address, uint32_t data)
+{
+    struct kvm_machine *machine = opaque;
+    struct kvm_msi msi = {
+        .address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data};
+    (void)kvm_ioctl(machine->vm, KVM_SIGNAL_MSI, &msi);
+}
+
+static const struct engine_irqchip irqchip = {set_input, send_message};
+
+/* ---- state ---- */
+
+static bool read_chips(struct kvm_machine *machine, struct kvm_chips *chips)
+{
+    bool good = kvm_ioctl(machine->vm, KVM_GET_PIT2, &chips->pit) == 0;
+    for (unsigned i = 0; i < KVM_CHIPS; i++) {
+        chips->chip[i].chip_id = i;
+        good = kvm_ioctl(machine->vm, KVM_GET_IRQCHIP, &chips->chip[i]) == 0 && good;
+    }
+    return good;
+}
+
+static bool write_chips(struct kvm_machine *machine, struct kvm_chips *chips)
+{
+    bool good = kvm_ioctl(machine->vm, KVM_SET_PIT2, &chips->pit) == 0;
+    for (unsigned i = 0; i < KVM_CHIPS; i++) {
+        chips->chip[i].chip_id = i;
+        good = kvm_ioctl(machine->vm, KVM_SET_IRQCHIP, &chips->chip[i]) == 0 && good;
+    }
+    return good;
+}
+
+static uint64_t read_clock(struct kvm_machine *machine)
+{
+    struct kvm_clock_data clock = {0};
+    if (kvm_ioctl(machine->vm, KVM_GET_CLOCK, &clock) != 0)
+        log_error(machine->log, "KVM does not tell its clock: %s", strerror(errno));
+    return clock.clock;
+}
+
+static void stop_time(struct engine_machine *engine_machine, bool stop)
+{
+    struct kvm_machine *machine = kvm_machine_of(engine_machine);
+    if (stop) {
+        machine->clock_ns = read_clock(machine);
+        machine->clock_stands = true;
+        return;
+    }
+    struct kvm_clock_data clock = {.clock = machine->clock_ns};
+    if (machine->clock_stands && kvm_ioctl(machine->vm, KVM_SET_CLOCK, &clock) != 0)
+        log_error(machine->log, "KVM does not set its clock: %s", strerror(errno));
+    machine->clock_stands = false;
+}
+
+static void reset(struct engine_machine *engine_machine)
+{
+    struct kvm_machine *machine = kvm_machine_of(engine_machine);
+    if (!write_chips(machine, &machine->power_on))
+        log_error(machine->log, "KVM does not reset its interrupt controllers: %s",
+                  strerror(errno));
+}
+
+static void pre_save(void *object)
+{
+    struct kvm_machine *machine = object;
+    if (!read_chips(machine, &machine->chips))
+        log_error(machine->log, "KVM does not tell its interrupt controllers' state: %s",
+                  strerror(errno));
+    if (!machine->clock_stands)
+        machine->clock_ns = read_clock(machine);
+}
+
+static bool post_restore(void *object, struct error **err)
+{
+    struct kvm_machine *machine = object;
+    if (!write_chips(machine, &machine->chips))
+        return error_set_errno(err, errno, "KVM does not take the saved interrupt controllers");
+    machine->clock_stands = true;
+    return true;
+}
+
+static const struct state_field fields[] = {
+    STATE_BYTES(struct kvm_machine, chips.chip[0].chip, "kvm-pic-master"),
+    STATE_BYTES(struct kvm_machine, chips.chip[1].chip, "kvm-pic-slave"),
+    STATE_BYTES(struct kvm_machine, chips.chip[2].chip, "kvm-ioapic"),
+    STATE_BYTES(struct kvm_machine, chips.pit, "kvm-pit2"),
+    STATE_UINT(struct kvm_machine, clock_ns, "clock-ns"),
+    STATE_END,
+};
+static const struct state_table machine_state = {"kvm-machine", 1, fields, pre_save, post_restore};
+
+/* ---- life ---- */
+
+static void free_machine(struct engine_machine *engine_machine)
+{
+    struct kvm_machine *machine = kvm_machine_of(engine_machine);
+    if (machine->listener.opaque != NULL)
+        mem_unlisten(machine->mem, &machine->listener);
+    if (machine->vm >= 0)
+        close(machine->vm);
+    pthread_mutex_destroy(&machine->log_lock);
+    free(machine->log_bitmap);
+    free(machine);
+}
+
+static bool create(struct kvm_machine *machine, struct error **err)
+{
+    uint64_t identity_map = IDENTITY_MAP_GPA;
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* it has port 0x61 as well */
+    int size = ioctl(machine->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    do
+        machine->vm = ioctl(machine->kvm, KVM_CREATE_VM, 0);
+    while (machine->vm < 0 && errno == EINTR);
+    if (machine->vm < 0 || size <= 0)
+        return error_set_errno(err, errno, "KVM makes no machine");
+    machine->run_size = (size_t)size;
+    if (ioctl(machine->vm, KVM_SET_TSS_ADDR, TSS_GPA) != 0 ||
+        kvm_ioctl(machine->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0 ||
+        ioctl(machine->vm, KVM_CREATE_IRQCHIP, 0) != 0 ||
+        kvm_ioctl(machine->vm, KVM_CREATE_PIT2, &pit) != 0 ||
+        !read_chips(machine, &machine->power_on))
+        return error_set_errno(err, errno, "KVM makes no interrupt controllers");
+    return set_slots(machine, 0) || error_set_errno(err, errno, "KVM does not take the guest's memory");
+}
+
+struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct error **err)
+{
+    if (setup->kvm_fd < 0) {
+        error_set(err, ERROR_HOST, "%s", setup->no_kvm != NULL ? setup->no_kvm : "KVM cannot be used");
+        return NULL;
+    }
+    if (!check_capabilities(setup->kvm_fd, err) ||
+        (!setup->kvm_may_emulate && !kvm_runs_guests(setup->kvm_fd, err)))
+        return NULL;
+    struct kvm_machine *machine = alloc_zeroed(1, sizeof(*machine));
+    *machine = (struct kvm_machine){
+        .machine = {.irqchip = &irqchip,
+                    .state = &machine_state,
+                    .reset = reset,
+                    .stop_time = stop_time,
+                    .free = free_machine},
+        .mem = setup->mem,
+        .log = setup->log,
+        .kvm = setup->kvm_fd,
+        .vm = -1,
+        .vcpu_count = setup->vcpu_count,
+    };
+    pthread_mutex_init(&machine->log_lock, NULL);
+    if (!create(machine, err) || !kvm_read_supported_cpuid(machine, err)) {
+        free_machine(&machine->machine);
+        return NULL;
+    }
+    machine->listener = (struct mem_listener){
+        .dirty_collect = collect, .dirty_stop = stop_log, .opaque = machine};
+    mem_listen(machine->mem, &machine->listener);
+    return &machine->machine;
+}

@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Small programs on the host's KVM: what they leave the guest for, interrupts, kicks, state that goes to
+ * another machine, the log of written pages. They use integer instructions alone, so that a /dev/kvm that
+ * only emulates will do; without any there is nothing to test.
+ */
+#include "support.h"
+
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "engine/kvm/kvm.h"
+#include "engine/kvm/probe.h"
+#include "isa/x86_64/cpu.h"
+#include "mem/mem.h"
+
+#ifdef __x86_64__
+
+#define RAM_SIZE  (2 * MIB)
+#define TABLES    UINT64_C(0x1000) /* PML4, PDPT, four page directories of 2 MiB pages: 4 GiB as they are */
+#define IDT       UINT64_C(0x8000)
+#define GDT       UINT64_C(0x9000)
+#define CODE      UINT64_C(0x10000)
+#define STACK     UINT64_C(0x20000)
+#define DATA      UINT64_C(0x30000)
+#define PORT      0x3f8u
+#define PORT_WIDE 0x500u
+#define PORT_END  0xf4u
+#define DEVICE    UINT64_C(0xd0000000)
+
+/* Programs: they begin at CODE, and their symbols are offsets from there. */
+#define PROGRAM(name, text)                                                                        \
+    __asm__(".pushsection .rodata\n" #name "_begin:\n" text "\n" #name "_end:\n.popsection\n");    \
+    extern const uint8_t name##_begin[], name##_end[]
+
+struct fixture {
+    struct log log;
+    struct mem_space *mem, *ports;
+    struct mem_ram *ram;
+    struct vclock *clock;
+    struct vcpu_timebase timebase;
+    int kvm;
+    struct engine_machine *machine;
+    struct vcpu *vcpus[2];
+    unsigned vcpu_count;
+    struct mem_io serial, wide, end, device;
+    char text[64];
+    unsigned text_size;
+    uint64_t accesses[16]; /* of `device`: offset << 40 | size << 32 | value */
+    unsigned access_count;
+    uint64_t code; /* what was written to PORT_END */
+};
+
+static uint64_t read_serial(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)opaque, (void)offset, (void)size;
+    return 'A';
+}
+
+static void write_serial(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct fixture *f = opaque;
+    (void)offset, (void)size;
+    if (f->text_size < sizeof(f->text) - 1)
+        f->text[f->text_size++] = (char)value;
+}
+
+static uint64_t read_wide(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)opaque, (void)offset;
+    return UINT64_C(0x1122334455667788) >> (64 - 8 * size);
+}
+
+static void write_end(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct fixture *f = opaque;
+    (void)offset, (void)size;
+    f->code = value;
+    vcpu_kick(f->vcpus[0]);
+}
+
+static uint64_t read_device(void *opaque, uint64_t offset, unsigned size)
+{
+    (void)opaque, (void)size;
+    return 0x10203040 + offset;
+}
+
+static void write_device(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct fixture *f = opaque;
+    if (f->access_count < ARRAY_SIZE(f->accesses))
+        f->accesses[f->access_count++] = offset << 40 | (uint64_t)size << 32 | value;
+}
+
+static const struct mem_io_ops serial_ops = {read_serial, write_serial, 1, 1};
+static const struct mem_io_ops wide_ops = {read_wide, write_end, 4, 4};
+static const struct mem_io_ops end_ops = {read_serial, write_end, 1, 4};
+static const struct mem_io_ops device_ops = {read_device, write_device, 1, 4};
+
+/* A vCPU whose owner does not sleep. */
+static void wake(struct vcpu *vcpu)
+{
+    if (vcpu->engine != NULL && atomic_load(&vcpu->in_guest))
+        vcpu->engine->kick(vcpu);
+}
+
+static void add_region(struct fixture *f, struct mem_space *space, struct mem_io *io, uint64_t at,
+                       uint64_t size, const struct mem_io_ops *ops)
+{
+    *io = (struct mem_io){.name = "test", .gpa = at, .size = size, .ops = ops, .opaque = f};
+    assert_true(mem_io_add(space, io));
+}
+
+static void make_tables(struct fixture *f)
+{
+    store_le64(f->ram->host + TABLES, (TABLES + 0x1000) | 3);
+    for (uint64_t i = 0; i < 4; i++) {
+        store_le64(f->ram->host + TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 3);
+        for (uint64_t j = 0; j < 512; j++)
+            store_le64(f->ram->host + TABLES + 0x2000 + 0x1000 * i + 8 * j,
+                       (i << 30 | j << 21) | 0x83);
+    }
+    store_le64(f->ram->host + GDT + 8, UINT64_C(0x00af9b000000ffff));
+    store_le64(f->ram->host + GDT + 16, UINT64_C(0x00cf93000000ffff));
+}
+
+/* An interrupt gate to CODE + offset (SDM 3A, 6.14.1). */
+static void set_handler(struct fixture *f, unsigned vector, uint64_t offset)
+{
+    uint64_t to = CODE + offset;
+    uint8_t *gate = f->ram->host + IDT + 16 * vector;
+    store_le64(gate, (to & 0xffff) | 8 << 16 | UINT64_C(0x8e) << 40 | (to >> 16 & 0xffff) << 48);
+    store_le64(gate + 8, to >> 32);
+}
+
+static void make_vcpus(struct fixture *f, unsigned count)
+{
+    struct error *error = NULL;
+    const struct engine_setup setup = {.mem = f->mem,
+                                       .log = &f->log,
+                                       .vcpu_count = count,
+                                       .kvm_fd = f->kvm,
+                                       .kvm_may_emulate = true};
+    f->machine = engine_kvm.machine_new(&setup, &error);
+    assert_no_error(error);
+    for (unsigned i = 0; i < count; i++) {
+        const struct vcpu_setup vcpu_setup = {.index = i,
+                                              .mem = f->mem,
+                                              .ports = f->ports,
+                                              .timebase = &f->timebase,
+                                              .log = &f->log,
+                                              .wake = wake};
+        f->vcpus[i] = isa_x86_64.vcpu_new(&vcpu_setup, &error);
+        assert_no_error(error);
+        f->vcpus[i]->engine = &engine_kvm;
+        f->vcpus[i]->machine = f->machine;
+        assert_true(engine_kvm.attach(f->vcpus[i], &error));
+        isa_x86_64.vcpu_reset(f->vcpus[i]);
+    }
+    f->vcpu_count = count;
+}
+
+static bool open_fixture(struct fixture *f)
+{
+    struct error *error = NULL;
+    *f = (struct fixture){.kvm = kvm_open(KVM_DEVICE, NULL)};
+    if (f->kvm < 0)
+        return false;
+    log_init(&f->log, LOG_LEVEL_ERROR, STDERR_FILENO, "test");
+    f->clock = vclock_new(VCLOCK_REAL, 0);
+    f->timebase = (struct vcpu_timebase){.clock = f->clock, .ns_per_tick = 1};
+    f->mem = mem_space_new();
+    f->ports = mem_space_new();
+    f->ram = mem_add_ram(f->mem, "ram", 0, RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, &error);
+    assert_no_error(error);
+    add_region(f, f->ports, &f->serial, PORT, 1, &serial_ops);
+    add_region(f, f->ports, &f->wide, PORT_WIDE, 4, &wide_ops);
+    add_region(f, f->ports, &f->end, PORT_END, 4, &end_ops);
+    add_region(f, f->mem, &f->device, DEVICE, 0x100, &device_ops);
+    make_tables(f);
+    make_vcpus(f, 1);
+    return true;
+}
+
+static void free_vcpus(struct fixture *f)
+{
+    for (unsigned i = 0; i < f->vcpu_count; i++) {
+        engine_kvm.detach(f->vcpus[i]);
+        isa_x86_64.vcpu_free(f->vcpus[i]);
+    }
+    f->machine->free(f->machine);
+}
+
+static void close_fixture(struct fixture *f)
+{
+    free_vcpus(f);
+    mem_space_free(f->mem);
+    mem_space_free(f->ports);
+    vclock_free(f->clock);
+    close(f->kvm);
+}
+
+static struct x86_state *state_of(struct fixture *f)
+{
+    x86_fetch(x86_cpu_of(f->vcpus[0]));
+    return &x86_cpu_of(f->vcpus[0])->state;
+}
+
+/* 64-bit mode, as the boot protocol of Linux has it. */
+static void load(struct fixture *f, const uint8_t *begin, const uint8_t *end)
+{
+    struct x86_state *state = state_of(f);
+    memcpy(f->ram->host + CODE, begin, (size_t)(end - begin));
+    state->cr0 = X86_CR0_PG | X86_CR0_NE | X86_CR0_ET | X86_CR0_PE;
+    state->cr3 = TABLES;
+    state->cr4 = X86_CR4_PAE;
+    state->efer = X86_EFER_LME | X86_EFER_LMA;
+    state->segments[X86_CS] = x86_flat_code64(8);
+    for (unsigned i = X86_SS; i <= X86_GS; i++)
+        state->segments[i] = x86_flat_data(16);
+    state->segments[X86_ES] = x86_flat_data(16);
+    state->gdt = (struct x86_table){GDT, 23};
+    state->idt = (struct x86_table){IDT, 0xfff};
+    state->rip = CODE;
+    state->gpr[X86_RSP] = STACK;
+    state->rflags = X86_RFLAGS_FIXED;
+    x86_changed(x86_cpu_of(f->vcpus[0]));
+}
+
+#define LOAD(f, name) load((f), name##_begin, name##_end)
+
+static void run_to_end(struct fixture *f)
+{
+    enum vcpu_exit exit = engine_kvm.run(f->vcpus[0], UINT64_MAX);
+    if (exit != VCPU_EXIT_KICK) {
+        char text[4096];
+        isa_x86_64.dump(f->vcpus[0], text, sizeof(text));
+        fail_msg("left with %d\n%s", (int)exit, text);
+    }
+}
+
+#define OPEN(f)                                                                                    \
+    struct fixture f;                                                                              \
+    (void)state;                                                                                   \
+    if (!open_fixture(&f))                                                                         \
+    skip()
+
+/* ---- ports and memory-mapped devices ---- */
+
+PROGRAM(ports, "mov $0x3f8, %dx\n mov $'H', %al\n out %al, %dx\n"
+               "in %dx, %al\n out %al, %dx\n"         /* 'A' */
+               "lea text(%rip), %rsi\n mov $3, %ecx\n cld\n rep outsb\n"
+               "mov $0x500, %dx\n in %dx, %eax\n mov %eax, %r8d\n"
+               "mov $0x502, %dx\n in %dx, %ax\n movzwl %ax, %r9d\n" /* half of what it takes */
+               "mov $0x700, %dx\n in %dx, %eax\n mov %eax, %r10d\n" /* nothing there */
+               "out %eax, %dx\n"
+               "mov $0xf4, %dx\n mov $0x1234, %eax\n out %eax, %dx\n"
+               "1: jmp 1b\n text: .ascii \"xyz\"");
+
+static void ports_are_served(void **state)
+{
+    OPEN(f);
+    LOAD(&f, ports);
+    run_to_end(&f);
+    assert_string_equal(f.text, "HAxyz");
+    assert_int_equal(f.code, 0x1234);
+    assert_int_equal(state_of(&f)->gpr[8], 0x11223344);
+    assert_int_equal(state_of(&f)->gpr[9], 0xffff);
+    assert_int_equal(state_of(&f)->gpr[10], UINT32_MAX);
+    close_fixture(&f);
+}
+
+PROGRAM(devices, "mov $0xd0000000, %edi\n mov 4(%rdi), %eax\n mov %eax, %r8d\n"
+                 "movl $0x55667788, 8(%rdi)\n"
+                 "mov $0x1122334455667788, %rax\n mov %rax, 16(%rdi)\n" /* too wide */
+                 "movw $0xabcd, 33(%rdi)\n"                             /* not aligned */
+                 "mov $0xd0001000, %edi\n mov (%rdi), %rax\n mov %rax, %r9\n" /* nothing there */
+                 "movl $1, (%rdi)\n"
+                 "mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b");
+
+static void memory_mapped_devices_are_served(void **state)
+{
+    static const uint64_t expected[] = {
+        UINT64_C(8) << 40 | UINT64_C(4) << 32 | 0x55667788,
+        UINT64_C(16) << 40 | UINT64_C(4) << 32 | 0x55667788,
+        UINT64_C(20) << 40 | UINT64_C(4) << 32 | 0x11223344,
+        UINT64_C(33) << 40 | UINT64_C(1) << 32 | 0xcd,
+        UINT64_C(34) << 40 | UINT64_C(1) << 32 | 0xab,
+    };
+    OPEN(f);
+    LOAD(&f, devices);
+    run_to_end(&f);
+    assert_int_equal(state_of(&f)->gpr[8], 0x10203044);
+    assert_true(state_of(&f)->gpr[9] == UINT64_MAX);
+    assert_int_equal(f.access_count, ARRAY_SIZE(expected));
+    assert_memory_equal(f.accesses, expected, sizeof(expected));
+    close_fixture(&f);
+}
+
+/* ---- MSRs, faults ---- */
+
+PROGRAM(msrs, "mov $0xc0000102, %ecx\n mov $0x89abcdef, %eax\n mov $0x1234, %edx\n wrmsr\n"
+              "xor %eax, %eax\n xor %edx, %edx\n rdmsr\n mov %eax, %r8d\n mov %edx, %r9d\n"
+              "mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b");
+
+static void msrs_are_kept_and_saved(void **state)
+{
+    OPEN(f);
+    LOAD(&f, msrs);
+    run_to_end(&f);
+    const struct x86_state *after = state_of(&f);
+    assert_int_equal(after->gpr[8], 0x89abcdef);
+    assert_int_equal(after->gpr[9], 0x1234);
+    bool found = false;
+    for (unsigned i = 0; i < after->msr_count; i++)
+        found = found || (after->msrs[i].index == 0xc0000102 &&
+                          after->msrs[i].value == UINT64_C(0x123489abcdef));
+    assert_true(found);
+    close_fixture(&f);
+}
+
+PROGRAM(page_fault, "mov $0x7fff000000, %rdi\n mov (%rdi), %rax\n 1: jmp 1b\n"
+                    ".org page_fault_begin + 64\n pop %r8\n mov %cr2, %r9\n mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b");
+
+static void faults_are_the_guests(void **state)
+{
+    OPEN(f);
+    LOAD(&f, page_fault);
+    set_handler(&f, 14, 64);
+    run_to_end(&f);
+    assert_true(state_of(&f)->gpr[9] == UINT64_C(0x7fff000000));
+    assert_int_equal(state_of(&f)->gpr[8], 0); /* a read of what is not there */
+    close_fixture(&f);
+}
+
+static void a_triple_fault_resets(void **state)
+{
+    OPEN(f);
+    LOAD(&f, page_fault);
+    assert_int_equal(engine_kvm.run(f.vcpus[0], UINT64_MAX), VCPU_EXIT_RESET);
+    close_fixture(&f);
+}
+
+/* ---- interrupts ---- */
+
+/* The local APIC is switched on (SDM 3A, 10.4.7.1); each interrupt is counted in r8. */
+PROGRAM(interrupts, "mov $0xfee000f0, %edi\n movl $0x1ff, (%rdi)\n"
+                    "xor %r8d, %r8d\n mov $0x3f8, %dx\n mov $'R', %al\n out %al, %dx\n"
+                    "1: sti\n hlt\n cli\n cmp $3, %r8d\n jb 1b\n"
+                    "mov $0xf4, %dx\n out %eax, %dx\n2: jmp 2b\n"
+                    ".org interrupts_begin + 128\n inc %r8d\n mov $0xfee000b0, %edi\n movl $0, (%rdi)\n iretq");
+
+static void *send_messages(void *opaque)
+{
+    struct fixture *f = opaque;
+    const struct timespec moment = {.tv_nsec = 1000000};
+    while (atomic_load(&f->vcpus[0]->attention) == 0 && f->code == 0) {
+        f->machine->irqchip->send(f->machine, 0xfee00000, 0x30);
+        nanosleep(&moment, NULL);
+    }
+    return NULL;
+}
+
+static void messages_wake_a_halted_processor(void **state)
+{
+    pthread_t thread;
+    OPEN(f);
+    LOAD(&f, interrupts);
+    set_handler(&f, 0x30, 128);
+    f.code = 0;
+    assert_int_equal(pthread_create(&thread, NULL, send_messages, &f), 0);
+    run_to_end(&f);
+    f.code = 1;
+    pthread_join(thread, NULL);
+    assert_int_equal(state_of(&f)->gpr[8], 3);
+    close_fixture(&f);
+}
+
+/* ---- kicks ---- */
+
+PROGRAM(forever, "1: inc %r8\n jmp 1b");
+PROGRAM(halted, "cli\n1: hlt\n jmp 1b");
+
+static void *kick_soon(void *opaque)
+{
+    struct fixture *f = opaque;
+    const struct timespec moment = {.tv_nsec = 20000000};
+    while (!atomic_load(&f->vcpus[0]->in_guest))
+        nanosleep(&moment, NULL);
+    nanosleep(&moment, NULL);
+    vcpu_kick(f->vcpus[0]);
+    return NULL;
+}
+
+static void kicked(struct fixture *f)
+{
+    pthread_t thread;
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(pthread_create(&thread, NULL, kick_soon, f), 0);
+        run_to_end(f);
+        pthread_join(thread, NULL);
+    }
+    vcpu_kick(f->vcpus[0]); /* before it runs */
+    run_to_end(f);
+}
+
+static void kicks_are_heard(void **state)
+{
+    OPEN(f);
+    LOAD(&f, forever);
+    kicked(&f);
+    assert_true(state_of(&f)->gpr[8] > 0);
+    LOAD(&f, halted);
+    kicked(&f);
+    close_fixture(&f);
+}
+
+/* ---- state ---- */
+
+PROGRAM(count, "mov $0xf4, %dx\n1: inc %r8\n mov %r8d, %eax\n out %eax, %dx\n jmp 1b");
+
+static void save(struct fixture *f, struct state_buffer *to)
+{
+    state_save(isa_x86_64.state, f->vcpus[0], to);
+    state_save(f->machine->state, f->machine, to);
+}
+
+/* A kick comes in the middle of an instruction: it is over when the state is looked at. */
+static void state_goes_to_another_machine(void **state)
+{
+    struct error *error = NULL;
+    OPEN(f);
+    LOAD(&f, count);
+    state_of(&f)->dr[0] = 0x1234;
+    state_of(&f)->gpr[15] = UINT64_C(0xfedcba9876543210);
+    x86_changed(x86_cpu_of(f.vcpus[0]));
+    for (uint64_t i = 1; i <= 20; i++) {
+        struct state_buffer saved = {0};
+        size_t at = 0;
+        run_to_end(&f);
+        assert_true(f.code == i);
+        assert_true(isa_x86_64.pc(f.vcpus[0]) == CODE + 11);
+        save(&f, &saved);
+        free_vcpus(&f);
+        make_vcpus(&f, 1);
+        assert_true(state_restore(isa_x86_64.state, f.vcpus[0], saved.data, saved.size, &at, &error));
+        assert_true(state_restore(f.machine->state, f.machine, saved.data, saved.size, &at, &error));
+        assert_no_error(error);
+        assert_int_equal(at, saved.size);
+        state_buffer_free(&saved);
+        assert_true(state_of(&f)->gpr[8] == i);
+        assert_true(state_of(&f)->gpr[15] == UINT64_C(0xfedcba9876543210));
+        assert_true(state_of(&f)->dr[0] == 0x1234);
+    }
+    close_fixture(&f);
+}
+
+static void impossible_state_is_refused(void **state)
+{
+    struct error *error = NULL;
+    OPEN(f);
+    struct state_buffer saved = {0};
+    size_t at = 0;
+    LOAD(&f, count);
+    x86_cpu_of(f.vcpus[0])->state.activity = X86_ACTIVITIES;
+    state_save(isa_x86_64.state, f.vcpus[0], &saved);
+    assert_false(state_restore(isa_x86_64.state, f.vcpus[0], saved.data, saved.size, &at, &error));
+    assert_non_null(strstr(error_message(error), "activity"));
+    error_free(error);
+    state_buffer_free(&saved);
+    close_fixture(&f);
+}
+
+static void a_reset_is_as_at_power_on(void **state)
+{
+    OPEN(f);
+    LOAD(&f, count);
+    run_to_end(&f);
+    isa_x86_64.vcpu_reset(f.vcpus[0]);
+    f.machine->reset(f.machine);
+    const struct x86_state *after = state_of(&f);
+    assert_true(after->rip == 0xfff0 && after->segments[X86_CS].selector == 0xf000);
+    assert_true(after->gpr[8] == 0 && (after->cr0 & X86_CR0_PG) == 0 && after->efer == 0);
+    close_fixture(&f);
+}
+
+static void addresses_are_translated_for_a_debugger(void **state)
+{
+    uint64_t gpa;
+    OPEN(f);
+    LOAD(&f, count);
+    assert_true(isa_x86_64.translate(f.vcpus[0], 0x12345, &gpa));
+    assert_true(gpa == 0x12345);
+    assert_true(isa_x86_64.translate(f.vcpus[0], DEVICE + 0x345, &gpa));
+    assert_true(gpa == DEVICE + 0x345);
+    assert_false(isa_x86_64.translate(f.vcpus[0], UINT64_C(1) << 33, &gpa));
+    close_fixture(&f);
+}
+
+/* ---- the log of written pages ---- */
+
+PROGRAM(writer, "mov $0x30000, %edi\n1: movl $1, (%rdi)\n mov $0xf4, %dx\n out %eax, %dx\n"
+                "add $0x1000, %edi\n jmp 1b");
+
+static void written_pages_are_in_the_log(void **state)
+{
+    uint64_t bitmap[RAM_SIZE / MEM_PAGE_SIZE / 64];
+    OPEN(f);
+    LOAD(&f, writer);
+    run_to_end(&f); /* before anybody reads the log: all pages count */
+    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
+    for (unsigned i = 1; i <= 3; i++) {
+        run_to_end(&f);
+        assert_true(mem_dirty_count(f.mem, f.ram) >= 1);
+        mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap);
+        uint64_t page = DATA / MEM_PAGE_SIZE + i;
+        assert_true(bitmap[page / 64] >> (page % 64) & 1);
+        assert_false(bitmap[(page + 1) / 64] >> ((page + 1) % 64) & 1);
+    }
+    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), 0);
+    mem_dirty_stop(f.mem);
+    run_to_end(&f);
+    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
+    close_fixture(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ports_are_served),
+        cmocka_unit_test(memory_mapped_devices_are_served),
+        cmocka_unit_test(msrs_are_kept_and_saved),
+        cmocka_unit_test(faults_are_the_guests),
+        cmocka_unit_test(a_triple_fault_resets),
+        cmocka_unit_test(messages_wake_a_halted_processor),
+        cmocka_unit_test(kicks_are_heard),
+        cmocka_unit_test(state_goes_to_another_machine),
+        cmocka_unit_test(impossible_state_is_refused),
+        cmocka_unit_test(a_reset_is_as_at_power_on),
+        cmocka_unit_test(addresses_are_translated_for_a_debugger),
+        cmocka_unit_test(written_pages_are_in_the_log),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#else
+
+int main(void)
+{
+    puts("1..0 # SKIP KVM runs x86-64 guests on x86-64 hosts only");
+    return 0;
+}
+
+#endif
