@@ -352,6 +352,29 @@ static struct pci_function *function_in(const struct pci_host *host, unsigned sl
     return slot < PCI_SLOT_BEHIND || function == NULL ? function : function->below;
 }
 
+bool pci_slot_taken(const struct pci_host *host, unsigned slot)
+{
+    return slot < 2 * PCI_SLOT_BEHIND && function_in(host, slot) != NULL;
+}
+
+void pci_move(struct pci_host *host, const uint8_t to[32])
+{
+    struct pci_function *moving[32] = {NULL};
+    pthread_mutex_lock(&host->lock);
+    for (unsigned slot = 1; slot < 32; slot++)
+        if (to[slot] != 0 && host->functions[slot << 3] != NULL) {
+            moving[slot] = host->functions[slot << 3];
+            assert(moving[slot]->below == NULL);
+            host->functions[slot << 3] = NULL;
+        }
+    for (unsigned slot = 1; slot < 32; slot++)
+        if (moving[slot] != NULL) {
+            assert(to[slot] < 32 && host->functions[to[slot] << 3] == NULL);
+            plug_at(host, moving[slot], to[slot]);
+        }
+    pthread_mutex_unlock(&host->lock);
+}
+
 bool pci_slot_in_use(struct pci_host *host, unsigned slot)
 {
     pthread_mutex_lock(&host->lock);

@@ -187,6 +187,10 @@ void pci_express_add(struct pci_function *function, unsigned kind);
 
 /* The lowest slot that is free, 0: none is. While nothing is plugged or unplugged. */
 unsigned pci_free_slot(const struct pci_host *host);
+bool pci_slot_taken(const struct pci_host *host, unsigned slot); /* also PCI_SLOT_BEHIND + n */
+/* All at once, what is in slot n of the root bus goes to slot to[n] (0: it stays), before the guest
+ * has seen it and while nothing is behind a bridge. No two come to be in one slot. */
+void pci_move(struct pci_host *host, const uint8_t to[32]);
 /* Fails with a sentence if the slot (0..31, or PCI_SLOT_BEHIND + n) is taken or none is free. What
  * is behind a bridge is reached when the bridge's link is up. */
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,

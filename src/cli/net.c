@@ -22,6 +22,7 @@
 #include "client/network.h"
 #include "client/worker.h"
 #include "config/machine.h"
+#include "config/vmx.h"
 
 static const struct cli_option options[] = {
     {"force", 0, NULL,
@@ -58,6 +59,23 @@ static char *machine_of(const struct cli_args *args, size_t at, struct error **e
 
 /* ---- attach ---- */
 
+/* What it is connected to is the machine's to know, too: it is saved with it. */
+static void add_description(json_t *arguments, const struct machine_nic *nic)
+{
+    struct machine_config config;
+    size_t size;
+    machine_config_init(&config);
+    machine_nic_copy(&config.nics[config.nic_count++], nic);
+    char *folder = getcwd(NULL, 0);
+    if (folder != NULL)
+        vmx_resolve(&config, folder);
+    char *text = vmx_write(&config, &size);
+    json_object_set_new(arguments, "description", json_stringn(text, size));
+    free(text);
+    free(folder);
+    machine_config_clear(&config);
+}
+
 static json_t *describe(const struct machine_nic *nic)
 {
     json_t *arguments =
@@ -65,6 +83,7 @@ static json_t *describe(const struct machine_nic *nic)
                   (json_int_t)nic->queues, "rate", (json_int_t)nic->rate);
     if (nic->model != NULL)
         json_object_set_new(arguments, "model", json_string(nic->model));
+    add_description(arguments, nic);
     return arguments;
 }
 

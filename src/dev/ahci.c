@@ -12,6 +12,7 @@
  * A drive's address is its port. params: pci_slot.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -373,8 +374,18 @@ static bool drives_eject(struct device *device, const char *id)
     return out;
 }
 
+static void drives_where(struct device *device, const char *id, struct drive_where *where)
+{
+    struct ahci *ahci = ahci_of(device);
+    pthread_mutex_lock(&device->lock);
+    where->number = (unsigned)(drive_port(ahci, id) - ahci->ports);
+    pthread_mutex_unlock(&device->lock);
+    snprintf(where->address, sizeof(where->address), "%u", where->number);
+}
+
 const struct drive_bus ahci_drives = {
-    drives_attach, drives_leave, drives_activity, drives_detach, drives_insert, drives_eject,
+    drives_attach, drives_leave, drives_activity, drives_detach,
+    drives_insert, drives_eject, drives_where,
 };
 
 /* --- life --- */

@@ -26,6 +26,13 @@ struct drive_params {
     bool optical;
     const char *serial;  /* NULL: none */
     const char *address; /* where on the adapter, as it documents; NULL: the next free place */
+    unsigned number; /* 1 + the one that drive_where tells, where it went before; 0: the next free */
+};
+
+/* What another adapter has to be told to have its drive at the same place. */
+struct drive_where {
+    char address[16];
+    unsigned number; /* among the adapter's drives, in its saved state */
 };
 
 struct drive_activity {
@@ -50,6 +57,7 @@ struct drive_bus {
     void (*insert)(struct device *hba, const char *id, struct block *disk);
     /* Opens the tray; false: the guest has locked it, and was told that somebody wants to. */
     bool (*eject)(struct device *hba, const char *id);
+    void (*where)(struct device *hba, const char *id, struct drive_where *where);
 };
 
 extern const struct drive_bus virtio_scsi_drives; /* address: "TARGET[:LUN]" */

@@ -4,6 +4,7 @@
  * that tell the driver (virtio 1.2, 5.6.6.3).
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,7 +200,7 @@ static bool drives_attach(struct device *device, const struct drive_params *para
 {
     struct virtio_scsi *scsi = scsi_of_device(device);
     struct vscsi_place place = {.used = true, .notice = NO_NOTICE};
-    unsigned i = 0;
+    unsigned i = params->number > 0 ? params->number - 1 : 0;
     pthread_mutex_lock(&device->lock);
     while (i < DRIVE_MAX && scsi->places[i].used)
         i++;
@@ -312,6 +313,18 @@ static bool drives_eject(struct device *device, const char *id)
     return out;
 }
 
+static void drives_where(struct device *device, const char *id, struct drive_where *where)
+{
+    struct virtio_scsi *scsi = scsi_of_device(device);
+    pthread_mutex_lock(&device->lock);
+    unsigned i = drive_index(scsi, id);
+    snprintf(where->address, sizeof(where->address), "%u:%u", scsi->places[i].target,
+             scsi->places[i].lun);
+    where->number = i;
+    pthread_mutex_unlock(&device->lock);
+}
+
 const struct drive_bus virtio_scsi_drives = {
-    drives_attach, drives_leave, drives_activity, drives_detach, drives_insert, drives_eject,
+    drives_attach, drives_leave, drives_activity, drives_detach,
+    drives_insert, drives_eject, drives_where,
 };

@@ -134,9 +134,9 @@ struct disk_sender *disk_sender_new(struct vm *vm, struct wire *wire,
                                     const struct disk_sender_options *options, struct error **err)
 {
     struct disks_source_disk disks[MACHINE_MAX_DISKS];
-    size_t count = vm_disk_count(vm);
+    size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(vm, order);
     for (size_t i = 0; i < count; i++)
-        disks[i] = (struct disks_source_disk){vm_disk(vm, i), options->how != NULL ? options->how[i]
+        disks[i] = (struct disks_source_disk){vm_disk(vm, order[i]), options->how != NULL ? options->how[i]
                                                                                    : DISKS_SHARED};
     if (!may_copy(vm, disks, count, err))
         return NULL;

@@ -67,10 +67,8 @@ static bool restore(struct resume *resume, struct error **err)
                                          .lost = on_lost,
                                          .complete = on_complete,
                                          .opaque = resume};
-    char *layout = vm_layout(resume->vm);
-    bool fits = vm_fits_layout(layout, (const char *)image->sections[SAVED_LAYOUT].data, err);
-    free(layout);
-    if (!fits) {
+    const char *layout = (const char *)image->sections[SAVED_LAYOUT].data;
+    if (!vm_arrange(resume->vm, layout, false, err)) {
         error_prefix(err, "the machine is not the one that was suspended");
         return false;
     }

@@ -67,10 +67,11 @@ static void *write_all(void *opaque)
 static char *describe_machine(struct vm *vm, const char *folder, size_t *size, struct error **err)
 {
     size_t now_size;
-    char *now = vmx_write(vm_config(vm), &now_size);
     struct machine_config config;
+    vm_describe(vm, &config);
+    char *now = vmx_write(&config, &now_size), *text = NULL;
+    machine_config_clear(&config);
     machine_config_init(&config);
-    char *text = NULL;
     if (now != NULL && vmx_parse(now, now_size, "configuration", &config, err)) {
         vmx_resolve(&config, folder);
         free(config.interrupts);
@@ -113,9 +114,10 @@ static bool gather(struct save *save, struct error **err)
         return false;
     save->layout = vm_layout(save->vm);
     struct block_image *images[MACHINE_MAX_DISKS];
-    for (size_t i = 0; i < vm_disk_count(save->vm); i++)
-        images[i] = vm_disk_image(save->vm, i);
-    save->disks = saved_describe_disks(images, vm_disk_count(save->vm));
+    size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(save->vm, order);
+    for (size_t i = 0; i < count; i++)
+        images[i] = vm_disk_image(save->vm, order[i]);
+    save->disks = saved_describe_disks(images, count);
     if (save->disks == NULL)
         return error_set(err, ERROR_HOST, "the host is out of memory");
     vm_save_state(save->vm, &save->state);

@@ -38,7 +38,7 @@ struct migrate_target {
     struct migrate_target_options options;
     struct stream streams[MIGRATE_MAX_STREAMS];
     size_t count;
-    char *layout;
+    char *layout, *layout_there; /* as it was made, as the source's is */
     struct disks_target *disks;
     enum disks_how disks_how[MACHINE_MAX_DISKS];
     bool gets_disks; /* some are not shared */
@@ -152,6 +152,7 @@ static bool check_hello(struct migrate_target *target, const struct wire_frame *
         error_prefix(err, "the machine that was made here is another one");
         return false;
     }
+    target->layout_there = alloc_string(layout);
     return same_regions(target, hello->body + 24, regions, err);
 }
 
@@ -350,8 +351,9 @@ static void answer(struct migrate_target *target, enum step *step, bool good, st
 /* The source has written to shared ones since they were opened here. */
 static bool reopen_disks(struct migrate_target *target, struct error **err)
 {
-    for (size_t i = 0; i < vm_disk_count(target->vm); i++)
-        if (target->disks_how[i] == DISKS_SHARED && !vm_disk_reopen(target->vm, i, err))
+    size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(target->vm, order);
+    for (size_t i = 0; i < count; i++)
+        if (target->disks_how[i] == DISKS_SHARED && !vm_disk_reopen(target->vm, order[i], err))
             return false;
     return true;
 }
@@ -361,9 +363,10 @@ static void load(void *opaque)
 {
     struct migrate_target *target = opaque;
     struct error *error = NULL;
-    /* Paused first: its devices must not touch disks or networks that are still the source's. */
-    bool good = !target->cancelled && vm_start_paused(target->vm, &error) &&
-                reopen_disks(target, &error) &&
+    /* Paused before it has a state: its devices must not touch disks or networks that are still the source's. */
+    bool good = !target->cancelled &&
+                vm_arrange(target->vm, target->layout_there, false, &error) &&
+                vm_start_paused(target->vm, &error) && reopen_disks(target, &error) &&
                 vm_restore_state(target->vm, target->state.data, target->state.size, &error);
     answer(target, &target->load, good, error);
 }
@@ -483,10 +486,11 @@ static bool make_disks(struct migrate_target *target, struct error **err)
 {
     struct disks_target_disk disks[MACHINE_MAX_DISKS];
     const enum disks_how *how = target->options.disks;
-    size_t count = vm_disk_count(target->vm);
+    size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(target->vm, order);
     for (size_t i = 0; i < count; i++) {
         target->disks_how[i] = how != NULL ? how[i] : DISKS_SHARED;
-        disks[i] = (struct disks_target_disk){vm_disk_image(target->vm, i), target->disks_how[i]};
+        disks[i] =
+            (struct disks_target_disk){vm_disk_image(target->vm, order[i]), target->disks_how[i]};
         target->gets_disks |= disks[i].how != DISKS_SHARED;
     }
     target->options.disks = NULL;
@@ -569,6 +573,7 @@ void migrate_target_free(struct migrate_target *target)
     error_free(target->error);
     disks_target_free(target->disks);
     free(target->layout);
+    free(target->layout_there);
     pthread_cond_destroy(&target->changed);
     pthread_mutex_destroy(&target->lock);
     free(target);

@@ -11,6 +11,7 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "bus/pci.h"
 #include "dev/devices.h"
 #include "isa/vcpu.h"
 #include "vm/machine.h"
@@ -22,9 +23,16 @@ struct device *vm_board_add(struct vm *vm, const struct device_ops *ops,
         error_set(err, ERROR_USAGE, "a machine has at most %d devices", VM_MAX_DEVICES);
         return NULL;
     }
+    const struct pci_host *pci = vm->device_env.pci;
+    unsigned slot = params->pci_slot;
+    if (pci != NULL && slot == PCI_SLOT_ANY)
+        slot = pci_free_slot(pci);
+    bool is_free = pci != NULL && !pci_slot_taken(pci, slot);
     struct device *device = device_new(ops, &vm->device_env, params, err);
-    if (device != NULL)
-        vm->devices[vm->device_count++] = device;
+    if (device == NULL)
+        return NULL;
+    vm->pci_slots_of[vm->device_count] = is_free && pci_slot_taken(pci, slot) ? slot : 0;
+    vm->devices[vm->device_count++] = device;
     return device;
 }
 
@@ -40,6 +48,8 @@ void vm_board_remove(struct vm *vm, struct device *device)
         i++;
     vm->device_count--;
     memmove(&vm->devices[i], &vm->devices[i + 1], (vm->device_count - i) * sizeof(vm->devices[0]));
+    memmove(&vm->pci_slots_of[i], &vm->pci_slots_of[i + 1],
+            (vm->device_count - i) * sizeof(vm->pci_slots_of[0]));
     device_free(device);
 }
 
@@ -107,9 +117,11 @@ bool vm_board_new(struct vm *vm, struct error **err)
         return false;
     if (console.chr != NULL && vm_board_add(vm, &device_virtio_console, &console, err) == NULL)
         return false;
-    for (size_t i = 0; i < vm->config.disk_count; i++)
+    for (size_t i = 0; i < vm->config.disk_count; i++) {
         if (!vm_disk_new(vm, i, err))
             return false;
+        vm_order_add(&vm->disk_order, i);
+    }
     if (vm->config.balloon && !add_balloon(vm, err))
         return false;
     if (!vm_nics_new(vm, err))

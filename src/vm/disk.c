@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -158,38 +159,71 @@ struct device *vm_adapter(struct vm *vm, enum machine_disk_bus bus)
     return NULL;
 }
 
-struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, struct error **err)
+struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, unsigned pci_slot,
+                              struct error **err)
 {
-    const struct device_params params = {.id = adapters[bus].id, .queues = vm_board_queues(vm, 0)};
+    const struct device_params params = {
+        .id = adapters[bus].id, .queues = vm_board_queues(vm, 0), .pci_slot = pci_slot};
     return vm_board_add(vm, adapters[bus].ops, &params, err);
 }
 
-bool vm_disk_plug(struct vm *vm, size_t index, struct error **err)
+enum machine_disk_bus vm_adapter_bus(const char *id)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(adapters); i++)
+        if (adapters[i].id != NULL && strcmp(adapters[i].id, id) == 0)
+            return (enum machine_disk_bus)i;
+    return MACHINE_BUS_AUTO;
+}
+
+bool vm_disk_plug_own(struct vm *vm, size_t index, unsigned pci_slot, struct error **err)
+{
+    const struct machine_disk *config = &vm->config.disks[index];
+    char id[32];
+    snprintf(id, sizeof(id), "disk%zu", index);
+    const struct device_params params = {.id = id,
+                                         .disk = vm->disks[index],
+                                         .serial = config->serial,
+                                         .queues = vm_board_queues(vm, (unsigned)config->queues),
+                                         .pci_slot = pci_slot};
+    return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
+}
+
+bool vm_disk_plug(struct vm *vm, size_t index, const struct drive_where *where, struct error **err)
 {
     const struct machine_disk *config = &vm->config.disks[index];
     enum machine_disk_bus bus = machine_disk_bus(config);
     char id[32];
     snprintf(id, sizeof(id), "disk%zu", index);
-    if (bus == MACHINE_BUS_VIRTIO) {
-        const struct device_params params = {.id = id,
-                                             .disk = vm->disks[index],
-                                             .serial = config->serial,
-                                             .queues =
-                                                 vm_board_queues(vm, (unsigned)config->queues)};
-        return vm_board_add(vm, &device_virtio_blk, &params, err) != NULL;
-    }
+    if (bus == MACHINE_BUS_VIRTIO)
+        return vm_disk_plug_own(vm, index, 0, err);
     struct device *adapter = vm_adapter(vm, bus);
-    if (adapter == NULL && (adapter = vm_adapter_new(vm, bus, err)) == NULL)
+    if (adapter == NULL && (adapter = vm_adapter_new(vm, bus, 0, err)) == NULL)
         return false;
     const struct drive_params params = {.id = id,
                                         .disk = vm->disks[index],
                                         .optical = config->media != 0,
                                         .serial = config->serial,
-                                        .address = config->address};
+                                        .address = where != NULL ? where->address : config->address,
+                                        .number = where != NULL ? where->number + 1 : 0};
     if (!adapters[bus].drives->attach(adapter, &params, err))
         return false;
     vm->drives[index] = (struct vm_drive){adapter, adapters[bus].drives};
     return true;
+}
+
+void vm_disk_unplug(struct vm *vm, size_t index)
+{
+    const struct vm_drive *drive = &vm->drives[index];
+    char id[32];
+    snprintf(id, sizeof(id), "disk%zu", index);
+    if (drive->bus != NULL)
+        drive->bus->detach(drive->adapter, id);
+    for (size_t i = 0; drive->bus == NULL && i < vm->device_count; i++)
+        if (strcmp(vm->devices[i]->id, id) == 0) {
+            vm_board_remove(vm, vm->devices[i]);
+            break;
+        }
+    vm->drives[index] = (struct vm_drive){.bus = NULL};
 }
 
 bool vm_disk_make(struct vm *vm, size_t index, struct block_chain *chain, struct error **err)
@@ -205,7 +239,7 @@ bool vm_disk_new(struct vm *vm, size_t index, struct error **err)
 {
     struct block_chain none = {.count = 0};
     struct block_chain *chain = vm->env.disks != NULL ? &vm->env.disks[index] : &none;
-    return vm_disk_make(vm, index, chain, err) && vm_disk_plug(vm, index, err);
+    return vm_disk_make(vm, index, chain, err) && vm_disk_plug(vm, index, NULL, err);
 }
 
 void vm_disks_retry(struct vm *vm)

@@ -63,15 +63,17 @@ bool vm_disk_attach(struct vm *vm, const struct machine_disk *disk, struct block
     size_t devices = vm->device_count;
     bool good = machine_disk_check(config, err) && vm_disk_make(vm, *index, files, err);
     vm_hold(vm); /* opening it may take longer */
-    good = good && vm_disk_plug(vm, *index, err);
+    good = good && vm_disk_plug(vm, *index, NULL, err);
     *rescan = vm->device_count > devices; /* PCI functions, which nothing tells the guest of */
     vm_release(vm);
     if (!good) {
         block_free(vm->disks[*index]);
         vm->disks[*index] = NULL;
         machine_disk_clear(config);
-    } else if (*index == vm->config.disk_count) {
-        vm->config.disk_count++;
+    } else {
+        vm->config.disk_count += *index == vm->config.disk_count;
+        vm_order_add(&vm->disk_order, *index);
+        vm->plugged = true;
     }
     if (good && *rescan && bus != MACHINE_BUS_VIRTIO)
         log_info(vm->log, "the machine has a new adapter, which the guest finds when it looks "
@@ -83,15 +85,14 @@ bool vm_disk_attach(struct vm *vm, const struct machine_disk *disk, struct block
 
 static void detach(struct vm *vm, size_t index)
 {
-    char id[32];
-    drive_id(id, index);
     vm->leaving[index].active = false;
     vm_hold(vm);
-    vm->drives[index].bus->detach(vm->drives[index].adapter, id);
+    vm_disk_unplug(vm, index);
     vm_release(vm);
+    vm_order_remove(&vm->disk_order, index);
+    vm->plugged = true;
     block_free(vm->disks[index]);
     vm->disks[index] = NULL;
-    vm->drives[index] = (struct vm_drive){.bus = NULL};
     machine_disk_clear(&vm->config.disks[index]);
 }
 

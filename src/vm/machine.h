@@ -97,6 +97,12 @@ struct vm_drive {
     const struct drive_bus *bus;
 };
 
+/* The numbers of disks or NICs, in the order in which they came. */
+struct vm_order {
+    uint8_t numbers[MACHINE_MAX_DISKS];
+    size_t count;
+};
+
 /* A disk that the guest was told to let go of; times of the VM's clock. */
 struct vm_leaving {
     bool active;
@@ -138,10 +144,13 @@ struct vm {
 
     struct device_env device_env;
     struct device *devices[VM_MAX_DEVICES];
+    unsigned pci_slots_of[VM_MAX_DEVICES]; /* as bus/pci.h counts; 0: not on PCI */
     size_t device_count;
     struct block *disks[MACHINE_MAX_DISKS]; /* NULL: none, or an empty drive */
     size_t disks_given;                     /* of env.disks */
     struct vm_drive drives[MACHINE_MAX_DISKS];
+    struct vm_order disk_order, nic_order;
+    bool plugged; /* a disk or NIC has come or gone since vm_new() */
     struct vm_leaving leaving[MACHINE_MAX_DISKS];
     struct vtimer *leaving_timer; /* NULL: none has been needed */
     struct vm_nic {
@@ -158,7 +167,6 @@ struct vm {
     bool moved;  /* its state came from elsewhere, and it has not run since */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
-    char *first_layout;   /* vm_layout() of when it was made */
     int64_t elapsed_ns;   /* vm_let_time_pass() */
     struct power_button button;
     struct generation generation;
@@ -268,10 +276,19 @@ struct block *vm_disk_open(struct vm *vm, const struct machine_disk *config,
                            struct block_chain *chain, struct error **err);
 bool vm_disk_make(struct vm *vm, size_t index, struct block_chain *chain,
                   struct error **err); /* vm->disks[index] */
-bool vm_disk_plug(struct vm *vm, size_t index, struct error **err); /* ... and its device */
-/* The machine's adapter for drives on that bus, NULL if it has none; a new one. */
+/* ... and its device, whose place is the next that is free, or `where`. */
+struct drive_where;
+bool vm_disk_plug(struct vm *vm, size_t index, const struct drive_where *where, struct error **err);
+/* The same of one that is a device of its own. */
+bool vm_disk_plug_own(struct vm *vm, size_t index, unsigned pci_slot, struct error **err);
+/* The device goes, the disk stays. No vCPU runs. */
+void vm_disk_unplug(struct vm *vm, size_t index);
+/* The machine's adapter for drives on that bus, NULL if it has none; a new one (pci_slot 0: anywhere). */
 struct device *vm_adapter(struct vm *vm, enum machine_disk_bus bus);
-struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, struct error **err);
+struct device *vm_adapter_new(struct vm *vm, enum machine_disk_bus bus, unsigned pci_slot,
+                              struct error **err);
+/* Which bus the adapter with that id is for; AUTO: it is none. */
+enum machine_disk_bus vm_adapter_bus(const char *id);
 bool vm_disk_new(struct vm *vm, size_t index, struct error **err);
 void vm_disks_free(struct vm *vm);
 /* What a failed request stopped is tried again, or given up. */
@@ -282,10 +299,17 @@ void vm_hotplug_free(struct vm *vm);
 /* nics.c: the machine's NICs; free closes the frame sockets of those that never came to be too. */
 bool vm_nics_new(struct vm *vm, struct error **err);
 void vm_nics_free(struct vm *vm);
+/* The device of a NIC whose port is there, and what it is put into; away with it. No vCPU runs. */
+bool vm_nic_plug(struct vm *vm, size_t nic, unsigned pci_slot, struct error **err);
+void vm_nic_unplug(struct vm *vm, size_t nic);
 /* The network hears where the machine is from now on, and its guest that it may say so. */
 void vm_nics_announce(struct vm *vm);
 /* The NIC leaves the machine, with its device; no vCPU runs. */
 void vm_nic_remove(struct vm *vm, const struct device *device);
+
+/* arrange.c */
+void vm_order_add(struct vm_order *order, size_t number);
+void vm_order_remove(struct vm_order *order, size_t number);
 
 /* slots.c: PCIe hot-plug; loop's thread. */
 bool vm_slots_new(struct vm *vm, struct error **err);

@@ -49,22 +49,47 @@ static unsigned place_of(const struct vm *vm, const struct model *model)
     return virtio_slot ? PCI_SLOT_ANY : place;
 }
 
+bool vm_nic_plug(struct vm *vm, size_t nic, unsigned pci_slot, struct error **err)
+{
+    const struct machine_nic *config = &vm->config.nics[nic];
+    struct vm_nic *at = &vm->nics[nic];
+    uint8_t mac[6] = {0};
+    char id[32];
+    snprintf(id, sizeof(id), "net%zu", nic);
+    if (config->mac == NULL || !machine_parse_mac(config->mac, mac))
+        return error_set(err, ERROR_INTERNAL, "%s: no address", id);
+    const struct device_params params = {.id = id,
+                                         .net = at->port,
+                                         .mac = mac,
+                                         .mtu = config->mtu,
+                                         .queues = vm_board_queues(vm, config->queues),
+                                         .pci_slot = pci_slot};
+    at->slot = pci_slot;
+    at->device = vm_board_add(vm, find_model(config)->ops, &params, err);
+    if (at->device != NULL)
+        vm_slots_filled(vm, pci_slot, at->device);
+    return at->device != NULL;
+}
+
+void vm_nic_unplug(struct vm *vm, size_t nic)
+{
+    struct vm_nic *at = &vm->nics[nic];
+    if (at->device == NULL)
+        return;
+    vm_board_remove(vm, at->device);
+    at->device = NULL;
+    vm_slots_filled(vm, at->slot, NULL);
+}
+
 /* Port and device of NIC `index`, as its configuration says; takes the descriptors over. */
 static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, struct error **err)
 {
     const struct machine_nic *config = &vm->config.nics[index];
     struct vm_nic *nic = &vm->nics[index];
     struct net_capture *capture = NULL;
-    uint8_t mac[6] = {0};
     char id[32];
     snprintf(id, sizeof(id), "net%zu", index);
-    bool good = config->mac != NULL && machine_parse_mac(config->mac, mac);
-    if (!good)
-        error_set(err, ERROR_INTERNAL, "%s: no address", id);
-    if (good)
-        nic->port = net_port_new(link_fd, id, vm->env.loop, vm->clock, vm->log, err);
-    else
-        close(link_fd);
+    nic->port = net_port_new(link_fd, id, vm->env.loop, vm->clock, vm->log, err);
     if (nic->port != NULL && capture_fd >= 0)
         capture = net_capture_new(capture_fd, id, NET_CAPTURE_LIMIT, vm->log, err);
     else if (capture_fd >= 0)
@@ -74,17 +99,10 @@ static bool add_nic(struct vm *vm, size_t index, int link_fd, int capture_fd, st
     net_port_set_rate(nic->port, config->rate * 125);
     if (capture != NULL)
         net_port_set_capture(nic->port, capture);
-    nic->slot = place_of(vm, find_model(config));
-    const struct device_params params = {.id = id,
-                                         .net = nic->port,
-                                         .mac = mac,
-                                         .mtu = config->mtu,
-                                         .queues = vm_board_queues(vm, config->queues),
-                                         .pci_slot = nic->slot};
-    nic->device = vm_board_add(vm, find_model(config)->ops, &params, err);
-    if (nic->device != NULL)
-        vm_slots_filled(vm, nic->slot, nic->device);
-    return nic->device != NULL;
+    if (!vm_nic_plug(vm, index, place_of(vm, find_model(config)), err))
+        return false;
+    vm_order_add(&vm->nic_order, index);
+    return true;
 }
 
 static bool add_first_nic(struct vm *vm, size_t index, struct error **err)
@@ -148,10 +166,9 @@ static bool may_attach(const struct vm *vm, const struct machine_nic *nic, size_
 static void remove_nic(struct vm *vm, size_t number)
 {
     struct vm_nic *nic = &vm->nics[number];
-    if (nic->device != NULL) {
-        vm_board_remove(vm, nic->device);
-        vm_slots_filled(vm, nic->slot, NULL);
-    }
+    vm_nic_unplug(vm, number);
+    vm_order_remove(&vm->nic_order, number);
+    vm->plugged = true;
     net_port_free(nic->port);
     *nic = (struct vm_nic){.port = NULL};
     machine_nic_clear(&vm->config.nics[number]);
@@ -185,6 +202,7 @@ bool vm_nic_attach(struct vm *vm, const struct machine_nic *nic, int link_fd, in
     machine_nic_copy(&vm->config.nics[*number], nic);
     vm_hold(vm);
     bool good = add_nic(vm, *number, link_fd, capture_fd, err);
+    vm->plugged = true;
     const struct device *device = vm->nics[*number].device;
     if (!good)
         remove_nic(vm, *number);

@@ -207,10 +207,8 @@ struct vm *vm_new(const struct machine_config *config, const struct vm_env *env,
                vm_set_cpu_limits(
                    vm, &(struct vm_cpu_limits){config->cpu_weight, config->cpu_cap}, err);
     }
-    if (good) {
-        vm->first_layout = vm_layout(vm);
+    if (good)
         return vm;
-    }
     vm_free(vm);
     return NULL;
 }
@@ -243,7 +241,6 @@ void vm_free(struct vm *vm)
     loop_cancel(vm->env.loop, tell_clock, vm);
     vclock_free(vm->clock);
     machine_config_clear(&vm->config);
-    free(vm->first_layout);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
     free(vm);

@@ -262,13 +262,20 @@ char *vm_layout(const struct vm *vm);
 /* The same for a machine that goes on without its guest's noticing, and with it what the host gives to it
  * that has to be the very same: shared folders. */
 char *vm_layout_and_folders(const struct vm *vm);
-/* Whether a state that was saved with the layout `saved` fits. Instructions that it did not know of do
- * no harm. */
+/* fits.c: whether a machine with that layout, made anew of the same parts, can become the one that a state
+ * was saved of with the layout `saved`: its disks and NICs are those, in the order in which they came
+ * there. Instructions that it did not know of do no harm. Any thread. */
 bool vm_fits_layout(const char *layout, const char *saved, struct error **err);
-/* The same for a machine with an identity of its own: NICs may have other addresses. */
-bool vm_fits_layout_of_clone(const char *layout, const char *saved, struct error **err);
-/* Whether a machine made anew of vm_config() could take the state up: not if disks or NICs came and
- * went. */
+/* arrange.c: makes it that one, before it starts: parts get the numbers and places that they had there.
+ * Always before vm_restore_state(). `clone`: it has an identity of its own, NICs may have other addresses.
+ * False: err; it is of no use if vm_fits_layout() said that it would be. */
+bool vm_arrange(struct vm *vm, const char *saved, bool clone, struct error **err);
+/* The numbers of the disks, in the order in which they came: that is the order in which a description has
+ * them of which the machine is made anew. Room for MACHINE_MAX_DISKS; returns their count. */
+size_t vm_disk_order(const struct vm *vm, size_t *numbers);
+/* The same of vm_config(), for a description; to be cleared. */
+void vm_describe(const struct vm *vm, struct machine_config *config);
+/* Whether it stands as it could be saved: not while the guest lets go of a disk. */
 bool vm_can_be_saved(const struct vm *vm, struct error **err);
 const struct machine_config *vm_config(const struct vm *vm); /* as it is by now */
 bool vm_uses_aia(const struct vm *vm);                       /* what "auto" came to */

@@ -278,7 +278,7 @@ static bool take_disks(const struct vm *vm, const json_t *arguments,
     static const char *const names[] = {
         [DISKS_COPY] = "copy", [DISKS_VERIFY] = "verify", [DISKS_SHARED] = "shared"};
     const json_t *list = json_object_get(arguments, "disks");
-    size_t count = vm_disk_count(vm);
+    size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(vm, order);
     *disks = list != NULL ? how : NULL;
     if (list == NULL)
         return true;
@@ -314,7 +314,8 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
 
 /* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "rounds":
  * N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "verify" or
- * "shared", … for each number (migrate/disks.h)]}, all of which may be missing, and descriptors. */
+ * "shared", … for each (migrate/disks.h), in the order in which they came]}, all of which may be missing,
+ * and descriptors. */
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_source_options options = {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "config/machine.h"
+#include "config/vmx.h"
 #include "vm/vm.h"
 #include "worker/verbs.h"
 
@@ -49,7 +50,37 @@ static bool get_nic(const json_t *arguments, struct machine_nic *nic, struct err
     return true;
 }
 
-/* {"mac": "02:...", "model": "e1000", "mtu": N, "queues": N, "rate": kbit/s}, and descriptors. */
+/* What it is connected to, from a .vmx with that one NIC; there may be none. */
+static bool get_description(const json_t *arguments, struct machine_config *config,
+                            struct error **err)
+{
+    const json_t *text = json_object_get(arguments, "description");
+    if (text == NULL)
+        return true;
+    if (!json_is_string(text))
+        return error_set(err, ERROR_USAGE, "description is text");
+    return vmx_parse(json_string_value(text), json_string_length(text), "description", config,
+                     err) &&
+           (config->nic_count == 1 ||
+            error_set(err, ERROR_USAGE, "the description is of %zu NICs", config->nic_count));
+}
+
+/* With what the arguments say of it. */
+static bool attach(struct control_target *target, const struct machine_nic *wish,
+                   struct machine_config *config, size_t *number, struct error **err)
+{
+    int link = take_fd(target, 0), capture = take_fd(target, 1);
+    struct machine_nic nic = config->nics[0];
+    nic.model = wish->model;
+    nic.mac = wish->mac;
+    nic.mtu = wish->mtu;
+    nic.queues = wish->queues;
+    nic.rate = wish->rate;
+    return vm_nic_attach(target->vm, &nic, link, capture, number, err);
+}
+
+/* {"mac": "02:...", "model": "e1000", "mtu": N, "queues": N, "rate": kbit/s, "description": a .vmx that
+ * says what it is connected to}, and descriptors. */
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct machine_nic nic;
@@ -62,9 +93,13 @@ json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, 
         error_hint(err, "'trapeze net attach' does that.");
         return NULL;
     }
-    int link = take_fd(target, 0), capture = take_fd(target, 1);
-    if (!vm_nic_attach(target->vm, &nic, link, capture, &number, err) ||
-        !vm_get_nic(target->vm, number, &status))
+    struct machine_config config;
+    machine_config_init(&config);
+    bool good = get_description(arguments, &config, err) &&
+                attach(target, &nic, &config, &number, err) &&
+                vm_get_nic(target->vm, number, &status);
+    machine_config_clear(&config);
+    if (!good)
         return NULL;
     return json_pack("{s:I, s:i, s:i, s:b}", "nic", (json_int_t)number, "slot", (int)status.slot,
                      "hotplug-slot", (int)status.hotplug_slot, "rescan", !status.heeded);

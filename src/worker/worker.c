@@ -269,9 +269,7 @@ static bool resume(struct worker *worker, int fd, struct error **err)
 /* The machine that the original was a moment ago, with our configuration. */
 static bool take_up(struct worker *worker, const struct worker_origin *origin, struct error **err)
 {
-    char *layout = vm_layout(worker->target.vm);
-    bool good = vm_fits_layout_of_clone(layout, origin->layout, err);
-    free(layout);
+    bool good = vm_arrange(worker->target.vm, origin->layout, true, err);
     if (!good)
         error_prefix(err, "the clone would not be like the original");
     if (!good || !vm_restore_state(worker->target.vm, origin->state, origin->state_size, err))

@@ -16,45 +16,15 @@ import subprocess
 import sys
 import time
 
-import machine
+import drivers
 import tap
 from machine import FULL, LIMIT_S, Machine, image, scratch
 
-sys.path.insert(0, os.path.join(machine.SOURCE, "images"))
-from maker import initramfs  # pylint: disable=wrong-import-position
-
 TRAPEZE = os.path.abspath(sys.argv[1])
 TINY, DEBIAN = image("tiny", TRAPEZE), image("debian", TRAPEZE)
-# In the order in which they can be loaded.
-DRIVERS = ["scsi/scsi_common", "scsi/scsi_mod", "cdrom/cdrom", "scsi/sd_mod", "scsi/sr_mod",
-           "scsi/virtio_scsi", "ata/libata", "ata/libahci", "ata/ahci"]
 DISK_MIB = 4
 REFUSED = (120, 121)  # what the user asked for, or the host or machine
 WAIT = "for i in $(seq 600); do {} && break; sleep 0.1; done; {}"
-
-
-def debugfs(command):
-    done = subprocess.run(["/sbin/debugfs", "-R", command, os.path.join(DEBIAN, "root.img")],
-                          capture_output=True, text=True, timeout=LIMIT_S, check=True)
-    return done.stdout
-
-
-def initrd_with_drivers():
-    """The tiny image's, and behind it another one with the modules."""
-    modules = "/usr/lib/modules"
-    release = re.search(r"/(\d+\.[^/]+)/", debugfs(f"ls -p {modules}")).group(1)
-    path, module = scratch("initrd"), scratch("module.ko.xz")
-    with open(path, "wb") as out:
-        with open(os.path.join(TINY, "initrd"), "rb") as tiny:
-            out.write(tiny.read())
-        out.write(b"\0" * (-out.tell() % 4))
-        cpio = initramfs.Cpio(out)
-        names = [f"kernel/drivers/{name}" for name in DRIVERS] + ["kernel/fs/isofs/isofs"]
-        for number, name in enumerate(names):
-            debugfs(f"dump {modules}/{release}/{name}.ko.xz {module}")
-            cpio.add(f"drivers/{number:02}.ko", 0o100644, initramfs.read_module(module))
-        cpio.end()
-    return path
 
 
 class Drives:
@@ -85,7 +55,7 @@ class Tiny(Drives, Machine):
         super().__init__(TRAPEZE, "--kernel", TINY + "/Image", "--initrd", initrd, "--memory",
                          "192M", "--cpus", "2", "--engine", engine, *options)
         self.shell()
-        self.run("for i in /drivers/*; do insmod $i; done; dmesg -n 1")
+        self.run(drivers.LOAD + "; dmesg -n 1")
 
 
 def blank(name, mib=DISK_MIB):
@@ -217,7 +187,7 @@ def no_disk_complained(guest):
 def drives(engine, rounds):
     first, second = make_disc("first.iso", "a disc"), make_disc("second.iso", "another disc")
     scsi, ahci, lun = blank("scsi.img"), blank("ahci.img"), blank("lun.img")
-    with Tiny(engine, initrd_with_drivers(), "--disk", scsi + ",bus=scsi,serial=SER-S",
+    with Tiny(engine, drivers.initrd(TINY, DEBIAN), "--disk", scsi + ",bus=scsi,serial=SER-S",
               "--cdrom", first, "--disk", ahci + ",bus=ahci,serial=SER-A",
               "--cdrom", first + ",bus=ahci",
               "--disk", lun + ",bus=scsi,address=9:3,serial=SER-L") as guest:
@@ -249,7 +219,7 @@ def test_drives_under_the_interpreter():
 
 def test_what_cannot_be_gets_a_sentence():
     disk = blank("some.img")
-    with Tiny("auto", initrd_with_drivers(), "--disk", disk, "--cdrom", "none") as guest:
+    with Tiny("auto", drivers.initrd(TINY, DEBIAN), "--disk", disk, "--cdrom", "none") as guest:
         for words, said in (
                 (("attach", disk), "some.img"),  # it is in use
                 (("attach", "/nonexistent"), "cannot open"),
