@@ -28,6 +28,8 @@ static const struct cli_option options[] = {
     {"auto-converge", 0, NULL,
      "Slow the guest's processors down while it writes faster than the link carries.", NULL},
     {"connections", 0, "N", "Copy its memory over so many connections, 1 to 16. Default: 1.", NULL},
+    {"copy-storage", 0, NULL,
+     "Of a machine that runs, too, bring along the disks that HOST does not see.", NULL},
     {"cancel", 0, NULL, "Call off a migration that is under way: the machine stays here.", NULL},
     {"resolve", 0, "WHERE",
      "Say what you know of a migration that was cut off and whose other daemon is gone for good: "
@@ -102,6 +104,8 @@ static bool add_options(const struct cli_args *args, json_t *body, struct error 
         json_object_set_new(body, "connections", json_integer((json_int_t)count));
     if (cli_given(args, "compress"))
         json_object_set_new(body, "compress", json_true());
+    if (cli_given(args, "copy-storage"))
+        json_object_set_new(body, "copy-storage", json_true());
     if (cli_given(args, "auto-converge"))
         json_object_set_new(body, "converge", json_true());
     return true;
@@ -230,13 +234,12 @@ const struct cli_command cli_command_migrate = {
         "this "
         "command is killed; Ctrl-C calls it off.\n\n"
         "A machine that runs goes on there, and its guest notices nothing but a moment in which it "
-        "stood still. Its disks have to be raw, on storage that both hosts see under the same "
-        "name, or "
-        "on NBD servers; its networks have to be there. Connections through NAT end, as they are "
-        "those "
+        "stood still. Disks on storage that both hosts see under the same name, or on NBD servers, "
+        "stay where they are. With --copy-storage all others come along while it runs, as the guest "
+        "sees them (without layers), into images in the instance's folder there; without it they "
+        "are refused. Its networks have to be there. Connections through NAT end, as they are those "
         "of the host; on other networks they last. A machine that does not run takes its disks "
-        "along, "
-        "as the guest sees them (without layers).\n\n"
+        "along in any case.\n\n"
         "Afterwards the instance is there, and here its name only says where it went. Whatever "
         "fails "
         "or dies on the way, it is on exactly one side; should the source not know on which "

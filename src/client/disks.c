@@ -41,8 +41,7 @@ static int start_connector(const char *uri, struct error **err)
     return -1;
 }
 
-bool client_disk_files(const struct machine_disk *disk,
-                       void (*tell)(void *opaque, uint64_t device, uint64_t inode), void *opaque,
+bool client_disk_files(const struct machine_disk *disk, client_disk_file_fn *tell, void *opaque,
                        struct error **err)
 {
     const struct block_open_options how = {
@@ -50,10 +49,38 @@ bool client_disk_files(const struct machine_disk *disk,
     if (disk->path[0] == '\0' || block_name_is_uri(disk->path))
         return true;
     struct block_image *top = block_open_names(disk->path, &how, err);
-    for (const struct block_image *image = top; image != NULL; image = image->backing)
-        tell(opaque, image->file->device, image->file->inode);
+    bool good = top != NULL;
+    for (const struct block_image *image = top; image != NULL; image = image->backing) {
+        struct stat status;
+        good = good && (fstat(image->file->fd, &status) == 0 ||
+                        error_set_errno(err, errno, "cannot look at '%s'", image->name));
+        if (good)
+            tell(opaque, image->name, &status);
+    }
     block_image_close(top);
-    return top != NULL;
+    return good;
+}
+
+bool client_disk_create(int folder, const char *name, const char *format, uint64_t size,
+                        struct error **err)
+{
+    const struct block_format *as = block_format_find(format);
+    const struct block_create create = {.size = size};
+    if (as == NULL || as->create == NULL || size == 0 || size % BLOCK_SECTOR != 0)
+        return error_set(err, ERROR_USAGE, "a disk of %llu bytes cannot be made as %s",
+                         (unsigned long long)size, format);
+    int fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return error_set_errno(err, errno, "cannot make '%s'", name);
+    struct block_file *file = block_file_new(fd, false, BLOCK_CACHE_WRITEBACK, err);
+    bool good = file != NULL && as->create(file, &create, err) &&
+                (fsync(fd) == 0 || error_set_errno(err, errno, "cannot keep '%s'", name));
+    if (file == NULL)
+        close(fd);
+    block_file_close(file);
+    if (!good)
+        unlinkat(folder, name, 0);
+    return good;
 }
 
 static bool open_disk(const struct machine_disk *disk, bool no_lock, struct block_chain *chain,

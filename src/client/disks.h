@@ -10,6 +10,7 @@
 #define TRAPEZE_CLIENT_DISKS_H
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "block/chain.h"
@@ -20,11 +21,17 @@ struct client_disks {
     size_t count;
 };
 
-/* Tells of every file that the disk consists of, from the top down; none of one on a server and of
- * an empty drive. Nothing is locked, and no more read than names. False: err. */
-bool client_disk_files(const struct machine_disk *disk,
-                       void (*tell)(void *opaque, uint64_t device, uint64_t inode), void *opaque,
+/* Tells of every file that the disk consists of, from the top down, with the name by which it was
+ * found; none of one on a server and of an empty drive. Nothing is locked, and no more read than
+ * names. False: err. */
+typedef void client_disk_file_fn(void *opaque, const char *path, const struct stat *status);
+bool client_disk_files(const struct machine_disk *disk, client_disk_file_fn *tell, void *opaque,
                        struct error **err);
+
+/* A new disk that reads as zeros, in a folder that has no file of that name; on stable storage.
+ * False: err, and there is none. */
+bool client_disk_create(int folder, const char *name, const char *format, uint64_t size,
+                        struct error **err);
 
 bool client_disk_open(const struct machine_disk *disk, struct block_chain *chain,
                       struct error **err);

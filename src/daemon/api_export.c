@@ -13,7 +13,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     struct instance instance;
     if (!instance_open_locked(&instance, &daemon->store, name, err))
         return NULL;
-    bool good = export_instance(&instance, true, stream, err);
+    bool good = export_instance(&instance, NULL, stream, err);
     instance_close(&instance);
     return good ? json_pack("{s:s}", "name", name) : NULL;
 }

@@ -23,11 +23,18 @@ const struct api_verb api_incoming = {
         "{\"type\": \"string\", \"description\": \"its description, with its disks\"}, \"proofs\": "
         "{\"type\": \"object\", \"description\": \"of each disk's path the name of a file beside "
         "it, by which it is known to be the same\", \"additionalProperties\": {\"type\": "
-        "\"string\"}}, \"streams\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16}}}}}",
+        "\"string\"}}, \"disks\": {\"type\": \"array\", \"items\": {\"type\": \"object\", "
+        "\"properties\": {\"size\": {\"type\": \"integer\", \"description\": \"bytes\"}, "
+        "\"data\": {\"type\": \"integer\", \"description\": \"bytes that it takes\"}}}}, "
+        "\"copy-storage\": {\"type\": \"boolean\", \"description\": \"disks that are not the same "
+        "come along\"}, \"streams\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16}}}}}",
     .answer =
         "{\"type\": \"object\", \"required\": [\"id\", \"store\"], \"properties\": {\"id\": "
         "{\"type\": \"string\", \"description\": \"the migration's name\"}, \"store\": {\"type\": "
-        "\"string\", \"description\": \"this daemon's\"}}}",
+        "\"string\", \"description\": \"this daemon's\"}, \"disks\": {\"type\": \"array\", "
+        "\"items\": "
+        "{\"type\": \"string\", \"enum\": [\"shared\", \"copy\", \"file\"]}, \"description\": "
+        "\"of one that runs: what becomes of each\"}}}",
     .status = 201,
     .remote = true,
     .run = migrate_in_reserve,

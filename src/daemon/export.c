@@ -60,13 +60,26 @@ static bool send_confined(struct pack *pack, int stream, struct error **err)
     return sandbox_help(&helper, err);
 }
 
+/* Disks that are not to go. */
+static void leave_out(struct machine_config *config, const bool *takes)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < config->disk_count; i++)
+        if (takes == NULL || takes[i])
+            config->disks[kept++] = config->disks[i];
+        else
+            machine_disk_clear(&config->disks[i]);
+    config->disk_count = kept;
+}
+
 /* As before a start: an image in the folder may name anything as what it lies upon. */
-static bool check_disks(const struct instance *instance, struct error **err)
+static bool check_disks(const struct instance *instance, const bool *takes, struct error **err)
 {
     struct machine_config config;
     machine_config_init(&config);
-    bool good = instance_config(instance, &config, NULL, err) &&
-                backing_check_files(instance, &config, err);
+    bool good = instance_config(instance, &config, NULL, err);
+    leave_out(&config, takes);
+    good = good && backing_check_files(instance, &config, err);
     machine_config_clear(&config);
     return good;
 }
@@ -125,24 +138,23 @@ static bool add_saved(const struct instance *instance, struct pack *pack, struct
     return good;
 }
 
-static bool without_disks(struct text *text, struct error **err)
+static bool without(struct text *text, const bool *takes, struct error **err)
 {
     struct machine_config config;
     machine_config_init(&config);
     bool good = vmx_read(text, &config, NULL, err);
-    for (size_t i = 0; i < config.disk_count; i++)
-        machine_disk_clear(&config.disks[i]);
-    config.disk_count = 0;
+    leave_out(&config, takes);
     if (good)
         vmx_update(text, &config);
     machine_config_clear(&config);
     return good;
 }
 
-bool export_instance(const struct instance *instance, bool disks, int stream, struct error **err)
+bool export_instance(const struct instance *instance, const bool *takes, int stream,
+                     struct error **err)
 {
-    struct text *text = !disks || check_disks(instance, err) ? instance_read(instance, err) : NULL;
-    if (text != NULL && !disks && !without_disks(text, err)) {
+    struct text *text = check_disks(instance, takes, err) ? instance_read(instance, err) : NULL;
+    if (text != NULL && takes != NULL && !without(text, takes, err)) {
         text_free(text);
         return false;
     }
@@ -150,7 +162,7 @@ bool export_instance(const struct instance *instance, bool disks, int stream, st
         text != NULL ? machine_pack(instance->name, instance->path, text, NULL, err) : NULL;
     if (pack != NULL)
         add_clock(instance, pack);
-    bool good = pack != NULL && (!disks || add_saved(instance, pack, err)) &&
+    bool good = pack != NULL && (takes != NULL || add_saved(instance, pack, err)) &&
                 send_confined(pack, stream, err);
     pack_free(pack);
     text_free(text);

@@ -13,8 +13,10 @@
 
 struct error;
 
-/* To a socket: a line of JSON (pack_describe()), then the archive. Whoever calls has locked it, unless it
- * is to be without its disks. False: err. */
-bool export_instance(const struct instance *instance, bool disks, int stream, struct error **err);
+/* To a socket: a line of JSON (pack_describe()), then the archive. Whoever calls has locked it, or `takes`
+ * says that those disks are left out that its machine writes to: a flag for each disk of its description;
+ * NULL: all go, and what it was at. False: err. */
+bool export_instance(const struct instance *instance, const bool *takes, int stream,
+                     struct error **err);
 
 #endif

@@ -19,75 +19,13 @@
 #include "daemon/catalogue.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/migrate_disks.h"
 #include "daemon/migrate_in.h"
 #include "daemon/migrate_in_internal.h"
 
 enum { BUILD_S = 600, END_S = 60, PAUSE_NS = 20 * 1000 * 1000, TALK_MAX = 64 << 10 };
 
 /* ---- whether it can run here ---- */
-
-/* A name that only a source gives: another file that is there by chance, or for ever, proves
- * nothing. */
-static bool is_proof(const char *name)
-{
-    size_t front = strlen(MIGRATION_PROOF);
-    return name != NULL && strncmp(name, MIGRATION_PROOF, front) == 0 &&
-           strlen(name) == front + MIGRATION_ID &&
-           strspn(name + front, "0123456789abcdef") == MIGRATION_ID;
-}
-
-/* On a server that is not this host's own affair, as a socket here would be. */
-static bool is_on_server(const struct machine_disk *disk)
-{
-    return strncmp(disk->path, "nbd://", 6) == 0 || strncmp(disk->path, "nbds://", 7) == 0;
-}
-
-/* The source made a file beside the disk, of a name that nobody can guess: who finds it there sees
- * the same folder. */
-static bool sees(const struct machine_disk *disk, const json_t *proofs, struct error **err)
-{
-    const char *proof = json_string_value(json_object_get(proofs, disk->path));
-    const char *slash = strrchr(disk->path, '/');
-    char *beside = NULL;
-    bool good = is_proof(proof) && slash != NULL && disk->path[0] == '/' &&
-                asprintf(&beside, "%.*s/%s", (int)(slash - disk->path), disk->path, proof) > 0 &&
-                faccessat(AT_FDCWD, beside, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-    free(beside);
-    if (good)
-        return true;
-    error_set(err, ERROR_USAGE, "the target does not see the disk '%s'", disk->path);
-    error_hint(err,
-               "A machine moves while it runs if its disks are on storage that both hosts have "
-               "under the same name. Stopped, it takes its disks along.");
-    return false;
-}
-
-bool incoming_add_disks(struct text *text, const json_t *live, struct error **err)
-{
-    const json_t *vmx = json_object_get(live, "vmx");
-    struct machine_config whole, own;
-    if (live == NULL)
-        return true;
-    struct text *described =
-        text_parse(json_string_value(vmx), json_string_length(vmx), "description", err);
-    machine_config_init(&whole);
-    machine_config_init(&own);
-    bool good = described != NULL && vmx_read(described, &whole, NULL, err) &&
-                vmx_read(text, &own, NULL, err);
-    for (size_t i = 0; i < whole.disk_count && good; i++) {
-        const struct machine_disk *disk = &whole.disks[i];
-        good = disk->path[0] == '\0' || is_on_server(disk) ||
-               sees(disk, json_object_get(live, "proofs"), err);
-        if (good)
-            machine_disk_copy(&own.disks[own.disk_count++], disk);
-    }
-    if (good)
-        vmx_update(text, &own);
-    machine_config_clear(&whole);
-    machine_config_clear(&own);
-    text_free(described);
-    return good;
-}
 
 static bool has_memory(const struct machine_config *config, struct error **err)
 {
@@ -301,7 +239,12 @@ static json_t *hand_in(struct daemon *daemon, const char *name, const json_t *ar
     fds[count++] = openat(instance.fd, MIGRATION_TAKEN, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     for (size_t i = 1; i < json_array_size(list) && count < INCOMING_STREAMS + 2; i++)
         fds[count++] = (int)json_integer_value(json_array_get(list, i));
-    char *answer = client_control_fds(control, "incoming", "{}", fds, count, err);
+    json_t *options =
+        json_pack("{s:o}", "disks", migrate_disks_for_worker(json_object_get(arguments, "disks")));
+    char *text = json_dumps(options, JSON_COMPACT);
+    char *answer = client_control_fds(control, "incoming", text, fds, count, err);
+    json_decref(options);
+    free(text);
     instance_close(&instance);
     free(answer);
     return answer != NULL ? json_true() : NULL;
@@ -331,7 +274,8 @@ static void hand_in_all(struct incoming *incoming)
         incoming_settle(incoming);
         return;
     }
-    json_t *fds = json_array(), *arguments = json_pack("{s:o}", "fds", fds);
+    json_t *fds = json_array();
+    json_t *arguments = json_pack("{s:o, s:O}", "fds", fds, "disks", incoming->disks);
     json_array_append_new(fds, json_integer(pair[1]));
     for (unsigned i = 0; i < incoming->count; i++)
         json_array_append_new(fds, json_integer(incoming->streams[i]));

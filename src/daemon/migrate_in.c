@@ -19,6 +19,7 @@
 #include "daemon/folder.h"
 #include "daemon/job.h"
 #include "daemon/machine.h"
+#include "daemon/migrate_disks.h"
 #include "daemon/migrate_in_internal.h"
 #include "daemon/owner.h"
 
@@ -49,6 +50,7 @@ void incoming_forget(struct incoming *incoming)
     incoming_hang_up(incoming);
     json_decref(incoming->texts);
     json_decref(incoming->live);
+    json_decref(incoming->disks);
     free(incoming);
 }
 
@@ -121,7 +123,7 @@ static void supersede(struct daemon *daemon, const char *name, const char *sourc
         at->dropped = true;
         if (at->stage == INCOMING_ARRIVING)
             incoming_settle(at);
-        else if (at->stage != INCOMING_RECEIVING)
+        else if (at->stage != INCOMING_RECEIVING && at->stage != INCOMING_LOOKING)
             incoming_drop(at);
     }
 }
@@ -147,12 +149,69 @@ static bool is_free(struct api_call *call, const char *name)
     return false;
 }
 
+/* In a job, as a file system may keep it waiting. */
+static json_t *look(struct daemon *daemon, const char *name, const json_t *arguments,
+                    struct error **err)
+{
+    json_int_t reserved = json_integer_value(json_object_get(arguments, "reserved"));
+    (void)name;
+    return migrate_disks_judge(daemon->store.path, json_object_get(arguments, "live"),
+                               (uint64_t)reserved, err);
+}
+
+static void admit(struct api_call *call, struct incoming *incoming)
+{
+    char store[MIGRATION_ID + 1];
+    struct error *error = NULL;
+    if (!migration_store_id(&call->daemon->store, store, &error)) {
+        incoming_drop(incoming);
+        api_fail(call, 500, error);
+        return;
+    }
+    json_t *answer = json_pack("{s:s, s:s}", "id", incoming->id, "store", store);
+    if (incoming->disks != NULL)
+        json_object_set(answer, "disks", incoming->disks);
+    incoming->stage = INCOMING_RESERVED;
+    incoming->since = incoming_now();
+    api_reply(call, answer);
+}
+
+static void on_looked(void *opaque, const json_t *result, const struct error *error)
+{
+    struct incoming *incoming = opaque;
+    struct api_call *call = incoming->call;
+    incoming->call = NULL;
+    if (result != NULL && !incoming->dropped) {
+        incoming->disks = json_incref(json_object_get(result, "disks"));
+        incoming->bytes = (uint64_t)json_integer_value(json_object_get(result, "bytes"));
+        admit(call, incoming);
+        return;
+    }
+    incoming_drop(incoming);
+    if (error != NULL)
+        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
+    else
+        api_refuse(call, 409, "the migration was called off");
+}
+
+static void look_first(struct api_call *call, struct incoming *incoming)
+{
+    uint64_t reserved = 0;
+    for (const struct incoming *at = call->daemon->incoming; at != NULL; at = at->next)
+        reserved += at->bytes; /* 16 of up to 2^54 */
+    json_t *arguments =
+        json_pack("{s:O, s:I}", "live", incoming->live, "reserved", (json_int_t)reserved);
+    incoming->stage = INCOMING_LOOKING;
+    incoming->call = call;
+    job_start(call->daemon, incoming->name, arguments, look, on_looked, incoming);
+    json_decref(arguments);
+}
+
 void migrate_in_reserve(struct api_call *call)
 {
     const char *name, *from, *source;
     json_t *texts = NULL, *live = NULL;
     json_int_t streams = 1;
-    char store[MIGRATION_ID + 1];
     struct error *error = NULL;
     if (call->who != NULL && !call->daemon->accepts_migrations) {
         api_refuse(call, 403,
@@ -174,8 +233,7 @@ void migrate_in_reserve(struct api_call *call)
     if (!has_room(call) || !is_free(call, name))
         return;
     char id[MIGRATION_ID + 1];
-    if (!migration_make_id(id, &error) ||
-        !migration_store_id(&call->daemon->store, store, &error)) {
+    if (!migration_make_id(id, &error)) {
         machine_give_back(call->daemon, name, false);
         api_fail(call, 500, error);
         return;
@@ -186,7 +244,10 @@ void migrate_in_reserve(struct api_call *call)
     incoming->wanted = (unsigned)streams;
     memcpy(incoming->source, source, sizeof(incoming->source));
     snprintf(incoming->from, sizeof(incoming->from), "%s", from);
-    api_reply(call, json_pack("{s:s, s:s}", "id", incoming->id, "store", store));
+    if (live == NULL)
+        admit(call, incoming);
+    else
+        look_first(call, incoming);
 }
 
 /* ---- receiving ---- */
@@ -221,7 +282,8 @@ static bool fill(int folder, int stream, const char *name, const json_t *argumen
     char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
                 machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY, is_allowed, err) &&
-                incoming_add_disks(unpacked.text, json_object_get(arguments, "live"), err);
+                migrate_disks_make(folder, unpacked.text, json_object_get(arguments, "disks"),
+                                   json_object_get(arguments, "live"), err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
@@ -314,6 +376,8 @@ void migrate_in_archive(struct api_call *call)
         json_object_set(call->body, "texts", incoming->texts);
     if (incoming->live != NULL)
         json_object_set(call->body, "live", incoming->live);
+    if (incoming->disks != NULL)
+        json_object_set(call->body, "disks", incoming->disks);
     incoming->stage = INCOMING_RECEIVING;
     incoming->call = call;
     job_start(call->daemon, incoming->name, call->body, receive, on_received, incoming);
@@ -391,7 +455,8 @@ void migrate_in_ask(struct api_call *call)
             incoming_settle(incoming);
         return;
     }
-    if (incoming != NULL && incoming->stage == INCOMING_RECEIVING)
+    if (incoming != NULL &&
+        (incoming->stage == INCOMING_RECEIVING || incoming->stage == INCOMING_LOOKING))
         incoming->dropped = true;
     else if (incoming != NULL)
         incoming_drop(incoming);

@@ -9,6 +9,7 @@
 #define TRAPEZE_DAEMON_MIGRATE_IN_INTERNAL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "daemon/api.h"
@@ -17,6 +18,7 @@
 #include "daemon/migration.h"
 
 enum incoming_stage {
+    INCOMING_LOOKING,   /* a job finds out what becomes of its disks */
     INCOMING_RESERVED,
     INCOMING_RECEIVING, /* a job unpacks the archive */
     INCOMING_STAGED,    /* it does not run, and all of it is there */
@@ -44,6 +46,8 @@ struct incoming {
     time_t since;                      /* monotonic: nothing has come */
     /* of one that runs */
     json_t *live;    /* what the source says of it; NULL: it does not run */
+    json_t *disks;   /* what becomes of each (migrate_disks.h) */
+    uint64_t bytes;  /* that are to be written for them */
     unsigned wanted; /* streams */
     struct http_upgrade *upgrades[INCOMING_STREAMS];
     int streams[INCOMING_STREAMS];
@@ -67,8 +71,6 @@ void incoming_say_outcome(struct api_call *call, bool here);
  * run here, and starts a worker that waits. {"pid"}; NULL: err. */
 json_t *incoming_launch(struct daemon *daemon, const char *name, const json_t *live,
                         struct error **err);
-/* Adds the disks, which are where they were, to what has come. False: err. */
-bool incoming_add_disks(struct text *text, const json_t *live, struct error **err);
 /* The worker has been started; answers incoming->call. */
 void incoming_arrive(struct incoming *incoming);
 /* Whatever the worker is at: finds out what becomes of it, answers incoming->asks and forgets it.

@@ -4,7 +4,6 @@
  * what ours says (worker/verbs_migrate.c).
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include "client/worker.h"
 #include "config/vmx.h"
 #include "daemon/job.h"
+#include "daemon/migrate_disks.h"
 #include "daemon/migrate_in.h"
 #include "daemon/migrate_send_internal.h"
 
@@ -30,79 +30,27 @@ enum { NEAR_PERCENT = 25 };
 
 /* ---- what the target has to know before ---- */
 
-/* A file beside a disk, for the target to find; its name goes into `proofs`. */
-static bool add_proof(const struct sending *s, const struct machine_disk *disk, json_t *proofs,
-                      struct error **err)
-{
-    char id[MIGRATION_ID + 1], *beside = NULL, *name = NULL;
-    const char *slash = strrchr(disk->path, '/');
-    size_t own = strlen(s->instance.path);
-    if (strncmp(disk->path, s->instance.path, own) == 0 && disk->path[own] == '/') {
-        error_set(err, ERROR_USAGE,
-                  "the disk '%s' is in the instance's folder, which the target does "
-                  "not see",
-                  disk->path);
-        error_hint(err, "Stopped, it takes its disks along.");
-        return false;
-    }
-    if (disk->media == 0 && !disk->read_only &&
-        (disk->format == NULL || strcmp(disk->format, "raw") != 0)) {
-        error_set(err, ERROR_USAGE,
-                  "the disk '%s' is not described as raw, and the target would read "
-                  "the tables of another format too early",
-                  disk->path);
-        error_hint(err, "Stopped, it can move; 'trapeze disk convert' makes a raw one.");
-        return false;
-    }
-    bool good = slash != NULL && migration_make_id(id, err) &&
-                asprintf(&name, MIGRATION_PROOF "%s", id) > 0 &&
-                asprintf(&beside, "%.*s/%s", (int)(slash - disk->path), disk->path, name) > 0;
-    int fd = good ? open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    if (fd >= 0)
-        close(fd);
-    if (fd >= 0)
-        json_object_set_new(proofs, disk->path, json_string(name));
-    else if (good)
-        error_set_errno(err, errno, "cannot prove to the target which disk '%s' is", disk->path);
-    free(beside);
-    free(name);
-    return fd >= 0;
-}
-
-static void remove_proofs(const json_t *proofs)
-{
-    const char *path;
-    json_t *name;
-    json_object_foreach((json_t *)(uintptr_t)proofs, path, name)
-    {
-        const char *slash = strrchr(path, '/');
-        char *beside = NULL;
-        if (asprintf(&beside, "%.*s/%s", (int)(slash - path), path, json_string_value(name)) > 0)
-            unlink(beside);
-        free(beside);
-    }
-}
-
-/* {"vmx", "proofs", "streams"}; NULL: err. What is in `proofs` is to be removed either way. */
-static json_t *describe(const struct sending *s, json_int_t streams, json_t *proofs,
-                        struct error **err)
+/* False: err. Either way migrate_disks_retract() is due. */
+static bool describe(const struct sending *s, const json_t *arguments, json_int_t streams,
+                     json_t *live, struct error **err)
 {
     struct machine_config config;
     size_t size = 0;
     machine_config_init(&config);
-    bool good = instance_config(&s->instance, &config, NULL, err);
-    for (size_t i = 0; i < config.disk_count && good; i++)
-        if (config.disks[i].path[0] != '\0' && strstr(config.disks[i].path, "://") == NULL)
-            good = add_proof(s, &config.disks[i], proofs, err);
+    json_object_set_new(live, "streams", json_integer(streams));
+    json_object_set_new(live, "copy-storage",
+                        json_boolean(json_is_true(json_object_get(arguments, "copy-storage"))));
+    bool good = instance_config(&s->instance, &config, NULL, err) &&
+                migrate_disks_offer(&s->instance, &config, live, err);
     char *text = good ? vmx_write(&config, &size) : NULL;
-    json_t *live = text != NULL ? json_pack("{s:s%, s:O, s:I}", "vmx", text, size, "proofs", proofs,
-                                            "streams", streams)
-                                : NULL;
-    if (good && live == NULL)
-        error_set(err, ERROR_USAGE, "its description is not UTF-8");
+    json_t *vmx = text != NULL ? json_stringn(text, size) : NULL;
+    if (good && vmx == NULL)
+        good = error_set(err, ERROR_USAGE, "its description is not UTF-8");
+    if (good)
+        json_object_set_new(live, "vmx", vmx);
     free(text);
     machine_config_clear(&config);
-    return live;
+    return good;
 }
 
 static bool connect_streams(const struct sending *s, int *fds, size_t count, struct error **err)
@@ -150,18 +98,23 @@ static void tell(const struct following *f, const char *what)
     (void)send(f->talk, text, (size_t)size, MSG_NOSIGNAL);
 }
 
+static json_int_t number_of(const json_t *said, const char *key)
+{
+    return json_integer_value(json_object_get(said, key));
+}
+
 static void take_progress(struct following *f, json_t *said)
 {
-    json_int_t total = json_integer_value(json_object_get(said, "total"));
-    json_int_t left = json_integer_value(json_object_get(said, "left"));
-    json_int_t stage = json_integer_value(json_object_get(said, "stage-number"));
-    json_int_t round = json_integer_value(json_object_get(said, "round"));
+    json_int_t total = number_of(said, "total"), left = number_of(said, "left");
+    json_int_t all = total + number_of(said, "disk-total");
+    json_int_t all_left = left + number_of(said, "disk-left");
+    json_int_t stage = number_of(said, "stage-number"), round = number_of(said, "round");
     json_t *copy = json_copy(said);
     json_object_del(copy, "event");
     json_object_del(copy, "total");
     job_tell(f->s->daemon, json_pack("{s:o}", "migration", copy));
     if (total > 0)
-        job_step(f->s->daemon, (off_t)(total > left ? total - left : 0), (off_t)total);
+        job_step(f->s->daemon, (off_t)(all > all_left ? all - all_left : 0), (off_t)all);
     /* What cannot be recorded now is tried again when it has to be. */
     if (stage > 2 || round > 1 || (round == 1 && left < total / 100 * NEAR_PERCENT))
         (void)hand_over(f, NULL);
@@ -243,6 +196,7 @@ static bool begin(const struct sending *s, const json_t *arguments, const int *s
     memcpy(fds + 1, streams, count * sizeof(*streams));
     snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
     json_t *options = pick_options(arguments);
+    json_object_set_new(options, "disks", migrate_disks_for_worker(s->disks));
     char *text = json_dumps(options, JSON_COMPACT);
     char *answer = client_control_fds(control, "migrate", text, fds, count + 1, err);
     close(pair[1]);
@@ -340,15 +294,14 @@ bool migrate_live(struct sending *s, const json_t *arguments, struct error **err
 {
     json_int_t count = json_integer_value(json_object_get(arguments, "connections"));
     int streams[STREAMS_MAX];
-    json_t *proofs = json_object();
+    json_t *live = json_object();
     for (size_t i = 0; i < STREAMS_MAX; i++)
         streams[i] = -1;
     count = count > 0 && count <= STREAMS_MAX ? count : 1;
-    bool good = sending_set_stage(s, MIGRATION_COPYING, err);
-    json_t *live = good ? describe(s, count, proofs, err) : NULL;
-    good = live != NULL && sending_reserve(s, live, err) && sending_upload(s, err);
-    remove_proofs(proofs);
-    json_decref(proofs);
+    bool good = sending_set_stage(s, MIGRATION_COPYING, err) &&
+                describe(s, arguments, count, live, err) && sending_reserve(s, live, err);
+    migrate_disks_retract(live);
+    good = good && sending_upload(s, err);
     bool connected = good && connect_streams(s, streams, (size_t)count, err);
     if (!connected) {
         if (s->id[0] != '\0')
@@ -356,6 +309,9 @@ bool migrate_live(struct sending *s, const json_t *arguments, struct error **err
         migration_remove(s->instance.fd, NULL);
     }
     good = connected && send_live(s, arguments, streams, (size_t)count, err);
+    if (good)
+        migrate_disks_note(&s->instance, s->disks, live, s->notes);
+    json_decref(live);
     for (size_t i = 0; i < STREAMS_MAX; i++)
         if (streams[i] >= 0)
             close(streams[i]);

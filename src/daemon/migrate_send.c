@@ -21,6 +21,7 @@
 #include "client/api_stream.h"
 #include "daemon/export.h"
 #include "daemon/job.h"
+#include "daemon/migrate_disks.h"
 #include "daemon/migrate_send_internal.h"
 #include "daemon/snapshot.h"
 
@@ -90,13 +91,12 @@ static void add_text(const struct sending *s, json_t *texts, const char *key, co
         close(fd);
 }
 
-bool sending_reserve(struct sending *s, json_t *live, struct error **err)
+bool sending_reserve(struct sending *s, const json_t *live, struct error **err)
 {
     char host[256] = "", nvram[INSTANCE_MAX_FILE], own[MIGRATION_ID + 1];
     json_t *texts = json_object();
     if (!migration_store_id(s->instance.store, own, err)) {
         json_decref(texts);
-        json_decref(live);
         return false;
     }
     gethostname(host, sizeof(host) - 1);
@@ -106,12 +106,15 @@ bool sending_reserve(struct sending *s, json_t *live, struct error **err)
     json_t *body = json_pack("{s:s, s:s++, s:s, s:o}", "name", s->instance.name, "from", host, ":",
                              s->instance.store->path, "source", own, "texts", texts);
     if (live != NULL)
-        json_object_set_new(body, "live", live);
+        json_object_set(body, "live", (json_t *)(uintptr_t)live);
     json_t *answer = sending_ask(s, "", body, err);
     const char *id = json_string_value(json_object_get(answer, "id"));
     const char *store = json_string_value(json_object_get(answer, "store"));
-    bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID;
+    json_t *disks = json_object_get(answer, "disks");
+    bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID &&
+                (live == NULL || migrate_disks_understood(disks, live));
     if (good) {
+        s->disks = json_incref(disks);
         memcpy(s->id, id, sizeof(s->id));
         json_object_set_new(s->record, "id", json_string(id));
         json_object_set_new(s->record, "store", json_string(store));
@@ -136,7 +139,10 @@ static _Noreturn void make_archive(const struct sending *s, int stream, int repo
     if (getppid() != parent)
         _exit(1);
     /* The report is there before the stream ends. */
-    if (!export_instance(&s->instance, !s->live, stream, &error))
+    bool takes[MACHINE_MAX_DISKS];
+    for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
+        takes[i] = migrate_disks_is(s->disks, i, "file");
+    if (!export_instance(&s->instance, s->live ? takes : NULL, stream, &error))
         dprintf(report, "%s", error_message(error));
     _exit(0);
 }
@@ -341,6 +347,7 @@ static void finish(struct sending *s)
     instance_close(&s->instance);
     json_decref(s->record);
     json_decref(s->notes);
+    json_decref(s->disks);
 }
 
 json_t *migrate_send(struct daemon *daemon, const char *name, const json_t *arguments,

@@ -27,14 +27,15 @@ struct sending {
     bool live;                 /* a worker has it */
     uint64_t total;            /* bytes, about */
     json_t *notes;
+    json_t *disks; /* of one that runs: what becomes of each (migrate_disks.h) */
 };
 
 /* POST /v1/migrations[/ID/verb]; `body` is stolen and may be NULL. NULL: err. */
 json_t *sending_ask(const struct sending *s, const char *verb, json_t *body, struct error **err);
 /* Of "take" and "ask". UNKNOWN: err. */
 enum outcome sending_outcome(const struct sending *s, const char *verb, struct error **err);
-/* `live` is stolen and may be NULL. */
-bool sending_reserve(struct sending *s, json_t *live, struct error **err);
+/* `live`: migrate_disks.h; NULL: it does not run. */
+bool sending_reserve(struct sending *s, const json_t *live, struct error **err);
 bool sending_upload(struct sending *s, struct error **err);
 bool sending_set_stage(struct sending *s, const char *stage, struct error **err);
 /* It is at the target, and locked by us here: takes it away. */

@@ -27,12 +27,13 @@ struct needed {
     size_t count;
 };
 
-static void need(void *opaque, uint64_t device, uint64_t inode)
+static void need(void *opaque, const char *path, const struct stat *status)
 {
     struct needed *needed = opaque;
+    (void)path;
     needed->list = alloc_resize(needed->list, needed->count + 1, sizeof(*needed->list));
-    needed->list[needed->count].device = device;
-    needed->list[needed->count++].inode = inode;
+    needed->list[needed->count].device = status->st_dev;
+    needed->list[needed->count++].inode = status->st_ino;
 }
 
 static bool is_needed(const struct needed *needed, const struct stat *status)
@@ -53,7 +54,7 @@ static bool need_config(struct needed *needed, const struct machine_config *conf
     for (size_t i = 0; good && i < sizeof(others) / sizeof(others[0]); i++) {
         struct stat status;
         if (others[i] != NULL && stat(others[i], &status) == 0)
-            need(needed, status.st_dev, status.st_ino);
+            need(needed, others[i], &status);
     }
     return good;
 }

@@ -8,54 +8,20 @@ killed or cut off.
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-import tap
 import witness
-import writer
-from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
+from daemon_client import HOST, LIMIT_S, USAGE, Client, until
 from machine import FULL
+from two_stores import (A, B, CHOICE, FOLDER, LOOP_ELF, MIB, SHARED, TRAPEZE, Gate, Life, at, flushed, folder,
+                    is_running, is_settled, job_of, kill, known, logs, main, make_writer, names,
+                    other, pid_of_worker, socket_of, the_owner)
 
-TRAPEZE, LOOP_ELF, WRITER_ELF, WITNESS = (os.path.abspath(name) for name in sys.argv[1:5])
-FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-migrate-")
-MIB = 1 << 20
-for variable in [name for name in os.environ if name.startswith("TRAPEZE_")]:
-    if variable not in ("TRAPEZE_SOURCE", "TRAPEZE_BUILD", "TRAPEZE_TIER", "TRAPEZE_SEED"):
-        del os.environ[variable]
-os.environ["XDG_CONFIG_HOME"] = os.path.join(FOLDER.name, "config")
-
-
-def at(*names):
-    return os.path.join(FOLDER.name, *names)
-
-
-A, B = (Client(TRAPEZE, at(name)) for name in ("a", "b"))
-SEED = int(os.environ.get("TRAPEZE_SEED", "0")) or random.randrange(1 << 32)
-CHOICE = random.Random(SEED)
-
-
-def socket_of(client):
-    return os.path.join(client.store, "daemon.sock")
-
-
-def other(client):
-    return B if client is A else A
-
-
-def folder(client, name):
-    return os.path.join(client.store, "instances", name)
-
-
-def names(client):
-    return [row["name"] for row in client.list()]
+WITNESS = os.path.abspath(sys.argv[4])
 
 
 def make(client, name="web", size=MIB):
@@ -78,37 +44,6 @@ def content_of(client, name="web"):
     disks = client.info(name)["disks"]
     with open(disks[0], "rb") as file:
         return file.read()
-
-
-def kill(pid):
-    """It is dead: whoever asks next must not be answered half by one that is dying."""
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not is_alive(pid))
-
-
-def known(client, name="web"):
-    """Its row, or None; never while it is not clear where it is."""
-    rows = [row for row in client.list() if row["name"] == name]
-    return rows[0] if rows else None
-
-
-def is_settled(client, name="web"):
-    row = known(client, name)
-    return row is None or "migration" not in row
-
-
-def the_owner(name="web"):
-    """Waits until both daemons are clear about it, and one has it. A request that was on its way when
-    its sender was killed may put "arriving" beside it for a while."""
-    owners = []
-
-    def is_clear():
-        rows = {client: known(client, name) for client in (A, B)}
-        owners[:] = [client for client, row in rows.items() if row]
-        return len(owners) == 1 and "migration" not in rows[owners[0]]
-
-    until(is_clear)
-    return owners[0]
 
 
 def exactly_one_has(content, name="web", clean=True):
@@ -137,77 +72,6 @@ def refusal(client, *arguments):
         assert done.returncode != 0, (arguments, done)
         if "somebody else" not in done.stderr:
             return done.stderr
-
-
-class Gate:
-    """A socket in front of a daemon's: `rule` says of each request, by its first line, what happens:
-    "pass"; "drop": it never arrives; "mute": its answer does not; "hold": it waits for release()."""
-
-    def __init__(self, client, rule):
-        self.client, self.rule = client, rule
-        self.path = at(f"gate-{CHOICE.randrange(1 << 32)}")
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(self.path)
-        self.server.listen()
-        self.seen, self.opened, self.answers, self.open = [], threading.Event(), [], []
-
-    def __enter__(self):
-        threading.Thread(target=self.serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.opened.set()
-        os.remove(self.path)
-
-    def release(self):
-        self.opened.set()
-
-    def cut(self):
-        """The link breaks: all that is under way."""
-        for end in self.open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve(self):
-        while True:
-            near, _ = self.server.accept()
-            threading.Thread(target=self.carry, args=(near,), daemon=True).start()
-
-    def carry(self, near):
-        first = near.recv(1 << 16)
-        line = first.split(b"\r\n")[0].decode()
-        verb = line.split()[1].rsplit("/", 1)[-1] if line else ""
-        what = self.rule(verb)
-        self.seen.append((verb, what))
-        if what == "drop":
-            near.close()
-            return
-        if what == "hold":
-            near.close()  # whoever asked is gone meanwhile
-            self.opened.wait(LIMIT_S)
-        far = self.client.connection()
-        try:
-            far.connect()
-            far.sock.sendall(first)
-        except OSError:  # the daemon is dead
-            near.close()
-            return
-        self.open += [near, far.sock]
-        if what in ("mute", "hold"):
-            self.answers.append(far.sock.recv(1 << 16).split(b"\r\n")[0])
-            near.close()
-            return
-
-        def pump(one, two):
-            with contextlib.suppress(OSError):
-                while data := one.recv(1 << 16):
-                    two.sendall(data)
-                two.shutdown(socket.SHUT_WR)
-        back = threading.Thread(target=pump, args=(far.sock, near), daemon=True)
-        back.start()
-        pump(near, far.sock)
-        back.join(LIMIT_S)
-        near.close()
 
 
 # ---- a machine that does not run ----
@@ -391,12 +255,6 @@ def test_called_off():
     assert exactly_one_has(content) is A
 
 
-def job_of(client):
-    daemon = client.pid_of_daemon()
-    with open(f"/proc/{daemon}/task/{daemon}/children", encoding="ascii") as file:
-        return next(iter(map(int, file.read().split())), None)
-
-
 def test_killed_at_any_moment():
     turns = 150 if FULL else 5
     content = make(A, size=256 << 10)
@@ -429,29 +287,6 @@ def test_killed_at_any_moment():
 
 
 # ---- a machine that runs ----
-
-SHARED = at("shared")
-
-
-def is_running(client, name="web"):
-    row = known(client, name)
-    return row is not None and row["state"] == "running"
-
-
-def pid_of_worker(client, name="web"):
-    connection, where = socket.socket(socket.AF_UNIX), os.open(folder(client, name), os.O_RDONLY)
-    try:
-        connection.connect(f"/proc/self/fd/{where}/control.sock")
-        size = struct.unpack("<I", connection.recv(4, socket.MSG_WAITALL))[0]
-        return json.loads(connection.recv(size, socket.MSG_WAITALL))["pid"]
-    finally:
-        os.close(where)
-        connection.close()
-
-
-def logs(client, name="web"):
-    return client.trapeze("logs", name).stdout
-
 
 def test_a_running_machine_there_and_back():
     """Linux, with memory, a disk and ticks that notice whatever is lost."""
@@ -499,98 +334,27 @@ def test_a_running_machine_there_and_back():
     witness.check_disk(disk, durable)
 
 
-def make_writer(client, name="web"):
-    os.makedirs(SHARED, exist_ok=True)
-    disk = os.path.join(SHARED, "writer.raw")
-    if not os.path.exists(disk):
-        with open(disk, "wb") as file:
-            file.truncate(writer.SECTORS * writer.SECTOR)
-    client.trapeze("create", name, "--firmware", WRITER_ELF, "-m", "32", "--disk",
-                   f"{disk},format=raw", "--net", "none")
-    return disk
-
-
-def start_writer(client, number, name="web"):
-    client.trapeze("start", name)
-    until(lambda: "?" in logs(client, name))
-    connection, where = socket.socket(socket.AF_UNIX), os.open(folder(client, name), os.O_RDONLY)
-    connection.connect(f"/proc/self/fd/{where}/console.sock")
-    os.close(where)
-    connection.sendall(f"{number}\n".encode())
-    connection.close()
-    until(lambda: flushed(client, name) > number)
-
-
-def flushed(client, name="web"):
-    """How many operations are said to be on the disk; each line is 32 more than the one before."""
-    try:
-        text = logs(client, name)
-    except AssertionError:  # it has just moved
-        return 0
-    numbers = [int(line) for line in text.splitlines(keepends=True)[1:]
-               if line.endswith("\n") and line.strip().isdigit()]
-    assert all(two - one == writer.FLUSH_EVERY for one, two in zip(numbers, numbers[1:])), numbers
-    return numbers[-1] if numbers else 0
-
-
 def test_what_a_running_machine_is_refused():
     disk = make_writer(A)
     make(A, "own")
     A.trapeze("start", "own")
     A.refuses(USAGE, "instance's folder", arguments=["migrate", "own", socket_of(B)])
     A.trapeze("stop", "--force", "own")
-    A.trapeze("disk", "create", "--format", "qcow2", os.path.join(SHARED, "q.qcow2"), "4M", status=None)
-    A.trapeze("create", "layered", "--firmware", LOOP_ELF, "-m", "32", "--disk",
-              os.path.join(SHARED, "q.qcow2") + ",format=qcow2", "--start")
-    A.refuses(USAGE, "not described as raw", arguments=["migrate", "layered", socket_of(B)])
-    A.trapeze("create", "big", "--firmware", LOOP_ELF, "-m", "32", "--net", "tap:none-such")
     for arguments, part in ((["--downtime", "10"], "no time"), (["--bandwidth", "x"], "bytes"),
                             (["--connections", "17"], "1 to 16")):
         A.refuses(USAGE, part, arguments=["migrate", "web", socket_of(B), *arguments])
     # A target that does not see the disk: what stands in for a proof is not there.
-    A.trapeze("export", "own", "--force", at("own.trapeze"))
     for proof in (".trapeze-" + "0" * 32, os.path.basename(disk), f"../shared/{disk}"):
-        reserved = B.api("POST", "/v1/migrations", {
+        status, answer = B.raw("POST", "/v1/migrations", json.dumps({
             "name": "web", "from": "test", "source": "0" * 32,
             "live": {"vmx": f'memsize = "32"\nscsi0:0.fileName = "{disk}"\n'
                             'scsi0:0.trapeze.format = "raw"\n',
-                     "proofs": {disk: proof}, "streams": 1}}, 201)
-        with open(at("own.trapeze"), "rb") as file:
-            status, answer = B.raw("POST", f"/v1/migrations/{reserved['id']}/archive", file.read())
+                     "disks": [{"size": MIB, "data": MIB}], "proofs": {disk: proof}, "streams": 1}}))
         assert status == 400 and "does not see the disk" in answer["error"], answer
     assert names(B) == []
     # Nothing is left beside the disks.
     assert sorted(os.listdir(SHARED)) == sorted(
         entry for entry in os.listdir(SHARED) if not entry.startswith(".trapeze")), os.listdir(SHARED)
-
-
-class Life:
-    """The writer's machine, on whichever side; checks its disk at each of its deaths."""
-
-    def __init__(self):
-        self.disk = make_writer(A)
-        self.holds, self.number, self.deaths = [writer.ZERO] * writer.SECTORS, 0, 0
-        with open(self.disk, "r+b") as file:
-            file.truncate(0)
-            file.truncate(writer.SECTORS * writer.SECTOR)
-        start_writer(A, 0)
-
-    def check(self, said):
-        with open(self.disk, "rb") as file:
-            self.holds, self.number = writer.verify("the disk", file.read(), self.holds, self.number,
-                                                    said)
-
-    def settle(self, said):
-        """After a fault: the side that has it; it runs there, or its death is checked."""
-        owner = the_owner()
-        until(lambda: known(owner)["state"] in ("running", "stopped"))
-        if known(owner)["state"] == "stopped":
-            self.deaths += 1
-            self.check(max(said, flushed(owner)))
-            start_writer(owner, self.number)
-        now = flushed(owner)
-        until(lambda: flushed(owner) > max(now, self.number))  # it really runs
-        return owner
 
 
 def test_a_running_machine_is_called_off():
@@ -638,26 +402,5 @@ def test_a_running_machine_and_faults():
     owner.trapeze("stop", "--force", "web")
 
 
-def main():
-    print(f"# TRAPEZE_SEED={SEED}", flush=True)
-
-    def alone(test):
-        def run():
-            for client in A, B:
-                for row in client.list() if os.path.exists(client.store) else []:
-                    if "migration" in row:  # of a test that failed
-                        client.trapeze("migrate", "--resolve", "here", row["name"], status=None)
-                client.clear()
-                client.trapeze("list")
-            test()
-        run.__name__ = test.__name__
-        return run
-    tests = [alone(test) for name, test in list(globals().items()) if name.startswith("test_")]
-    status = tap.main(tests)
-    for client in A, B:
-        client.end()
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(globals()))
