@@ -369,14 +369,19 @@ bool block_file_lock(struct block_file *file, struct error **err)
     return false;
 }
 
+/* The descriptor may have copies, in another process too: the lock would stay with them. */
+void block_file_unlock(struct block_file *file)
+{
+    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    if (file->fd >= 0 && !file->handed_over)
+        (void)fcntl(file->fd, F_OFD_SETLK, &unlock);
+}
+
 void block_file_close(struct block_file *file)
 {
     if (file == NULL)
         return;
-    /* The descriptor may have copies, in another process too: the lock would stay with them. */
-    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-    if (file->fd >= 0 && !file->handed_over)
-        (void)fcntl(file->fd, F_OFD_SETLK, &unlock);
+    block_file_unlock(file);
     file->ops->close(file);
 }
 

@@ -65,6 +65,7 @@ struct block_file *block_file_new(int fd, bool read_only, enum block_cache cache
 /* A disk has one writer or several readers: locks the open file (not the process). Waits for up to
  * a second. */
 bool block_file_lock(struct block_file *file, struct error **err);
+void block_file_unlock(struct block_file *file);
 void block_file_close(struct block_file *file); /* releases the lock too; NULL is fine */
 
 /* read() and write() of one piece of memory. */

@@ -133,6 +133,7 @@ struct device_ops {
     /* Interrupt controllers: drives an input (a sink of bus/line.h; `device` is it). */
     void (*set_input)(void *device, unsigned input, bool level);
     const struct state_table *state;
+    bool direct_dma; /* it reaches guest memory in other ways than virtqueues, which would wait for it */
     /* Stop/restart background I/O around a pause: after quiesce() returns no request is in
      * flight. NULL if the device has none. Event-loop thread. */
     void (*quiesce)(struct device *device);

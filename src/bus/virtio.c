@@ -157,6 +157,8 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
 void virtio_destroy(struct virtio *virtio)
 {
     (void)deactivate(virtio);
+    for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
+        virtqueue_forget(&virtio->queues[i]);
     if (virtio->device->env->loop != NULL)
         loop_cancel(virtio->device->env->loop, pass_on_notifications, virtio);
 }

@@ -71,7 +71,63 @@ void virtqueue_reset(struct virtqueue *queue)
 
 bool virtq_in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size)
 {
-    return mem_ram_pointer(queue->mem, gpa, size, MEM_READ) != NULL;
+    const struct mem_ram *ram = mem_ram_find(queue->mem, gpa);
+    return ram != NULL && range_within(gpa - ram->gpa, size, ram->size);
+}
+
+static void came(void *opaque)
+{
+    const struct virtqueue *queue = opaque;
+    notifier_fire(&queue->notify, queue->index);
+}
+
+/* Asks for what is not there. All of a request is asked for before pop gives up. */
+bool virtq_ready(struct virtqueue *queue, uint64_t gpa, uint64_t size)
+{
+    if (mem_ready(queue->mem, gpa, size, &queue->starved))
+        return true;
+    queue->starving = true;
+    return false;
+}
+
+static void ring_sizes(const struct virtqueue *queue, uint64_t sizes[3])
+{
+    sizes[0] = VIRTQ_DESC_BYTES * queue->size;
+    sizes[1] = queue->packed ? VIRTQ_EVENT_BYTES : RING_ENTRIES + 2u * queue->size + 2;
+    sizes[2] = queue->packed ? VIRTQ_EVENT_BYTES
+                             : RING_ENTRIES + USED_ELEMENT_BYTES * queue->size + 2;
+}
+
+static bool rings_ready(struct virtqueue *queue)
+{
+    uint64_t sizes[3];
+    queue->starving = false;
+    if (!mem_is_late(queue->mem))
+        return true;
+    if (queue->starved.came == NULL) {
+        queue->starved.opaque = queue;
+        queue->starved.came = came;
+    }
+    ring_sizes(queue, sizes);
+    (void)virtq_ready(queue, queue->desc, sizes[0]);
+    (void)virtq_ready(queue, queue->avail, sizes[1]);
+    (void)virtq_ready(queue, queue->used, sizes[2]);
+    return !queue->starving;
+}
+
+static bool want_rings(const struct virtqueue *queue)
+{
+    uint64_t sizes[3];
+    ring_sizes(queue, sizes);
+    return mem_ram_pointer(queue->mem, queue->desc, sizes[0], MEM_READ) != NULL &&
+           mem_ram_pointer(queue->mem, queue->avail, sizes[1], MEM_READ) != NULL &&
+           mem_ram_pointer(queue->mem, queue->used, sizes[2], MEM_READ) != NULL;
+}
+
+void virtqueue_forget(struct virtqueue *queue)
+{
+    if (queue->mem != NULL)
+        mem_forget_waiter(queue->mem, &queue->starved);
 }
 
 const char *virtqueue_check(const struct virtqueue *queue)
@@ -117,8 +173,12 @@ bool virtq_load_descriptor(struct virtqueue *queue, const struct virtq_table *ta
                            struct virtq_descriptor *descriptor)
 {
     uint8_t raw[VIRTQ_DESC_BYTES];
-    if (table->gpa > UINT64_MAX - (uint64_t)VIRTQ_DESC_BYTES * table->count ||
-        !mem_read(queue->mem, table->gpa + (uint64_t)VIRTQ_DESC_BYTES * index, raw, sizeof(raw)))
+    if (table->gpa > UINT64_MAX - (uint64_t)VIRTQ_DESC_BYTES * table->count)
+        return virtq_fail(queue, "a descriptor table is outside of memory");
+    if (table->indirect &&
+        !virtq_ready(queue, table->gpa + (uint64_t)VIRTQ_DESC_BYTES * index, sizeof(raw)))
+        return false;
+    if (!mem_read(queue->mem, table->gpa + (uint64_t)VIRTQ_DESC_BYTES * index, raw, sizeof(raw)))
         return virtq_fail(queue, "a descriptor table is outside of memory");
     /* The copy must not be fetched again behind the checks that follow. */
     atomic_signal_fence(memory_order_seq_cst);
@@ -166,7 +226,7 @@ bool virtq_add_buffer(struct virtqueue *queue, struct virtq_chain *chain,
         uint64_t part = left < here ? left : here;
         if (chain->out_count + chain->in_count == VIRTQ_SEGMENT_MAX)
             return virtq_fail(queue, "a descriptor chain is too long");
-        if (!mem_want(queue->mem, ram, gpa, part))
+        if (virtq_ready(queue, gpa, part) && !mem_want(queue->mem, ram, gpa, part))
             return virtq_fail(queue, "a buffer's contents were lost");
         append_segment(queue, chain, ram, gpa, part, writable);
         gpa += part;
@@ -243,7 +303,7 @@ static bool split_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64
 {
     uint64_t entry = queue->avail + RING_ENTRIES + 2u * (queue->avail_next % queue->size);
     if (!available(queue) || !virtq_load16(queue, entry, &chain->head) ||
-        !walk(queue, chain, limit))
+        !walk(queue, chain, limit) || queue->starving)
         return false;
     queue->avail_next++;
     return true;
@@ -251,7 +311,7 @@ static bool split_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64
 
 bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
 {
-    if (!queue->enabled || queue->broken)
+    if (!queue->enabled || queue->broken || !rings_ready(queue))
         return false;
     chain->out_count = chain->in_count = 0;
     chain->out_size = chain->in_size = 0;
@@ -265,7 +325,7 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t 
 
 void virtqueue_arm(struct virtqueue *queue)
 {
-    if (queue->enabled && !queue->broken)
+    if (queue->enabled && !queue->broken && rings_ready(queue))
         (void)(queue->packed ? virtq_packed_available : available)(queue);
 }
 
@@ -514,6 +574,9 @@ static bool virtqueue_post_restore(void *object, struct error **err)
     if (what == NULL && queue->packed && queue->enabled && !queue->broken &&
         (queue->avail_next >= queue->size || queue->used_next >= queue->size))
         what = "an index is out of range";
+    /* Requests that are in flight are given back to rings that have to be there. */
+    if (what == NULL && queue->enabled && !queue->broken && !want_rings(queue))
+        what = "its rings were lost";
     if (what == NULL)
         return true;
     return error_set(err, ERROR_USAGE, "the saved state of virtqueue %u is invalid: %s",

@@ -14,6 +14,10 @@
  * fetched once, and do not change when the guest rewrites its descriptors. What the buffers
  * hold may change at any time: read it once, then judge the copy.
  *
+ * Memory that is still to come from another host (mem_ready()) keeps nobody waiting: pop finds nothing as
+ * long as any of a request, or of the rings, is not there, and `notify` comes again when something is. What
+ * a request needs at its end (the used ring) was there when it was popped.
+ *
  * A queue that breaks the rules calls `violation` once and is dead until it is reset: pop
  * finds nothing and push does nothing.
  *
@@ -32,9 +36,9 @@
 #include <sys/uio.h>
 
 #include "bus/line.h"
+#include "mem/mem.h"
 
 struct error;
-struct mem_space;
 struct state_buffer;
 struct state_table;
 
@@ -68,6 +72,10 @@ struct virtqueue {
     uint16_t signalled;  /* split: used_next at the last decision about an interrupt */
     bool avail_wrap, used_wrap; /* packed */
     uint32_t unsignalled;       /* packed: descriptors given back since that decision */
+
+    /* Memory that the next request needs is still on its way from another host. */
+    struct mem_waiter starved;
+    bool starving; /* ... as pop has found out just now */
 };
 
 struct virtq_range {
@@ -97,6 +105,9 @@ void virtqueue_reset(struct virtqueue *queue);
 
 /* NULL if the driver's set-up is valid (size, alignment, all rings in RAM), else what is not. */
 const char *virtqueue_check(const struct virtqueue *queue);
+
+/* Before the queue goes: it is not notified any more of memory that has come. */
+void virtqueue_forget(struct virtqueue *queue);
 
 /* Takes the next request. False: none, or the queue is broken or not enabled; a later
  * arrival is notified. `limit`: most bytes (both parts together) a request may have. */

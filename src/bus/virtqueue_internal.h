@@ -10,7 +10,8 @@
 
 enum { VIRTQ_DESC_NEXT = 1, VIRTQ_DESC_WRITE = 2, VIRTQ_DESC_INDIRECT = 4 };
 
-#define VIRTQ_DESC_BYTES 16u
+#define VIRTQ_DESC_BYTES  16u
+#define VIRTQ_EVENT_BYTES 4u /* packed: struct pvirtq_event_suppress (2.8.14) */
 
 struct virtq_descriptor {
     uint64_t gpa;
@@ -34,6 +35,8 @@ bool virtq_fail(struct virtqueue *queue, const char *what);
 bool virtq_load16(struct virtqueue *queue, uint64_t gpa, uint16_t *value);
 bool virtq_store16(struct virtqueue *queue, uint64_t gpa, uint16_t value);
 bool virtq_in_ram(const struct virtqueue *queue, uint64_t gpa, uint64_t size);
+/* False: it is still on its way, and pop is to find nothing. */
+bool virtq_ready(struct virtqueue *queue, uint64_t gpa, uint64_t size);
 
 /* Copies one descriptor; index < table->count. */
 bool virtq_load_descriptor(struct virtqueue *queue, const struct virtq_table *table, uint32_t index,

@@ -20,7 +20,7 @@ enum { DESC_LENGTH = 8, DESC_ID = 12, DESC_FLAGS = 14 };
 enum { FLAG_AVAIL = 1 << 7, FLAG_USED = 1 << 15 };
 
 /* struct pvirtq_event_suppress (2.8.14). */
-enum { EVENT_WHERE = 0, EVENT_FLAGS = 2, EVENT_AREA_BYTES = 4 };
+enum { EVENT_WHERE = 0, EVENT_FLAGS = 2 };
 enum { EVENT_ENABLE = 0, EVENT_DISABLE = 1, EVENT_AT_DESCRIPTOR = 2, EVENT_FLAGS_MASK = 3 };
 #define WHERE_WRAP 0x8000u
 
@@ -31,8 +31,8 @@ const char *virtq_packed_check(const struct virtqueue *queue)
     if (queue->desc % 16 != 0 || queue->avail % 4 != 0 || queue->used % 4 != 0)
         return "a ring is misaligned";
     if (!virtq_in_ram(queue, queue->desc, VIRTQ_DESC_BYTES * queue->size) ||
-        !virtq_in_ram(queue, queue->avail, EVENT_AREA_BYTES) ||
-        !virtq_in_ram(queue, queue->used, EVENT_AREA_BYTES))
+        !virtq_in_ram(queue, queue->avail, VIRTQ_EVENT_BYTES) ||
+        !virtq_in_ram(queue, queue->used, VIRTQ_EVENT_BYTES))
         return "a ring is outside of memory";
     return NULL;
 }
@@ -133,7 +133,7 @@ static bool walk(struct virtqueue *queue, struct virtq_chain *chain, uint64_t li
 
 bool virtq_packed_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit)
 {
-    if (!virtq_packed_available(queue) || !walk(queue, chain, limit))
+    if (!virtq_packed_available(queue) || !walk(queue, chain, limit) || queue->starving)
         return false;
     advance(queue, &queue->avail_next, &queue->avail_wrap, chain->descriptors);
     return true;

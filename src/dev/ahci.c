@@ -548,6 +548,7 @@ const struct device_ops device_ahci = {
     .unrealize = ahci_unrealize,
     .reset = ahci_reset,
     .state = &ahci_state,
+    .direct_dma = true,
     .quiesce = ahci_quiesce,
     .unquiesce = ahci_unquiesce,
 };

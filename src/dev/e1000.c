@@ -794,6 +794,7 @@ const struct device_ops device_e1000 = {
     .unrealize = e1000_unrealize,
     .reset = e1000_reset,
     .state = &e1000_state,
+    .direct_dma = true,
     .quiesce = e1000_quiesce,
     .unquiesce = e1000_unquiesce,
 };

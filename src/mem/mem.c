@@ -43,6 +43,7 @@ struct mem_space *mem_space_new(void)
     struct mem_space *space = alloc_zeroed(1, sizeof(*space));
     mem_io_init(space);
     pthread_mutex_init(&space->watch_lock, NULL);
+    mem_late_init(space);
     return space;
 }
 
@@ -67,6 +68,7 @@ void mem_space_free(struct mem_space *space)
         free_region(space->ram[i]);
     mem_io_destroy(space);
     pthread_mutex_destroy(&space->watch_lock);
+    mem_late_destroy(space);
     free(space);
 }
 
@@ -476,7 +478,7 @@ bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size)
     struct mem_ram *ram = mem_ram_find(space, gpa);
     if (ram == NULL || gpa % MEM_PAGE_SIZE != 0 || size % MEM_PAGE_SIZE != 0 || size == 0 ||
         !range_within(gpa - ram->gpa, size, ram->size) || ram->backend == MEM_BACKEND_FILE ||
-        !mem_want(space, ram, gpa, size)) /* or it would come later */
+        !mem_ready(space, gpa, size, NULL) || !mem_want(space, ram, gpa, size)) /* it comes later */
         return false;
     mem_note_range(space, gpa, size);
     int advice = ram->backend == MEM_BACKEND_MEMFD ? MADV_REMOVE : MADV_DONTNEED;
@@ -487,47 +489,7 @@ bool mem_discard(struct mem_space *space, uint64_t gpa, uint64_t size)
     return good;
 }
 
-/* ---- contents that come late ---- */
-
-void mem_set_source(struct mem_space *space, const struct mem_source *source)
-{
-    space->source = source;
-}
-
-void mem_set_absent(struct mem_ram *ram, uint64_t offset, uint64_t size)
-{
-    assert(offset % MEM_PAGE_SIZE == 0 && range_within(offset, size, ram->size));
-    _Atomic uint8_t *flag = &ram->flags[offset >> MEM_PAGE_SHIFT];
-    for (uint64_t i = 0; i < size >> MEM_PAGE_SHIFT; i++)
-        atomic_fetch_and_explicit(&flag[i], (uint8_t)~MEM_PAGE_PRESENT, memory_order_relaxed);
-    atomic_store(&ram->lazy, true);
-}
-
-void mem_set_present(struct mem_ram *ram, uint64_t offset, uint64_t size)
-{
-    assert(offset % MEM_PAGE_SIZE == 0 && range_within(offset, size, ram->size));
-    _Atomic uint8_t *flag = &ram->flags[offset >> MEM_PAGE_SHIFT];
-    for (uint64_t i = 0; i < size >> MEM_PAGE_SHIFT; i++)
-        atomic_fetch_or_explicit(&flag[i], (uint8_t)MEM_PAGE_PRESENT, memory_order_release);
-}
-
-void mem_set_complete(struct mem_ram *ram)
-{
-    atomic_store(&ram->lazy, false);
-}
-
-bool mem_want_slow(struct mem_space *space, struct mem_ram *ram, uint64_t gpa, uint64_t length)
-{
-    if (length == 0)
-        return true;
-    uint64_t first = gpa - ram->gpa, last = first + (length - 1);
-    for (uint64_t at = align_down(first, MEM_PAGE_SIZE); at <= last; at += MEM_PAGE_SIZE)
-        if (!(atomic_load_explicit(&ram->flags[at >> MEM_PAGE_SHIFT], memory_order_acquire) &
-              MEM_PAGE_PRESENT) &&
-            !space->source->fetch(space->source->opaque, ram, at))
-            return false;
-    return true;
-}
+/* ---- replacing contents ---- */
 
 bool mem_map_file(struct mem_ram *ram, uint64_t offset, uint64_t size, int fd, uint64_t file_offset,
                   struct error **err)

@@ -25,6 +25,9 @@
  * is about to follow a pointer into it asks mem_want() first, once for each page, and a TLB holds none
  * that is absent. What is present stays so. Page faults of the host cannot do this: an unprivileged
  * process gets them from user mode only, not from its system calls.
+ * Where memory comes from another host (post-copy), it may never come: then nobody waits who cannot be
+ * called away. vCPUs use mem_want_unless(), devices mem_ready(); mem_want() is for what happens before
+ * the machine runs.
  */
 #ifndef TRAPEZE_MEM_MEM_H
 #define TRAPEZE_MEM_MEM_H
@@ -171,9 +174,13 @@ struct mem_source {
      * its contents are lost. Any thread, with a device's lock held or as a vCPU in its guest: it waits
      * for neither. */
     bool (*fetch)(void *opaque, struct mem_ram *ram, uint64_t offset);
+    /* Of a source that may keep everybody waiting for ever (another host): has the page come, and waits
+     * for nothing. mem_came() when it is there. As often as you like. NULL: fetch() takes no longer than
+     * a disk does. */
+    void (*ask)(void *opaque, struct mem_ram *ram, uint64_t offset);
     void *opaque;
 };
-/* Before vCPUs run. Borrowed, until no region is lazy. */
+/* Before vCPUs run. Borrowed, until no region is lazy and whoever asked has left (a hold on the machine). */
 void mem_set_source(struct mem_space *space, const struct mem_source *source);
 /* Whole pages of a region: their contents are still to come; before vCPUs run. They are there: any
  * thread, after it wrote them. The last one says so with mem_set_complete(). */
@@ -196,6 +203,43 @@ static inline bool mem_want(struct mem_space *space, struct mem_ram *ram, uint64
     return !atomic_load_explicit(&ram->lazy, memory_order_acquire) ||
            mem_want_slow(space, ram, gpa, length);
 }
+
+/* The same for a vCPU in its guest, which must not wait while somebody wants something of it:
+ * MEM_LATER as soon as *stop is not 0 (soon: it looks every millisecond), and the access has not been. */
+enum mem_there { MEM_THERE, MEM_LOST, MEM_LATER };
+enum mem_there mem_want_unless_slow(struct mem_space *space, struct mem_ram *ram, uint64_t gpa,
+                                    uint64_t length, const _Atomic uint32_t *stop);
+static inline enum mem_there mem_want_unless(struct mem_space *space, struct mem_ram *ram,
+                                             uint64_t gpa, uint64_t length,
+                                             const _Atomic uint32_t *stop)
+{
+    return !atomic_load_explicit(&ram->lazy, memory_order_acquire)
+               ? MEM_THERE
+               : mem_want_unless_slow(space, ram, gpa, length, stop);
+}
+
+/* Whoever must not wait, because the event loop would: mem_ready() is false as long as something of
+ * [gpa, gpa+length) is still to come from a source that has ask(); it has been asked for, and came() is
+ * called once (any thread, no lock of mem/ held) when something has come. What is not RAM is ready. Of
+ * other sources it is mem_want() that says whether contents are lost. */
+struct mem_waiter {
+    void (*came)(void *opaque);
+    void *opaque;
+    struct mem_waiter *next; /* these two are mem/'s; zero at first */
+    bool waits;
+};
+bool mem_ready_slow(struct mem_space *space, uint64_t gpa, uint64_t length,
+                    struct mem_waiter *waiter);
+bool mem_is_late(const struct mem_space *space);
+static inline bool mem_ready(struct mem_space *space, uint64_t gpa, uint64_t length,
+                             struct mem_waiter *waiter) /* NULL: nobody is called */
+{
+    return !mem_is_late(space) || mem_ready_slow(space, gpa, length, waiter);
+}
+/* came() is not called any more, and is not being called. */
+void mem_forget_waiter(struct mem_space *space, struct mem_waiter *waiter);
+/* A source that has ask() says this when some of what was asked for is there. */
+void mem_came(struct mem_space *space);
 
 struct mem_listener {
     /* A page that an engine had noted as code is about to be written. Any thread. */

@@ -19,6 +19,11 @@ struct mem_space {
     const struct mem_source *source; /* of lazy regions */
     pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
 
+    pthread_mutex_t late_lock;   /* the waiters; a leaf, but for came() of `calling` */
+    pthread_cond_t late_changed; /* something came; nobody is being called */
+    struct mem_waiter *waiters;
+    bool calling;
+
     pthread_rwlock_t io_lock; /* all below; a leaf */
     struct mem_io **io;       /* sorted by gpa, disjoint */
     struct mem_io *backgrounds[MEM_MAX_BACKGROUNDS]; /* NULL: none */
@@ -27,5 +32,7 @@ struct mem_space {
 
 void mem_io_init(struct mem_space *space);
 void mem_io_destroy(struct mem_space *space);
+void mem_late_init(struct mem_space *space);
+void mem_late_destroy(struct mem_space *space);
 
 #endif

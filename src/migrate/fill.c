@@ -178,7 +178,7 @@ struct fill *fill_new(struct mem_space *mem, const struct saved_image *image,
     fill->mem = mem;
     fill->image = image;
     fill->options = *options;
-    fill->source = (struct mem_source){fetch, fill};
+    fill->source = (struct mem_source){.fetch = fetch, .opaque = fill};
     pthread_mutex_init(&fill->lock, NULL);
     pthread_cond_init(&fill->changed, NULL);
     fill->states = alloc_zeroed(image->chunk_count, 1);

@@ -13,16 +13,19 @@
 #include "base/error.h"
 #include "mem/mem.h"
 #include "migrate/delta.h"
+#include "migrate/demand.h"
 #include "migrate/image_internal.h"
 #include "migrate/wire.h"
 
 #define HUGE_PAGE (UINT64_C(2) << 20)
 
-/* Pages that are zeroes already stay unallocated; whole huge pages become so again. */
-static void clear(struct mem_space *mem, struct mem_ram *ram, uint64_t gpa, uint64_t size)
+/* Pages that are zeroes already stay unallocated; whole huge pages become so again, before the machine
+ * runs. */
+static void clear(const struct intake *intake, struct mem_ram *ram, uint64_t gpa, uint64_t size)
 {
+    struct mem_space *mem = intake->mem;
     uint8_t *at = ram->host + (gpa - ram->gpa);
-    if ((gpa - ram->gpa) % HUGE_PAGE == 0 && size % HUGE_PAGE == 0 && mem_discard(mem, gpa, size))
+    if (intake->demand == NULL && (gpa - ram->gpa) % HUGE_PAGE == 0 && size % HUGE_PAGE == 0 && mem_discard(mem, gpa, size))
         return;
     for (uint64_t page = 0; page < size; page += MEM_PAGE_SIZE)
         if (!saved_is_zero(at + page, MEM_PAGE_SIZE))
@@ -30,14 +33,14 @@ static void clear(struct mem_space *mem, struct mem_ram *ram, uint64_t gpa, uint
 }
 
 /* One run at `at`; *size: its bytes, header included. */
-static bool take_run(struct mem_space *mem, const uint8_t *at, size_t left, size_t *size,
+static bool take_run(const struct intake *intake, const uint8_t *at, size_t left, size_t *size,
                      struct error **err)
 {
     if (left < WIRE_RUN_HEADER)
         return wire_damaged(err, "a run of pages is cut off");
     uint64_t gpa = load_le64(at), bytes = (uint64_t)load_le32(at + 8) << MEM_PAGE_SHIFT;
     uint32_t kind = load_le32(at + 12), follow = load_le32(at + 16);
-    struct mem_ram *ram = mem_ram_find(mem, gpa);
+    struct mem_ram *ram = mem_ram_find(intake->mem, gpa);
     if (gpa % MEM_PAGE_SIZE != 0 || bytes == 0 || ram == NULL ||
         !range_within(gpa - ram->gpa, bytes, ram->size))
         return wire_damaged(err, "a run of pages is outside of the machine's memory");
@@ -47,12 +50,17 @@ static bool take_run(struct mem_space *mem, const uint8_t *at, size_t left, size
                                        : follow == (kind == WIRE_RUN_BYTES ? bytes : 0);
     if (!fits || follow > left - WIRE_RUN_HEADER)
         return wire_damaged(err, "a run of pages has another size");
+    if (intake->demand != NULL &&
+        (kind == WIRE_RUN_DELTA || !demand_claim(intake->demand, ram, gpa - ram->gpa, bytes)))
+        return wire_damaged(err, "there is a page that was not to come");
     if (kind == WIRE_RUN_BYTES)
         memcpy(ram->host + (gpa - ram->gpa), at + WIRE_RUN_HEADER, follow);
     else if (kind == WIRE_RUN_ZERO)
-        clear(mem, ram, gpa, bytes);
+        clear(intake, ram, gpa, bytes);
     else if (!delta_apply(ram->host + (gpa - ram->gpa), at + WIRE_RUN_HEADER, follow))
         return wire_damaged(err, "what has changed in a page cannot be");
+    if (intake->demand != NULL)
+        demand_arrived(intake->demand, ram, gpa - ram->gpa, bytes);
     *size = WIRE_RUN_HEADER + follow;
     return true;
 }
@@ -88,7 +96,7 @@ bool intake_take(struct intake *intake, const struct wire_frame *frame, struct e
     if (at == NULL)
         return false;
     for (; left > 0; at += size, left -= size)
-        if (!take_run(intake->mem, at, left, &size, err))
+        if (!take_run(intake, at, left, &size, err))
             return false;
     return true;
 }

@@ -11,16 +11,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct demand;
 struct error;
 struct mem_space;
 struct wire_frame;
 
 struct intake {
     struct mem_space *mem;
-    uint8_t *unpacked; /* NULL: not needed yet */
+    struct demand *demand; /* NULL: the machine has not run yet; else pages that are absent only */
+    uint8_t *unpacked;     /* NULL: not needed yet */
 };
 
-/* Writes what the frame says into memory of a machine that has not run. */
+/* Writes what the frame says into memory. */
 bool intake_take(struct intake *intake, const struct wire_frame *frame, struct error **err);
 void intake_clear(struct intake *intake);
 

@@ -10,6 +10,7 @@
  *     3 stop-and-copy    nobody           target: "loaded": memory, state, disks; nothing is missing
  *     4 commitment       nobody           source: given away for good (migrate_source_commit()), "go"
  *     5 activation       target           target: "it runs"
+ *     6 post-copy        target           target: "all is there"; only if there was no last round
  *
  * Until the source says "go", whatever goes wrong ends in a machine that runs on at the source, and in a
  * target that ends without having run. The target starts on "go" only. From then on until the target's
@@ -22,6 +23,14 @@
  *       … options.commit(): record that, then               … options.done(): it runs (or is paused, as it
  *     migrate_source_commit(source)                            was), or this process is of no more use
  *       … options.done(): MIGRATE_MOVED: end it
+ *
+ * Post-copy, for a guest that writes faster than can be sent: instead of the last round the target gets
+ * a list of the pages that are missing, and the machine runs there while they come: what it reaches for
+ * first, everything else meanwhile. The source only serves pages then, and nothing makes it run
+ * the machine again. If the link dies before all is there, the machine stands still at the target until new
+ * streams come (migrate_source_recover(), migrate_target_recover()). If the source dies, the machine is lost, as
+ * with post-copy everywhere: neither side has all of its memory. Meanwhile what needs all of the
+ * machine's memory is refused (vm_can_be_saved()).
  *
  * Streams are connected sockets (SOCK_STREAM): the first is for everything, further ones for memory too.
  * The other end is a stranger: whatever it sends is checked before use.
@@ -52,6 +61,7 @@ enum migrate_stage {
     MIGRATE_STOP,
     MIGRATE_COMMITMENT,
     MIGRATE_ACTIVATION,
+    MIGRATE_POSTCOPY,
     MIGRATE_STAGE_COUNT
 };
 
@@ -87,8 +97,10 @@ struct migrate_progress {
 enum migrate_result {
     MIGRATE_MOVED,  /* it runs there: end it here with vm_quit_migrated() */
     MIGRATE_FAILED, /* it is here as if nothing had been; `error` says why */
-    MIGRATE_UNCERTAIN /* it stands still; `error` says why. After migrate_source_resolve() done() comes
-                       * again */
+    MIGRATE_UNCERTAIN, /* it stands still; `error` says why. After migrate_source_resolve() done() comes
+                        * again */
+    MIGRATE_DISCONNECTED /* it is there for good, and some of its memory is here only. After
+                          * migrate_source_recover() done() comes again */
 };
 
 struct migrate_source_options {
@@ -101,11 +113,15 @@ struct migrate_source_options {
     bool converge;        /* a guest that writes faster than can be sent is slowed down */
     unsigned rounds;      /* after which last_resort counts; 0: MIGRATE_ROUNDS */
     enum migrate_last_resort last_resort;
+    bool postcopy; /* instead of a last resort; also when rounds do not even halve what is left. The target
+                    * has to be able to */
     uint64_t patience_ns; /* how long the target may be silent once the machine stands still; 0:
                            * MIGRATE_PATIENCE_NS */
     void (*progress)(void *opaque, const struct migrate_progress *progress); /* may be NULL */
     /* The target has loaded it. The answer has to come within patience_ns. */
     void (*commit)(void *opaque);
+    /* Post-copy: it runs there, and this side sends what is missing. May be NULL. */
+    void (*switched)(void *opaque);
     void (*done)(void *opaque, enum migrate_result result, const struct error *error);
     void *opaque;
 };
@@ -121,8 +137,14 @@ struct migrate_source *migrate_source_begin(struct vm *vm, const int *streams, s
 bool migrate_source_commit(struct migrate_source *source);
 /* Ends it, and done() comes soon. False: it is committed. */
 bool migrate_source_cancel(struct migrate_source *source);
+/* Post-copy at the end of the round that is under way. False: it was not begun so, or is past that. */
+bool migrate_source_postcopy(struct migrate_source *source);
+/* New streams for post-copy (as at the beginning), also if nobody has noticed yet that the old ones are dead.
+ * False: err, and nothing has changed. */
+bool migrate_source_recover(struct migrate_source *source, const int *streams, size_t count,
+                            struct error **err);
 /* What has become of an uncertain one: it is `here`, and goes on if it ran, or it is there. done() is
- * called from here. False: it is not uncertain. */
+ * called from here (with DISCONNECTED, if it is there without all of its memory). False: it is not uncertain. */
 bool migrate_source_resolve(struct migrate_source *source, bool here, struct error **err);
 void migrate_source_progress(const struct migrate_source *source, struct migrate_progress *progress);
 /* Whether it is paused on its own account: that is no time for anybody to let it go. */
@@ -137,7 +159,11 @@ struct migrate_target_options {
      * of this process. True: nothing keeps it from being here any more, and nothing is to be done to
      * the machine meanwhile. False: nothing was recorded, and it will not run after all. May be NULL. */
     bool (*taken)(void *opaque, struct error **err);
-    /* error NULL: the machine runs, or is paused as it was. Otherwise it has never run. */
+    /* Post-copy: it runs here and memory is still to come (NULL), also after each recovery; or the streams
+     * are lost, and it stands still. May be NULL. */
+    void (*late)(void *opaque, const struct error *error);
+    /* error NULL: the machine runs, or is paused as it was, and all of it is here. Otherwise it has never
+     * run. */
     void (*done)(void *opaque, const struct error *error);
     void (*progress)(void *opaque, const struct migrate_progress *progress); /* may be NULL */
     void *opaque;
@@ -149,6 +175,10 @@ struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, s
                                             struct error **err);
 /* Ends it, and done() comes soon. False: the machine is this side's by now. */
 bool migrate_target_cancel(struct migrate_target *target);
+/* As migrate_source_recover(), in any order of both; whether it stands still until then: late(). */
+bool migrate_target_recover(struct migrate_target *target, const int *streams, size_t count,
+                            struct error **err);
+void migrate_target_progress(struct migrate_target *target, struct migrate_progress *progress);
 void migrate_target_free(struct migrate_target *target); /* before vm_free(); NULL is fine */
 
 #endif

@@ -10,19 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <zstd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
 #include "mem/mem.h"
+#include "migrate/batch.h"
 #include "migrate/delta.h"
 #include "migrate/wire.h"
 
 enum {
-    BLOCK_PAGES = 512,   /* a huge page's; a multiple of 64 */
-    PAYLOAD = 256 << 10, /* bytes of a frame's runs: fits into a core's cache with its copy */
-    LEVEL = 1,           /* of zstd: what a link of 1 Gbit/s takes in as fast as it comes */
+    BLOCK_PAGES = 512, /* a huge page's; a multiple of 64 */
     MAX_REGIONS = 16,
     NAP_NS = 20000000
 };
@@ -42,12 +40,8 @@ struct sender {
     struct wire *wire;
     pthread_t thread;
     bool has_thread;
-    uint8_t *frame, *packed; /* WIRE_HEADER, WIRE_MEMORY_HEADER, runs */
-    size_t size;             /* bytes of runs */
-    uint64_t copied;         /* bytes of the block so far */
-    uint8_t *run;            /* the last one's header; NULL: none */
-    uint64_t run_end;        /* gpa */
-    ZSTD_CCtx *zstd;
+    struct batch batch;
+    uint64_t copied; /* bytes of the block so far */
 };
 
 struct rounds {
@@ -74,23 +68,6 @@ struct rounds {
 
 /* ---- pages ---- */
 
-/* Copies a page that the guest may be writing to: what it writes meanwhile is marked dirty, so a
- * torn copy is not the last one. Tells whether all of it was zeroes. */
-__attribute__((no_sanitize("thread"))) static bool copy_page(uint8_t *to, const uint8_t *from)
-{
-    typedef uint64_t word __attribute__((may_alias));
-    typedef uint64_t loose __attribute__((may_alias, aligned(1))); /* in a frame, between headers */
-    const word *source = (const word *)(const void *)from;
-    loose *target = (loose *)(void *)to;
-    uint64_t any = 0;
-    for (size_t i = 0; i < MEM_PAGE_SIZE / sizeof(word); i++) {
-        uint64_t value = source[i];
-        target[i] = value;
-        any |= value;
-    }
-    return any == 0;
-}
-
 void rounds_mark_all(struct rounds *rounds)
 {
     rounds_mark_dirty(rounds); /* these are included; what comes is noted anew */
@@ -109,6 +86,16 @@ void rounds_mark_dirty(struct rounds *rounds)
         struct region *region = &rounds->regions[i];
         mem_dirty_take(rounds->mem, region->ram, region->ram->gpa, region->ram->size,
                        region->marked);
+    }
+}
+
+void rounds_hand_over(struct rounds *rounds, rounds_marked_fn *fn, void *opaque)
+{
+    for (size_t i = 0; i < rounds->region_count; i++) {
+        struct region *region = &rounds->regions[i];
+        uint64_t pages = region->ram->size >> MEM_PAGE_SHIFT;
+        fn(opaque, i, region->marked);
+        memset(region->marked, 0, (size_t)((pages + 63) / 64 * sizeof(uint64_t)));
     }
 }
 
@@ -164,82 +151,25 @@ static bool pace(struct rounds *rounds, size_t bytes, struct error **err)
     return true;
 }
 
-static uint8_t *runs_of(uint8_t *frame)
-{
-    return frame + WIRE_HEADER + WIRE_MEMORY_HEADER;
-}
-
-/* The frame that is worth sending, and the size of its runs. */
-static uint8_t *pack(struct sender *sender, size_t *size)
-{
-    *size = sender->size;
-    if (sender->zstd == NULL)
-        return sender->frame;
-    size_t packed = ZSTD_compressCCtx(sender->zstd, runs_of(sender->packed), PAYLOAD,
-                                      runs_of(sender->frame), sender->size, LEVEL);
-    if (ZSTD_isError(packed) || packed >= sender->size)
-        return sender->frame;
-    *size = packed;
-    return sender->packed;
-}
-
 static bool flush(struct sender *sender, struct error **err)
 {
     struct rounds *rounds = sender->rounds;
-    if (sender->size == 0)
+    if (sender->batch.size == 0)
         return true;
     size_t size;
-    uint8_t *frame = pack(sender, &size), *body = frame + WIRE_HEADER;
-    store_le32(body, frame == sender->packed ? WIRE_PACKED : WIRE_PLAIN);
-    store_le32(body + 4, (uint32_t)sender->size);
-    sender->size = 0;
-    sender->run = NULL;
-    return pace(rounds, WIRE_HEADER + WIRE_MEMORY_HEADER + size, err) &&
-           wire_send(sender->wire, WIRE_MEMORY, frame, WIRE_MEMORY_HEADER + size,
-                     rounds->options.patience_ns, err);
+    uint8_t *frame = batch_finish(&sender->batch, &size);
+    return pace(rounds, WIRE_HEADER + size, err) &&
+           wire_send(sender->wire, WIRE_MEMORY, frame, size, rounds->options.patience_ns, err);
 }
 
-static bool continues(const struct sender *sender, enum wire_run kind, uint64_t gpa)
-{
-    return sender->run != NULL && sender->run_end == gpa &&
-           load_le32(sender->run + 12) == (uint32_t)kind;
-}
-
-/* The page's bytes are behind where its run's header will be, or behind the run so far. */
-static void add_page(struct sender *sender, enum wire_run kind, uint64_t gpa)
-{
-    if (!continues(sender, kind, gpa)) {
-        sender->run = runs_of(sender->frame) + sender->size;
-        sender->size += WIRE_RUN_HEADER;
-        store_le64(sender->run, gpa);
-        store_le32(sender->run + 8, 0);
-        store_le32(sender->run + 12, (uint32_t)kind);
-        store_le32(sender->run + 16, 0);
-        store_le32(sender->run + 20, 0);
-    }
-    store_le32(sender->run + 8, load_le32(sender->run + 8) + 1);
-    sender->run_end = gpa + MEM_PAGE_SIZE;
-    if (kind != WIRE_RUN_BYTES)
-        return;
-    store_le32(sender->run + 16, load_le32(sender->run + 16) + (uint32_t)MEM_PAGE_SIZE);
-    sender->size += MEM_PAGE_SIZE;
-}
-
-/* The page's bytes are at `page`, behind where a run's header will be. False: it has to be sent
- * whole. */
+/* False: it has to be sent whole. */
 static bool add_delta(struct sender *sender, uint64_t number, uint64_t gpa, const uint8_t *page)
 {
     uint8_t delta[DELTA_MAX];
     size_t size = delta_next(sender->rounds->deltas, number, page, delta);
-    if (size == SIZE_MAX)
-        return false;
-    sender->run = NULL; /* each is a run of its own */
-    add_page(sender, WIRE_RUN_DELTA, gpa);
-    store_le32(sender->run + 16, (uint32_t)size);
-    memcpy(sender->run + WIRE_RUN_HEADER, delta, size);
-    sender->size += size;
-    sender->run = NULL;
-    return true;
+    if (size != SIZE_MAX)
+        batch_add_delta(&sender->batch, gpa, delta, size);
+    return size != SIZE_MAX;
 }
 
 /* `number`: of the page, of all regions'. */
@@ -248,16 +178,15 @@ static bool send_page(struct sender *sender, const struct mem_ram *ram, uint64_t
 {
     struct rounds *rounds = sender->rounds;
     uint64_t gpa = ram->gpa + offset;
-    if (sender->size + WIRE_RUN_HEADER + MEM_PAGE_SIZE > PAYLOAD && !flush(sender, err))
+    if (batch_is_full(&sender->batch) && !flush(sender, err))
         return false;
-    size_t gap = continues(sender, WIRE_RUN_BYTES, gpa) ? 0 : WIRE_RUN_HEADER;
-    uint8_t *page = runs_of(sender->frame) + sender->size + gap;
-    bool zero = copy_page(page, ram->host + offset);
+    uint8_t *page = batch_room(&sender->batch, gpa);
+    bool zero = batch_copy(page, ram->host + offset);
     sender->copied += zero ? 0 : MEM_PAGE_SIZE;
     if (rounds->deltas != NULL && !rounds->options.fresh && add_delta(sender, number, gpa, page))
         return true;
     if (!zero || !rounds->options.fresh)
-        add_page(sender, zero ? WIRE_RUN_ZERO : WIRE_RUN_BYTES, gpa);
+        batch_add(&sender->batch, zero ? WIRE_RUN_ZERO : WIRE_RUN_BYTES, gpa);
     return true;
 }
 
@@ -298,7 +227,7 @@ static bool send_blocks(struct sender *sender, struct error **err)
         if (!send_block(sender, block, err))
             return false;
     store_le32(body, rounds->options.number);
-    store_le32(body + 4, rounds->options.last);
+    store_le32(body + 4, (uint32_t)rounds->options.last);
     return flush(sender, err) &&
            wire_put(sender->wire, WIRE_ROUND, body, sizeof(body), rounds->options.patience_ns, err);
 }
@@ -308,8 +237,7 @@ static void work(struct sender *sender)
 {
     struct rounds *rounds = sender->rounds;
     struct error *error = NULL;
-    sender->size = 0;
-    sender->run = NULL;
+    batch_empty(&sender->batch);
     if (send_blocks(sender, &error))
         return;
     pthread_mutex_lock(&rounds->lock);
@@ -407,13 +335,8 @@ static void find_regions(struct rounds *rounds)
 static bool start_sender(struct rounds *rounds, size_t index, bool compress, struct error **err)
 {
     struct sender *sender = &rounds->senders[index];
-    sender->frame = alloc_zeroed(1, WIRE_HEADER + WIRE_MEMORY_HEADER + PAYLOAD);
-    if (compress) {
-        sender->packed = alloc_zeroed(1, WIRE_HEADER + WIRE_MEMORY_HEADER + PAYLOAD);
-        sender->zstd = ZSTD_createCCtx();
-        if (sender->zstd == NULL)
-            return error_set(err, ERROR_HOST, "the host is out of memory");
-    }
+    if (!batch_init(&sender->batch, compress, err))
+        return false;
     if (index == 0) /* who calls rounds_send() */
         return true;
     int error = pthread_create(&sender->thread, NULL, run, sender);
@@ -461,9 +384,7 @@ void rounds_free(struct rounds *rounds)
         struct sender *sender = &rounds->senders[i];
         if (sender->has_thread)
             pthread_join(sender->thread, NULL);
-        ZSTD_freeCCtx(sender->zstd);
-        free(sender->frame);
-        free(sender->packed);
+        batch_clear(&sender->batch);
     }
     for (size_t i = 0; i < rounds->region_count; i++)
         free(rounds->regions[i].marked);

@@ -17,10 +17,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "migrate/wire.h"
+
 struct error;
 struct mem_space;
 struct rounds;
-struct wire;
 
 enum rounds_how {
     ROUNDS_PACKED = 1, /* zstd */
@@ -34,12 +35,15 @@ void rounds_free(struct rounds *rounds); /* streams are cut if a round is under 
 /* Which pages the next round is of. */
 void rounds_mark_all(struct rounds *rounds);
 void rounds_mark_dirty(struct rounds *rounds);
+/* They are somebody else's to send, and the next round is of none. */
+typedef void rounds_marked_fn(void *opaque, size_t region, const uint64_t *marked);
+void rounds_hand_over(struct rounds *rounds, rounds_marked_fn *fn, void *opaque);
 uint64_t rounds_dirty(const struct rounds *rounds); /* bytes that are dirty now: not marked yet */
 uint64_t rounds_total(const struct rounds *rounds); /* bytes of guest memory */
 
 struct round_options {
     unsigned number;
-    bool last;
+    enum wire_last last;
     bool fresh;         /* the target has nothing but zeroes yet */
     uint64_t bandwidth; /* bytes per second, of all streams; 0: no limit */
     int64_t patience_ns;

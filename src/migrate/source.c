@@ -7,7 +7,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,18 +17,17 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/loop.h"
-#include "base/state.h"
 #include "base/vclock.h"
 #include "mem/mem.h"
 #include "migrate/disk_sender.h"
-#include "migrate/migrate.h"
 #include "migrate/rounds.h"
-#include "migrate/wire.h"
+#include "migrate/serve.h"
+#include "migrate/source_internal.h"
 #include "vm/vm.h"
 
 enum {
     PATIENT = 6,               /* times patience while nothing stands still */
-    LAST_WORDS = 4,            /* frames that a target that hung up may have sent before, */
+    LAST_WORDS = 16,           /* frames that a target that hung up may have sent before, */
     LAST_WORDS_NS = 200000000, /* and how long they may take */
     REPORT_NS = 100000000,     /* between two reports of progress at least */
     RATE_BYTES = 1 << 20,      /* a round of less says nothing about the link */
@@ -39,38 +37,6 @@ enum {
 /* What the machine stands still for beside its memory: the pause, state, the last frames. */
 #define FIXED_NS UINT64_C(1000000)
 
-enum paused { NOT_PAUSED, PAUSED, SAVED, PAUSE_FAILED };
-
-struct migrate_source {
-    struct vm *vm;
-    struct migrate_source_options options;
-    struct wire wires[MIGRATE_MAX_STREAMS];
-    size_t count;
-    pthread_t thread;
-    bool has_thread;
-    uint8_t *hello; /* made before there is a thread */
-    size_t hello_size;
-    struct rounds *rounds;
-    struct disk_sender *disks;
-    uint64_t left;     /* bytes of memory and disks, after a round; the thread's */
-    bool writes_disks; /* a good part of what is sent again is theirs; the thread's */
-
-    bool was_running; /* the loop's: before it was paused for this */
-    bool held;        /* ... and it is */
-
-    pthread_mutex_t lock; /* what follows */
-    pthread_cond_t changed;
-    struct migrate_progress progress;
-    uint64_t disk_rate; /* what a disk may take, for `converge`; 0: as ever */
-    int64_t reported_ns, stopped_ns;
-    enum paused paused;
-    bool cancelled, committed, freed;
-    bool sending;              /* a round */
-    struct state_buffer state; /* the thread's once SAVED */
-    enum migrate_result result;
-    struct error *error;
-};
-
 const struct migrate_stage_row migrate_stages[MIGRATE_STAGE_COUNT] = {
     [MIGRATE_PRE] = {"pre-migration", MIGRATE_SOURCE},
     [MIGRATE_RESERVATION] = {"reservation", MIGRATE_SOURCE},
@@ -78,6 +44,7 @@ const struct migrate_stage_row migrate_stages[MIGRATE_STAGE_COUNT] = {
     [MIGRATE_STOP] = {"stop-and-copy", MIGRATE_NOBODY},
     [MIGRATE_COMMITMENT] = {"commitment", MIGRATE_NOBODY},
     [MIGRATE_ACTIVATION] = {"activation", MIGRATE_TARGET},
+    [MIGRATE_POSTCOPY] = {"post-copy", MIGRATE_TARGET},
 };
 
 static bool called_off(struct error **err)
@@ -93,7 +60,7 @@ static bool is_cancelled(struct migrate_source *source)
     return cancelled;
 }
 
-static int64_t patience(const struct migrate_source *source)
+int64_t source_patience(const struct migrate_source *source)
 {
     int64_t base = (int64_t)source->options.patience_ns;
     return source->progress.stage >= MIGRATE_STOP ? base : PATIENT * base;
@@ -109,7 +76,7 @@ static void on_progress(void *opaque)
     source->options.progress(source->options.opaque, &progress);
 }
 
-static void report(struct migrate_source *source, bool at_once)
+void source_report(struct migrate_source *source, bool at_once)
 {
     int64_t now = wire_now();
     if (source->options.progress == NULL || (!at_once && now - source->reported_ns < REPORT_NS))
@@ -118,12 +85,12 @@ static void report(struct migrate_source *source, bool at_once)
     loop_post(vm_loop(source->vm), on_progress, source);
 }
 
-static void enter(struct migrate_source *source, enum migrate_stage stage)
+void source_enter(struct migrate_source *source, enum migrate_stage stage)
 {
     pthread_mutex_lock(&source->lock);
     source->progress.stage = stage;
     pthread_mutex_unlock(&source->lock);
-    report(source, true);
+    source_report(source, true);
 }
 
 void migrate_source_progress(const struct migrate_source *source, struct migrate_progress *progress)
@@ -136,6 +103,8 @@ void migrate_source_progress(const struct migrate_source *source, struct migrate
     *progress = source->progress;
     if (source->sending)
         progress->left = rounds_left(source->rounds);
+    else if (source->server != NULL)
+        progress->left = server_left(source->server);
     pthread_mutex_unlock(lock);
     disk_sender_progress(source->disks, &progress->disk_total, &progress->disk_left);
     progress->sent = sent;
@@ -143,11 +112,27 @@ void migrate_source_progress(const struct migrate_source *source, struct migrate
 
 /* ---- stages 0 and 1 ---- */
 
+bool source_hear(struct migrate_source *source, struct wire_frame *frame, struct error **err)
+{
+    int64_t deadline = wire_now() + source_patience(source);
+    for (;;) {
+        if (!wire_receive(&source->wires[0], frame, source_patience(source), err))
+            return false;
+        if (!source->serving || (frame->type != WIRE_WANT && frame->type != WIRE_ALIVE))
+            return true;
+        if (frame->type == WIRE_WANT && !server_want(source->server, frame, err))
+            return false;
+        if (!source->switched && wire_now() > deadline) /* that it lives is not enough */
+            return error_set(err, ERROR_HOST, "the other side does not answer any more");
+        source_report(source, false);
+    }
+}
+
 /* What the target says next has to be `type`. */
 static bool expect(struct migrate_source *source, enum wire_type type, struct wire_frame *frame,
                    struct error **err)
 {
-    if (!wire_receive(&source->wires[0], frame, patience(source), err))
+    if (!source_hear(source, frame, err))
         return false;
     if (frame->type == (uint32_t)type)
         return true;
@@ -156,13 +141,14 @@ static bool expect(struct migrate_source *source, enum wire_type type, struct wi
     return error_set(err, ERROR_HOST, "the target refuses: %.1000s", (const char *)frame->body);
 }
 
-static bool join_streams(struct migrate_source *source, struct error **err)
+bool source_join_streams(struct migrate_source *source, struct error **err)
 {
     for (size_t i = 1; i < source->count; i++) {
         uint8_t body[16] = {0};
         memcpy(body, source->hello + 8, 8);
         store_le32(body + 8, (uint32_t)i);
-        if (!wire_put(&source->wires[i], WIRE_JOIN, body, sizeof(body), patience(source), err))
+        if (!wire_put(&source->wires[i], WIRE_JOIN, body, sizeof(body), source_patience(source),
+                      err))
             return false;
     }
     return true;
@@ -172,14 +158,20 @@ static bool negotiate(struct migrate_source *source, struct error **err)
 {
     struct wire_frame frame;
     if (!wire_send(&source->wires[0], WIRE_HELLO, source->hello - WIRE_HEADER, source->hello_size,
-                   patience(source), err) ||
+                   source_patience(source), err) ||
         !expect(source, WIRE_ACCEPT, &frame, err))
         return false;
     if (frame.size != 8 || load_le32(frame.body) != WIRE_VERSION)
         return wire_damaged(err, "the target accepts something else");
     uint32_t both = load_le32(frame.body + 4) & load_le32(source->hello + 4);
-    enter(source, MIGRATE_RESERVATION);
-    if (!join_streams(source, err) || !expect(source, WIRE_READY, &frame, err))
+    source->features = both;
+    if (source->options.postcopy && (both & WIRE_POSTCOPY) == 0) {
+        error_set(err, ERROR_USAGE, "the target cannot take a machine by post-copy");
+        error_hint(err, "Migrate without it.");
+        return false;
+    }
+    source_enter(source, MIGRATE_RESERVATION);
+    if (!source_join_streams(source, err) || !expect(source, WIRE_READY, &frame, err))
         return false;
     struct rounds *rounds = rounds_new(vm_memory(source->vm), source->wires, source->count,
                                        ((both & WIRE_ZSTD) != 0 ? ROUNDS_PACKED : 0u) |
@@ -205,13 +197,15 @@ static void set_sending(struct migrate_source *source, unsigned round, bool send
     pthread_mutex_unlock(&source->lock);
 }
 
-static bool send_round(struct migrate_source *source, unsigned round, bool last, struct error **err)
+bool source_send_round(struct migrate_source *source, unsigned round, enum wire_last last,
+                       struct error **err)
 {
     const struct round_options options = {.number = round,
                                           .last = last,
                                           .fresh = round == 1,
-                                          .bandwidth = last ? 0 : source->options.bandwidth,
-                                          .patience_ns = patience(source)};
+                                          .bandwidth =
+                                              last != WIRE_NOT_LAST ? 0 : source->options.bandwidth,
+                                          .patience_ns = source_patience(source)};
     struct wire_frame frame;
     set_sending(source, round, true);
     bool good =
@@ -255,11 +249,11 @@ static void measure(struct migrate_source *source, const struct round *round)
     pthread_mutex_unlock(&source->lock);
 }
 
-enum next { ANOTHER_ROUND, STOP_NOW, GIVE_UP };
+enum next { ANOTHER_ROUND, STOP_NOW, SWITCH_NOW, GIVE_UP };
 
 /* After a round; `before` is what was left after the one before it. Rounds that at least halve what
  * is left are worth their while even if it would fit already: the machine stands still for less. */
-static enum next decide(const struct migrate_source *source, uint64_t before)
+static enum next decide(struct migrate_source *source, uint64_t before)
 {
     const struct migrate_progress *progress = &source->progress;
     const struct migrate_source_options *options = &source->options;
@@ -267,6 +261,13 @@ static enum next decide(const struct migrate_source *source, uint64_t before)
     bool pays = source->left < before / 2 && source->left > RATE_BYTES;
     if (fits && !pays)
         return STOP_NOW;
+    pthread_mutex_lock(&source->lock);
+    bool asked = source->postcopy;
+    pthread_mutex_unlock(&source->lock);
+    /* The first round says nothing of the guest: it is of all memory. */
+    bool converges = progress->round == 1 || source->left < before / 2;
+    if (asked || (options->postcopy && (!converges || progress->round >= options->rounds)))
+        return fits ? STOP_NOW : SWITCH_NOW;
     if (progress->round < options->rounds || options->last_resort == MIGRATE_KEEP_TRYING)
         return ANOTHER_ROUND;
     return fits || options->last_resort == MIGRATE_STOP_ANYWAY ? STOP_NOW : GIVE_UP;
@@ -332,16 +333,16 @@ static bool copy_disks(struct migrate_source *source, struct error **err)
     while (more) {
         if (!disk_sender_go_on(source->disks, &more, err))
             return false;
-        report(source, false);
+        source_report(source, false);
     }
     return true;
 }
 
-static bool precopy(struct migrate_source *source, struct error **err)
+static bool precopy(struct migrate_source *source, enum next *then, struct error **err)
 {
     struct migrate_progress *progress = &source->progress;
     enum next next = ANOTHER_ROUND;
-    enter(source, MIGRATE_PRECOPY);
+    source_enter(source, MIGRATE_PRECOPY);
     if (!copy_disks(source, err))
         return false;
     rounds_mark_all(source->rounds);
@@ -354,15 +355,16 @@ static bool precopy(struct migrate_source *source, struct error **err)
         now.memory_ns = wire_now();
         if (round > 1)
             rounds_mark_dirty(source->rounds);
-        if (!send_round(source, round, false, err))
+        if (!source_send_round(source, round, WIRE_NOT_LAST, err))
             return false;
         measure(source, &now);
-        report(source, false);
+        source_report(source, false);
         next = decide(source, before);
         if (next == ANOTHER_ROUND)
             slow_down(source, before);
     }
-    return next == STOP_NOW ||
+    *then = next;
+    return next != GIVE_UP ||
            error_set(
                err, ERROR_HOST,
                "after %u rounds the guest still writes to its memory faster than it can be sent",
@@ -435,7 +437,7 @@ static bool send_state(struct migrate_source *source, struct error **err)
     for (size_t at = 0, part; good && at < source->state.size; at += part) {
         part = source->state.size - at < WIRE_BODY_MAX ? source->state.size - at : WIRE_BODY_MAX;
         memcpy(frame + WIRE_HEADER, source->state.data + at, part);
-        good = wire_send(wire, WIRE_STATE, frame, part, patience(source), err);
+        good = wire_send(wire, WIRE_STATE, frame, part, source_patience(source), err);
     }
     free(frame);
     /* Whoever reads the disks next, there, finds what was written here. */
@@ -443,22 +445,23 @@ static bool send_state(struct migrate_source *source, struct error **err)
         return false;
     store_le64(body, source->state.size);
     store_le32(body + 8, source->was_running ? 0 : WIRE_PAUSED);
-    return wire_put(wire, WIRE_END, body, sizeof(body), patience(source), err);
+    return wire_put(wire, WIRE_END, body, sizeof(body), source_patience(source), err);
 }
 
-static bool stop_and_copy(struct migrate_source *source, struct error **err)
+static bool stop_and_copy(struct migrate_source *source, bool postcopy, struct error **err)
 {
     struct wire_frame frame;
-    enter(source, MIGRATE_STOP);
+    source_enter(source, MIGRATE_STOP);
     loop_post(vm_loop(source->vm), stop_machine, source);
     if (!wait_paused(source, PAUSED, err) ||
-        !wire_put(&source->wires[0], WIRE_STOPPED, NULL, 0, patience(source), err) ||
-        !disk_sender_final(source->disks, patience(source), err))
+        !wire_put(&source->wires[0], WIRE_STOPPED, NULL, 0, source_patience(source), err) ||
+        !disk_sender_final(source->disks, source_patience(source), err))
         return false;
     rounds_mark_dirty(source->rounds);
-    return send_round(source, source->progress.round + 1, true, err) &&
+    return (postcopy ? source_send_list(source, err)
+                     : source_send_round(source, source->progress.round + 1, WIRE_LAST, err)) &&
            wait_paused(source, SAVED, err) && send_state(source, err) &&
-           expect(source, WIRE_LOADED, &frame, err);
+           (!postcopy || source_serve(source, err)) && expect(source, WIRE_LOADED, &frame, err);
 }
 
 /* ---- stages 4 and 5 ---- */
@@ -472,7 +475,7 @@ static void ask_to_commit(void *opaque)
 
 static bool wait_committed(struct migrate_source *source, struct error **err)
 {
-    int64_t deadline = wire_now() + patience(source);
+    int64_t deadline = wire_now() + source_patience(source);
     const struct timespec until = {.tv_sec = deadline / NS_PER_S, .tv_nsec = deadline % NS_PER_S};
     int error = 0;
     pthread_mutex_lock(&source->lock);
@@ -490,28 +493,37 @@ static bool wait_committed(struct migrate_source *source, struct error **err)
 /* Everything up to "go" leaves the machine here. */
 static bool come_to_go(struct migrate_source *source, struct error **err)
 {
-    if (!negotiate(source, err) || !precopy(source, err) || !stop_and_copy(source, err))
+    enum next how = STOP_NOW;
+    if (!negotiate(source, err) || !precopy(source, &how, err) ||
+        !stop_and_copy(source, how == SWITCH_NOW, err))
         return false;
-    enter(source, MIGRATE_COMMITMENT);
+    source_enter(source, MIGRATE_COMMITMENT);
     loop_post(vm_loop(source->vm), ask_to_commit, source);
     if (!wait_committed(source, err))
         return false;
+    if (source->serving)
+        return server_say(source->server, WIRE_GO) ||
+               error_set(err, ERROR_HOST, "the target has gone away");
     if (!wire_is_quiet(&source->wires[0]))
         return error_set(err, ERROR_HOST, "the target has gone away");
-    return wire_put(&source->wires[0], WIRE_GO, NULL, 0, patience(source), err);
+    return wire_put(&source->wires[0], WIRE_GO, NULL, 0, source_patience(source), err);
 }
 
 static enum migrate_result finish(struct migrate_source *source, struct error **err)
 {
     struct wire_frame frame;
     struct error *error = NULL;
-    if (wire_receive(&source->wires[0], &frame, patience(source), &error)) {
+    if (source_hear(source, &frame, &error)) {
         if (frame.type == WIRE_RUNS) {
             pthread_mutex_lock(&source->lock);
             source->progress.downtime_ns = (uint64_t)(wire_now() - source->stopped_ns);
+            source->switched = source->serving;
             pthread_mutex_unlock(&source->lock);
-            enter(source, MIGRATE_ACTIVATION);
-            return MIGRATE_MOVED;
+            source_enter(source, source->serving ? MIGRATE_POSTCOPY : MIGRATE_ACTIVATION);
+            if (!source->serving)
+                return MIGRATE_MOVED;
+            loop_post(vm_loop(source->vm), source_switched, source);
+            return source_attend(source, err);
         }
         if (frame.type == WIRE_REFUSED) {
             error_set(err, ERROR_HOST, "the target refuses: %.1000s", (const char *)frame.body);
@@ -539,7 +551,18 @@ static void hear_last_words(struct migrate_source *source, struct error **error)
         }
 }
 
-static void on_finished(void *opaque);
+void source_end(struct migrate_source *source, enum migrate_result result, struct error *error)
+{
+    source_stop_serving(source);
+    for (size_t i = 0; i < source->count; i++)
+        wire_cut(&source->wires[i]);
+    pthread_mutex_lock(&source->lock);
+    source->result = result;
+    error_free(source->error);
+    source->error = error;
+    pthread_mutex_unlock(&source->lock);
+    loop_post(vm_loop(source->vm), source_finished, source);
+}
 
 static void *run(void *opaque)
 {
@@ -550,14 +573,7 @@ static void *run(void *opaque)
         result = finish(source, &error);
     else
         hear_last_words(source, &error);
-    for (size_t i = 0; i < source->count; i++)
-        wire_cut(&source->wires[i]);
-    pthread_mutex_lock(&source->lock);
-    source->result = result;
-    error_free(source->error);
-    source->error = error;
-    pthread_mutex_unlock(&source->lock);
-    loop_post(vm_loop(source->vm), on_finished, source);
+    source_end(source, result, error);
     return NULL;
 }
 
@@ -572,12 +588,12 @@ static void go_on(struct migrate_source *source)
     source->held = false;
 }
 
-static void on_finished(void *opaque)
+void source_finished(void *opaque)
 {
     struct migrate_source *source = opaque;
     if (source->result == MIGRATE_FAILED)
         go_on(source);
-    if (source->result == MIGRATE_MOVED)
+    if (source->result == MIGRATE_MOVED && !source->switched)
         vm_disks_give_away(source->vm);
     source->options.done(source->options.opaque, source->result, source->error);
 }
@@ -617,11 +633,16 @@ bool migrate_source_resolve(struct migrate_source *source, bool here, struct err
 {
     if (source->result != MIGRATE_UNCERTAIN)
         return error_set(err, ERROR_USAGE, "it is known where the machine is");
-    source->result = here ? MIGRATE_FAILED : MIGRATE_MOVED;
+    source->result = here                     ? MIGRATE_FAILED
+                     : source->server != NULL ? MIGRATE_DISCONNECTED
+                                              : MIGRATE_MOVED;
     if (here)
         go_on(source);
     else
         vm_disks_give_away(source->vm);
+    source->switched = source->result == MIGRATE_DISCONNECTED;
+    if (source->switched)
+        source->progress.stage = MIGRATE_POSTCOPY;
     source->options.done(source->options.opaque, source->result, source->error);
     return true;
 }
@@ -635,7 +656,8 @@ bool migrate_source_holds(const struct migrate_source *source)
 static uint32_t features(const struct migrate_source_options *options)
 {
     return (options->compress ? WIRE_ZSTD : 0) |
-           (options->compress || options->bandwidth != 0 ? WIRE_DELTA : 0);
+           (options->compress || options->bandwidth != 0 ? WIRE_DELTA : 0) |
+           (options->postcopy ? WIRE_POSTCOPY : 0);
 }
 
 /* Everything that the thread needs of the machine; what it says first. */
@@ -697,13 +719,14 @@ struct migrate_source *migrate_source_begin(struct vm *vm, const int *streams, s
                                             const struct migrate_source_options *options,
                                             struct error **err)
 {
-    if (!check(vm, count, err))
+    if (!check(vm, count, err) || (options->postcopy && !vm_can_run_without_memory(vm, err)))
         return NULL;
     struct migrate_source *source = alloc_zeroed(1, sizeof(*source));
     source->vm = vm;
     source->options = *options;
     set_defaults(&source->options);
-    const struct disk_sender_options how = {options->disks, options->bandwidth, patience(source)};
+    const struct disk_sender_options how = {options->disks, options->bandwidth,
+                                            source_patience(source)};
     source->disks = disk_sender_new(vm, &source->wires[0], &how, err);
     if (source->disks == NULL) {
         free(source);
@@ -744,7 +767,9 @@ void migrate_source_free(struct migrate_source *source)
     loop_cancel(loop, throttle, source);
     throttle_no_more(source);
     loop_cancel(loop, ask_to_commit, source);
-    loop_cancel(loop, on_finished, source);
+    loop_cancel(loop, source_switched, source);
+    loop_cancel(loop, source_finished, source);
+    server_free(source->server);
     rounds_free(source->rounds);
     disk_sender_free(source->disks);
     for (size_t i = 0; i < source->count; i++)

@@ -5,7 +5,6 @@
  * started, whichever comes first.
  */
 #include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,64 +12,26 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/loop.h"
-#include "base/state.h"
-#include "config/machine.h"
 #include "mem/mem.h"
-#include "migrate/intake.h"
-#include "migrate/migrate.h"
-#include "migrate/wire.h"
+#include "migrate/demand.h"
+#include "migrate/target_internal.h"
 #include "vm/vm.h"
 
 enum { PATIENT = 6 }; /* times patience */
 
-struct stream {
-    struct migrate_target *target;
-    struct wire wire;
-    struct intake intake;
-    pthread_t thread;
-    bool has_thread;
-};
-
-enum step { NOTHING, ASKED, DONE, FAILED };
-
-struct migrate_target {
-    struct vm *vm;
-    struct migrate_target_options options;
-    struct stream streams[MIGRATE_MAX_STREAMS];
-    size_t count;
-    char *layout, *layout_there; /* as it was made, as the source's is */
-    struct disks_target *disks;
-    enum disks_how disks_how[MACHINE_MAX_DISKS];
-    bool gets_disks; /* some are not shared */
-    uint8_t id[8];      /* of the migration, as HELLO says */
-    bool seen_last;     /* the first stream's: the last round is over */
-    bool paused;        /* ... as END says */
-    int64_t stopped_ns; /* ... when STOPPED came */
-
-    pthread_mutex_t lock; /* what follows */
-    pthread_cond_t changed;
-    struct migrate_progress progress;
-    bool greeted;           /* `id` is set: the other streams may look */
-    size_t joined, arrived; /* streams: further ones that are there; at the end of the round */
-    unsigned round;         /* that all streams are in, from 1 */
-    bool failed;            /* nobody waits any more */
-    bool cancelled, started;
-    enum step load, start; /* what the first stream's thread asked of the loop's */
-    struct state_buffer state;
-    struct error *error; /* the first */
-};
-
 /* ---- failing ---- */
 
-static bool called_off(struct error **err)
+bool target_called_off(struct error **err)
 {
     return error_set(err, ERROR_USAGE, "the migration was called off");
 }
 
-static void wake_all(struct migrate_target *target)
+void target_wake_all(struct migrate_target *target)
 {
     target->failed = true;
     pthread_cond_broadcast(&target->changed);
+    if (target->demand != NULL)
+        demand_give_up(target->demand);
     for (size_t i = 0; i < target->count; i++)
         if (i > 0)
             wire_cut(&target->streams[i].wire);
@@ -79,19 +40,19 @@ static void wake_all(struct migrate_target *target)
 }
 
 /* Takes the error over. */
-static void fail(struct migrate_target *target, struct error *error)
+void target_fail(struct migrate_target *target, struct error *error)
 {
     pthread_mutex_lock(&target->lock);
     bool first = target->error == NULL;
     if (first)
         target->error = error;
-    wake_all(target);
+    target_wake_all(target);
     pthread_mutex_unlock(&target->lock);
     if (!first)
         error_free(error);
 }
 
-static int64_t patience(const struct migrate_target *target)
+int64_t target_patience(const struct migrate_target *target)
 {
     return PATIENT * (int64_t)target->options.patience_ns;
 }
@@ -105,7 +66,7 @@ static void on_progress(void *opaque)
     target->options.progress(target->options.opaque, &progress);
 }
 
-static void enter(struct migrate_target *target, enum migrate_stage stage)
+void target_enter(struct migrate_target *target, enum migrate_stage stage)
 {
     pthread_mutex_lock(&target->lock);
     target->progress.stage = stage;
@@ -161,35 +122,39 @@ static bool greet(struct migrate_target *target, struct error **err)
     struct wire *wire = &target->streams[0].wire;
     struct wire_frame hello;
     uint8_t body[8];
-    enter(target, MIGRATE_PRE);
-    if (!wire_receive(wire, &hello, patience(target), err) || !check_hello(target, &hello, err))
+    target_enter(target, MIGRATE_PRE);
+    if (!wire_receive(wire, &hello, target_patience(target), err) ||
+        !check_hello(target, &hello, err))
         return false;
+    target->features = load_le32(hello.body + 4) & WIRE_FEATURES;
+    if (!vm_can_run_without_memory(target->vm, NULL))
+        target->features &= ~WIRE_POSTCOPY;
     store_le32(body, WIRE_VERSION);
-    store_le32(body + 4, load_le32(hello.body + 4) & WIRE_FEATURES);
+    store_le32(body + 4, target->features);
     pthread_mutex_lock(&target->lock);
     memcpy(target->id, hello.body + 8, sizeof(target->id));
     target->greeted = true;
     pthread_cond_broadcast(&target->changed);
     pthread_mutex_unlock(&target->lock);
-    enter(target, MIGRATE_RESERVATION);
-    return wire_put(wire, WIRE_ACCEPT, body, sizeof(body), patience(target), err);
+    target_enter(target, MIGRATE_RESERVATION);
+    return wire_put(wire, WIRE_ACCEPT, body, sizeof(body), target_patience(target), err);
 }
 
-static bool wait_joined(struct migrate_target *target, struct error **err)
+bool target_wait_joined(struct migrate_target *target, struct error **err)
 {
     pthread_mutex_lock(&target->lock);
     while (target->joined < target->count - 1 && !target->failed)
         pthread_cond_wait(&target->changed, &target->lock);
     bool good = !target->failed;
     pthread_mutex_unlock(&target->lock);
-    return good || called_off(err);
+    return good || target_called_off(err);
 }
 
-static bool join(struct stream *stream, struct error **err)
+bool target_join(struct target_stream *stream, struct error **err)
 {
     struct migrate_target *target = stream->target;
     struct wire_frame frame;
-    if (!wire_receive(&stream->wire, &frame, patience(target), err))
+    if (!wire_receive(&stream->wire, &frame, target_patience(target), err))
         return false;
     pthread_mutex_lock(&target->lock);
     while (!target->greeted && !target->failed)
@@ -206,16 +171,16 @@ static bool join(struct stream *stream, struct error **err)
 /* ---- stages 2 and 3: memory ---- */
 
 /* The stream is at the end of a round; it goes on when all are. */
-static bool end_round(struct stream *stream, const struct wire_frame *frame, bool *last,
-                      struct error **err)
+static bool end_round(struct target_stream *stream, const struct wire_frame *frame,
+                      enum wire_last *last, struct error **err)
 {
     struct migrate_target *target = stream->target;
-    if (frame->size != 8)
+    if (frame->size != 8 || load_le32(frame->body + 4) > WIRE_LAST_POSTCOPY)
         return wire_damaged(err, "the end of a round has another size");
     pthread_mutex_lock(&target->lock);
     unsigned round = target->round;
     bool right = load_le32(frame->body) == round;
-    *last = load_le32(frame->body + 4) != 0;
+    *last = (enum wire_last)load_le32(frame->body + 4);
     if (right && ++target->arrived == target->count) {
         target->arrived = 0;
         target->round++;
@@ -228,17 +193,17 @@ static bool end_round(struct stream *stream, const struct wire_frame *frame, boo
     pthread_mutex_unlock(&target->lock);
     if (!right)
         return wire_damaged(err, "a stream is in another round");
-    return good || called_off(err);
+    return good || target_called_off(err);
 }
 
-static bool take_data(struct stream *stream, struct error **err)
+static bool take_data(struct target_stream *stream, struct error **err)
 {
-    bool last = false;
+    enum wire_last last = WIRE_NOT_LAST;
     struct wire_frame frame;
-    if (!join(stream, err))
+    if (!target_join(stream, err))
         return false;
-    while (!last) {
-        if (!wire_receive(&stream->wire, &frame, patience(stream->target), err))
+    while (last == WIRE_NOT_LAST) {
+        if (!wire_receive(&stream->wire, &frame, target_patience(stream->target), err))
             return false;
         bool good = frame.type == WIRE_MEMORY ? intake_take(&stream->intake, &frame, err)
                     : frame.type == WIRE_ROUND
@@ -247,22 +212,22 @@ static bool take_data(struct stream *stream, struct error **err)
         if (!good)
             return false;
     }
-    return true;
+    return last == WIRE_LAST || target_take_late_data(stream, err);
 }
 
 static void *run_data(void *opaque)
 {
-    struct stream *stream = opaque;
+    struct target_stream *stream = opaque;
     struct error *error = NULL;
     if (!take_data(stream, &error))
-        fail(stream->target, error);
+        target_fail(stream->target, error);
     return NULL;
 }
 
 static bool take_state(struct migrate_target *target, const struct wire_frame *frame,
                        struct error **err)
 {
-    if (!target->seen_last || target->state.size + frame->size > WIRE_STATE_MAX)
+    if (target->last == WIRE_NOT_LAST || target->state.size + frame->size > WIRE_STATE_MAX)
         return wire_damaged(err, "there is state where none can be");
     state_buffer_add(&target->state, frame->body, frame->size);
     return true;
@@ -271,39 +236,50 @@ static bool take_state(struct migrate_target *target, const struct wire_frame *f
 static bool take_end(struct migrate_target *target, const struct wire_frame *frame,
                      struct error **err)
 {
-    if (!target->seen_last || (target->gets_disks && !disks_target_finished(target->disks)) ||
-        frame->size != 16 || load_le64(frame->body) != target->state.size ||
-        load_le32(frame->body + 8) > WIRE_PAUSED)
+    if (target->last == WIRE_NOT_LAST ||
+        (target->gets_disks && !disks_target_finished(target->disks)) || frame->size != 16 ||
+        load_le64(frame->body) != target->state.size || load_le32(frame->body + 8) > WIRE_PAUSED)
         return wire_damaged(err, "its end does not fit");
     target->paused = load_le32(frame->body + 8) == WIRE_PAUSED;
     return true;
 }
 
-static bool take_round(struct stream *stream, const struct wire_frame *frame, struct error **err)
+static bool take_round(struct target_stream *stream, const struct wire_frame *frame,
+                       struct error **err)
 {
     struct migrate_target *target = stream->target;
     uint8_t round[4];
-    bool last;
+    enum wire_last last;
     if (!end_round(stream, frame, &last, err))
         return false;
-    if (last && target->stopped_ns == 0)
+    if (last != WIRE_NOT_LAST && target->stopped_ns == 0)
         return wire_damaged(err, "the last round is of a machine that runs");
-    target->seen_last = last;
+    if (last == WIRE_LAST_POSTCOPY && (target->features & WIRE_POSTCOPY) == 0)
+        return wire_damaged(err, "there is post-copy that was not agreed upon");
+    target->last = last;
+    if (last == WIRE_LAST_POSTCOPY) {
+        struct demand *demand = demand_new(vm_memory(target->vm));
+        pthread_mutex_lock(&target->lock);
+        target->demand = demand;
+        pthread_mutex_unlock(&target->lock);
+    }
     memcpy(round, frame->body, sizeof(round));
-    return wire_put(&stream->wire, WIRE_ROUND_DONE, round, sizeof(round), patience(target), err);
+    return wire_put(&stream->wire, WIRE_ROUND_DONE, round, sizeof(round), target_patience(target),
+                    err);
 }
 
 /* The first stream, up to END. */
 static bool take_all(struct migrate_target *target, struct error **err)
 {
-    struct stream *stream = &target->streams[0];
+    struct target_stream *stream = &target->streams[0];
     struct wire_frame frame;
-    enter(target, MIGRATE_PRECOPY);
+    target_enter(target, MIGRATE_PRECOPY);
     do {
-        bool good = wire_receive(&stream->wire, &frame, patience(target), err);
+        bool good = wire_receive(&stream->wire, &frame, target_patience(target), err);
         if (!good)
             return false;
-        if (target->seen_last && (frame.type == WIRE_MEMORY || frame.type == WIRE_ROUND))
+        if (target->last != WIRE_NOT_LAST &&
+            (frame.type == WIRE_MEMORY || frame.type == WIRE_ROUND))
             return wire_damaged(err, "there is memory behind the last of it");
         switch (frame.type) {
         case WIRE_MEMORY:
@@ -317,7 +293,11 @@ static bool take_all(struct migrate_target *target, struct error **err)
             break;
         case WIRE_STOPPED:
             target->stopped_ns = wire_now();
-            enter(target, MIGRATE_STOP);
+            target_enter(target, MIGRATE_STOP);
+            break;
+        case WIRE_ABSENT:
+            good = target->demand != NULL ? demand_add(target->demand, &frame, err)
+                                          : wire_damaged(err, "there is a list of no pages");
             break;
         case WIRE_STATE:
             good = take_state(target, &frame, err);
@@ -336,7 +316,8 @@ static bool take_all(struct migrate_target *target, struct error **err)
 
 /* ---- stages 3 to 5: the machine ---- */
 
-static void answer(struct migrate_target *target, enum step *step, bool good, struct error *error)
+static void answer(struct migrate_target *target, enum target_step *step, bool good,
+                   struct error *error)
 {
     pthread_mutex_lock(&target->lock);
     *step = good ? DONE : FAILED;
@@ -359,7 +340,7 @@ static bool reopen_disks(struct migrate_target *target, struct error **err)
 }
 
 /* The loop's thread. */
-static void load(void *opaque)
+void target_load(void *opaque)
 {
     struct migrate_target *target = opaque;
     struct error *error = NULL;
@@ -369,6 +350,14 @@ static void load(void *opaque)
                 vm_start_paused(target->vm, &error) && reopen_disks(target, &error) &&
                 vm_restore_state(target->vm, target->state.data, target->state.size, &error);
     answer(target, &target->load, good, error);
+    if (target->demand == NULL)
+        return;
+    if (good) {
+        target_enter(target, MIGRATE_COMMITMENT);
+        demand_say(target->demand, WIRE_LOADED);
+    } else {
+        target_fail(target, NULL);
+    }
 }
 
 /* Whatever could keep it from running once it is recorded that it is here. */
@@ -381,7 +370,7 @@ static bool can_go(const struct migrate_target *target, struct error **err)
 
 /* The loop's thread; nothing but this lets the machine run. From taken() on it is this side's for
  * good, so nothing behind that may fail. */
-static void start(void *opaque)
+void target_start(void *opaque)
 {
     struct migrate_target *target = opaque;
     struct error *error = NULL;
@@ -396,10 +385,21 @@ static void start(void *opaque)
         target->started = true;
     }
     answer(target, &target->start, good, error);
+    if (target->demand == NULL)
+        return;
+    if (!good) {
+        target_fail(target, NULL);
+        return;
+    }
+    target_enter(target, MIGRATE_POSTCOPY);
+    demand_say(target->demand, WIRE_RUNS);
+    demand_runs(target->demand);
+    if (target->options.late != NULL)
+        target->options.late(target->options.opaque, NULL);
 }
 
 /* Has the loop's thread do it. */
-static bool ask(struct migrate_target *target, loop_post_fn *what, enum step *step,
+static bool ask(struct migrate_target *target, loop_post_fn *what, enum target_step *step,
                 struct error **err)
 {
     loop_post(vm_loop(target->vm), what, target);
@@ -413,29 +413,39 @@ static bool ask(struct migrate_target *target, loop_post_fn *what, enum step *st
     pthread_mutex_unlock(&target->lock);
     if (error != NULL)
         return error_propagate(err, error);
-    return good || called_off(err);
+    return good || target_called_off(err);
 }
 
 static bool take_machine(struct migrate_target *target, struct error **err)
 {
     struct wire *wire = &target->streams[0].wire;
     struct wire_frame frame;
-    if (!greet(target, err) || !wait_joined(target, err) ||
-        !wire_put(wire, WIRE_READY, NULL, 0, patience(target), err) || !take_all(target, err) ||
-        !ask(target, load, &target->load, err) ||
-        !wire_put(wire, WIRE_LOADED, NULL, 0, patience(target), err))
+    if (!greet(target, err) || !target_wait_joined(target, err) ||
+        !wire_put(wire, WIRE_READY, NULL, 0, target_patience(target), err) ||
+        !take_all(target, err))
         return false;
-    enter(target, MIGRATE_COMMITMENT);
-    if (!wire_receive(wire, &frame, patience(target), err))
+    if (target->last == WIRE_LAST_POSTCOPY)
+        return target_take_late(target, err);
+    if (!ask(target, target_load, &target->load, err) ||
+        !wire_put(wire, WIRE_LOADED, NULL, 0, target_patience(target), err))
+        return false;
+    target_enter(target, MIGRATE_COMMITMENT);
+    if (!wire_receive(wire, &frame, target_patience(target), err))
         return false;
     if (frame.type != WIRE_GO || frame.size != 0)
         return wire_damaged(err, "there is something else than the last word");
-    return ask(target, start, &target->start, err);
+    return ask(target, target_start, &target->start, err);
 }
 
-static void on_finished(void *opaque)
+void target_finished(void *opaque)
 {
     struct migrate_target *target = opaque;
+    if (target->started && target->demand != NULL) {
+        struct mem_space *mem = vm_memory(target->vm);
+        for (size_t i = 0; i < mem_ram_count(mem); i++)
+            mem_set_complete(mem_ram_at(mem, i));
+        vm_memory_came(target->vm);
+    }
     target->options.done(target->options.opaque, target->started ? NULL : target->error);
 }
 
@@ -452,18 +462,24 @@ static void *run_first(void *opaque)
 {
     struct migrate_target *target = opaque;
     struct error *error = NULL;
-    if (take_machine(target, &error)) {
-        enter(target, MIGRATE_ACTIVATION);
+    bool good = take_machine(target, &error);
+    if (good && target->demand == NULL) {
+        target_enter(target, MIGRATE_ACTIVATION);
         (void)wire_put(&target->streams[0].wire, WIRE_RUNS, NULL, 0,
                        (int64_t)target->options.patience_ns, NULL);
-    } else {
-        fail(target, error);
+    } else if (!good && target_is_here(target)) {
+        target_lost(target, error);
+        return NULL;
+    } else if (!good) {
+        if (target->demand != NULL) /* its thread writes to the stream, too */
+            demand_disconnect(target->demand);
+        target_fail(target, error);
         refuse(target, target->error);
     }
     pthread_mutex_lock(&target->lock);
-    wake_all(target);
+    target_wake_all(target);
     pthread_mutex_unlock(&target->lock);
-    loop_post(vm_loop(target->vm), on_finished, target);
+    loop_post(vm_loop(target->vm), target_finished, target);
     return NULL;
 }
 
@@ -476,8 +492,8 @@ bool migrate_target_cancel(struct migrate_target *target)
     pthread_mutex_lock(&target->lock);
     target->cancelled = true;
     if (target->error == NULL)
-        called_off(&target->error);
-    wake_all(target);
+        target_called_off(&target->error);
+    target_wake_all(target);
     pthread_mutex_unlock(&target->lock);
     return true;
 }
@@ -501,7 +517,7 @@ static bool make_disks(struct migrate_target *target, struct error **err)
 static bool start_threads(struct migrate_target *target, struct error **err)
 {
     for (size_t i = 0; i < target->count; i++) {
-        struct stream *stream = &target->streams[i];
+        struct target_stream *stream = &target->streams[i];
         int error = i > 0 ? pthread_create(&stream->thread, NULL, run_data, stream)
                           : pthread_create(&stream->thread, NULL, run_first, target);
         if (error != 0)
@@ -535,7 +551,7 @@ struct migrate_target *migrate_target_begin(struct vm *vm, const int *streams, s
     pthread_mutex_init(&target->lock, NULL);
     pthread_cond_init(&target->changed, NULL);
     for (size_t i = 0; i < count; i++) {
-        struct stream *stream = &target->streams[i];
+        struct target_stream *stream = &target->streams[i];
         stream->target = target;
         stream->intake.mem = vm_memory(vm);
         wire_open(&stream->wire, streams[i]);
@@ -554,17 +570,18 @@ void migrate_target_free(struct migrate_target *target)
     struct loop *loop = vm_loop(target->vm);
     pthread_mutex_lock(&target->lock);
     target->cancelled = true;
-    wake_all(target);
-    if (!target->started)
+    target_wake_all(target);
+    if (!target->started || target->demand != NULL)
         wire_cut(&target->streams[0].wire);
     pthread_mutex_unlock(&target->lock);
     for (size_t i = 0; i < target->count; i++)
         if (target->streams[i].has_thread)
             pthread_join(target->streams[i].thread, NULL);
     loop_cancel(loop, on_progress, target);
-    loop_cancel(loop, load, target);
-    loop_cancel(loop, start, target);
-    loop_cancel(loop, on_finished, target);
+    loop_cancel(loop, target_load, target);
+    loop_cancel(loop, target_start, target);
+    loop_cancel(loop, target_finished, target);
+    target_late_stop(target);
     for (size_t i = 0; i < target->count; i++) {
         wire_close(&target->streams[i].wire);
         intake_clear(&target->streams[i].intake);

@@ -19,17 +19,30 @@
  *     JOIN        (on each further stream) u64 id, u32 stream, from 1, u32 0
  *     READY ◄
  *     MEMORY      (on any stream) see below
- *     ROUND       (on every stream) u32 round, from 1, u32 last: what follows is newer. Nobody reads on
- *                 before all streams have come so far
+ *     ROUND       (on every stream) u32 round, from 1, u32 enum wire_last: what follows is newer. Nobody
+ *                 reads on before all streams have come so far
  *     ROUND_DONE ◄ u32 round
  *     STOPPED     nobody runs the machine from here on; the last round follows
  *     DISKS       a message of migrate/disks.h: from READY on, and before the last round
  *     STATE       a part of what vm_save_state() gave
- *     END         u64 size of the state, u32 WIRE_PAUSED, u32 0
+ *     END         u64 size of the state, u32 WIRE_PAUSED or 0, u32 0
  *     LOADED ◄
  *     GO
  *     RUNS ◄
- *     REFUSED ◄   at any time: a sentence, why not. The target has not run it and will not.
+ *     REFUSED ◄   at any time up to RUNS: a sentence, why not. The target has not run it and will not.
+ *
+ * Post-copy: a last round that is marked so has no pages, and before STATE comes what is still missing:
+ *
+ *     ABSENT      u32 region, u32 0, u64 first page, a bit for each page from there on: 1: it is to come
+ *     MEMORY      (on any stream) from END on, of pages that are absent, each once; no DELTA
+ *     WANT ◄      up to 500 u64 gpa, each of an absent page: they come before others. From END on
+ *     ALIVE, ALIVE ◄ (on any stream) nothing else to say for a while; nobody is silent for longer
+ *     ALL ◄       after RUNS: nothing is absent any more
+ *
+ * New streams after a loss, when the machine runs there (it stands still):
+ *
+ *     RESUME      u64 id, u32 streams, u32 0; and JOIN as above
+ *     ABSENT ◄    what has not come so far, all of it, and READY ◄; then as above
  *
  * MEMORY: u32 encoding (enum wire_encoding), u32 size of what follows when it is unpacked; then runs of
  * pages: u64 gpa, u32 pages, u32 kind (enum wire_run), u32 bytes that follow, u32 0; these bytes. In
@@ -53,10 +66,12 @@ struct error;
 #define WIRE_STATE_MAX (UINT64_C(256) << 20)
 #define WIRE_ZSTD      1u /* features */
 #define WIRE_DELTA     2u
-#define WIRE_FEATURES  (WIRE_ZSTD | WIRE_DELTA)
+#define WIRE_POSTCOPY  4u
+#define WIRE_FEATURES  (WIRE_ZSTD | WIRE_DELTA | WIRE_POSTCOPY)
 #define WIRE_PAUSED    1u
+#define WIRE_WANT_MAX  500u /* pages */
 
-enum { WIRE_HEADER = 24, WIRE_MEMORY_HEADER = 8, WIRE_RUN_HEADER = 24 };
+enum { WIRE_HEADER = 24, WIRE_MEMORY_HEADER = 8, WIRE_RUN_HEADER = 24, WIRE_ABSENT_HEADER = 16 };
 
 enum wire_type {
     WIRE_HELLO = 1,
@@ -73,10 +88,16 @@ enum wire_type {
     WIRE_GO,
     WIRE_RUNS,
     WIRE_REFUSED,
-    WIRE_DISKS
+    WIRE_DISKS,
+    WIRE_ABSENT,
+    WIRE_WANT,
+    WIRE_ALIVE,
+    WIRE_ALL,
+    WIRE_RESUME
 };
 
 enum wire_encoding { WIRE_PLAIN, WIRE_PACKED };
+enum wire_last { WIRE_NOT_LAST, WIRE_LAST, WIRE_LAST_POSTCOPY };
 enum wire_run { WIRE_RUN_ZERO, WIRE_RUN_BYTES, WIRE_RUN_DELTA };
 
 struct wire {

@@ -136,8 +136,11 @@ void vm_disks_give_away(struct vm *vm)
 {
     for (size_t i = 0; i < vm->config.disk_count; i++) {
         struct block_image *image = vm_disk_image(vm, i);
-        if (image != NULL)
-            image->file->read_only = true;
+        if (image == NULL)
+            continue;
+        image->file->read_only = true;
+        for (struct block_image *layer = image; layer != NULL; layer = layer->backing)
+            block_file_unlock(layer->file);
     }
 }
 

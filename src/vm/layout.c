@@ -96,6 +96,8 @@ char *vm_layout_and_folders(const struct vm *vm)
 
 bool vm_can_be_saved(const struct vm *vm, struct error **err)
 {
+    if (mem_is_late(vm->mem))
+        return vm_refuse_late(err);
     for (size_t i = 0; i < vm->config.disk_count; i++)
         if (vm->leaving[i].active) {
             error_set(err, ERROR_USAGE, "disk %zu is being detached", i);
@@ -115,6 +117,29 @@ size_t vm_disk_order(const struct vm *vm, size_t *numbers)
     for (size_t i = 0; i < vm->disk_order.count; i++)
         numbers[i] = vm->disk_order.numbers[i];
     return vm->disk_order.count;
+}
+
+bool vm_refuse_late(struct error **err)
+{
+    error_set(err, ERROR_USAGE, "the machine's memory is still on its way from where it ran before");
+    error_hint(err, "Try again when its migration has ended.");
+    return false;
+}
+
+bool vm_can_run_without_memory(const struct vm *vm, struct error **err)
+{
+    const char *what = vm->config.deterministic         ? "a deterministic machine"
+                       : vm->engine->direct_memory      ? vm->engine->name
+                       : vm->files.boot.tohost_gpa != 0 ? "a program that talks to the host by tohost"
+                                                        : NULL;
+    for (size_t i = 0; what == NULL && i < vm->device_count; i++)
+        if (vm->devices[i]->ops->direct_dma)
+            what = vm->devices[i]->ops->name;
+    if (what == NULL)
+        return true;
+    error_set(err, ERROR_USAGE, "%s cannot wait for memory, so there is no post-copy with it", what);
+    error_hint(err, "Use virtio devices, or migrate without post-copy.");
+    return false;
 }
 
 const struct machine_config *vm_config(const struct vm *vm)

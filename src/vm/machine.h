@@ -201,6 +201,7 @@ void vm_power(struct vm *vm, enum vm_power request, uint32_t code);
 bool vm_power_restore(struct vm *vm, uint32_t request, uint32_t code);
 /* Forgets a request that is not yet carried out; the VM is about to be freed. */
 void vm_power_cancel(struct vm *vm);
+bool vm_refuse_late(struct error **err); /* "its memory is still on its way"; returns false */
 
 /* run_state.c: no vCPU runs between the two; loop's thread. They nest. */
 void vm_hold(struct vm *vm);

@@ -150,6 +150,8 @@ static void go(struct vm *vm)
 /* Memory that is still to come comes before anybody waits. */
 static bool fetch_memory(struct vm *vm, struct error **err)
 {
+    if (mem_is_late(vm->mem))
+        return vm_refuse_late(err);
     for (size_t i = 0; i < mem_ram_count(vm->mem); i++) {
         struct mem_ram *ram = mem_ram_at(vm->mem, i);
         if (!mem_want(vm->mem, ram, ram->gpa, ram->size))
@@ -285,6 +287,8 @@ bool vm_reset(struct vm *vm, struct error **err)
 {
     if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
         return refuse(vm, "reset", err);
+    if (mem_is_late(vm->mem))
+        return vm_refuse_late(err);
     return reset_in_place(vm, err);
 }
 
@@ -324,6 +328,11 @@ void vm_halt(struct vm *vm)
     vm_hold_begin(vm);
 }
 
+void vm_halt_now(struct vm *vm)
+{
+    vm_hold(vm);
+}
+
 bool vm_balloon(struct vm *vm, const uint64_t *size, struct balloon_status *status,
                 struct error **err)
 {
@@ -351,6 +360,10 @@ static void carry_out_power(void *opaque)
     uint32_t code = atomic_load(&vm->power_code);
     bool bare_metal = vm->config.kernel == NULL;
     vm_hold_wait(vm);
+    /* Memory that is still to come would fall into the new life. It comes while the machine stands
+     * still (the hold remains), and vm_memory_came() goes on here. */
+    if (request == VM_POWER_RESET && mem_is_late(vm->mem))
+        return;
     switch (request) {
     case VM_POWER_OFF:
         end(vm, VM_END_POWEROFF, 0);
@@ -398,6 +411,16 @@ bool vm_power_restore(struct vm *vm, uint32_t request, uint32_t code)
     atomic_store(&vm->power_code, code);
     vm->power_restored = request != VM_POWER_NONE;
     return true;
+}
+
+void vm_memory_came(struct vm *vm)
+{
+    vm_hold(vm); /* who has asked for memory has left */
+    vm_release(vm);
+    if (atomic_load(&vm->power_request) != VM_POWER_RESET || vm->power_restored)
+        return;
+    vm_power_cancel(vm);
+    loop_post(vm->env.loop, carry_out_power, vm);
 }
 
 void vm_power_cancel(struct vm *vm)

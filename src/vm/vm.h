@@ -92,6 +92,7 @@ void vm_quit_suspended(struct vm *vm);
 void vm_quit_migrated(struct vm *vm);
 /* From any thread: no vCPU runs guest code much longer, for good. Who calls it ends the VM soon. */
 void vm_halt(struct vm *vm);
+void vm_halt_now(struct vm *vm); /* the loop's thread: none does when it returns */
 
 /* With how many harts the guest starts, from its next reset on; what runs is its own affair. False:
  * the machine has not so many. */
@@ -277,6 +278,11 @@ size_t vm_disk_order(const struct vm *vm, size_t *numbers);
 void vm_describe(const struct vm *vm, struct machine_config *config);
 /* Whether it stands as it could be saved: not while the guest lets go of a disk. */
 bool vm_can_be_saved(const struct vm *vm, struct error **err);
+/* Whether it may run while memory is still to come from another host (mem_ready()): devices whose DMA goes
+ * through virtqueues alone leave the loop's thread waiting for nothing. */
+bool vm_can_run_without_memory(const struct vm *vm, struct error **err);
+/* All of it has come: what had to wait for that (a reset by the guest) is done now. */
+void vm_memory_came(struct vm *vm);
 const struct machine_config *vm_config(const struct vm *vm); /* as it is by now */
 bool vm_uses_aia(const struct vm *vm);                       /* what "auto" came to */
 struct mem_space *vm_memory(struct vm *vm);

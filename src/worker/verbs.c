@@ -353,6 +353,7 @@ const struct control_verb control_verbs[] = {
     {"snapshot", true, verb_snapshot, false, false},
     {"migrate", true, verb_migrate, false, false},
     {"migrate-resolve", true, verb_migrate_resolve, false, false},
+    {"migrate-recover", true, verb_migrate_recover, false, false},
     {"incoming", true, verb_incoming, false, false},
     {"quit", true, verb_quit, true, false},
     {"console", false, verb_console, true, false},

@@ -31,6 +31,8 @@ void suspension_free(struct suspension *suspension);
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_migrate_resolve(struct control_target *target, const json_t *arguments,
                              struct error **err);
+json_t *verb_migrate_recover(struct control_target *target, const json_t *arguments,
+                             struct error **err);
 json_t *verb_incoming(struct control_target *target, const json_t *arguments, struct error **err);
 /* As suspension_free(). */
 void migration_free(struct migration *migration);

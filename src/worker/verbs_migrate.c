@@ -10,9 +10,18 @@
  *         client   {"do": "commit"}, or at any time before {"do": "cancel"}
  *         worker   {"event": "done"}, and it ends as migrated; {"event": "failed", "message": …}:
  * it goes on here; {"event": "uncertain", "message": …}: it stands still until `migrate-resolve`
+ *     with "post-copy": true also
+ *         client   {"do": "post-copy"}                    not another round
+ *         worker   {"event": "switched"}                  it runs there, and memory is sent as before "done"
+ *                  {"event": "disconnected", "message": …}: there for good, and some of its memory is
+ * here: until `migrate-recover`
  *     `incoming`, at a target that was started for it: the talk, a record, then the streams
  *         worker   progress; {"event": "taken"}; {"event": "done"}, or failed, and it ends
+ *                  {"event": "switched"}                  it runs here, and memory is still to come
+ *                  {"event": "post-copy-paused", "message": …}: it stands still until `migrate-recover`,
+ * and then "switched" comes again
  *         client   {"do": "cancel"}
+ *     `migrate-recover`, at both: another talk, then streams
  *
  * A client that hangs up before it has committed calls it off. The record is a file that holds
  * "here" before the machine may run here, whatever becomes of the worker then.
@@ -43,6 +52,9 @@ struct migration {
     struct migrate_target *incoming;
     struct migrate_progress progress; /* as it was told last */
     bool uncertain;
+    bool switched;     /* post-copy: it runs at the target */
+    bool disconnected; /* ... without streams; the target stands still */
+    char *message;     /* why; NULL: no error so far */
 };
 
 /* ---- the talk ---- */
@@ -87,6 +99,13 @@ static void on_progress(void *opaque, const struct migrate_progress *progress)
     say(migration, object);
 }
 
+static void note(struct migration *migration, const struct error *error)
+{
+    free(migration->message);
+    migration->message = error != NULL ? alloc_string(error_message(error)) : NULL;
+    migration->disconnected = migration->switched && error != NULL;
+}
+
 static void hang_up(struct migration *migration)
 {
     loop_watch_remove(migration->watch);
@@ -106,6 +125,7 @@ void migration_free(struct migration *migration)
     if (migration->record >= 0)
         close(migration->record);
     migration->target->migration = NULL;
+    free(migration->message);
     free(migration);
 }
 
@@ -129,6 +149,8 @@ static void on_talk(void *opaque, int fd, unsigned events)
     const char *what = json_string_value(json_object_get(object, "do"));
     if (what != NULL && strcmp(what, "commit") == 0 && migration->source != NULL) {
         (void)migrate_source_commit(migration->source);
+    } else if (what != NULL && strcmp(what, "post-copy") == 0 && migration->source != NULL) {
+        (void)migrate_source_postcopy(migration->source);
     } else {
         call_off(migration);
         if (size <= 0)
@@ -161,6 +183,17 @@ static bool check_descriptors(const struct frame_fds *came, size_t before, struc
     return true;
 }
 
+/* The first descriptor that came. */
+static bool take_talk(struct migration *migration, struct error **err)
+{
+    struct frame_fds *came = migration->target->fds;
+    migration->talk = came->fds[0];
+    came->fds[0] = -1;
+    migration->watch = loop_watch_add(vm_loop(migration->target->vm), migration->talk,
+                                      LOOP_READABLE, on_talk, migration, err);
+    return migration->watch != NULL;
+}
+
 static struct migration *migration_new(struct control_target *target, size_t before,
                                        struct error **err)
 {
@@ -173,15 +206,12 @@ static struct migration *migration_new(struct control_target *target, size_t bef
     struct migration *migration = alloc_zeroed(1, sizeof(*migration));
     migration->target = target;
     migration->record = -1;
-    migration->talk = target->fds->fds[0];
-    target->fds->fds[0] = -1;
+    migration->talk = -1;
     if (before > 1) {
         migration->record = target->fds->fds[1];
         target->fds->fds[1] = -1;
     }
-    migration->watch = loop_watch_add(vm_loop(target->vm), migration->talk, LOOP_READABLE, on_talk,
-                                      migration, err);
-    if (migration->watch != NULL)
+    if (take_talk(migration, err))
         return migration;
     migration_free(migration);
     return NULL;
@@ -208,6 +238,13 @@ static void on_commit(void *opaque)
     say_event(opaque, "commit?", NULL);
 }
 
+static void on_switched(void *opaque)
+{
+    struct migration *migration = opaque;
+    migration->switched = true;
+    say_event(migration, "switched", NULL);
+}
+
 static void on_left(void *opaque, enum migrate_result result, const struct error *error)
 {
     struct migration *migration = opaque;
@@ -217,6 +254,12 @@ static void on_left(void *opaque, enum migrate_result result, const struct error
     migration->uncertain = result == MIGRATE_UNCERTAIN;
     if (migration->uncertain) {
         say_event(migration, "uncertain", message);
+        return;
+    }
+    if (result == MIGRATE_DISCONNECTED) {
+        migration->switched = true;
+        note(migration, error);
+        say_event(migration, "disconnected", message);
         return;
     }
     if (result == MIGRATE_FAILED) {
@@ -303,6 +346,7 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
     uint64_t rounds = 0;
     if (!take_switch(arguments, "compress", &options->compress, err) ||
         !take_switch(arguments, "converge", &options->converge, err) ||
+        !take_switch(arguments, "post-copy", &options->postcopy, err) ||
         !take_number(arguments, "downtime-ns", hour, &options->downtime_ns, err) ||
         !take_number(arguments, "bandwidth", UINT64_C(1) << 50, &options->bandwidth, err) ||
         !take_number(arguments, "rounds", 1000000, &rounds, err) ||
@@ -312,14 +356,14 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
     return take_last_resort(arguments, options, err);
 }
 
-/* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "rounds":
- * N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "verify" or
+/* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "post-copy": true,
+ * "rounds": N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "verify" or
  * "shared", … for each (migrate/disks.h), in the order in which they came]}, all of which may be missing,
  * and descriptors. */
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_source_options options = {
-        .progress = on_progress, .commit = on_commit, .done = on_left};
+        .progress = on_progress, .commit = on_commit, .switched = on_switched, .done = on_left};
     enum disks_how how[MACHINE_MAX_DISKS];
     if (!take_options(arguments, &options, err) ||
         !take_disks(target->vm, arguments, how, &options.disks, err))
@@ -351,6 +395,34 @@ json_t *verb_migrate_resolve(struct control_target *target, const json_t *argume
                : NULL;
 }
 
+/* ---- streams that were lost ---- */
+
+/* {}, and descriptors. */
+json_t *verb_migrate_recover(struct control_target *target, const json_t *arguments,
+                             struct error **err)
+{
+    struct migration *migration = target->migration;
+    struct frame_fds *came = target->fds;
+    (void)arguments;
+    if (migration == NULL || !migration->switched) {
+        error_set(err, ERROR_USAGE, "no machine waits for memory here");
+        return NULL;
+    }
+    if (!check_descriptors(came, 1, err))
+        return NULL;
+    hang_up(migration);
+    if (!take_talk(migration, err))
+        return NULL;
+    if (!(migration->source != NULL
+              ? migrate_source_recover(migration->source, came->fds + 1, came->count - 1, err)
+              : migrate_target_recover(migration->incoming, came->fds + 1, came->count - 1, err)))
+        return NULL;
+    for (size_t i = 1; i < came->count; i++)
+        came->fds[i] = -1;
+    note(migration, NULL);
+    return json_object();
+}
+
 /* ---- the target ---- */
 
 static bool on_taken(void *opaque, struct error **err)
@@ -360,6 +432,18 @@ static bool on_taken(void *opaque, struct error **err)
         return error_set_errno(err, errno, "it cannot be recorded that the machine is here");
     say_event(migration, "taken", NULL);
     return true;
+}
+
+static void on_late(void *opaque, const struct error *error)
+{
+    struct migration *migration = opaque;
+    migration->switched = true;
+    migration->target->incoming = false;
+    note(migration, error);
+    if (error == NULL)
+        say_event(migration, "switched", NULL);
+    else
+        say_event(migration, "post-copy-paused", error_message(error));
 }
 
 static void on_arrived(void *opaque, const struct error *error)
@@ -381,7 +465,7 @@ static void on_arrived(void *opaque, const struct error *error)
 json_t *verb_incoming(struct control_target *target, const json_t *arguments, struct error **err)
 {
     struct migrate_target_options options = {
-        .taken = on_taken, .done = on_arrived, .progress = on_progress};
+        .taken = on_taken, .late = on_late, .done = on_arrived, .progress = on_progress};
     if (!target->incoming) {
         error_set(err, ERROR_USAGE, "this machine was not started to become another one");
         return NULL;
@@ -408,6 +492,23 @@ bool migration_is_away(const struct migration *migration)
            migrate_source_holds(migration->source);
 }
 
+/* It runs here without all of its memory, or stands still for want of it. */
+static bool allows_late(const struct migration *migration, const struct control_verb *verb,
+                        struct error **err)
+{
+    if (migration->disconnected) {
+        error_set(err, ERROR_USAGE, "some of the machine's memory is where it ran before, and the connection "
+                                    "is lost (post-copy)");
+        error_hint(err, "It goes on when it is connected again; if what ran it there is gone, it is lost.");
+        return false;
+    }
+    if (verb->while_copied)
+        return true;
+    error_set(err, ERROR_USAGE, "the machine's memory is still on its way (post-copy)");
+    error_hint(err, "Try again when its migration has ended.");
+    return false;
+}
+
 bool migration_allows(const struct control_target *target, const struct control_verb *verb,
                       struct error **err)
 {
@@ -426,6 +527,10 @@ bool migration_allows(const struct control_target *target, const struct control_
     if (target->incoming)
         return strcmp(verb->name, "incoming") == 0 ||
                error_set(err, ERROR_USAGE, "the machine has not arrived here yet");
+    if (strcmp(verb->name, "migrate-recover") == 0)
+        return true;
+    if (migration->switched && migration->incoming != NULL)
+        return allows_late(migration, verb, err);
     return (verb->while_copied && !migration_is_away(migration)) ||
            strcmp(verb->name, "migrate-resolve") == 0 ||
            error_set(err, ERROR_USAGE, "the machine is being migrated");
@@ -438,9 +543,17 @@ json_t *migration_status(const struct control_target *target)
         return target->incoming ? json_pack("{s:s}", "role", "target") : NULL;
     if (migration->source != NULL)
         migrate_source_progress(migration->source, &migration->progress);
+    else
+        migrate_target_progress(migration->incoming, &migration->progress);
     json_t *status = describe(&migration->progress);
     json_object_set_new(status, "role",
                         json_string(migration->source != NULL ? "source" : "target"));
     json_object_set_new(status, "uncertain", json_boolean(migration->uncertain));
+    if (migration->disconnected) {
+        json_object_set_new(status, "stage",
+                            json_string(migration->source != NULL ? "post-copy-disconnected"
+                                                                  : "post-copy-paused"));
+        json_object_set_new(status, "message", control_text(migration->message));
+    }
     return status;
 }

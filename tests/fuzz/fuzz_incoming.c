@@ -7,10 +7,11 @@
  *
  * Input: a byte of flags (1: two streams, 2: the last frame's checksum is wrong), then frames: a
  * byte of stream (highest bit) and type, and two of how many bytes of body follow. A HELLO, STATE
- * or END of no bytes is a right one.
+ * or END of no bytes is a right one. GO waits for "loaded", where that is to come.
  */
 #include "fuzz.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -39,7 +40,12 @@ struct fuzzed {
     struct migrate_target *target;
     struct wire wires[2];
     size_t streams;
-    bool ran, done, said_go;
+    pthread_t thread;            /* the loop's */
+    struct state_buffer state;   /* what a source would say that is this machine */
+    uint8_t hello[4096];
+    size_t hello_size;
+    _Atomic bool ran, done, said_go;
+    bool late;
 };
 
 static void on_end(void *opaque, enum vm_end end, uint32_t code)
@@ -59,6 +65,39 @@ static void on_done(void *opaque, const struct error *error)
     fuzz_check(f->ran || error != NULL || vm_state(f->vm) == VM_PAUSED);
     f->done = true;
     loop_quit(f->loop, 0);
+}
+
+/* Its streams are dead, and so it stands still for ever: that was it. */
+static void on_late(void *opaque, const struct error *error)
+{
+    struct fuzzed *f = opaque;
+    fuzz_check(f->said_go);
+    if (error == NULL)
+        return;
+    fuzz_check(vm_state(f->vm) != VM_RUNNING);
+    f->done = true;
+    loop_quit(f->loop, 0);
+}
+
+/* Before anything happens to it. */
+static void describe(struct fuzzed *f)
+{
+    char *layout = vm_layout(f->vm);
+    const struct mem_ram *ram = mem_ram_at(vm_memory(f->vm), 0);
+    uint8_t *body = f->hello;
+    size_t length = strlen(layout);
+    fuzz_check(40 + length <= sizeof(f->hello));
+    store_le32(body, WIRE_VERSION);
+    store_le32(body + 4, WIRE_FEATURES);
+    store_le32(body + 16, (uint32_t)f->streams);
+    store_le32(body + 20, 1);
+    store_le64(body + 24, ram->gpa);
+    store_le64(body + 32, ram->size);
+    memcpy(body + 40, layout, length);
+    f->hello_size = 40 + length;
+    free(layout);
+    vm_save_state(f->vm, &f->state);
+    fuzz_check(f->state.size <= WIRE_BODY_MAX);
 }
 
 static void open_target(struct fuzzed *f)
@@ -86,13 +125,15 @@ static void open_target(struct fuzzed *f)
         streams[i] = pair[1];
     }
     const struct migrate_target_options options = {
-        .patience_ns = HASTE_NS, .done = on_done, .opaque = f};
+        .patience_ns = HASTE_NS, .late = on_late, .done = on_done, .opaque = f};
+    describe(f);
     f->target = migrate_target_begin(f->vm, streams, f->streams, &options, &error);
     fuzz_check(f->target != NULL);
 }
 
 static void close_target(struct fuzzed *f)
 {
+    state_buffer_free(&f->state);
     migrate_target_free(f->target);
     vm_free(f->vm);
     for (size_t i = 0; i < f->streams; i++)
@@ -101,33 +142,19 @@ static void close_target(struct fuzzed *f)
     machine_config_clear(&f->config);
 }
 
-/* What a source would say that is this machine. */
-static size_t right_hello(struct fuzzed *f, uint8_t *body)
+static size_t put(uint8_t *body, const uint8_t *data, size_t size)
 {
-    char *layout = vm_layout(f->vm);
-    const struct mem_ram *ram = mem_ram_at(vm_memory(f->vm), 0);
-    size_t length = strlen(layout);
-    memset(body, 0, 40);
-    store_le32(body, WIRE_VERSION);
-    store_le32(body + 4, WIRE_FEATURES);
-    store_le32(body + 16, (uint32_t)f->streams);
-    store_le32(body + 20, 1);
-    store_le64(body + 24, ram->gpa);
-    store_le64(body + 32, ram->size);
-    memcpy(body + 40, layout, length);
-    free(layout);
-    return 40 + length;
+    memcpy(body, data, size);
+    return size;
 }
 
-static size_t right_state(struct fuzzed *f, uint8_t *body)
+/* Or the end of what it says: it is the target's thread that says so, and what comes before is no "go". */
+static void hear_loaded(struct fuzzed *f)
 {
-    struct state_buffer state = {0};
-    vm_save_state(f->vm, &state);
-    fuzz_check(state.size <= WIRE_BODY_MAX);
-    memcpy(body, state.data, state.size);
-    size_t size = state.size;
-    state_buffer_free(&state);
-    return size;
+    struct wire_frame frame;
+    while (wire_receive(&f->wires[0], &frame, HASTE_NS, NULL))
+        if (frame.type == WIRE_LOADED || frame.type == WIRE_REFUSED)
+            return;
 }
 
 static bool send_frame(struct fuzzed *f, struct fuzz_input *input, uint64_t *state_size, bool wrong)
@@ -140,9 +167,9 @@ static bool send_frame(struct fuzzed *f, struct fuzz_input *input, uint64_t *sta
     for (uint64_t i = 0; i < size; i++)
         body[i] = (uint8_t)fuzz_take(input, 1);
     if (size == 0 && type == WIRE_HELLO)
-        size = right_hello(f, body);
+        size = put(body, f->hello, f->hello_size);
     if (size == 0 && type == WIRE_STATE)
-        size = right_state(f, body);
+        size = put(body, f->state.data, f->state.size);
     if (size == 0 && type == WIRE_END) {
         memset(body, 0, 16);
         store_le64(body, *state_size);
@@ -150,8 +177,19 @@ static bool send_frame(struct fuzzed *f, struct fuzz_input *input, uint64_t *sta
     }
     *state_size += type == WIRE_STATE ? size : 0;
     f->said_go = f->said_go || type == WIRE_GO;
+    if (type == WIRE_ROUND && size == 8 && load_le32(body + 4) == WIRE_LAST_POSTCOPY)
+        f->late = true;
+    if (type == WIRE_GO && f->late)
+        hear_loaded(f);
     wire->sent += wrong;
     return wire_send(wire, type, frame, (size_t)size, HASTE_NS, NULL);
+}
+
+static void *run_loop(void *opaque)
+{
+    struct fuzzed *f = opaque;
+    loop_run(f->loop);
+    return NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -161,12 +199,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t flags = fuzz_take(&input, 1), state_size = 0;
     f.streams += flags & 1;
     open_target(&f);
+    fuzz_check(pthread_create(&f.thread, NULL, run_loop, &f) == 0);
     bool good = true;
     for (unsigned i = 0; i < 64 && good && input.left > 0; i++)
         good = send_frame(&f, &input, &state_size, (flags & 2) != 0 && input.left < 16);
     for (size_t i = 0; i < f.streams; i++) /* that was all; its answers may still be read */
         (void)shutdown(f.wires[i].fd, SHUT_WR);
-    loop_run(f.loop);
+    pthread_join(f.thread, NULL);
     fuzz_check(f.done && (!f.ran || f.said_go));
     close_target(&f);
     return 0;
@@ -206,16 +245,21 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
 {
     static const enum wire_type way[] = {WIRE_HELLO,  WIRE_JOIN,  WIRE_MEMORY,  WIRE_ROUND,
                                          WIRE_MEMORY, WIRE_ROUND, WIRE_STOPPED, WIRE_MEMORY,
-                                         WIRE_ROUND,  WIRE_STATE, WIRE_END,     WIRE_GO};
+                                         WIRE_ROUND,  WIRE_ABSENT, WIRE_STATE,  WIRE_END,
+                                         WIRE_GO,     WIRE_MEMORY, WIRE_ALIVE,  WIRE_MEMORY,
+                                         WIRE_MEMORY};
     uint8_t body[64] = {0};
     unsigned streams = fuzz_random(seed) % 4 == 0 ? 2 : 1, round = 0;
+    bool late = fuzz_random(seed) % 2 == 0;
     size_t size = 1;
     data[0] = (uint8_t)(streams - 1) | (fuzz_random(seed) % 16 == 0 ? 2 : 0);
     for (size_t i = 0; i < ARRAY_SIZE(way); i++) {
         uint64_t r = fuzz_random(seed);
-        enum wire_type type = r % 24 == 0 ? (enum wire_type)((r >> 8) % 16) : way[i];
+        enum wire_type type = r % 24 == 0 ? (enum wire_type)((r >> 8) % 22) : way[i];
         size_t length = 0;
-        if (r % 24 == 1 || (type == WIRE_JOIN && streams == 1))
+        if (r % 24 == 1 || (type == WIRE_JOIN && streams == 1) ||
+            (type == WIRE_ABSENT && !late && (r >> 40) % 16 != 0) ||
+            (!late && way[i] == WIRE_GO && (r >> 40) % 4 == 0))
             continue;
         memset(body, 0, sizeof(body));
         if (type == WIRE_MEMORY)
@@ -226,8 +270,13 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         }
         if (type == WIRE_ROUND) {
             store_le32(body, ++round);
-            store_le32(body + 4, round == 3);
+            store_le32(body + 4, round == 3 ? (late ? 2 : 1) : 0);
             length = 8;
+        }
+        if (type == WIRE_ABSENT) { /* the pages that memory() is about, or some of them */
+            store_le64(body + 8, (r >> 40) % 8 == 0 ? (r >> 44) % 10000 : 0);
+            store_le64(body + 16, (r >> 50) % 4 == 0 ? fuzz_random(seed) : UINT64_MAX);
+            length = 24;
         }
         if (length > 0 && (r >> 16) % 24 == 0)
             body[(r >> 24) % length] ^= (uint8_t)(1u << (r >> 32) % 8);

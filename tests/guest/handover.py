@@ -88,6 +88,18 @@ class Handover:
         for end in *ends.values(), *(end for pair in pairs for end in pair):
             end.close()
 
+    def recover(self, source, target, streams=2, connect=socket.socketpair):
+        """New streams for a post-copy that has lost its own."""
+        for side, path in ("source", source), ("target", target):
+            self.talks[side].close()
+            self.talks[side], end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pairs = [connect() for _ in range(streams)] if side == "source" else pairs
+            begin(path, "migrate-recover", {},
+                  [end.fileno(), *(pair[side == "target"].fileno() for pair in pairs)])
+            end.close()
+        for end in (end for pair in pairs for end in pair):
+            end.close()
+
     def say(self, side, what):
         self.talks[side].send(json.dumps({"do": what}).encode())
 

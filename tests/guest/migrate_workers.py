@@ -7,6 +7,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -67,6 +68,64 @@ def goes_on(guest):
     return guest
 
 
+class Cable:
+    """Makes streams, and cuts all that it has made."""
+
+    def __init__(self):
+        self.ends = []
+
+    def connect(self):
+        pair = socket.socketpair()
+        self.ends.append(pair[0].dup())
+        return pair
+
+    def cut(self):
+        for end in self.ends:
+            end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self.ends = []
+
+
+def stage(guest):
+    return guest.verb("status")["migration"]["stage"]
+
+
+def goes_before_its_memory(guest):
+    """Post-copy: what it runs with comes when it is wanted; without its streams it stands still."""
+    guest.run("copy() { dd if=/a of=/b bs=1M count=2 conv=notrunc 2>/dev/null; }; "
+              "(while true; do copy; done) & sleep 1")
+    sums = guest.run("md5sum /a")
+    there, cable = incoming(), Cable()
+    options = {"post-copy": True, "rounds": 1, "bandwidth": 16 << 20, "downtime-ns": 1}
+    with Handover(guest.control, there.control, options=options, connect=cable.connect) as way:
+        assert way.wait("source", "commit?", "failed")["event"] == "commit?", way.said
+        way.say("source", "commit")
+        for side in "target", "source":
+            way.wait(side, "switched")
+        assert way.taken()
+        cable.cut()
+        way.wait("source", "disconnected")
+        assert "connection" in way.wait("target", "post-copy-paused")["message"]
+        assert stage(guest) == "post-copy-disconnected" and stage(there) == "post-copy-paused"
+        assert there.verb("status")["state"] == "paused"
+        refused(guest, "resume", {}, "being migrated")
+        for verb in "resume", "suspend", "pause":
+            refused(there, verb, {}, "post-copy")
+        way.recover(guest.control, there.control)
+        way.wait("target", "switched")
+        way.wait("source", "done")
+        way.wait("target", "done")
+        assert any(said["stage"] == "post-copy" and said["left"] > 0 for said in way.progress)
+    assert "was migrated" in guest.finish()
+    there.send("\n")
+    there.shell()
+    again = there.run("md5sum /a")
+    assert again == sums, (again, sums)
+    counts(there)
+    there.run("kill $!; sleep 0.1; copy; head -c 2097152 /a | cmp - /b")
+    return there
+
+
 def stays(guest):
     """Called off, refused, or left alone by its target: it runs on, and can still go."""
     there = incoming()
@@ -102,6 +161,7 @@ def test_a_linux_goes_there_and_back_and_stays_when_it_cannot():
         guest.shell()
         guest = goes_on(guest)
         stays(guest)
+        guest = goes_before_its_memory(guest)
         guest.poweroff()
 
 

@@ -565,7 +565,7 @@ static void contents_come_when_they_are_wanted(void **state)
     struct mem_space *space = mem_space_new();
     struct mem_ram *ram = add(space, 0x100000, 16 * PAGE);
     struct late late = {.ram = ram, .lost = 9 * PAGE};
-    const struct mem_source source = {fetch, &late};
+    const struct mem_source source = {.fetch = fetch, .opaque = &late};
     uint8_t bytes[3 * PAGE];
     mem_set_source(space, &source);
     mem_set_absent(ram, 0, ram->size);

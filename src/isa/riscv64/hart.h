@@ -42,7 +42,8 @@ enum rv_cause {
     RV_CAUSE_ECALL_M = 11,
     RV_CAUSE_FETCH_PAGE = 12,
     RV_CAUSE_LOAD_PAGE = 13,
-    RV_CAUSE_STORE_PAGE = 15
+    RV_CAUSE_STORE_PAGE = 15,
+    RV_CAUSE_AGAIN = 255 /* ours: no trap; the instruction has done nothing and comes once more */
 };
 
 #define RV_PMP_COUNT 16

@@ -56,7 +56,10 @@ static const struct {
 static bool fault(struct rv_hart *hart, enum rv_access access, enum rv_fault what, uint64_t va)
 {
     const bool page = what == RV_FAULT_PAGE;
-    rv_raise(hart, page ? fault_causes[access].page : fault_causes[access].access, va);
+    if (what == RV_FAULT_AGAIN)
+        rv_raise(hart, RV_CAUSE_AGAIN, 0);
+    else
+        rv_raise(hart, page ? fault_causes[access].page : fault_causes[access].access, va);
     return false;
 }
 
@@ -122,8 +125,9 @@ static bool place_part(struct rv_hart *hart, uint64_t va, unsigned size, enum rv
     struct mem_ram *ram = mem_ram_find(hart->vcpu.mem, to.gpa);
     if (!ram)
         return true;
-    if (!mem_want(hart->vcpu.mem, ram, to.gpa, 1))
-        return fault(hart, access, RV_FAULT_ACCESS, va);
+    what = rv_want(hart, ram, to.gpa, 1);
+    if (what != RV_FAULT_NONE)
+        return fault(hart, access, what, va);
     uint64_t offset = to.gpa - ram->gpa;
     place->host = ram->host + offset;
     if (access == RV_STORE) {

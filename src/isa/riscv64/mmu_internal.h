@@ -34,7 +34,9 @@ static inline bool rv_pmp_allows(const struct rv_hart *hart, uint64_t gpa, unsig
 
 /* ---- walk.c ---- */
 
-enum rv_fault { RV_FAULT_NONE, RV_FAULT_PAGE, RV_FAULT_ACCESS };
+/* AGAIN: memory is still to come, and the hart is wanted elsewhere (RV_CAUSE_AGAIN). */
+enum rv_fault { RV_FAULT_NONE, RV_FAULT_PAGE, RV_FAULT_ACCESS, RV_FAULT_AGAIN };
+enum rv_fault rv_want(struct rv_hart *hart, struct mem_ram *ram, uint64_t gpa, unsigned size);
 
 struct rv_translation {
     uint64_t gpa;       /* of the address asked for */

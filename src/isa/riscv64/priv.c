@@ -172,6 +172,10 @@ void rv_take_trap(struct rv_hart *hart, uint64_t epc)
 {
     uint64_t cause = hart->trap.cause;
     unsigned from = hart->privilege;
+    if (cause == RV_CAUSE_AGAIN) { /* what called it away is in `attention` */
+        hart->pc = epc;
+        return;
+    }
     assert(cause < 64);
     /* P §3.1.8: never from a mode to a less privileged one. */
     bool to_supervisor = from != RV_M && (hart->medeleg >> cause & 1);

@@ -77,18 +77,32 @@ static bool pte_permits(const struct walk *walk, uint64_t pte)
     }
 }
 
-/* Step 2: where PTE number `index` of a table is. Implicit accesses are S-mode's (P §3.7.1);
- * NULL: an access fault. */
-static _Atomic uint64_t *pte_pointer(const struct walk *walk, uint64_t gpa, struct mem_ram **ram)
+/* Contents that come late. In the guest only: outside of it nobody can be called away. */
+enum rv_fault rv_want(struct rv_hart *hart, struct mem_ram *ram, uint64_t gpa, unsigned size)
+{
+    switch (mem_want_unless(hart->vcpu.mem, ram, gpa, size, &hart->vcpu.attention)) {
+    case MEM_THERE:
+        return RV_FAULT_NONE;
+    case MEM_LATER:
+        return RV_FAULT_AGAIN;
+    default:
+        return RV_FAULT_ACCESS;
+    }
+}
+
+/* Step 2: where PTE number `index` of a table is. Implicit accesses are S-mode's (P §3.7.1). */
+static enum rv_fault find_pte(const struct walk *walk, uint64_t gpa, struct mem_ram **ram,
+                              _Atomic uint64_t **pte)
 {
     struct rv_hart *hart = walk->hart;
     if (!walk->debug && !rv_pmp_allows(hart, gpa, 8, RV_LOAD, RV_S))
-        return NULL;
+        return RV_FAULT_ACCESS;
     *ram = mem_ram_find(hart->vcpu.mem, gpa);
-    if (!*ram || !mem_want(hart->vcpu.mem, *ram, gpa, 8))
-        return NULL;
+    if (!*ram || (walk->debug && !mem_ready(hart->vcpu.mem, gpa, 8, NULL)))
+        return RV_FAULT_ACCESS;
     /* RAM regions are whole pages and PTEs are aligned: all 8 bytes are there. */
-    return (_Atomic uint64_t *)(void *)((*ram)->host + (gpa - (*ram)->gpa));
+    *pte = (_Atomic uint64_t *)(void *)((*ram)->host + (gpa - (*ram)->gpa));
+    return rv_want(hart, *ram, gpa, 8);
 }
 
 enum update { UPDATE_DONE, UPDATE_CHANGED, UPDATE_PAGE_FAULT, UPDATE_ACCESS_FAULT };
@@ -136,9 +150,10 @@ static enum rv_fault walk_tables(const struct walk *walk, unsigned levels,
     for (;;) {
         uint64_t gpa = table + 8 * bits_get(walk->va, 12 + 9 * level, 9);
         struct mem_ram *ram;
-        _Atomic uint64_t *at = pte_pointer(walk, gpa, &ram);
-        if (!at)
-            return RV_FAULT_ACCESS;
+        _Atomic uint64_t *at;
+        enum rv_fault what = find_pte(walk, gpa, &ram, &at);
+        if (what != RV_FAULT_NONE)
+            return what;
         uint64_t pte = atomic_load_explicit(at, memory_order_acquire);
         if (!pte_valid(hart, pte, level))
             return RV_FAULT_PAGE;

@@ -104,7 +104,8 @@ static size_t copy_memory(struct gdb *gdb, uint64_t address, uint8_t *bytes, siz
             part = size - done;
         if (!gdb->physical && !vm->isa->translate(g_vcpu(gdb), at, &gpa))
             break;
-        if (!(write ? mem_write(vm->mem, gpa, bytes + done, part)
+        if (!mem_ready(vm->mem, gpa, part, NULL) || /* it is there when GDB asks again */
+            !(write ? mem_write(vm->mem, gpa, bytes + done, part)
                     : mem_read(vm->mem, gpa, bytes + done, part)))
             break;
         done += part;

@@ -36,6 +36,8 @@ static int64_t transfer(struct sbi_call *call, bool write)
         return SBI_ERR_INVALID_PARAM; /* the upper half of an address: there is none */
     if (size > PIECE)
         size = PIECE;
+    if (!sbi_want(call, gpa, size))
+        return 0;
     uint8_t *bytes = mem_ram_pointer(call->cpu->vm->mem, gpa, size, write ? MEM_READ : MEM_WRITE);
     if (bytes == NULL)
         return size == 0 ? SBI_SUCCESS : SBI_ERR_INVALID_PARAM;

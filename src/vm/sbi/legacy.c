@@ -19,8 +19,11 @@ static bool read_mask(struct sbi_call *call, uint64_t *mask)
     }
     for (unsigned i = 0; i < sizeof(bytes); i++) { /* it may straddle a page */
         uint64_t gpa;
-        if (!vm->isa->translate(call->cpu->vcpu, va + i, &gpa) ||
-            !mem_read(vm->mem, gpa, &bytes[i], 1))
+        if (!vm->isa->translate(call->cpu->vcpu, va + i, &gpa)) {
+            call->again = mem_is_late(vm->mem); /* a page table may be on its way */
+            return false;
+        }
+        if (!sbi_want(call, gpa, 1) || !mem_read(vm->mem, gpa, &bytes[i], 1))
             return false;
     }
     *mask = load_le64(bytes) & all;

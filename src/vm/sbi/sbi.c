@@ -39,12 +39,23 @@ bool sbi_call(struct vm_cpu *cpu)
         call.args[i] = hart->x[A0 + i];
     const struct sbi_extension *extension = find(call.extension);
     int64_t result = extension != NULL ? extension->run(&call) : SBI_ERR_NOT_SUPPORTED;
-    if (call.silent)
+    if (call.again)
+        hart->pc -= 4; /* ecall's size */
+    if (call.silent || call.again)
         return call.wait;
     hart->x[A0] = (uint64_t)result;
     if (extension == NULL || !extension->legacy)
         hart->x[A1] = call.value;
     return call.wait;
+}
+
+bool sbi_want(struct sbi_call *call, uint64_t gpa, uint64_t size)
+{
+    struct mem_space *mem = call->cpu->vm->mem;
+    struct mem_ram *ram = mem_ram_find(mem, gpa);
+    call->again = ram != NULL && range_within(gpa - ram->gpa, size, ram->size) &&
+                  mem_want_unless(mem, ram, gpa, size, &call->cpu->vcpu->attention) == MEM_LATER;
+    return !call->again;
 }
 
 int64_t sbi_for_harts(struct sbi_call *call, uint64_t mask, uint64_t base,

@@ -34,6 +34,7 @@ struct sbi_call {
     uint64_t value;   /* result in a1; for the legacy extensions in a0 */
     bool wait;        /* the hart waits for an interrupt after the call (suspend, stop) */
     bool silent;      /* the call does not return: leave the registers alone */
+    bool again;       /* nothing was done: memory is still to come (sbi_want()) */
 };
 
 typedef int64_t sbi_fn(struct sbi_call *call); /* enum sbi_error, or a legacy result */
@@ -54,6 +55,10 @@ int64_t sbi_for_harts(struct sbi_call *call, uint64_t mask, uint64_t base,
                       void (*fn)(struct sbi_call *call, struct vm_cpu *target));
 
 sbi_fn sbi_base, sbi_time, sbi_ipi, sbi_rfence, sbi_hsm, sbi_srst, sbi_dbcn, sbi_legacy;
+
+/* Before guest memory is reached. False: the hart is wanted elsewhere before that is there, and makes the
+ * call once more. */
+bool sbi_want(struct sbi_call *call, uint64_t gpa, uint64_t size);
 
 /* Shared by legacy and newer extensions. */
 void sbi_set_timer(struct vm_cpu *cpu, uint64_t ticks);
