@@ -11,14 +11,13 @@ X86_MAGIC = b"HdrS"       # of the x86 boot protocol's header, offset 0x202
 
 
 class Architecture:
-    def __init__(self, isa, debian, suffix, kernel_file, modules, read_kernel):
+    def __init__(self, isa, debian, suffix, kernel_file, read_kernel):
         self.isa, self.debian = isa, debian
         self.suffix = suffix            # of its images' names; the first one has none
         self.stage = f"{isa}-" if suffix else ""  # begins its stages' names
         self.title = f" for {isa}" if suffix else ""  # behind an image's
         self.meta_package = f"linux-image-{debian}"
         self.kernel_file = kernel_file  # what an image calls its kernel
-        self.modules = modules          # of the initramfs, by name, besides those of all
         self.read_kernel = read_kernel  # what lies under /boot -> what the boot loader reads
 
 
@@ -44,8 +43,8 @@ def x86_image(data, name):
     return data
 
 
-RISCV64 = Architecture("riscv64", "riscv64", "", "Image", [], riscv_image)
-X86_64 = Architecture("x86_64", "amd64", "-x86_64", "bzImage", ["virtio_mmio"], x86_image)
+RISCV64 = Architecture("riscv64", "riscv64", "", "Image", riscv_image)
+X86_64 = Architecture("x86_64", "amd64", "-x86_64", "bzImage", x86_image)
 ALL = [RISCV64, X86_64]
 
 

@@ -66,13 +66,6 @@ def boot_stages(cache, progress, archive):
 # What determines an image besides the archive: a changed file makes the next build a new one.
 BOOT_SOURCES = ["maker/arch.py", "maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
 ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py"]
-# Recipes that make what an earlier one made, whose images need no building anew:
-# {(name, digest): the earlier one's}.
-SAME_AS = {
-    ("tiny", "a910856e75dca958"): "eaf74537c92664a0",
-    ("debian", "5c3c7ed51b25d0b5"): "7afbd2a3caf4f883",
-    ("debian-dev", "d102ab4e80eeab9d"): "07f44c1af8912f8a",
-}
 
 
 def root_sources(name):
@@ -83,8 +76,7 @@ def recipe(name):
     base, _ = arch.of(name)
     extra = ([*root_sources(base), "maker/firstboot.py", *overlay_files()]
              if base in DEBIANS else [])
-    made = digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
-    return SAME_AS.get((name, made), made)
+    return digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
 
 
 def overlay_files():

@@ -12,7 +12,7 @@ from . import elf
 from .host import Failure, run
 
 # Modules by name; what they depend on comes along. A name that is built in is simply not there.
-MODULES = ["virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "e1000", "ext4",
+MODULES = ["virtio_blk", "virtio_mmio", "virtio_net", "virtio_rng", "virtio_balloon", "e1000", "ext4",
            "crc32c_generic"]
 
 # Applets that /init, the kernel (modprobe) and test scripts call by path or before PATH is set.
@@ -109,7 +109,7 @@ def write(cpio, kernel, busybox, guest_dir):
     for name, target in LINKS.items():
         cpio.add(name, 0o120777, target.encode())
 
-    needs = closure(kernel, MODULES + kernel.arch.modules)
+    needs = closure(kernel, MODULES)
     if not any(module_name(path) == "virtio_blk" for path in needs):
         raise Failure("the kernel package has no virtio_blk module; images/maker must follow it")
     write_modules(cpio, kernel, needs)

@@ -228,6 +228,24 @@ def test_a_file_system_on_a_disk():
                    stdout=subprocess.DEVNULL)
 
 
+def test_virtio_devices_without_pci():
+    path = make_disk("mmio.img", 16)
+    with Machine(TRAPEZE, *LINUX, "--virtio", "mmio", "--disk", path + ",serial=SER2", "--net",
+                 "internal:boot-mmio", "--balloon") as machine:
+        machine.shell()
+        for kind in ("block/vda", "net/eth0"):
+            assert "virtio_mmio" in machine.run(f"readlink -f /sys/class/{kind}"), kind
+        assert "SER2" in machine.run("cat /sys/block/vda/serial")
+        assert "virtio_rng" in machine.run("cat /sys/class/misc/hw_random/rng_available")
+        machine.run("ip link set eth0 up; yes trapeze | head -c 1000000 > /dev/vda; sync")
+        machine.send("reboot -f\n")
+        machine.expect(rb"Restarting system|reboot: ")
+        machine.shell()
+        out = machine.run("head -c 1000000 /dev/vda | sha256sum")
+        assert hashlib.sha256(b"trapeze\n" * 125000).hexdigest() in out, out
+        machine.poweroff()
+
+
 def test_a_disk_in_use_is_refused():
     with DISKS.use():
         done = subprocess.run([TRAPEZE, "run", *LINUX, "--disk", scratch("a.img")],
