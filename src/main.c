@@ -4,9 +4,11 @@
  * each machine, the processes behind its NICs and network disks, and the daemon.
  */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "block/open/connector.h"
 #include "cli/cli.h"
 #include "daemon/daemon.h"
@@ -23,6 +25,20 @@ static void open_standard_streams(void)
         }
 }
 
+/* Clients of Firecracker start a program of that name: its arguments are those of a command. */
+static int firecracker_main(int argc, char **argv)
+{
+    char program[] = "trapeze", command[] = "firecracker";
+    char **words = alloc_zeroed((size_t)argc + 2, sizeof(*words));
+    words[0] = program;
+    words[1] = command;
+    for (int i = 1; i < argc; i++)
+        words[i + 1] = argv[i];
+    int status = cli_main(argc + 1, words);
+    free(words);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     int status;
@@ -35,5 +51,8 @@ int main(int argc, char **argv)
         return worker_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "daemon-server") == 0)
         return daemon_main(argc - 1, argv + 1);
+    const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    if (argc > 0 && strcmp(name != NULL ? name + 1 : argv[0], "firecracker") == 0)
+        return firecracker_main(argc, argv);
     return cli_main(argc, argv);
 }

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * trapeze firecracker, also what the program is when it is called "firecracker".
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "firecracker/api.h"
+#include "firecracker/session.h"
+
+static const struct cli_option options[] = {
+    {"api-sock", 0, "PATH",
+     "Where the API is served: a unix socket of this user's alone (default: "
+     "/run/firecracker.socket).",
+     NULL},
+    {"id", 0, "ID", "The microVM's name (default: anonymous-instance).", NULL},
+    {"config-file", 0, "FILE",
+     "Configure and start the microVM that FILE describes, a JSON object with the API's resources.",
+     NULL},
+    {"no-api", 0, NULL, "Serve no API; needs --config-file.", NULL},
+    {"no-seccomp", 0, NULL,
+     "Do not lock the machine's process in (--sandbox off of 'trapeze run'); for debugging.", NULL},
+    {"level", 0, "LEVEL", "How much is said on standard error: off, error, warning, info or debug.",
+     NULL},
+};
+
+static const struct cli_example examples[] = {
+    {"trapeze firecracker --api-sock /tmp/fc.sock", "Wait for a client of Firecracker."},
+    {"curl --unix-socket /tmp/fc.sock -X PUT http://localhost/boot-source -d "
+     "'{\"kernel_image_path\": \"Image\", \"boot_args\": \"console=ttyS0\"}'",
+     "Then, from another terminal: configure it ..."},
+    {"curl --unix-socket /tmp/fc.sock -X PUT http://localhost/actions -d "
+     "'{\"action_type\": \"InstanceStart\"}'",
+     "... and start it."},
+};
+
+static bool choose_level(const char *text, int *level, struct error **err)
+{
+    static const struct {
+        const char *name;
+        int level;
+    } levels[] = {{"off", LOG_LEVEL_ERROR},       {"error", LOG_LEVEL_ERROR},
+                  {"warning", LOG_LEVEL_WARNING}, {"warn", LOG_LEVEL_WARNING},
+                  {"info", LOG_LEVEL_INFO},       {"debug", LOG_LEVEL_DEBUG},
+                  {"trace", LOG_LEVEL_DEBUG}};
+    for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
+        if (strcasecmp(levels[i].name, text) == 0) {
+            *level = levels[i].level;
+            return true;
+        }
+    error_set(err, ERROR_USAGE, "--level: there is no '%s'", text);
+    error_hint(err, "There are off, error, warning, info and debug.");
+    return false;
+}
+
+static int exit_status(const struct client_result *result)
+{
+    switch (result->end) {
+    case CLIENT_END_CRASH:
+        fprintf(stderr, "trapeze: %s\n", result->message);
+        return CLI_GUEST_CRASH;
+    case CLIENT_END_EXIT_CODE:
+        return result->code > 0xff ? 0xff : (int)result->code;
+    case CLIENT_END_QUIT:
+        return CLI_INTERRUPTED;
+    default:
+        return CLI_OK;
+    }
+}
+
+static int run(const struct cli_args *args, struct error **err)
+{
+    struct fc_options fc = {.socket = cli_last(args, "api-sock"),
+                            .id = cli_last(args, "id"),
+                            .resources = cli_last(args, "config-file"),
+                            .log_level = LOG_LEVEL_WARNING};
+    const char *level = cli_last(args, "level");
+    struct client_result result;
+    if (fc.socket == NULL)
+        fc.socket = "/run/firecracker.socket";
+    if (cli_given(args, "no-api"))
+        fc.socket = NULL;
+    if (fc.id == NULL)
+        fc.id = "anonymous-instance";
+    if (cli_given(args, "no-seccomp"))
+        fc.sandbox = SANDBOX_OFF;
+    if (fc.socket == NULL && fc.resources == NULL) {
+        error_set(err, ERROR_USAGE, "--no-api needs --config-file FILE");
+        return CLI_USAGE;
+    }
+    if (level != NULL && !choose_level(level, &fc.log_level, err))
+        return CLI_USAGE;
+    return fc_serve(&fc, &result, err) ? exit_status(&result) : CLI_HOST_FAILURE;
+}
+
+const struct cli_command cli_command_firecracker = {
+    .name = "firecracker",
+    .summary = "Serve Firecracker's API for one microVM",
+    .description =
+        "Serves the REST API of Firecracker (" FC_API_VERSION
+        ") on a unix socket, for one machine, so that "
+        "clients of Firecracker work with it. It ends with its machine. The same happens when this "
+        "program is called by the name firecracker.\n\n"
+        "The machine is riscv64, needs no KVM, and has no PCI devices: its kernel needs the "
+        "drivers "
+        "virtio_mmio and, for drives, virtio_blk. There are the resources machine-config, "
+        "boot-source, drives, network-interfaces, vsock, balloon, entropy, serial, logger, "
+        "metrics, actions and vm; mmds, snapshots, cpu-config, pmem and memory hot-plug are "
+        "refused "
+        "with a sentence, and so is what else a machine of trapeze does not have.",
+    .options = options,
+    .option_count = ARRAY_SIZE(options),
+    .examples = examples,
+    .example_count = ARRAY_SIZE(examples),
+    .run = run,
+};

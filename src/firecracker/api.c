@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See api.h. A request is a row of `routes` and a function.
+ */
+#include "firecracker/api.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "build.h"
+#include "config/machine.h"
+#include "firecracker/definitions.h"
+
+enum { OK = 200, NO_CONTENT = 204, BAD_REQUEST = 400 };
+
+/* ---- answers ---- */
+
+static void fault(struct fc_answer *answer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void fault(struct fc_answer *answer, const char *format, ...)
+{
+    char text[FC_FAULT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    error_plain(text);
+    answer->status = BAD_REQUEST;
+    answer->body = json_pack("{s:o}", "fault_message", json_string(text));
+    if (answer->body == NULL) /* not UTF-8 */
+        answer->body = json_pack("{s:s}", "fault_message", "The request is not UTF-8.");
+}
+
+/* Takes the error. */
+static void fault_error(struct fc_answer *answer, struct error *error)
+{
+    fault(answer, "%s", error_message(error));
+    error_free(error);
+}
+
+static void done(struct fc_answer *answer)
+{
+    answer->status = NO_CONTENT;
+}
+
+static void tell(struct fc_answer *answer, json_t *body)
+{
+    answer->status = OK;
+    answer->body = body;
+}
+
+/* ---- resources ---- */
+
+static json_t *resource(const struct fc *fc, const char *name)
+{
+    return json_object_get(fc->resources, name);
+}
+
+static void keep(struct fc *fc, const char *name, json_t *body, struct fc_answer *answer)
+{
+    json_object_set(fc->resources, name, body);
+    done(answer);
+}
+
+static bool ids_fit(const char *path, const json_t *body, const char *name,
+                    struct fc_answer *answer)
+{
+    const char *id = json_string_value(json_object_get(body, name));
+    for (const char *at = id; *at != '\0'; at++) {
+        if (isalnum((unsigned char)*at) || *at == '_')
+            continue;
+        fault(answer, "API Resource IDs can only contain alphanumeric characters and underscores.");
+        return false;
+    }
+    if (id[0] == '\0')
+        fault(answer, "The ID cannot be empty.");
+    else if (strcmp(path, id) != 0)
+        fault(answer, "The id from the path [%s] does not match the id from the body [%s]!", path,
+              id);
+    else
+        return true;
+    return false;
+}
+
+/* The place of the entry in a list that has this id; the list's size: there is none. */
+static size_t place_of(const json_t *list, const char *name, const char *id)
+{
+    size_t index;
+    const json_t *entry;
+    json_array_foreach(list, index, entry)
+    {
+        if (strcmp(json_string_value(json_object_get(entry, name)), id) == 0)
+            break;
+    }
+    return index;
+}
+
+/* Replaces what has the id, or adds it, in front if it is `first`. */
+static bool put_entry(json_t *list, const char *name, json_t *body, bool first, size_t limit,
+                      struct fc_answer *answer)
+{
+    size_t place = place_of(list, name, json_string_value(json_object_get(body, name)));
+    if (place == json_array_size(list) && place == limit) {
+        fault(answer, "A machine of trapeze has room for %zu of these.", limit);
+        return false;
+    }
+    if (place < json_array_size(list))
+        json_array_remove(list, place);
+    else if (!first)
+        place = json_array_size(list);
+    json_array_insert(list, first ? 0 : place, body);
+    done(answer);
+    return true;
+}
+
+/* A file that the request names, as it will be opened. */
+static bool reachable(const char *path, int mode, const char *what, struct fc_answer *answer)
+{
+    if (access(path, mode) == 0)
+        return true;
+    fault(answer, "%s cannot be opened: '%s': %s", what, path, strerror(errno));
+    return false;
+}
+
+/* ---- before the start ---- */
+
+static bool machine_is_possible(const json_t *machine, struct fc_answer *answer)
+{
+    uint64_t memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
+    if (json_integer_value(json_object_get(machine, "vcpu_count")) > MACHINE_MAX_CPUS)
+        fault(answer, "The vCPU number is invalid! A machine of trapeze has at most %d.",
+              MACHINE_MAX_CPUS);
+    else if (memory < MACHINE_MIN_MEMORY || memory > MACHINE_MAX_MEMORY)
+        fault(answer,
+              "The memory size (MiB) is invalid. A machine of trapeze has %llu to %llu MiB.",
+              (unsigned long long)(MACHINE_MIN_MEMORY >> 20),
+              (unsigned long long)(MACHINE_MAX_MEMORY >> 20));
+    else if (json_is_true(json_object_get(machine, "smt")))
+        fault(answer, "trapeze does not support `smt`.");
+    else
+        return true;
+    return false;
+}
+
+static void put_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    if (machine_is_possible(body, answer))
+        keep(fc, "machine-config", body, answer);
+}
+
+static void patch_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    json_t *whole = json_copy(resource(fc, "machine-config"));
+    json_object_update(whole, body);
+    if (machine_is_possible(whole, answer))
+        keep(fc, "machine-config", whole, answer);
+    json_decref(whole);
+}
+
+static void get_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id, (void)body;
+    tell(answer, json_incref(resource(fc, "machine-config")));
+}
+
+static void put_boot_source(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    const char *initrd = json_string_value(json_object_get(body, "initrd_path"));
+    const char *args = json_string_value(json_object_get(body, "boot_args"));
+    if (args != NULL && strlen(args) > MACHINE_MAX_APPEND / 2)
+        fault(answer, "The kernel command line is too long.");
+    else if (reachable(json_string_value(json_object_get(body, "kernel_image_path")), R_OK,
+                       "The kernel file", answer) &&
+             (initrd == NULL || reachable(initrd, R_OK, "The initrd file", answer)))
+        keep(fc, "boot-source", body, answer);
+}
+
+static void put_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *drives = resource(fc, "drives");
+    const json_t *first = json_array_get(drives, 0);
+    bool root = json_is_true(json_object_get(body, "is_root_device"));
+    bool read_only = json_is_true(json_object_get(body, "is_read_only"));
+    if (!ids_fit(id, body, "drive_id", answer))
+        return;
+    if (root && first != NULL && json_is_true(json_object_get(first, "is_root_device")) &&
+        strcmp(json_string_value(json_object_get(first, "drive_id")), id) != 0)
+        fault(answer, "A root block device already exists!");
+    else if (reachable(json_string_value(json_object_get(body, "path_on_host")),
+                       read_only ? R_OK : R_OK | W_OK, "The drive's backing file", answer))
+        (void)put_entry(drives, "drive_id", body, root, MACHINE_MAX_DISKS, answer);
+}
+
+/* Of a NIC we have one limit, which holds for each direction. */
+static bool limits_are_alike(const json_t *body, struct fc_answer *answer)
+{
+    if (fc_per_second(json_object_get(body, "rx_rate_limiter"), "bandwidth") ==
+        fc_per_second(json_object_get(body, "tx_rate_limiter"), "bandwidth"))
+        return true;
+    fault(answer,
+          "trapeze limits both directions of a network interface alike: rx_rate_limiter and "
+          "tx_rate_limiter have to be the same.");
+    return false;
+}
+
+static void put_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *nics = resource(fc, "network-interfaces");
+    const char *mac = json_string_value(json_object_get(body, "guest_mac"));
+    const char *device = json_string_value(json_object_get(body, "host_dev_name"));
+    uint8_t bytes[6];
+    size_t index;
+    const json_t *other;
+    if (!ids_fit(id, body, "iface_id", answer) || !limits_are_alike(body, answer))
+        return;
+    if (mac != NULL && !machine_parse_mac(mac, bytes)) {
+        fault(answer, "Invalid MAC address: '%s'", mac);
+        return;
+    }
+    if (device[0] == '\0' || strlen(device) > 15 || strchr(device, '/') != NULL) {
+        fault(answer, "'%s' is not the name of a network interface.", device);
+        return;
+    }
+    json_array_foreach(nics, index, other)
+    {
+        const char *theirs = json_string_value(json_object_get(other, "guest_mac"));
+        if (mac != NULL && theirs != NULL && strcasecmp(mac, theirs) == 0 &&
+            strcmp(json_string_value(json_object_get(other, "iface_id")), id) != 0) {
+            fault(answer, "The MAC address is already in use: %s", mac);
+            return;
+        }
+    }
+    (void)put_entry(nics, "iface_id", body, false, MACHINE_MAX_NICS, answer);
+}
+
+static void put_vsock(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    const char *path = json_string_value(json_object_get(body, "uds_path"));
+    (void)id;
+    if (path[0] == '\0' || strlen(path) > MACHINE_MAX_VSOCK_PATH)
+        fault(answer, "The path of the vsock's socket has to have 1 to %d bytes.",
+              MACHINE_MAX_VSOCK_PATH);
+    else
+        keep(fc, "vsock", body, answer);
+}
+
+static void put_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    if (!json_is_true(json_object_get(body, "deflate_on_oom")))
+        fault(answer,
+              "A balloon of trapeze's always gives memory back to a guest that runs out of it: "
+              "`deflate_on_oom` has to be true.");
+    else if (json_is_true(json_object_get(body, "free_page_hinting")))
+        fault(answer, "trapeze does not support `free_page_hinting`.");
+    else
+        keep(fc, "balloon", body, answer);
+}
+
+static void put_entropy(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    keep(fc, "entropy", body, answer); /* every machine has one */
+}
+
+static void put_serial(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id;
+    keep(fc, "serial", body, answer);
+}
+
+/* ---- at any time ---- */
+
+static void put_logger(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    static const char *const levels[] = {"off",     "trace", "debug", "info",
+                                         "warning", "warn",  "error"};
+    const char *level = json_string_value(json_object_get(body, "level"));
+    const char *path = json_string_value(json_object_get(body, "log_path"));
+    struct error *error = NULL;
+    size_t i = 0;
+    (void)id;
+    while (level != NULL && i < ARRAY_SIZE(levels) && strcasecmp(levels[i], level) != 0)
+        i++;
+    if (i == ARRAY_SIZE(levels))
+        fault(answer, "unknown level '%s'.", level);
+    else if (path != NULL && !fc->host->open_log(fc->opaque, path, &error))
+        fault_error(answer, error);
+    else
+        keep(fc, "logger", body, answer);
+}
+
+static void put_metrics(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    struct error *error = NULL;
+    (void)id;
+    if (resource(fc, "metrics") != NULL)
+        fault(answer, "Reinitialization of metrics not allowed.");
+    else if (!fc->host->open_metrics(
+                 fc->opaque, json_string_value(json_object_get(body, "metrics_path")), &error))
+        fault_error(answer, error);
+    else
+        keep(fc, "metrics", body, answer);
+}
+
+static void get_instance(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    static const char *const states[] = {"Not started", "Running", "Paused"};
+    (void)id, (void)body;
+    tell(answer, json_pack("{s:s, s:s, s:s, s:s}", "id", fc->id, "state", states[fc->state],
+                           "vmm_version", TRAPEZE_VERSION, "app_name", "trapeze"));
+}
+
+static void get_version(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)fc, (void)id, (void)body;
+    tell(answer, json_pack("{s:s}", "firecracker_version", FC_API_VERSION));
+}
+
+static void get_config(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    (void)id, (void)body;
+    tell(answer, json_deep_copy(fc->resources));
+}
+
+static void get_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *balloon = resource(fc, "balloon");
+    (void)id, (void)body;
+    if (balloon != NULL)
+        tell(answer, json_incref(balloon));
+    else
+        fault(answer, "Balloon device not found.");
+}
+
+/* ---- of a machine that runs ---- */
+
+/* NULL: the answer is a fault. Takes the arguments. */
+static json_t *ask(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
+{
+    struct error *error = NULL;
+    json_t *result = fc->host->verb(fc->opaque, verb, arguments, &error);
+    json_decref(arguments);
+    if (result == NULL)
+        fault_error(answer, error);
+    return result;
+}
+
+static bool command(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
+{
+    json_t *result = ask(fc, verb, arguments, answer);
+    if (result != NULL)
+        done(answer);
+    json_decref(result);
+    return result != NULL;
+}
+
+static void start(struct fc *fc, struct fc_answer *answer)
+{
+    struct machine_config config;
+    struct error *error = NULL;
+    if (fc->state != FC_NOT_STARTED) {
+        fault(answer, "The requested operation is not supported after starting the microVM.");
+        return;
+    }
+    machine_config_init(&config);
+    if (fc_machine(fc->resources, &config, &error) && machine_config_check(&config, &error) &&
+        fc->host->start(fc->opaque, &config, &error)) {
+        fc->state = FC_RUNNING;
+        done(answer);
+    } else {
+        fault_error(answer, error);
+    }
+    machine_config_clear(&config);
+}
+
+static void flush_metrics(struct fc *fc, struct fc_answer *answer)
+{
+    if (resource(fc, "metrics") == NULL) {
+        fault(answer, "Cannot flush metrics: there is no file for them.");
+        return;
+    }
+    json_t *line = json_pack("{s:{s:I, s:I}}", "api_server", "requests", (json_int_t)fc->requests,
+                             "failures", (json_int_t)fc->failures);
+    if (json_is_true(json_object_get(resource(fc, "metrics"), "emit_id")))
+        json_object_set_new(line, "id", json_string(fc->id));
+    if (fc->state != FC_NOT_STARTED) {
+        json_t *machine = ask(fc, "metrics", json_object(), answer);
+        if (machine == NULL) {
+            json_decref(line);
+            return;
+        }
+        json_object_set_new(line, "machine", machine);
+    }
+    char *text = json_dumps(line, JSON_COMPACT);
+    fc->host->write_metrics(fc->opaque, text);
+    free(text);
+    json_decref(line);
+    done(answer);
+}
+
+static void put_action(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    const char *action = json_string_value(json_object_get(body, "action_type"));
+    (void)id;
+    if (strcmp(action, "InstanceStart") == 0)
+        start(fc, answer);
+    else if (strcmp(action, "FlushMetrics") == 0)
+        flush_metrics(fc, answer);
+    else if (fc->state == FC_NOT_STARTED)
+        fault(answer, "The requested operation is not supported before starting the microVM.");
+    else /* what keys do there the power button does here: the guest shuts down */
+        (void)command(fc, "powerdown", json_object(), answer);
+}
+
+static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    bool pause = strcmp(json_string_value(json_object_get(body, "state")), "Paused") == 0;
+    (void)id;
+    if ((fc->state == FC_PAUSED) == pause)
+        done(answer);
+    else if (command(fc, pause ? "pause" : "resume", json_object(), answer))
+        fc->state = pause ? FC_PAUSED : FC_RUNNING;
+}
+
+static void patch_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *drives = resource(fc, "drives");
+    const json_t *limiter = json_object_get(body, "rate_limiter");
+    size_t place = place_of(drives, "drive_id", id);
+    if (!ids_fit(id, body, "drive_id", answer))
+        return;
+    if (place == json_array_size(drives))
+        fault(answer, "Drive '%s' does not exist.", id);
+    else if (limiter == NULL)
+        done(answer);
+    else if (command(fc, "limit",
+                     json_pack("{s:I, s:I, s:I}", "disk", (json_int_t)place, "bps",
+                               (json_int_t)fc_per_second(limiter, "bandwidth"), "iops",
+                               (json_int_t)fc_per_second(limiter, "ops")),
+                     answer))
+        json_object_update(json_array_get(drives, place), body);
+}
+
+static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *nics = resource(fc, "network-interfaces");
+    size_t place = place_of(nics, "iface_id", id);
+    if (!ids_fit(id, body, "iface_id", answer))
+        return;
+    if (place == json_array_size(nics)) {
+        fault(answer, "Network interface '%s' does not exist.", id);
+        return;
+    }
+    json_t *whole = json_copy(json_array_get(nics, place));
+    json_object_update(whole, body);
+    if (limits_are_alike(whole, answer)) {
+        unsigned long long bytes =
+            fc_per_second(json_object_get(whole, "tx_rate_limiter"), "bandwidth");
+        if (command(fc, "rate",
+                    json_pack("{s:I, s:I}", "nic", (json_int_t)place, "kbit",
+                              (json_int_t)(bytes / 125)),
+                    answer))
+            json_array_set(nics, place, whole);
+    }
+    json_decref(whole);
+}
+
+/* What the guest shall keep. */
+static json_t *balloon_arguments(const struct fc *fc, json_int_t amount)
+{
+    json_int_t memory =
+        json_integer_value(json_object_get(resource(fc, "machine-config"), "mem_size_mib"));
+    return json_pack("{s:I}", "size", (memory - amount) << 20);
+}
+
+static void patch_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
+{
+    json_t *balloon = resource(fc, "balloon");
+    json_int_t amount = json_integer_value(json_object_get(body, "amount_mib"));
+    json_int_t memory =
+        json_integer_value(json_object_get(resource(fc, "machine-config"), "mem_size_mib"));
+    (void)id;
+    if (balloon == NULL)
+        fault(answer, "Balloon device not found.");
+    else if (amount >= memory)
+        fault(answer, "The balloon cannot be as large as the memory of the machine, %lld MiB.",
+              (long long)memory);
+    else if (fc->state == FC_NOT_STARTED ||
+             command(fc, "balloon", balloon_arguments(fc, amount), answer)) {
+        json_object_update(balloon, body);
+        done(answer);
+    }
+}
+
+static bool has_statistics(const struct fc *fc, struct fc_answer *answer)
+{
+    const json_t *interval = json_object_get(resource(fc, "balloon"), "stats_polling_interval_s");
+    if (json_integer_value(interval) > 0)
+        return true;
+    fault(answer, interval == NULL ? "Balloon device not found."
+                                   : "The statistics of the balloon are not enabled.");
+    return false;
+}
+
+static void get_balloon_statistics(struct fc *fc, const char *id, json_t *body,
+                                   struct fc_answer *answer)
+{
+    static const struct {
+        const char *ours, *theirs;
+    } names[] = {{"swap-in", "swap_in"},
+                 {"swap-out", "swap_out"},
+                 {"major-faults", "major_faults"},
+                 {"minor-faults", "minor_faults"},
+                 {"free", "free_memory"},
+                 {"total", "total_memory"},
+                 {"available", "available_memory"},
+                 {"caches", "disk_caches"}};
+    (void)id, (void)body;
+    if (!has_statistics(fc, answer))
+        return;
+    json_t *result = ask(fc, "balloon", json_object(), answer);
+    if (result == NULL)
+        return;
+    json_int_t target = json_integer_value(json_object_get(resource(fc, "balloon"), "amount_mib"));
+    json_int_t actual = json_integer_value(json_object_get(result, "given-up")) >> 20;
+    json_t *stats = json_pack("{s:I, s:I, s:I, s:I}", "target_mib", target, "target_pages",
+                              target << 8, "actual_mib", actual, "actual_pages", actual << 8);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        json_t *value = json_object_get(json_object_get(result, "guest"), names[i].ours);
+        if (json_is_integer(value))
+            json_object_set(stats, names[i].theirs, value);
+    }
+    json_decref(result);
+    tell(answer, stats);
+}
+
+static void patch_balloon_statistics(struct fc *fc, const char *id, json_t *body,
+                                     struct fc_answer *answer)
+{
+    bool on = json_integer_value(json_object_get(body, "stats_polling_interval_s")) > 0;
+    (void)id;
+    if (!has_statistics(fc, answer))
+        return;
+    if (!on) {
+        fault(answer, "The statistics of the balloon cannot be switched off once they are on.");
+        return;
+    }
+    json_object_update(resource(fc, "balloon"),
+                       body); /* the guest is asked when somebody asks us */
+    done(answer);
+}
+
+/* ---- routes ---- */
+
+enum when { ANY, BEFORE, AFTER };
+
+static const struct route {
+    const char *method, *path; /* "{id}" is any word */
+    enum when when;
+    /* NULL: trapeze does not have this. The body has passed `fields`. */
+    void (*run)(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer);
+    const struct fc_field *fields; /* NULL: there is no body */
+    bool part;                     /* fields may be absent */
+} routes[] = {
+    {"GET", "/", ANY, get_instance, NULL, false},
+    {"GET", "/version", ANY, get_version, NULL, false},
+    {"GET", "/vm/config", ANY, get_config, NULL, false},
+    {"GET", "/machine-config", ANY, get_machine, NULL, false},
+    {"PUT", "/machine-config", BEFORE, put_machine, fc_machine_configuration, false},
+    {"PATCH", "/machine-config", BEFORE, patch_machine, fc_machine_configuration, true},
+    {"PUT", "/boot-source", BEFORE, put_boot_source, fc_boot_source, false},
+    {"PUT", "/drives/{id}", BEFORE, put_drive, fc_drive, false},
+    {"PATCH", "/drives/{id}", AFTER, patch_drive, fc_partial_drive, false},
+    {"PUT", "/network-interfaces/{id}", BEFORE, put_nic, fc_network_interface, false},
+    {"PATCH", "/network-interfaces/{id}", AFTER, patch_nic, fc_partial_network_interface, false},
+    {"PUT", "/vsock", BEFORE, put_vsock, fc_vsock, false},
+    {"GET", "/balloon", ANY, get_balloon, NULL, false},
+    {"PUT", "/balloon", BEFORE, put_balloon, fc_balloon, false},
+    {"PATCH", "/balloon", ANY, patch_balloon, fc_balloon_update, false},
+    {"GET", "/balloon/statistics", AFTER, get_balloon_statistics, NULL, false},
+    {"PATCH", "/balloon/statistics", ANY, patch_balloon_statistics, fc_balloon_stats_update, false},
+    {"PUT", "/entropy", BEFORE, put_entropy, fc_entropy_device, false},
+    {"PUT", "/serial", BEFORE, put_serial, fc_serial_device, false},
+    {"PUT", "/logger", ANY, put_logger, fc_logger, false},
+    {"PUT", "/metrics", ANY, put_metrics, fc_metrics, false},
+    {"PUT", "/actions", ANY, put_action, fc_instance_action_info, false},
+    {"PATCH", "/vm", AFTER, patch_vm, fc_vm, false},
+    {"PATCH", "/balloon/hinting/start", ANY, NULL, NULL, false},
+    {"GET", "/balloon/hinting/status", ANY, NULL, NULL, false},
+    {"PATCH", "/balloon/hinting/stop", ANY, NULL, NULL, false},
+    {"PUT", "/cpu-config", ANY, NULL, NULL, false},
+    {"PUT", "/snapshot/create", ANY, NULL, NULL, false},
+    {"PUT", "/snapshot/load", ANY, NULL, NULL, false},
+    {"GET", "/mmds", ANY, NULL, NULL, false},
+    {"PUT", "/mmds", ANY, NULL, NULL, false},
+    {"PATCH", "/mmds", ANY, NULL, NULL, false},
+    {"PUT", "/mmds/config", ANY, NULL, NULL, false},
+    {"PUT", "/pmem/{id}", ANY, NULL, NULL, false},
+    {"PATCH", "/pmem/{id}", ANY, NULL, NULL, false},
+    {"GET", "/hotplug/memory", ANY, NULL, NULL, false},
+    {"PUT", "/hotplug/memory", ANY, NULL, NULL, false},
+    {"PATCH", "/hotplug/memory", ANY, NULL, NULL, false},
+};
+
+/* What stands for {id} in the path, NULL if the path is another one; "" if the route has none. */
+static const char *match(const char *route, const char *path)
+{
+    const char *id = strchr(route, '{');
+    if (id == NULL)
+        return strcmp(route, path) == 0 ? "" : NULL;
+    size_t length = (size_t)(id - route);
+    return strncmp(route, path, length) == 0 && strchr(path + length, '/') == NULL ? path + length
+                                                                                   : NULL;
+}
+
+static const struct route *find(const char *method, const char *path, const char **id)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
+        if (strcmp(routes[i].method, method) == 0 && (*id = match(routes[i].path, path)) != NULL)
+            return &routes[i];
+    return NULL;
+}
+
+static bool is_time_for(const struct fc *fc, const struct route *route, struct fc_answer *answer)
+{
+    if (route->when == BEFORE && fc->state != FC_NOT_STARTED)
+        fault(answer, "The requested operation is not supported after starting the microVM.");
+    else if (route->when == AFTER && fc->state == FC_NOT_STARTED)
+        fault(answer, "The requested operation is not supported before starting the microVM.");
+    else
+        return true;
+    return false;
+}
+
+static void carry_out(struct fc *fc, const struct route *route, const char *id, const char *body,
+                      size_t size, struct fc_answer *answer)
+{
+    char why[FC_FAULT_MAX];
+    json_t *object = NULL;
+    if (route->run == NULL)
+        fault(answer, "trapeze does not support %s %s.", route->method, route->path);
+    else if (route->fields == NULL && size > 0)
+        fault(answer, "%s request cannot have a body.", route->method);
+    else if (route->fields != NULL && size == 0)
+        fault(answer, "Empty %s request.", route->method);
+    else if (strstr(route->path, "{id}") != NULL && id[0] == '\0')
+        fault(answer, "The ID cannot be empty.");
+    else if (route->fields != NULL &&
+             (object = route->part ? fc_check_part(route->fields, body, size, why)
+                                   : fc_check(route->fields, body, size, why)) == NULL)
+        fault(answer, "%s", why);
+    else if (is_time_for(fc, route, answer))
+        route->run(fc, id, object, answer);
+    json_decref(object);
+}
+
+void fc_request(struct fc *fc, const char *method, const char *path, const char *body, size_t size,
+                struct fc_answer *answer)
+{
+    const char *id;
+    const struct route *route = find(method, path, &id);
+    *answer = (struct fc_answer){0};
+    fc->requests++;
+    if (route != NULL)
+        carry_out(fc, route, id, body, body != NULL ? size : 0, answer);
+    else
+        fault(answer, "Invalid request method and/or path: %s %.64s.", method, path);
+    fc->failures += answer->status >= BAD_REQUEST;
+}
+
+void fc_init(struct fc *fc, const char *id, const struct fc_host *host, void *opaque)
+{
+    char why[FC_FAULT_MAX];
+    static const char machine[] = "{\"vcpu_count\": 1, \"mem_size_mib\": 128}";
+    *fc = (struct fc){.host = host, .opaque = opaque, .id = id};
+    fc->resources = json_pack("{s:o, s:[], s:[]}", "machine-config",
+                              fc_check(fc_machine_configuration, machine, strlen(machine), why),
+                              "drives", "network-interfaces");
+}
+
+void fc_clear(struct fc *fc)
+{
+    json_decref(fc->resources);
+}

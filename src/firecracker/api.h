@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Firecracker's REST API: what a request means, without how it comes (server.h) and without the
+ * machine behind it (struct fc_host), so that both can be others in tests. What cannot be done here
+ * is refused with a sentence; nothing is accepted that would mean nothing.
+ *
+ * The resources that requests configure are kept as the JSON objects that they came as, checked:
+ * "machine-config", "boot-source", "vsock", "balloon", "entropy", "serial", "logger", "metrics",
+ * and arrays "drives" (the root device first) and "network-interfaces".
+ *
+ * Threads: one at a time.
+ */
+#ifndef TRAPEZE_FIRECRACKER_API_H
+#define TRAPEZE_FIRECRACKER_API_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct error;
+struct machine_config;
+
+/* The version of the published API description that we follow. */
+#define FC_API_VERSION "1.17.0"
+#define FC_BODY_MAX    51200 /* bytes, as there */
+
+/* The machine; all of it blocks until it is done. */
+struct fc_host {
+    bool (*start)(void *opaque, const struct machine_config *config, struct error **err);
+    /* A verb of the worker's control protocol; its answer. NULL: err. `arguments` is borrowed. */
+    json_t *(*verb)(void *opaque, const char *verb, const json_t *arguments, struct error **err);
+    /* A line for the log file, a line of metrics: to the files that these requests have named. */
+    bool (*open_log)(void *opaque, const char *path, struct error **err);
+    bool (*open_metrics)(void *opaque, const char *path, struct error **err);
+    void (*write_metrics)(void *opaque, const char *line);
+};
+
+enum fc_state { FC_NOT_STARTED, FC_RUNNING, FC_PAUSED };
+
+struct fc {
+    const struct fc_host *host;
+    void *opaque;
+    const char *id; /* of the microVM; borrowed */
+    json_t *resources;
+    enum fc_state state;
+    unsigned long long requests, failures; /* for metrics */
+};
+
+struct fc_answer {
+    int status;   /* of HTTP */
+    json_t *body; /* the caller's; NULL: none */
+};
+
+void fc_init(struct fc *fc, const char *id, const struct fc_host *host, void *opaque);
+void fc_clear(struct fc *fc);
+
+/* body NULL: there is none. */
+void fc_request(struct fc *fc, const char *method, const char *path, const char *body, size_t size,
+                struct fc_answer *answer);
+
+/* machine.c: what the resources describe; `config` was initialised. */
+bool fc_machine(const json_t *resources, struct machine_config *config, struct error **err);
+/* What a limiter ("bandwidth", "ops") allows in a second; 0: it sets no limit. */
+unsigned long long fc_per_second(const json_t *limiter, const char *bucket);
+
+#endif

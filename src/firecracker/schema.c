@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See schema.h.
+ */
+#include "firecracker/schema.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+
+static bool refuse(char fault[FC_FAULT_MAX], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static bool refuse(char fault[FC_FAULT_MAX], const char *format, ...)
+{
+    static const char prefix[] =
+        "An error occurred when deserializing the json body of a request: ";
+    va_list arguments;
+    memcpy(fault, prefix, sizeof(prefix));
+    va_start(arguments, format);
+    vsnprintf(fault + sizeof(prefix) - 1, FC_FAULT_MAX - sizeof(prefix), format, arguments);
+    va_end(arguments);
+    strncat(fault, ".", FC_FAULT_MAX - strlen(fault) - 1);
+    error_plain(fault); /* it may quote what a client sent */
+    return false;
+}
+
+static const struct fc_field *find(const struct fc_field *fields, const char *name)
+{
+    for (const struct fc_field *field = fields; field->kind != FC_END; field++)
+        if (strcmp(field->name, name) == 0)
+            return field;
+    return NULL;
+}
+
+static bool check_text(const struct fc_field *field, const json_t *value, char fault[FC_FAULT_MAX])
+{
+    const char *text = json_string_value(value);
+    if (strlen(text) != json_string_length(value))
+        return refuse(fault, "`%s` has a zero byte in it", field->name);
+    if (field->choices == NULL)
+        return true;
+    for (size_t i = 0; field->choices[i] != NULL; i++)
+        if (strcmp(field->choices[i], text) == 0)
+            return true;
+    return refuse(fault, "unknown variant `%.64s` of `%s`", text, field->name);
+}
+
+static bool check_texts(const struct fc_field *field, const json_t *value, char fault[FC_FAULT_MAX])
+{
+    size_t index;
+    const json_t *item;
+    json_array_foreach(value, index, item)
+    {
+        if (!json_is_string(item))
+            return refuse(fault, "invalid type in `%s`, expected a string", field->name);
+        if (!check_text(field, item, fault))
+            return false;
+    }
+    return true;
+}
+
+static bool check_object(const struct fc_field *fields, json_t *object, bool part,
+                         char fault[FC_FAULT_MAX]);
+
+static bool check_value(const struct fc_field *field, json_t *value, bool part,
+                        char fault[FC_FAULT_MAX])
+{
+    static const char *const kinds[] = {
+        [FC_BOOL] = "a boolean",   [FC_UINT] = "an unsigned integer",  [FC_TEXT] = "a string",
+        [FC_OBJECT] = "an object", [FC_TEXTS] = "an array of strings", [FC_UNSUPPORTED] = "",
+    };
+    bool fits =
+        (field->kind == FC_BOOL && json_is_boolean(value)) ||
+        (field->kind == FC_UINT && json_is_integer(value) && json_integer_value(value) >= 0) ||
+        (field->kind == FC_TEXT && json_is_string(value)) ||
+        (field->kind == FC_OBJECT && json_is_object(value)) ||
+        (field->kind == FC_TEXTS && json_is_array(value));
+    if (field->kind == FC_UNSUPPORTED) {
+        snprintf(fault, FC_FAULT_MAX, "trapeze does not support `%s`.", field->name);
+        return false;
+    }
+    if (!fits)
+        return refuse(fault, "invalid type of `%s`, expected %s", field->name, kinds[field->kind]);
+    uint64_t number = (uint64_t)json_integer_value(value);
+    if (field->kind == FC_UINT && (number < field->min || (field->max != 0 && number > field->max)))
+        return refuse(fault, "invalid value of `%s`: %llu", field->name,
+                      (unsigned long long)number);
+    if (field->kind == FC_TEXT)
+        return check_text(field, value, fault);
+    if (field->kind == FC_TEXTS)
+        return check_texts(field, value, fault);
+    return field->kind != FC_OBJECT || check_object(field->fields, value, part, fault);
+}
+
+static bool check_object(const struct fc_field *fields, json_t *object, bool part,
+                         char fault[FC_FAULT_MAX])
+{
+    const char *name;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(object, next, name, value)
+    {
+        const struct fc_field *field = find(fields, name);
+        if (field == NULL)
+            return refuse(fault, "unknown field `%.64s`", name);
+        if (json_is_null(value) && !field->required)
+            json_object_del(object, name);
+        else if (!check_value(field, value, part, fault))
+            return false;
+    }
+    for (const struct fc_field *field = fields; field->kind != FC_END && !part; field++) {
+        if (json_object_get(object, field->name) != NULL)
+            continue;
+        if (field->required)
+            return refuse(fault, "missing field `%s`", field->name);
+        if (field->preset != NULL)
+            json_object_set_new(object, field->name,
+                                json_loads(field->preset, JSON_DECODE_ANY, NULL));
+    }
+    return true;
+}
+
+static json_t *check(const struct fc_field *fields, const char *body, size_t size, bool part,
+                     char fault[FC_FAULT_MAX])
+{
+    json_error_t error;
+    json_t *object = json_loadb(body, size, JSON_REJECT_DUPLICATES, &error);
+    if (object == NULL)
+        refuse(fault, "%.160s at line %d column %d", error.text, error.line, error.column);
+    else if (!json_is_object(object))
+        refuse(fault, "invalid type, expected an object");
+    else if (check_object(fields, object, part, fault))
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
+json_t *fc_check(const struct fc_field *fields, const char *body, size_t size,
+                 char fault[FC_FAULT_MAX])
+{
+    return check(fields, body, size, false, fault);
+}
+
+json_t *fc_check_part(const struct fc_field *fields, const char *body, size_t size,
+                      char fault[FC_FAULT_MAX])
+{
+    return check(fields, body, size, true, fault);
+}

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See session.h. A request that starts the machine hands its description over to the main thread,
+ * and then asks the worker until it answers or the main thread says that there is none.
+ */
+#include "firecracker/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "client/signals.h"
+#include "config/machine.h"
+#include "firecracker/api.h"
+#include "firecracker/server.h"
+
+enum { ASK_AGAIN_NS = 1000000 };
+
+struct session {
+    const struct fc_options *options;
+    struct fc fc;     /* the server's thread's, once there is one */
+    char *control;    /* path of the worker's socket */
+    int log, metrics; /* files; -1: none. The server's thread's */
+    int wake;         /* eventfd: there is something to start */
+
+    pthread_mutex_t requests; /* one at a time; before `lock` */
+
+    pthread_mutex_t lock;         /* what follows */
+    struct machine_config config; /* to start, if `wanted`; the main thread takes it */
+    bool wanted;
+    bool over; /* it has ended, or did not start: */
+    struct error *error;
+    struct error *failure; /* of the file of resources: the session ends */
+};
+
+/* ---- struct fc_host ---- */
+
+static bool is_over(struct session *session)
+{
+    pthread_mutex_lock(&session->lock);
+    bool over = session->over;
+    pthread_mutex_unlock(&session->lock);
+    return over;
+}
+
+/* The main thread is through with it. */
+static bool take_failure(struct session *session, struct error **err)
+{
+    pthread_mutex_lock(&session->lock);
+    struct error *error = session->error;
+    session->error = NULL;
+    pthread_mutex_unlock(&session->lock);
+    if (error == NULL)
+        return error_set(err, ERROR_HOST, "the machine ended as soon as it had begun");
+    return error_propagate(err, error);
+}
+
+static bool start_machine(void *opaque, const struct machine_config *config, struct error **err)
+{
+    struct session *session = opaque;
+    uint64_t one = 1;
+    pthread_mutex_lock(&session->lock);
+    session->over = false;
+    machine_config_copy(&session->config, config);
+    session->wanted = true;
+    pthread_mutex_unlock(&session->lock);
+    if (write(session->wake, &one, sizeof(one)) != sizeof(one))
+        return error_set_errno(err, errno, "cannot wake the main thread");
+    while (!is_over(session)) {
+        char *status = client_control(session->control, "status", NULL, NULL);
+        free(status);
+        if (status != NULL)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = ASK_AGAIN_NS}, NULL);
+    }
+    return take_failure(session, err);
+}
+
+static json_t *ask_machine(void *opaque, const char *verb, const json_t *arguments,
+                           struct error **err)
+{
+    const struct session *session = opaque;
+    char *text = json_dumps(arguments, JSON_COMPACT);
+    char *answer = client_control(session->control, verb, text, err);
+    json_t *result = answer != NULL ? json_loads(answer, JSON_DECODE_ANY, NULL) : NULL;
+    if (answer != NULL && result == NULL)
+        error_set(err, ERROR_HOST, "the machine's worker does not answer as it should");
+    free(answer);
+    free(text);
+    return result;
+}
+
+/* A named pipe or a file, which is written to at its end. */
+static bool open_file(int *fd, const char *path, struct error **err)
+{
+    int opened =
+        open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+    if (opened < 0)
+        return error_set_errno(err, errno, "cannot open '%s'", path);
+    if (*fd >= 0)
+        close(*fd);
+    *fd = opened;
+    return true;
+}
+
+static bool open_log(void *opaque, const char *path, struct error **err)
+{
+    return open_file(&((struct session *)opaque)->log, path, err);
+}
+
+static bool open_metrics(void *opaque, const char *path, struct error **err)
+{
+    return open_file(&((struct session *)opaque)->metrics, path, err);
+}
+
+static void write_metrics(void *opaque, const char *line)
+{
+    const struct session *session = opaque;
+    dprintf(session->metrics, "%s\n", line); /* a full pipe loses it: nobody reads */
+}
+
+static const struct fc_host host = {
+    .start = start_machine,
+    .verb = ask_machine,
+    .open_log = open_log,
+    .open_metrics = open_metrics,
+    .write_metrics = write_metrics,
+};
+
+/* ---- requests ---- */
+
+static void log_request(const struct session *session, const char *method, const char *path,
+                        const struct fc_answer *answer)
+{
+    const json_t *logger = json_object_get(session->fc.resources, "logger");
+    const char *level = json_string_value(json_object_get(logger, "level"));
+    const char *why = json_string_value(json_object_get(answer->body, "fault_message"));
+    char when[32], plain[128];
+    time_t now = time(NULL);
+    struct tm utc;
+    if (session->log < 0 ||
+        (level != NULL &&
+         (strcasecmp(level, "off") == 0 || (why == NULL && (strcasecmp(level, "error") == 0 ||
+                                                            strncasecmp(level, "warn", 4) == 0)))))
+        return;
+    strftime(when, sizeof(when), "%FT%TZ", gmtime_r(&now, &utc));
+    snprintf(plain, sizeof(plain), "%s %s", method, path);
+    error_plain(plain);
+    dprintf(session->log, "%s [%s] %s: %d%s%s\n", when, session->fc.id, plain, answer->status,
+            why != NULL ? " " : "", why != NULL ? why : "");
+}
+
+static void on_request(void *opaque, const char *method, const char *path, const char *body,
+                       size_t size, struct fc_answer *answer)
+{
+    struct session *session = opaque;
+    pthread_mutex_lock(&session->requests);
+    fc_request(&session->fc, method, path, body, size, answer);
+    log_request(session, method, path, answer);
+    pthread_mutex_unlock(&session->requests);
+}
+
+/* ---- a file of resources ---- */
+
+/* What the file has under a name is put, each entry of a list by its id. */
+static const struct {
+    const char *name, *path, *id; /* id NULL: no list */
+} sections[] = {
+    {"logger", "/logger", NULL},
+    {"metrics", "/metrics", NULL},
+    {"machine-config", "/machine-config", NULL},
+    {"boot-source", "/boot-source", NULL},
+    {"drives", "/drives/", "drive_id"},
+    {"network-interfaces", "/network-interfaces/", "iface_id"},
+    {"vsock", "/vsock", NULL},
+    {"balloon", "/balloon", NULL},
+    {"entropy", "/entropy", NULL},
+    {"serial", "/serial", NULL},
+    {"cpu-config", "/cpu-config", NULL},
+    {"mmds-config", "/mmds/config", NULL},
+};
+
+static bool put(struct session *session, const char *path, const json_t *body, struct error **err)
+{
+    struct fc_answer answer;
+    char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
+    on_request(session, "PUT", path, text, strlen(text), &answer);
+    const char *why = json_string_value(json_object_get(answer.body, "fault_message"));
+    bool good = why == NULL || error_set(err, ERROR_USAGE, "%s: %s", path + 1, why);
+    json_decref(answer.body);
+    free(text);
+    return good;
+}
+
+static bool put_section(struct session *session, const char *name, const json_t *value,
+                        struct error **err)
+{
+    size_t i = 0, index;
+    const json_t *entry;
+    while (i < ARRAY_SIZE(sections) && strcmp(sections[i].name, name) != 0)
+        i++;
+    if (i == ARRAY_SIZE(sections))
+        return error_set(err, ERROR_USAGE, "there is no resource '%s'", name);
+    if (sections[i].id == NULL)
+        return json_is_null(value) || put(session, sections[i].path, value, err);
+    json_array_foreach(value, index, entry)
+    {
+        const char *id = json_string_value(json_object_get(entry, sections[i].id));
+        char path[128];
+        snprintf(path, sizeof(path), "%s%s", sections[i].path, id != NULL ? id : "");
+        if (!put(session, path, entry, err))
+            return false;
+    }
+    return true;
+}
+
+static bool put_resources(struct session *session, const char *path, struct error **err)
+{
+    json_error_t error;
+    json_t *all = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    const char *name;
+    json_t *value;
+    if (!json_is_object(all)) {
+        json_decref(all);
+        return error_set(err, ERROR_USAGE, "'%s' is no file of resources: %s", path, error.text);
+    }
+    bool good = true;
+    json_object_foreach(all, name, value) good = good && put_section(session, name, value, err);
+    json_decref(all);
+    return good;
+}
+
+/* A thread: configures and starts what options->resources says. */
+static void *configure(void *opaque)
+{
+    struct session *session = opaque;
+    struct error *error = NULL;
+    uint64_t one = 1;
+    json_t *start = json_pack("{s:s}", "action_type", "InstanceStart");
+    if (!put_resources(session, session->options->resources, &error) ||
+        !put(session, "/actions", start, &error)) {
+        pthread_mutex_lock(&session->lock);
+        session->failure = error;
+        pthread_mutex_unlock(&session->lock);
+        (void)!write(session->wake, &one, sizeof(one));
+    }
+    json_decref(start);
+    return NULL;
+}
+
+/* ---- the main thread ---- */
+
+static void report(struct session *session, const struct client_result *result, struct error *error)
+{
+    pthread_mutex_lock(&session->lock);
+    session->over = true;
+    session->error = error;
+    if (error == NULL && result->end == CLIENT_END_REFUSED)
+        error_set(&session->error, result->usage ? ERROR_USAGE : ERROR_HOST, "%s", result->message);
+    pthread_mutex_unlock(&session->lock);
+}
+
+/* True: it has ended and we do, too. False: it did not start, and whoever asked for it is told. */
+static bool run_machine(struct session *session, const struct machine_config *config,
+                        struct client_result *result)
+{
+    struct client_options options = {.console = CLIENT_CONSOLE_STDIO,
+                                     .console_path = config->serial_path,
+                                     .control_path = session->control,
+                                     .log_level = session->options->log_level,
+                                     .sandbox = session->options->sandbox};
+    struct error *error = NULL;
+    if (options.console_path != NULL)
+        options.console = CLIENT_CONSOLE_FILE;
+    bool ran = client_run(config, &options, result, &error);
+    report(session, result, error);
+    return ran && result->end != CLIENT_END_REFUSED;
+}
+
+/* False: a signal came, or there is a failure. */
+static bool wait_for_start(struct session *session, int signals, struct machine_config *config)
+{
+    uint64_t count;
+    struct signalfd_siginfo
+        taken; /* or it would come again, and end us before we have cleaned up */
+    struct pollfd set[] = {{.fd = session->wake, .events = POLLIN},
+                           {.fd = signals, .events = POLLIN}};
+    while (poll(set, 2, -1) < 0 && errno == EINTR)
+        ;
+    if ((set[1].revents != 0 && read(signals, &taken, sizeof(taken)) > 0) ||
+        read(session->wake, &count, sizeof(count)) != sizeof(count))
+        return false;
+    pthread_mutex_lock(&session->lock);
+    bool wanted = session->wanted && session->failure == NULL;
+    if (wanted)
+        *config = session->config;
+    session->wanted = false;
+    pthread_mutex_unlock(&session->lock);
+    return wanted;
+}
+
+static bool serve(struct session *session, int signals, struct client_result *result,
+                  struct error **err)
+{
+    struct machine_config config;
+    bool ended = false;
+    while (!ended && wait_for_start(session, signals, &config)) {
+        ended = run_machine(session, &config, result);
+        machine_config_clear(&config);
+    }
+    pthread_mutex_lock(&session->lock);
+    struct error *failure = session->failure;
+    session->failure = NULL;
+    pthread_mutex_unlock(&session->lock);
+    if (failure != NULL)
+        return error_propagate(err, failure);
+    if (!ended)
+        result->end = CLIENT_END_QUIT;
+    return true;
+}
+
+static bool listen_for_requests(struct session *session, struct fc_server **server,
+                                struct error **err)
+{
+    const char *path = session->options->socket;
+    if (path == NULL)
+        return true;
+    int fd = client_listen(path, err);
+    if (fd >= 0)
+        *server = fc_server_new(fd, FC_BODY_MAX, on_request, session, err);
+    return *server != NULL;
+}
+
+bool fc_serve(const struct fc_options *options, struct client_result *result, struct error **err)
+{
+    struct session session = {.options = options,
+                              .log = -1,
+                              .metrics = -1,
+                              .wake = eventfd(0, EFD_CLOEXEC),
+                              .requests = PTHREAD_MUTEX_INITIALIZER,
+                              .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct fc_server *server = NULL;
+    pthread_t thread;
+    sigset_t blocked, before;
+    *result = (struct client_result){.end = CLIENT_END_QUIT};
+    char *folder = client_runtime_folder(err);
+    if (folder == NULL || asprintf(&session.control, "%s/%d.sock", folder, (int)getpid()) < 0)
+        session.control = NULL;
+    free(folder);
+    fc_init(&session.fc, options->id, &host, &session);
+    signals_of_the_end(&blocked);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before); /* for the threads, too */
+    int signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
+    bool good = session.control != NULL && listen_for_requests(&session, &server, err);
+    bool configures = good && options->resources != NULL;
+    if (configures && pthread_create(&thread, NULL, configure, &session) != 0)
+        good = configures = error_set(err, ERROR_HOST, "cannot start a thread");
+    good = good && serve(&session, signals, result, err);
+    if (configures)
+        pthread_join(thread, NULL);
+    fc_server_free(server);
+    if (server != NULL)
+        unlink(options->socket);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    error_free(session.error);
+    error_free(session.failure);
+    fc_clear(&session.fc);
+    const int fds[] = {signals, session.wake, session.log, session.metrics};
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    free(session.control);
+    return good;
+}

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Firecracker's API as its clients use it: over its socket, started by its name.
+
+    firecracker.py TRAPEZE
+"""
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import tap
+from machine import Machine, image, scratch
+
+TRAPEZE = os.path.abspath(sys.argv[1])
+TINY = image("tiny", TRAPEZE)
+BOOT = {"kernel_image_path": TINY + "/Image", "initrd_path": TINY + "/initrd",
+        "boot_args": "console=ttyS0"}
+USAGE, HOST_FAILURE, INTERRUPTED = 120, 121, 130
+
+
+class Connection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=600)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def program():
+    """Ours by the name that clients look for."""
+    path = scratch("firecracker")
+    if not os.path.lexists(path):
+        os.symlink(TRAPEZE, path)
+    return path
+
+
+class MicroVM(Machine):
+    def __init__(self, *options, api=True):  # pylint: disable=super-init-not-called
+        self.socket = scratch(f"{time.monotonic_ns()}.api")
+        where = ["--api-sock", self.socket] if api else ["--no-api"]
+        self.process = subprocess.Popen([program(), *where, *options], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.log, self.at = b"", 0
+        while api and not os.path.exists(self.socket):
+            assert self.process.poll() is None, self.tail()
+            time.sleep(0.01)
+
+    def ask(self, method, path, body=None):
+        connection = Connection(self.socket)
+        text = None if body is None else json.dumps(body)
+        connection.request(method, path, text, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, json.loads(data) if data else None
+
+    def put(self, path, **body):
+        self.accepts("PUT", path, body)
+
+    def accepts(self, method, path, body):
+        answer = self.ask(method, path, body)
+        assert answer == (204, None), (path, body, answer)
+
+    def refuses(self, method, path, body, part):
+        status, answer = self.ask(method, path, body)
+        assert status == 400 and list(answer) == ["fault_message"], (status, answer)
+        assert part in answer["fault_message"], answer
+
+    def get(self, path):
+        status, answer = self.ask("GET", path)
+        assert status == 200, (path, status, answer)
+        return answer
+
+
+def make_disk():
+    path = scratch("disk.img")
+    with open(path, "wb") as out:
+        out.write(b"trapeze!" * 131072)
+    return path
+
+
+def test_a_client_configures_and_runs_a_machine():
+    log, metrics, vsock = scratch("log"), scratch("metrics"), scratch("v.sock")
+    with MicroVM("--id", "web") as vm:
+        assert vm.get("/")["state"] == "Not started" and vm.get("/")["id"] == "web"
+        vm.put("/logger", log_path=log, level="Info")
+        vm.put("/metrics", metrics_path=metrics)
+        vm.put("/machine-config", vcpu_count=2, mem_size_mib=128)
+        vm.refuses("PUT", "/machine-config", {"vcpu_count": 2}, "missing field `mem_size_mib`")
+        vm.put("/boot-source", **BOOT)
+        vm.put("/drives/data", drive_id="data", is_root_device=False, path_on_host=make_disk(),
+               is_read_only=True)
+        vm.put("/vsock", guest_cid=3, uds_path=vsock)
+        vm.put("/balloon", amount_mib=0, deflate_on_oom=True, stats_polling_interval_s=1)
+        vm.refuses("PATCH", "/vm", {"state": "Paused"}, "before starting")
+        vm.put("/actions", action_type="InstanceStart")
+        vm.refuses("PUT", "/boot-source", BOOT, "after starting")
+        vm.shell()
+        assert vm.run("nproc").strip() == "2"
+        assert "virtio_mmio" in vm.run("readlink -f /sys/class/block/vda")
+        assert vm.run("head -c 8 /dev/vda; echo").strip() == "trapeze!"
+        assert os.path.exists(vsock)
+        vm.accepts("PATCH", "/vm", {"state": "Paused"})
+        assert vm.get("/")["state"] == "Paused"
+        vm.accepts("PATCH", "/vm", {"state": "Resumed"})
+        vm.accepts("PATCH", "/drives/data", {"drive_id": "data", "rate_limiter": {
+            "ops": {"size": 1000, "refill_time": 1000}}})
+        vm.accepts("PATCH", "/balloon", {"amount_mib": 16})
+        assert vm.get("/balloon/statistics")["target_mib"] == 16
+        assert vm.get("/vm/config")["machine-config"]["vcpu_count"] == 2
+        vm.put("/actions", action_type="FlushMetrics")
+        vm.run("true") # it lives
+        vm.poweroff()
+        assert not os.path.exists(vm.socket)
+    with open(log, encoding="utf-8") as file:
+        lines = file.read()
+    assert "[web] PUT /actions: 204" in lines and "400 An error occurred" in lines, lines
+    with open(metrics, encoding="utf-8") as file:
+        assert json.loads(file.readline())["api_server"]["failures"] == 3
+
+
+def test_a_start_that_fails_can_be_mended():
+    nothing = scratch("nothing")
+    with open(nothing, "wb") as out:
+        out.write(b"no kernel" * 100)
+    with MicroVM() as vm:
+        vm.put("/boot-source", kernel_image_path=nothing)
+        vm.refuses("PUT", "/actions", {"action_type": "InstanceStart"}, "nothing")
+        assert vm.get("/")["state"] == "Not started"
+        vm.put("/boot-source", **BOOT)
+        vm.put("/vsock", guest_cid=3, uds_path="/not/there/v.sock")
+        vm.refuses("PUT", "/actions", {"action_type": "InstanceStart"}, "/not/there")
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
+        assert not os.path.exists(vm.socket)
+
+
+def test_resources_from_a_file():
+    resources = scratch("resources.json")
+
+    def write(**what):
+        with open(resources, "w", encoding="utf-8") as out:
+            json.dump(what, out)
+
+    write(**{"boot-source": dict(BOOT, boot_args="console=ttyS0 trapeze.none"),
+             "machine-config": {"vcpu_count": 1, "mem_size_mib": 96},
+             "drives": [{"drive_id": "d", "is_root_device": False, "path_on_host": make_disk()}]})
+    with MicroVM("--config-file", resources, api=False) as vm:
+        vm.shell()
+        assert "trapeze.none" in vm.run("cat /proc/cmdline")
+        assert vm.run("nproc").strip() == "1"
+        vm.poweroff()
+    for what, part in [({"drives": [{"drive_id": "d"}]}, "missing field"), ({"disk": {}}, "'disk'"),
+                       ({}, "without kernel configuration")]:
+        write(**what)
+        with MicroVM("--config-file", resources, api=False) as vm:
+            errors = vm.finish(USAGE)
+            assert part in errors, errors
+
+
+def test_what_cannot_be_served():
+    with MicroVM() as vm:
+        done = subprocess.run([program(), "--api-sock", vm.socket], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == HOST_FAILURE and vm.socket in done.stderr, done
+        status, answer = vm.ask("PUT", "/machine-config", {"x": "y" * 60000})
+        assert status == 413 and "too large" in answer["fault_message"], (status, answer)
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
+    done = subprocess.run([program(), "--no-api"], capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE and "--config-file" in done.stderr, done
+
+
+sys.exit(tap.main([test for name, test in list(globals().items()) if name.startswith("test_")]))

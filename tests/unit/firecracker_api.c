@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * firecracker/api.h without a machine: what each request is answered, and what the resources
+ * become. The statuses and bodies are those of Firecracker's published API description.
+ */
+#include "support.h"
+
+#include <jansson.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "config/machine.h"
+#include "firecracker/api.h"
+
+struct world {
+    struct fc fc;
+    struct machine_config config; /* as it was started */
+    unsigned starts;
+    const char *refusal; /* what the next start or verb fails with */
+    char asked[512], metrics[512];
+    struct fc_answer answer;
+};
+
+static bool start(void *opaque, const struct machine_config *config, struct error **err)
+{
+    struct world *w = opaque;
+    if (w->refusal != NULL)
+        return error_set(err, ERROR_HOST, "%s", w->refusal);
+    machine_config_clear(&w->config);
+    machine_config_copy(&w->config, config);
+    w->starts++;
+    return true;
+}
+
+static json_t *verb(void *opaque, const char *verb, const json_t *arguments, struct error **err)
+{
+    struct world *w = opaque;
+    char *text = json_dumps(arguments, JSON_COMPACT);
+    snprintf(w->asked, sizeof(w->asked), "%s %s", verb, text);
+    free(text);
+    if (w->refusal == NULL)
+        return json_pack("{s:I, s:{s:I, s:I}}", "given-up", (json_int_t)(48 << 20), "guest", "free",
+                         (json_int_t)12345, "caches", (json_int_t)99);
+    error_set(err, ERROR_HOST, "%s", w->refusal);
+    return NULL;
+}
+
+static bool open_file(void *opaque, const char *path, struct error **err)
+{
+    (void)opaque;
+    return strcmp(path, "/bad") != 0 || error_set(err, ERROR_HOST, "cannot open '/bad'");
+}
+
+static void write_metrics(void *opaque, const char *line)
+{
+    struct world *w = opaque;
+    snprintf(w->metrics, sizeof(w->metrics), "%s", line);
+}
+
+static const struct fc_host host = {start, verb, open_file, open_file, write_metrics};
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    fc_init(&w->fc, "vm1", &host, w);
+    machine_config_init(&w->config);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    json_decref(w->answer.body);
+    machine_config_clear(&w->config);
+    fc_clear(&w->fc);
+    free(w);
+    return 0;
+}
+
+/* "METHOD PATH" and a body with ' for ". */
+static int request(struct world *w, const char *line, const char *body)
+{
+    char method[16], path[128], text[2048];
+    assert_int_equal(sscanf(line, "%15s %127s", method, path), 2);
+    snprintf(text, sizeof(text), "%s", body != NULL ? body : "");
+    for (char *at = text; *at != '\0'; at++)
+        if (*at == '\'')
+            *at = '"';
+    json_decref(w->answer.body);
+    fc_request(&w->fc, method, path, body != NULL ? text : NULL, strlen(text), &w->answer);
+    if (w->answer.status == 204)
+        assert_null(w->answer.body);
+    else
+        assert_non_null(w->answer.body);
+    return w->answer.status;
+}
+
+static void accepts(struct world *w, const char *line, const char *body)
+{
+    if (request(w, line, body) != 204)
+        fail_msg("%s %s: %s", line, body,
+                 json_string_value(json_object_get(w->answer.body, "fault_message")));
+}
+
+static void refuses(struct world *w, const char *line, const char *body, const char *part)
+{
+    assert_int_equal(request(w, line, body), 400);
+    const char *fault = json_string_value(json_object_get(w->answer.body, "fault_message"));
+    assert_non_null(fault);
+    assert_int_equal(json_object_size(w->answer.body), 1);
+    if (strstr(fault, part) == NULL)
+        fail_msg("%s: '%s' is not in '%s'", line, part, fault);
+}
+
+static const char *told(struct world *w, const char *line, const char *name)
+{
+    assert_int_equal(request(w, line, NULL), 200);
+    const char *text = json_string_value(json_object_get(w->answer.body, name));
+    return text != NULL ? text : "";
+}
+
+#define START    "PUT /actions", "{'action_type': 'InstanceStart'}"
+#define BOOT     "PUT /boot-source", "{'kernel_image_path': '/dev/null'}"
+#define TOO_LATE "not supported after starting the microVM"
+#define TOO_SOON "not supported before starting the microVM"
+
+static void the_instance(void **state)
+{
+    struct world *w = *state;
+    assert_string_equal(told(w, "GET /", "state"), "Not started");
+    assert_string_equal(told(w, "GET /", "id"), "vm1");
+    assert_true(told(w, "GET /", "app_name")[0] != '\0');
+    assert_true(told(w, "GET /", "vmm_version")[0] != '\0');
+    assert_string_equal(told(w, "GET /version", "firecracker_version"), FC_API_VERSION);
+    refuses(w, "GET /", "{}", "GET request cannot have a body.");
+    refuses(w, "GET /nothing", NULL, "Invalid request method and/or path: GET /nothing.");
+    refuses(w, "DELETE /", NULL, "Invalid request method and/or path: DELETE /.");
+    refuses(w, START, "without kernel configuration");
+    accepts(w, BOOT);
+    accepts(w, START);
+    assert_string_equal(told(w, "GET /", "state"), "Running");
+    refuses(w, START, TOO_LATE);
+    assert_int_equal(w->starts, 1);
+}
+
+static void bodies_are_checked(void **state)
+{
+    struct world *w = *state;
+    static const char *const bad[][2] = {
+        {"", "Empty PUT request."},
+        {"{", "deserializing the json body"},
+        {"[]", "expected an object"},
+        {"{'vcpu_count': 1}", "missing field `mem_size_mib`"},
+        {"{'vcpu_count': 1, 'vcpu_count': 2, 'mem_size_mib': 64}", "duplicate"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'extra': 1}", "unknown field `extra`"},
+        {"{'vcpu_count': '1', 'mem_size_mib': 64}", "invalid type of `vcpu_count`"},
+        {"{'vcpu_count': -1, 'mem_size_mib': 64}", "invalid type of `vcpu_count`"},
+        {"{'vcpu_count': 33, 'mem_size_mib': 64}", "invalid value of `vcpu_count`: 33"},
+        {"{'vcpu_count': 9, 'mem_size_mib': 64}", "at most 8"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 16}", "32 to"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': true}", "does not support `smt`"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': 1}", "invalid type of `smt`"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T2'}", "unknown variant `T2`"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'None\\u0000'}", ""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        refuses(w, "PUT /machine-config", bad[i][0], bad[i][1]);
+    assert_int_equal(request(w, "GET /machine-config", NULL), 200);
+    assert_int_equal(json_integer_value(json_object_get(w->answer.body, "mem_size_mib")), 128);
+    refuses(w, "PATCH /machine-config", NULL, "Empty PATCH request.");
+}
+
+static void a_machine_is_configured(void **state)
+{
+    struct world *w = *state;
+    accepts(w, "PUT /machine-config", "{'vcpu_count': 2, 'mem_size_mib': 256, 'huge_pages': null}");
+    accepts(w, "PATCH /machine-config", "{'mem_size_mib': 512}");
+    refuses(w, "PATCH /machine-config", "{'mem_size_mib': 1}", "32 to");
+    refuses(w, "PUT /boot-source", "{'kernel_image_path': '/not/there'}", "The kernel file cannot");
+    refuses(w, "PUT /boot-source",
+            "{'kernel_image_path': '/dev/null', 'initrd_path': '/not/there'}", "The initrd file");
+    accepts(w, "PUT /boot-source",
+            "{'kernel_image_path': '/dev/null', 'initrd_path': '/dev/zero', 'boot_args': 'quiet'}");
+    accepts(w, "PUT /drives/data",
+            "{'drive_id': 'data', 'is_root_device': false, 'path_on_host': '/dev/null'}");
+    accepts(w, "PUT /drives/root",
+            "{'drive_id': 'root', 'is_root_device': true, 'path_on_host': '/dev/zero', "
+            "'is_read_only': true, 'cache_type': 'Writeback', 'rate_limiter': {'bandwidth': "
+            "{'size': 1000, 'refill_time': 100}, 'ops': {'size': 5, 'refill_time': 1000}}}");
+    refuses(w, "PUT /drives/other",
+            "{'drive_id': 'other', 'is_root_device': true, 'path_on_host': '/dev/null'}",
+            "A root block device already exists!");
+    accepts(w, "PUT /network-interfaces/eth0",
+            "{'iface_id': 'eth0', 'host_dev_name': 'tap7', 'guest_mac': '02:00:00:00:00:07', "
+            "'tx_rate_limiter': {'bandwidth': {'size': 125000, 'refill_time': 1000}}, "
+            "'rx_rate_limiter': {'bandwidth': {'size': 250000, 'refill_time': 2000}}}");
+    accepts(w, "PUT /vsock", "{'guest_cid': 42, 'uds_path': '/tmp/v.sock'}");
+    accepts(w, "PUT /balloon", "{'amount_mib': 64, 'deflate_on_oom': true}");
+    accepts(w, "PUT /entropy", "{}");
+    accepts(w, "PUT /serial", "{'serial_out_path': '/tmp/serial'}");
+    accepts(w, START);
+    const struct machine_config *config = &w->config;
+    assert_int_equal(config->cpus, 2);
+    assert_true(config->memory == UINT64_C(512) << 20);
+    assert_int_equal(config->virtio, MACHINE_VIRTIO_MMIO);
+    assert_true(config->no_reboot);
+    assert_string_equal(config->kernel, "/dev/null");
+    assert_string_equal(config->initrd, "/dev/zero");
+    assert_string_equal(config->append, "quiet root=/dev/vda ro");
+    assert_int_equal(config->disk_count, 2);
+    assert_string_equal(config->disks[0].path, "/dev/zero"); /* the root device comes first */
+    assert_string_equal(config->disks[0].format, "raw");
+    assert_true(config->disks[0].read_only);
+    assert_int_equal(config->disks[0].cache, MACHINE_CACHE_WRITEBACK);
+    assert_true(config->disks[0].bps == 10000 && config->disks[0].iops == 5);
+    assert_int_equal(config->disks[1].cache, MACHINE_CACHE_UNSAFE);
+    assert_string_equal(config->nics[0].vnet, "tap:tap7");
+    assert_string_equal(config->nics[0].mac, "02:00:00:00:00:07");
+    assert_true(config->nics[0].rate == 1000);
+    assert_int_equal(config->vsock_cid, 42);
+    assert_string_equal(config->vsock_socket, "/tmp/v.sock");
+    assert_true(config->balloon && config->balloon_size == UINT64_C(448) << 20);
+    assert_string_equal(config->serial_path, "/tmp/serial");
+    assert_int_equal(request(w, "GET /vm/config", NULL), 200);
+    assert_int_equal(json_array_size(json_object_get(w->answer.body, "drives")), 2);
+}
+
+static void drives_and_interfaces_have_ids(void **state)
+{
+    struct world *w = *state;
+    static const char drive[] =
+        "{'drive_id': 'a', 'is_root_device': false, 'path_on_host': '/dev/null'}";
+    refuses(w, "PUT /drives/", drive, "The ID cannot be empty.");
+    refuses(w, "PUT /drives/b", drive, "does not match");
+    refuses(w, "PUT /drives/a/b", drive, "Invalid request method and/or path");
+    refuses(w, "PUT /drives/a-b",
+            "{'drive_id': 'a-b', 'is_root_device': false, 'path_on_host': '/dev/null'}",
+            "alphanumeric");
+    refuses(w, "PUT /drives/a",
+            "{'drive_id': 'a', 'is_root_device': false, 'path_on_host': '/not/there'}",
+            "backing file cannot be opened");
+    refuses(w, "PUT /drives/a",
+            "{'drive_id': 'a', 'is_root_device': false, 'path_on_host': '/x', 'socket': '/s'}",
+            "does not support `socket`");
+    for (unsigned i = 0; i < 2 * MACHINE_MAX_DISKS; i++) {
+        char line[64], body[128];
+        snprintf(line, sizeof(line), "PUT /drives/d%u", i % MACHINE_MAX_DISKS);
+        snprintf(body, sizeof(body),
+                 "{'drive_id': 'd%u', 'is_root_device': false, 'path_on_host': '/dev/null'}",
+                 i % MACHINE_MAX_DISKS);
+        accepts(w, line, body); /* the second time what there is is replaced */
+    }
+    refuses(w, "PUT /drives/a", drive, "has room for 16");
+    static const char nic[] = "{'iface_id': 'n', 'host_dev_name': '%s', 'guest_mac': '%s'}";
+    static const char *const bad[][3] = {{"tap0", "02:00", "Invalid MAC address"},
+                                         {"", "02:00:00:00:00:01", "not the name"},
+                                         {"a/b", "02:00:00:00:00:01", "not the name"},
+                                         {"0123456789abcdef", "02:00:00:00:00:01", "not the name"}};
+    char body[256];
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        snprintf(body, sizeof(body), nic, bad[i][0], bad[i][1]);
+        refuses(w, "PUT /network-interfaces/n", body, bad[i][2]);
+    }
+    snprintf(body, sizeof(body), nic, "tap0", "02:00:00:00:00:01");
+    accepts(w, "PUT /network-interfaces/n", body);
+    accepts(w, "PUT /network-interfaces/n", body);
+    refuses(w, "PUT /network-interfaces/m",
+            "{'iface_id': 'm', 'host_dev_name': 'tap1', 'guest_mac': '02:00:00:00:00:01'}",
+            "already in use");
+    refuses(w, "PUT /network-interfaces/m",
+            "{'iface_id': 'm', 'host_dev_name': 'tap1', 'tx_rate_limiter': {'bandwidth': "
+            "{'size': 1, 'refill_time': 1}}}",
+            "both directions");
+}
+
+static void a_running_machine_is_asked(void **state)
+{
+    struct world *w = *state;
+    refuses(w, "PATCH /vm", "{'state': 'Paused'}", TOO_SOON);
+    refuses(w, "PUT /actions", "{'action_type': 'SendCtrlAltDel'}", TOO_SOON);
+    accepts(w, BOOT);
+    accepts(w, "PUT /drives/a",
+            "{'drive_id': 'a', 'is_root_device': false, 'path_on_host': '/dev/null'}");
+    accepts(w, "PUT /network-interfaces/n", "{'iface_id': 'n', 'host_dev_name': 'tap0'}");
+    accepts(w, "PUT /balloon",
+            "{'amount_mib': 16, 'deflate_on_oom': true, 'stats_polling_interval_s': 1}");
+    w->refusal = "no memory is left";
+    refuses(w, START, "no memory is left");
+    w->refusal = NULL;
+    accepts(w, START); /* once more */
+    refuses(w, BOOT, TOO_LATE);
+    refuses(w, "PUT /machine-config", "{'vcpu_count': 1, 'mem_size_mib': 64}", TOO_LATE);
+    accepts(w, "PATCH /vm", "{'state': 'Paused'}");
+    assert_string_equal(w->asked, "pause {}");
+    assert_string_equal(told(w, "GET /", "state"), "Paused");
+    w->asked[0] = '\0';
+    accepts(w, "PATCH /vm", "{'state': 'Paused'}"); /* it is */
+    assert_string_equal(w->asked, "");
+    accepts(w, "PATCH /vm", "{'state': 'Resumed'}");
+    assert_string_equal(w->asked, "resume {}");
+    w->refusal = "it is gone";
+    refuses(w, "PATCH /vm", "{'state': 'Paused'}", "it is gone");
+    w->refusal = NULL;
+    assert_string_equal(told(w, "GET /", "state"), "Running");
+    accepts(w, "PUT /actions", "{'action_type': 'SendCtrlAltDel'}");
+    assert_string_equal(w->asked, "powerdown {}");
+    accepts(w, "PATCH /drives/a",
+            "{'drive_id': 'a', 'rate_limiter': {'ops': {'size': 10, 'refill_time': 100}}}");
+    assert_string_equal(w->asked, "limit {\"disk\":0,\"bps\":0,\"iops\":100}");
+    refuses(w, "PATCH /drives/b", "{'drive_id': 'b'}", "does not exist");
+    refuses(w, "PATCH /drives/a", "{'drive_id': 'a', 'path_on_host': '/dev/null'}",
+            "does not support `path_on_host`");
+    accepts(w, "PATCH /network-interfaces/n",
+            "{'iface_id': 'n', 'tx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}, "
+            "'rx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}}");
+    assert_string_equal(w->asked, "rate {\"nic\":0,\"kbit\":1000}");
+    refuses(w, "PATCH /balloon", "{'amount_mib': 128}", "as large as the memory");
+    accepts(w, "PATCH /balloon", "{'amount_mib': 28}");
+    assert_string_equal(w->asked, "balloon {\"size\":104857600}");
+    assert_int_equal(request(w, "GET /balloon/statistics", NULL), 200);
+    assert_int_equal(json_integer_value(json_object_get(w->answer.body, "target_mib")), 28);
+    assert_int_equal(json_integer_value(json_object_get(w->answer.body, "actual_pages")), 48 << 8);
+    assert_int_equal(json_integer_value(json_object_get(w->answer.body, "free_memory")), 12345);
+    assert_int_equal(json_integer_value(json_object_get(w->answer.body, "disk_caches")), 99);
+}
+
+static void logs_and_metrics(void **state)
+{
+    struct world *w = *state;
+    refuses(w, "PUT /actions", "{'action_type': 'FlushMetrics'}", "no file");
+    refuses(w, "PUT /metrics", "{'metrics_path': '/bad'}", "cannot open");
+    accepts(w, "PUT /metrics", "{'metrics_path': '/m', 'emit_id': true}");
+    refuses(w, "PUT /metrics", "{'metrics_path': '/m'}", "Reinitialization");
+    accepts(w, "PUT /actions", "{'action_type': 'FlushMetrics'}");
+    json_t *line = json_loads(w->metrics, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(line, "id")), "vm1");
+    json_t *server = json_object_get(line, "api_server");
+    assert_int_equal(json_integer_value(json_object_get(server, "requests")), 5);
+    assert_int_equal(json_integer_value(json_object_get(server, "failures")), 3);
+    json_decref(line);
+    refuses(w, "PUT /logger", "{'log_path': '/bad'}", "cannot open");
+    refuses(w, "PUT /logger", "{'level': 'loud'}", "loud");
+    accepts(w, "PUT /logger", "{'log_path': '/l', 'level': 'Info', 'show_level': true}");
+}
+
+/* A sentence, not silence. */
+static void what_there_is_not(void **state)
+{
+    struct world *w = *state;
+    static const char *const lines[] = {"GET /mmds",
+                                        "PUT /mmds",
+                                        "PATCH /mmds",
+                                        "PUT /mmds/config",
+                                        "PUT /snapshot/create",
+                                        "PUT /snapshot/load",
+                                        "PUT /cpu-config",
+                                        "PUT /pmem/a",
+                                        "PATCH /pmem/a",
+                                        "GET /hotplug/memory",
+                                        "PUT /hotplug/memory",
+                                        "PATCH /balloon/hinting/start"};
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+        refuses(w, lines[i], lines[i][0] == 'G' ? NULL : "{}", "trapeze does not support");
+    refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': false}", "deflate_on_oom");
+    refuses(w, "PUT /entropy", "{'rate_limiter': {}}", "does not support `rate_limiter`");
+    accepts(w, "PUT /entropy", "{'rate_limiter': null}");
+}
+
+static void limits_are_of_a_second(void **state)
+{
+    static const struct {
+        const char *bucket;
+        unsigned long long rate;
+    } rows[] = {{"{\"size\": 1000, \"refill_time\": 100}", 10000},
+                {"{\"size\": 0, \"refill_time\": 100}", 0},
+                {"{\"size\": 1000, \"refill_time\": 0}", 0},
+                {"{\"size\": 1, \"refill_time\": 1000000}", 1},
+                {"{\"size\": 9223372036854775807, \"refill_time\": 1}", 1ULL << 50},
+                {"{\"size\": 9223372036854775807, \"refill_time\": 9223372036854775807}", 1000}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        json_t *limiter = json_pack("{s:o}", "ops", json_loads(rows[i].bucket, 0, NULL));
+        assert_true(fc_per_second(limiter, "ops") == rows[i].rate);
+        assert_true(fc_per_second(limiter, "bandwidth") == 0);
+        json_decref(limiter);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_instance, setup, teardown),
+        cmocka_unit_test_setup_teardown(bodies_are_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_machine_is_configured, setup, teardown),
+        cmocka_unit_test_setup_teardown(drives_and_interfaces_have_ids, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_running_machine_is_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(logs_and_metrics, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_there_is_not, setup, teardown),
+        cmocka_unit_test(limits_are_of_a_second),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
