@@ -2,6 +2,7 @@
 """A machine under test: `trapeze run` with its console on pipes, and what tests ask of it."""
 import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ def scratch(name):
     return os.path.join(FOLDER.name, name)
 
 
+@functools.cache
 def image(name, trapeze):
     """The folder of a guest image, built first if it is missing."""
     builder = os.path.join(SOURCE, "images", "build")

@@ -21,7 +21,6 @@ from handover import Handover
 TRAPEZE, WITNESS = (os.path.abspath(name) for name in sys.argv[1:3])
 SEED = int(os.environ.get("TRAPEZE_SEED", "0")) or random.randrange(1 << 32)
 CHOICE = random.Random(SEED)
-MOVED, REFUSED = 0, 121
 SILENCE_NS = 1_000_000_000
 
 
@@ -96,42 +95,16 @@ class Turn:
             return (done or way.over("source")) and self.settled()
         moving.until(turn, lambda: (here.state(), self.there.state(), way.said, link.stage, link.pieces))
 
-    def judge(self, way):
-        """Who has it; returns whether it is there."""
-        here, there, taken = self.guest.worker, self.there, way.taken()
-        states = here.state(), there.state()
-        if states[0] == "uncertain":
-            assert "not known" in here.ask("pause")["error"]
-            answer = here.ask("migrate-resolve", where="there" if taken else "here")
-            assert "error" not in answer, answer
-            if not taken:
-                assert here.state() == "running", here.state()
-        elif taken and self.fault not in OF_THE_SOURCE:
-            moving.until(here.is_dead, states, here.said)
-        if not taken:
-            assert there.finish() == REFUSED or self.fault in OF_THE_TARGET, there.said()
-        return taken
-
     def run(self):
-        guest, outcome = self.guest, "stayed"
+        guest = self.guest
         with Handover(guest.worker.control, self.there.control, self.streams, self.options,
                       self.link.connect) as way:
             self.lead(way)
-            taken = self.judge(way)
-        self.link.close()
-        if taken:
-            status = guest.moved(self.there)
-            assert status == MOVED or self.fault in OF_THE_SOURCE, status
-            outcome = "moved"
-        else:
-            guest.stayed(self.there)
-        if guest.worker.is_dead():
-            assert self.fault in (OF_THE_TARGET if taken else OF_THE_SOURCE), guest.where()
-            guest.died()
-            guest.boot()
-            outcome += ", died"
+            self.link.close()
+            moved, died = moving.judge(guest, self.there, way, self.fault in OF_THE_SOURCE,
+                                       self.fault in OF_THE_TARGET)
         guest.lives()
-        return outcome
+        return ("moved" if moved else "stayed") + (", died" if died else "")
 
 
 def plan():

@@ -23,21 +23,21 @@ import time
 
 import machine
 import namespace
-import tap
 import witness
 from daemon_client import is_alive
 from handover import Control
 
 SLOTS, DISK = 64, 1 << 20
+MOVED, REFUSED = 0, 121  # exit statuses
 HOST, OWN, INTERNAL = "10.9.0.1", "10.9.0.2", "moving"
 STAGES = ["pre-migration", "reservation", "pre-copy", "stop-and-copy", "commitment", "activation"]
 
 
-def until(condition, *says):
+def until(condition, *says, pause=0.005):
     end = time.monotonic() + machine.LIMIT_S
     while not condition():
         assert time.monotonic() < end, [word() if callable(word) else word for word in says]
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 # ---- the host's end of the guest's network ----
@@ -71,10 +71,11 @@ class Network(threading.Thread):
                     os.write(self.tap, data[2:12] + data[14:])
 
 
-def open_tap(name):
-    """In the network namespace of whoever calls; frames come with an offload header of 10 bytes."""
+def open_tap(name, flags=0x4000):
+    """In the network namespace of whoever calls; with IFF_VNET_HDR (0x4000) frames have an offload header of 10
+    bytes."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", name.encode(), 0x5002))  # IFF_TAP, NO_PI, VNET_HDR
+    fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", name.encode(), 0x1002 | flags))  # IFF_TAP | IFF_NO_PI
     return fd
 
 
@@ -273,6 +274,33 @@ class Guest:
         self.check_disk()
 
 
+def judge(guest, there, way, source_dies=False, target_dies=False):
+    """Both sides know how it ended, or stand still because they do not: exactly one has it, who alone runs.
+    Whether that is the target. May a side be dead without having refused or given away anything?"""
+    here, taken = guest.worker, way.taken()
+    states = here.state(), there.state()
+    if states[0] == "uncertain":
+        assert "not known" in here.ask("pause")["error"]
+        answer = here.ask("migrate-resolve", where="there" if taken else "here")
+        assert "error" not in answer, answer
+        assert taken or here.state() == "running", here.state()
+    elif taken and not source_dies:
+        until(here.is_dead, states, here.said)
+    if not taken:
+        assert there.finish() == REFUSED or target_dies, there.said()
+    if taken:
+        status = guest.moved(there)
+        assert status == MOVED or source_dies, status
+    else:
+        guest.stayed(there)
+    if guest.worker.is_dead():
+        assert target_dies if taken else source_dies, guest.where()
+        guest.died()
+        guest.boot()
+        return taken, True
+    return taken, False
+
+
 # ---- the link between them ----
 
 class Link:
@@ -363,6 +391,54 @@ class Link:
             end.close()
 
 
-def need_network(net):
-    if net is None:
-        raise tap.Skip("no network namespaces for us, or no tap devices in them")
+# ---- a cable between two hosts ----
+
+class Cable:
+    """Two network namespaces and what lies between them (forwarder.c).
+
+    cable.set(delay=1000, loss=50)      # what the forwarder knows: us, per mille
+    cable.rate("16mbit")                # of each direction (tbf)
+    """
+    ADDRESSES = ["10.8.0.1", "10.8.0.2"]
+
+    def __init__(self, forwarder, seed):
+        self.spaces = [namespace.Space(), namespace.Space()]
+        fds = []
+        for space, address in zip(self.spaces, self.ADDRESSES):
+            fds.append(space.inside(lambda: open_tap("cable", 0)))
+            os.set_blocking(fds[-1], False)
+            space.run("ip", "addr", "add", address + "/24", "dev", "cable")
+            space.run("ip", "link", "set", "cable", "up")
+        self.process = subprocess.Popen([forwarder, *map(str, fds), str(seed)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, pass_fds=fds)
+        for fd in fds:
+            os.close(fd)
+
+    def set(self, **values):
+        """How many frames it has passed on so far, and so on."""
+        self.process.stdin.write(" ".join(f"{name}={value}" for name, value in values.items()) + "\n")
+        self.process.stdin.flush()
+        words = self.process.stdout.readline().split()
+        return dict(zip(words[::2], map(int, words[1::2])))
+
+    def rate(self, rate):
+        for space in self.spaces:
+            space.run("tc", "qdisc", "replace", "dev", "cable", "root", "tbf", "rate", rate, "burst", "32kb",
+                      "latency", "200ms")
+
+    def connect(self):
+        """A TCP connection: the end of the first host, and that of the second."""
+        server = self.spaces[1].inside(lambda: socket.create_server((self.ADDRESSES[1], 0)))
+        near = self.spaces[0].inside(lambda: socket.create_connection(server.getsockname()))
+        far = server.accept()[0]
+        server.close()
+        for end in near, far:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return near, far
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        for space in self.spaces:
+            space.end()

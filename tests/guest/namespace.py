@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 import traceback
 
 import tap
@@ -23,6 +24,48 @@ def unshare(kinds):
             with open("/proc/self/" + name, "w", encoding="ascii") as file:
                 file.write(text)
     return True
+
+
+class Space:
+    """Another network namespace, which ends with us."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+        self.process.stdout.readline()
+        self.path = f"/proc/{self.process.pid}/ns/net"
+        self.run("ip", "link", "set", "lo", "up")
+
+    def command(self, *words):
+        return ["nsenter", "--net=" + self.path, *words]
+
+    def run(self, *words):
+        subprocess.run(self.command(*words), check=True, capture_output=True, text=True)
+
+    def inside(self, function):
+        """What function() returns in there: sockets and the like stay there."""
+        result = []
+
+        def work():
+            fd = os.open(self.path, os.O_RDONLY)
+            try:
+                assert LIBC.setns(fd, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+                result.append(function())
+            except Exception as error:  # pylint: disable=broad-except
+                result.append(error)
+            finally:
+                os.close(fd)
+        thread = threading.Thread(target=work)  # only this one goes there
+        thread.start()
+        thread.join()
+        if isinstance(result[0], Exception):
+            raise result[0]
+        return result[0]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def in_namespace(function):

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 
+import keys
 import tap
 from daemon_client import HOST, LIMIT_S, USAGE, Client, check, is_alive, operation_of, until
 
@@ -39,35 +40,14 @@ def at(name):
     return os.path.join(FOLDER.name, name)
 
 
-def openssl(*arguments):
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=LIMIT_S)
-
-
-def make_authority(name):
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", at(name + ".key"), "-out", at(name + ".pem"), "-days", "2", "-subj",
-            f"/CN={name}")
-
-
-def make_certificate(name, authority, *extensions):
-    with open(at(name + ".ext"), "w", encoding="ascii") as file:
-        file.write("\n".join(extensions) + "\n")
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
-            at(name + ".key"), "-out", at(name + ".csr"), "-subj", f"/CN={name}")
-    openssl("x509", "-req", "-in", at(name + ".csr"), "-CA", at(authority + ".pem"), "-CAkey",
-            at(authority + ".key"), "-CAcreateserial", "-days", "2", "-extfile", at(name + ".ext"),
-            "-out", at(name + ".pem"))
-    os.chmod(at(name + ".key"), 0o600)
-
-
 def make_keys():
     for name in "ours", "theirs":
-        make_authority(name)
-    make_certificate("server", "ours", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        keys.make_authority(FOLDER.name, name)
+    keys.make_certificate(FOLDER.name, "server", "ours", "subjectAltName=IP:127.0.0.1,DNS:localhost",
                      "extendedKeyUsage=serverAuth")
-    make_certificate("friend", "ours", "extendedKeyUsage=clientAuth")
-    make_certificate("stranger", "theirs", "extendedKeyUsage=clientAuth")
-    make_certificate("other-host", "ours", "subjectAltName=DNS:elsewhere")
+    keys.make_certificate(FOLDER.name, "friend", "ours", "extendedKeyUsage=clientAuth")
+    keys.make_certificate(FOLDER.name, "stranger", "theirs", "extendedKeyUsage=clientAuth")
+    keys.make_certificate(FOLDER.name, "other-host", "ours", "subjectAltName=DNS:elsewhere")
 
 
 class Daemon:
@@ -497,7 +477,7 @@ def test_certificates_are_read_again():
             shutil.copyfile(at(f"{name}.{ending}"), at(f"hup.{ending}.new"))
             os.chmod(at(f"hup.{ending}.new"), 0o600)
             os.replace(at(f"hup.{ending}.new"), at(f"hup.{ending}"))
-    make_certificate("renewed", "ours", "subjectAltName=IP:127.0.0.1", "extendedKeyUsage=serverAuth")
+    keys.make_certificate(FOLDER.name, "renewed", "ours", "subjectAltName=IP:127.0.0.1", "extendedKeyUsage=serverAuth")
     put("server")
     with Daemon("--listen", "tcp:127.0.0.1:0", "--certificate", at("hup.pem"), "--key", at("hup.key"),
                 "--client-ca", at("ours.pem")) as daemon:
