@@ -25,7 +25,7 @@ struct frame_reader {
 };
 
 /* Descriptors that come along on a unix socket (SCM_RIGHTS), with the first bytes of a message. */
-#define FRAME_FD_MAX 32
+#define FRAME_FD_MAX 253 /* what Linux sends at once (SCM_MAX_FD) */
 struct frame_fds {
     int fds[FRAME_FD_MAX]; /* -1: somebody took it */
     size_t count;

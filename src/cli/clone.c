@@ -62,9 +62,14 @@ const struct cli_command cli_command_clone = {
         "identity "
         "(network addresses, vsock address, VM generation ID), of which Linux' random numbers and "
         "whoever "
-        "listens for the uevent NEW_VMGENID=1 hear at once; connections of NAME stay NAME's. NAME "
-        "is "
-        "neither deleted nor renamed while it has such clones.",
+        "listens for the uevent NEW_VMGENID=1 hear at once; connections of NAME stay NAME's. The "
+        "disks "
+        "that NAME writes to are frozen at that moment, and both write to new images on top of "
+        "them: "
+        "NAME is neither deleted nor renamed while it has such clones, and each request makes its "
+        "disks' chains, of 16 images at most, one longer. For many clones one after the other "
+        "pause "
+        "it: what writes nothing is frozen once.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

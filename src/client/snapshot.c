@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * See snapshot.h; worker/verbs_snapshot.c is the other end.
+ * See snapshot.h; worker/verbs_snapshot.c and verbs_clone.c are the other end.
  */
 #include "client/snapshot.h"
 
@@ -45,13 +45,25 @@ static bool open_layer(const struct client_layer *layer, struct descriptors *all
     return true;
 }
 
-static char *describe(const struct client_snapshot *how)
+static json_t *paths_of(const struct client_layer *layers, size_t count)
 {
     json_t *paths = json_array();
-    for (size_t i = 0; i < how->layer_count; i++)
-        json_array_append_new(paths, json_string(how->layers[i].path));
-    json_t *arguments = json_pack("{s:o, s:b, s:b}", "disks", paths, "memory",
-                                  (int)(how->memory >= 0), "compress", (int)how->compress);
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(paths, json_string(layers[i].path));
+    return paths;
+}
+
+static void close_all(const struct descriptors *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        close(all->fds[i]);
+}
+
+static char *describe(const struct client_snapshot *how)
+{
+    json_t *arguments =
+        json_pack("{s:o, s:b, s:b}", "disks", paths_of(how->layers, how->layer_count), "memory",
+                  (int)(how->memory >= 0), "compress", (int)how->compress);
     char *text = json_dumps(arguments, JSON_COMPACT);
     json_decref(arguments);
     return text;
@@ -97,10 +109,51 @@ bool client_snapshot(const char *control_path, const struct client_snapshot *how
         }
     }
     *swapped = good && ask(control_path, how, &all, paused_us, err);
-    for (size_t i = 0; i < all.count; i++)
-        close(all.fds[i]);
+    close_all(&all);
     good = *swapped && (talk[0] < 0 || client_saved_wait(talk[0], how->progress, how->opaque, err));
     if (talk[0] >= 0)
         close(talk[0]);
+    return good;
+}
+
+/* ---- clones ---- */
+
+size_t client_clones_at_once(size_t disks)
+{
+    return 2 * disks < FRAME_FD_MAX ? FRAME_FD_MAX - 2 * disks : 0;
+}
+
+/* False: err. */
+static bool ask_for_clones(const char *control_path, const struct client_clones *how,
+                           const struct descriptors *all, bool *done, struct error **err)
+{
+    json_t *arguments = how->unwritten
+                            ? json_pack("{s:b}", "unwritten", 1)
+                            : json_pack("{s:o}", "disks", paths_of(how->layers, how->layer_count));
+    char *text = json_dumps(arguments, JSON_COMPACT);
+    char *reply = client_control_fds(control_path, "clone", text, all->fds, all->count, err);
+    json_t *answer = reply != NULL ? json_loads(reply, 0, NULL) : NULL;
+    *done = answer != NULL && !json_is_true(json_object_get(answer, "written"));
+    json_decref(answer);
+    json_decref(arguments);
+    free(text);
+    free(reply);
+    return reply != NULL;
+}
+
+bool client_clone_running(const char *control_path, const struct client_clones *how, bool *done,
+                          struct error **err)
+{
+    struct descriptors all = {.count = 0};
+    bool good = true;
+    *done = false;
+    for (size_t i = 0; good && i < how->layer_count; i++)
+        good = open_layer(&how->layers[i], &all, err);
+    size_t ours = all.count;
+    for (size_t i = 0; good && i < how->socket_count; i++)
+        add(&all, how->sockets[i]);
+    good = good && ask_for_clones(control_path, how, &all, done, err);
+    all.count = ours;
+    close_all(&all);
     return good;
 }

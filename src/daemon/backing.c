@@ -31,6 +31,13 @@ static bool owner_of(const struct store *store, const char *path, char owner[INS
     return true;
 }
 
+/* Of a clone that is being made the folder has another name than the instance will have. */
+static bool is_own_folder(const struct instance *instance, const char *name)
+{
+    const char *slash = strrchr(instance->path, '/');
+    return slash != NULL && strcmp(slash + 1, name) == 0;
+}
+
 static bool is_open_file(int fd, const char *path)
 {
     struct stat opened, named;
@@ -108,7 +115,7 @@ static bool check_from(const struct instance *instance, const struct machine_dis
 {
     char name[INSTANCE_MAX_NAME + 1], link[40];
     if (level + 1 >= chain->count || !owner_of(instance->store, disk->path, name) ||
-        strcmp(name, instance->name) != 0)
+        !is_own_folder(instance, name))
         return true;
     int fd = chain->fds[level + 1];
     char *path = named_backing(instance, disk);
@@ -119,7 +126,7 @@ static bool check_from(const struct instance *instance, const struct machine_dis
     } else {
         const struct machine_disk below = {.path = link};
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        good = owner_of(instance->store, link, name) && strcmp(name, instance->name) == 0
+        good = owner_of(instance->store, link, name) && is_own_folder(instance, name)
                    ? check_from(instance, &below, chain, level + 1, err)
                    : refuse(disk, fd, err);
     }

@@ -179,6 +179,7 @@ static bool clone_disk(const struct cloning *c, struct machine_disk *disk, struc
         .folder = c->folder,
         .name = name,
         .backing = backing,
+        .in_use = c->plan->running,
         .step = c->plan->step,
         .opaque = c->plan->opaque,
     };
@@ -193,18 +194,6 @@ static bool clone_disk(const struct cloning *c, struct machine_disk *disk, struc
     return good;
 }
 
-static bool refuse_running(const struct cloning *c, const struct machine_disk *disk,
-                           struct error **err)
-{
-    error_set(err, ERROR_USAGE,
-              "'%s' runs and writes to '%s': an instant clone would read what is "
-              "half written",
-              c->original->name, disk->path);
-    error_hint(err, "Instant clones are of machines whose disks are read-only; others are cloned "
-                    "while they are switched off.");
-    return false;
-}
-
 static bool keep_disk(const struct cloning *c, struct machine_disk *disk, struct error **err)
 {
     bool only_read = disk->read_only || disk->media != 0;
@@ -214,8 +203,6 @@ static bool keep_disk(const struct cloning *c, struct machine_disk *disk, struct
         return true; /* it came along with the plan */
     if (disk_before(c, disk->path) == NULL)
         return true; /* the clone's own wish */
-    if (c->plan->running)
-        return refuse_running(c, disk, err);
     if (disk->path[0] == '/')
         return clone_disk(c, disk, err);
     error_set(err, ERROR_USAGE,
@@ -332,6 +319,18 @@ static bool copy_rest(const struct cloning *c, struct error **err)
     return good;
 }
 
+/* The disks that the clone is to lie upon, as if they were the original's. */
+static bool use_frozen_disks(struct cloning *c, struct error **err)
+{
+    if (!snapshot_frozen_disks(c->original, &c->config))
+        return error_set(err, ERROR_INTERNAL, "the disks of '%s' are not frozen",
+                         c->original->name);
+    vmx_resolve(&c->config, c->original->path);
+    for (size_t i = 0; i < c->before.disk_count; i++)
+        replace(&c->before.disks[i].path, c->config.disks[i].path);
+    return true;
+}
+
 static bool prepare(struct cloning *c, struct text *text, struct error **err)
 {
     char *path = NULL;
@@ -342,6 +341,8 @@ static bool prepare(struct cloning *c, struct text *text, struct error **err)
     free(path);
     good = good && instance_config(c->original, &c->before, NULL, err) &&
            vmx_read(text, &c->config, NULL, err);
+    if (good && c->plan->frozen)
+        return use_frozen_disks(c, err);
     if (good && c->plan->text == NULL)
         vmx_resolve(&c->config, c->original->path);
     return good;

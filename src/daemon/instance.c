@@ -436,11 +436,19 @@ bool instance_rename(struct instance *instance, const char *name, struct error *
     return good;
 }
 
+/* What was frozen for clones that are no more is nobody's to delete. */
+static bool nothing_is_lost(const struct instance *instance, struct error **err)
+{
+    if (snapshot_check_nothing_lost(instance, NULL))
+        return true;
+    snapshot_thaw(instance);
+    return snapshot_check_nothing_lost(instance, err);
+}
+
 bool instance_delete(struct instance *instance, struct error **err)
 {
     return has_no_clones(instance, err) && migration_permits(instance, true, err) &&
-           snapshot_check_nothing_lost(instance, err) &&
-           store_discard(instance->store, instance->name, err);
+           nothing_is_lost(instance, err) && store_discard(instance->store, instance->name, err);
 }
 
 bool instance_make_template(struct instance *instance, bool is_template, struct error **err)

@@ -72,6 +72,7 @@ struct instance_plan {
     const char *expires;     /* of a clone, as machine_parse_time() takes it; NULL: never */
     bool linked;             /* of a clone */
     bool running;            /* of a clone: the original's machine runs (instant.c) */
+    bool frozen; /* of one, without a text: it lies upon what snapshot_frozen_disks() says */
     copy_go_on_fn *step;     /* tells how far the file is that is being copied; may be NULL */
     void *opaque;
 };

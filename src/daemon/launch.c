@@ -243,6 +243,16 @@ static bool address_nics(struct machine_config *config, const char *name, struct
     return true;
 }
 
+static bool lock(struct instance *instance, const struct beginning *beginning, struct error **err)
+{
+    if (beginning->incoming)
+        return instance_lock_as_it_is(instance, err);
+    if (!instance_lock(instance, err))
+        return false;
+    snapshot_thaw(instance);
+    return true;
+}
+
 json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *arguments,
                        struct error **err)
 {
@@ -260,9 +270,7 @@ json_t *machine_launch(struct daemon *daemon, const char *name, const json_t *ar
     if (instance.is_template) {
         error_set(err, ERROR_USAGE, "'%s' is a template, which does not run", name);
         error_hint(err, "Make an instance of it: trapeze clone %s NAME", name);
-    } else if ((beginning.incoming ? instance_lock_as_it_is(&instance, err)
-                                   : instance_lock(&instance, err)) &&
-               instance_config(&instance, &config, NULL, err) &&
+    } else if (lock(&instance, &beginning, err) && instance_config(&instance, &config, NULL, err) &&
                address_nics(&config, name, err) && machine_config_check(&config, err) &&
                find_saved(&instance, discard, &beginning.saved, err)) {
         add_boot_words(&daemon->store, &config);

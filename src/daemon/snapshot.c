@@ -46,7 +46,8 @@ bool snapshot_parse(const char *bytes, size_t size, unsigned id, struct snapshot
     struct text *text = text_parse(bytes, size, "description", err);
     if (text == NULL)
         return false;
-    const char *name = text_get(text, "displayName"), *memory = text_get(text, "memory");
+    const char *name = text_get(text, "displayName"), *memory = text_get(text, "memory"),
+               *frozen = text_get(text, "frozen");
     uint64_t parent = 0, made = 0;
     bool good = name != NULL && instance_name_check(name, NULL) &&
                 read_number(text, "parent", id > 0 ? id - 1 : 0, &parent) &&
@@ -54,7 +55,8 @@ bool snapshot_parse(const char *bytes, size_t size, unsigned id, struct snapshot
     *snapshot = (struct snapshot){.id = id,
                                   .parent = (unsigned)parent,
                                   .made = (int64_t)made,
-                                  .memory = memory != NULL && strcasecmp(memory, "TRUE") == 0};
+                                  .memory = memory != NULL && strcasecmp(memory, "TRUE") == 0,
+                                  .frozen = frozen != NULL && strcasecmp(frozen, "TRUE") == 0};
     if (good)
         snprintf(snapshot->name, sizeof(snapshot->name), "%s", name);
     text_free(text);
@@ -71,6 +73,8 @@ bool snapshot_write(int folder, const struct snapshot *snapshot, struct error **
     snprintf(number, sizeof(number), "%lld", (long long)snapshot->made);
     text_set(text, "created", number);
     text_set(text, "memory", snapshot->memory ? "TRUE" : "FALSE");
+    if (snapshot->frozen)
+        text_set(text, "frozen", "TRUE");
     bool good = folder_write(folder, "description", text, err);
     text_free(text);
     return good;

@@ -26,7 +26,8 @@
  * is found by its name, and removed by snapshot_mend(), which needs a machine that stands still.
  *
  * An instance that others are linked clones of (trapeze.parent) keeps all of its images as they
- * are.
+ * are. Instant clones lie upon images that were frozen as for a snapshot: a node that is ".gone-N"
+ * from the start, and merged like others when the clones are no more.
  *
  * Threads: one at a time for each instance; in jobs.
  */
@@ -49,6 +50,7 @@ struct snapshot {
     char name[INSTANCE_MAX_NAME + 1];
     int64_t made; /* seconds since 1970 */
     bool memory;  /* it has, or is to have, memory.vmss */
+    bool frozen;  /* nobody's: disks of one moment, which instant clones lie upon */
     enum snapshot_state state;
 };
 
@@ -129,6 +131,21 @@ struct snapshot_plan {
 };
 json_t *snapshot_create(struct instance *instance, const struct snapshot_plan *plan,
                         struct error **err);
+/* Freezes the disks of a machine that runs, for clones that are made of it in the same moment.
+ * take() has its worker do both, with a layer for each disk that the machine writes to; *swapped:
+ * it writes to the new images from now on. False: err. */
+struct client_layer;
+typedef bool snapshot_take_fn(void *opaque, const struct client_layer *layers, size_t count,
+                              bool *swapped, struct error **err);
+bool snapshot_freeze(struct instance *instance, snapshot_take_fn *take, void *opaque,
+                     struct error **err);
+/* What lies under the images of a machine's disks since they were frozen last. `config`, the
+ * machine's, file names as they stand there, gets these instead. False: they were not frozen, or
+ * something else has changed since; there is no error. */
+bool snapshot_frozen_disks(const struct instance *instance, struct machine_config *config);
+/* Before a machine starts (wants the lock): what was frozen for clones that are no more is tidied
+ * away. A machine can start without that. */
+void snapshot_thaw(const struct instance *instance);
 json_t *snapshot_list(const struct instance *instance, struct error **err);
 json_t *snapshot_restore(struct instance *instance, const char *name, struct error **err);
 json_t *snapshot_delete(struct instance *instance, const char *name, bool runs, struct error **err);

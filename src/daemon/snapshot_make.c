@@ -142,6 +142,8 @@ bool snapshot_put_on_top(const struct instance *instance, struct machine_config 
 struct making {
     struct instance *instance;
     const struct snapshot_plan *plan;
+    snapshot_take_fn *freeze; /* for clones; NULL: it is a snapshot */
+    void *opaque;
     struct snapshot snapshot;
     struct text *before; /* the .vmx, which becomes the snapshot's */
     struct text *after;
@@ -166,6 +168,7 @@ static bool choose(struct making *m, const struct snapshots *all, struct error *
                                   .parent = all->current,
                                   .made = (int64_t)time(NULL),
                                   .memory = m->plan->memory,
+                                  .frozen = m->freeze != NULL,
                                   .state = SNAPSHOT_NEW};
     if (all->count > 0 && all->list[all->count - 1].id >= snapshot->id)
         snapshot->id = all->list[all->count - 1].id + 1;
@@ -236,7 +239,7 @@ static bool publish(struct making *m, struct error **err)
 {
     char before[64], after[64];
     snapshot_path(&m->snapshot, "", before);
-    m->snapshot.state = SNAPSHOT_WHOLE;
+    m->snapshot.state = m->snapshot.frozen ? SNAPSHOT_GONE : SNAPSHOT_WHOLE;
     snapshot_path(&m->snapshot, "", after);
     int folder = snapshots_folder(m->instance, err);
     bool good =
@@ -291,6 +294,23 @@ static size_t list_layers(const struct making *m, struct client_layer *layers)
     return count;
 }
 
+static void free_layers(const struct client_layer *layers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free((char *)(uintptr_t)layers[i].path);
+        free((char *)(uintptr_t)layers[i].below);
+    }
+}
+
+static bool freeze(struct making *m, bool *swapped, struct error **err)
+{
+    struct client_layer layers[MACHINE_MAX_DISKS];
+    size_t count = list_layers(m, layers);
+    bool good = m->freeze(m->opaque, layers, count, swapped, err);
+    free_layers(layers, count);
+    return good;
+}
+
 /* By its worker. */
 static bool take(struct making *m, bool *swapped, struct error **err)
 {
@@ -301,6 +321,8 @@ static bool take(struct making *m, bool *swapped, struct error **err)
                                   .progress = m->plan->progress,
                                   .opaque = m->plan->opaque};
     char socket[64];
+    if (m->freeze != NULL)
+        return freeze(m, swapped, err);
     snprintf(socket, sizeof(socket), "/proc/self/fd/%d/control.sock", m->instance->fd);
     how.layer_count = list_layers(m, layers);
     if (m->plan->memory) {
@@ -314,10 +336,7 @@ static bool take(struct making *m, bool *swapped, struct error **err)
                 (fsync(m->folder) == 0 || error_set_errno(err, errno, "cannot keep the snapshot"));
     if (how.memory >= 0)
         close(how.memory);
-    for (size_t i = 0; i < how.layer_count; i++) {
-        free((char *)(uintptr_t)layers[i].path);
-        free((char *)(uintptr_t)layers[i].below);
-    }
+    free_layers(layers, how.layer_count);
     return good;
 }
 
@@ -353,6 +372,15 @@ static bool can_be_made(const struct instance *instance, const struct snapshot_p
     return false;
 }
 
+static void clear(struct making *m)
+{
+    if (m->folder >= 0)
+        close(m->folder);
+    machine_config_clear(&m->config);
+    text_free(m->before);
+    text_free(m->after);
+}
+
 json_t *snapshot_create(struct instance *instance, const struct snapshot_plan *plan,
                         struct error **err)
 {
@@ -368,10 +396,54 @@ json_t *snapshot_create(struct instance *instance, const struct snapshot_plan *p
                           : NULL;
     if (good && plan->runs)
         json_object_set_new(answer, "paused-us", json_integer(m.paused_us));
-    if (m.folder >= 0)
-        close(m.folder);
-    machine_config_clear(&m.config);
-    text_free(m.before);
-    text_free(m.after);
+    clear(&m);
     return answer;
+}
+
+/* ---- for clones ---- */
+
+bool snapshot_freeze(struct instance *instance, snapshot_take_fn *with, void *opaque,
+                     struct error **err)
+{
+    const struct snapshot_plan plan = {.runs = true};
+    struct making m = {
+        .instance = instance, .plan = &plan, .freeze = with, .opaque = opaque, .folder = -1};
+    machine_config_init(&m.config);
+    bool good = make(&m, err);
+    clear(&m);
+    return good;
+}
+
+static bool put_below(struct machine_config *config, const struct machine_config *frozen)
+{
+    for (size_t i = 0; i < config->disk_count; i++) {
+        struct machine_disk *disk = &config->disks[i];
+        const struct machine_disk *below = NULL;
+        for (size_t k = 0; k < frozen->disk_count && disk->backing != NULL && below == NULL; k++)
+            if (strcmp(frozen->disks[k].path, disk->backing) == 0)
+                below = &frozen->disks[k];
+        if (!is_written(disk))
+            continue;
+        if (below == NULL)
+            return false;
+        replace(&disk->path, below->path);
+        replace(&disk->format, below->format);
+        replace(&disk->backing, below->backing);
+    }
+    return true;
+}
+
+bool snapshot_frozen_disks(const struct instance *instance, struct machine_config *config)
+{
+    struct snapshots all;
+    struct machine_config frozen;
+    if (config->snapshot == 0 || !snapshots_read(instance, &all, NULL))
+        return false;
+    const struct snapshot *snapshot = snapshots_find(&all, config->snapshot);
+    machine_config_init(&frozen);
+    bool good = snapshot != NULL && snapshot->state == SNAPSHOT_GONE && snapshot->frozen &&
+                snapshot_config(instance, snapshot, &frozen, NULL) && put_below(config, &frozen);
+    machine_config_clear(&frozen);
+    snapshots_clear(&all);
+    return good;
 }

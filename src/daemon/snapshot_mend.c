@@ -77,7 +77,8 @@ static bool finish_new(const struct instance *instance, const struct snapshots *
 {
     if (all->current != snapshot->id)
         return remove_folder(instance, snapshot);
-    return rename_to(instance, snapshot, snapshot->memory ? SNAPSHOT_GONE : SNAPSHOT_WHOLE, err);
+    bool gone = snapshot->memory || snapshot->frozen;
+    return rename_to(instance, snapshot, gone ? SNAPSHOT_GONE : SNAPSHOT_WHOLE, err);
 }
 
 static bool finish_all_new(const struct instance *instance, struct error **err)
@@ -449,7 +450,21 @@ bool snapshot_tidy(const struct instance *instance, struct error **err)
         return false;
     bool alone = clones[0] == NULL;
     store_list_free(clones);
-    /* A suspended machine looks whether its disks are as they were. */
-    return remove_all_gone(instance, alone && !snapshot_is_suspended(instance), err) &&
-           (!alone || remove_unnamed(instance, err));
+    /* What clones lie upon has to be a description's, even if the machine is elsewhere by now; and
+     * a suspended machine looks whether its disks are as they were. */
+    return !alone || (remove_all_gone(instance, !snapshot_is_suspended(instance), err) &&
+                      remove_unnamed(instance, err));
+}
+
+void snapshot_thaw(const struct instance *instance)
+{
+    struct snapshots all;
+    bool frozen = false;
+    if (!there_is(instance, "snapshots") || !snapshots_read(instance, &all, NULL))
+        return;
+    for (size_t i = 0; i < all.count; i++)
+        frozen = frozen || all.list[i].frozen;
+    snapshots_clear(&all);
+    if (frozen)
+        (void)snapshot_tidy(instance, NULL);
 }

@@ -11,10 +11,8 @@ disk have to be of the same moment.
 import json
 import os
 import random
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ import tap
 import writer
 from daemon_client import HOST, LIMIT_S, USAGE, Client, is_alive, until
 from machine import FULL, scratch
+from writing import Writer
 
 TRAPEZE, LOOP_ELF, WRITER_ELF = (os.path.abspath(name) for name in sys.argv[1:4])
 STORE = scratch("store")
@@ -213,54 +212,8 @@ def test_killed_in_the_middle_of_any_verb():
 
 # ---- a machine that runs ----
 
-class Writer:
-    """An instance whose guest is writer.c; what it says is in its folder."""
-
-    def __init__(self, name, *options):
-        self.name = name
-        disk = scratch(f"{name}.img")
-        with open(disk, "wb") as file:
-            file.truncate(writer.SECTORS * writer.SECTOR)
-        trapeze("list")
-        api("POST", "/v1/instances", {
-            "name": name, "vmx": 'memsize = "32"\ntrapeze.firmware = "elf"\n' + "".join(options) +
-            'scsi0:0.fileName = "disk.img"\nscsi0:0.trapeze.format = "raw"\n',
-            "files": [{"source": WRITER_ELF, "name": "elf"},
-                      {"source": disk, "name": "disk.img"}]}, 201)
-
-    def text(self):
-        with open(folder(self.name, "console.log"), "rb") as file:
-            return file.read()
-
-    def start(self):
-        trapeze("start", self.name)
-        until(lambda: b"?" in self.text())
-        with socket.socket(socket.AF_UNIX) as console:
-            at = os.open(folder(self.name), os.O_RDONLY)
-            console.connect(f"/proc/self/fd/{at}/console.sock")
-            os.close(at)
-            console.sendall(b"0\n")
-        until(self.flushed)
-
-    def flushed(self):
-        """How many operations it has said to have flushed."""
-        numbers = re.findall(rb"(\d+)\r?\n", self.text())
-        return int(numbers[-1]) if numbers else 0
-
-    def go_on(self):
-        """Until it has flushed some more; how many."""
-        before = self.flushed()
-        until(lambda: self.flushed() > before + 300)
-        return self.flushed()
-
-    def verify(self, flushed):
-        found, _ = writer.verify(self.name, content(disks_of(self.name)[0]),
-                                 [writer.ZERO] * writer.SECTORS, 0, flushed)
-        return max(found)
-
-
 def test_a_machine_that_runs():
-    machine = Writer("w")
+    machine = Writer(CLIENT, "w", WRITER_ELF)
     machine.start()
     at = {"disks": machine.go_on()}
     answer = api("POST", "/v1/instances/w/snapshots", {"snapshot": "disks", "memory": False}, 201)
