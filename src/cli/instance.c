@@ -96,24 +96,19 @@ int cli_stream(const char *path, const char *protocol, struct error **err)
     return fd;
 }
 
-json_t *cli_api_waiting(const char *method, json_t *body, void (*waiting)(void *opaque), void *opaque,
-                        struct error **err, const char *path, ...)
-{
-    va_list values;
-    va_start(values, path);
-    json_t *value = call(method, body, waiting, opaque, err, path, values);
-    va_end(values);
-    return value;
-}
-
-struct copying {
+struct watching {
     const char *name;
+    const struct cli_job_view *view; /* NULL: it copies */
     struct progress progress;
+    char what[128];
 };
 
 static void on_waiting(void *opaque)
 {
-    struct copying *copying = opaque;
+    struct watching *watching = opaque;
+    const struct cli_job_view *view = watching->view;
+    if (view != NULL && view->waiting != NULL)
+        view->waiting(view->opaque);
     json_t *answer = cli_api("GET", NULL, NULL, "/v1/jobs");
     const json_t *job;
     size_t index;
@@ -121,25 +116,44 @@ static void on_waiting(void *opaque)
     {
         const char *to = json_string_value(json_object_get(job, "to"));
         const char *name = json_string_value(json_object_get(job, "instance"));
-        if (strcmp(to != NULL ? to : name, copying->name) != 0)
+        if (strcmp(to != NULL ? to : name, watching->name) != 0)
             continue;
-        copying->progress.total = (uint64_t)json_integer_value(json_object_get(job, "total"));
-        progress_step(&copying->progress,
+        if (view != NULL)
+            view->describe(job, watching->what, sizeof(watching->what));
+        watching->progress.total = (uint64_t)json_integer_value(json_object_get(job, "total"));
+        progress_step(&watching->progress,
                       (uint64_t)json_integer_value(json_object_get(job, "done")));
     }
     json_decref(answer);
 }
 
+static json_t *watch(const char *name, const struct cli_job_view *view, const char *method,
+                     json_t *body, struct error **err, const char *path, va_list values)
+{
+    struct watching watching = {.name = name, .view = view, .what = "copying"};
+    progress_start(&watching.progress, watching.what, 0);
+    json_t *value = call(method, body, on_waiting, &watching, err, path, values);
+    progress_end(&watching.progress);
+    return value;
+}
+
 json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
                         const char *path, ...)
 {
-    struct copying copying = {.name = name};
     va_list values;
-    progress_start(&copying.progress, "copying", 0);
     va_start(values, path);
-    json_t *value = call(method, body, on_waiting, &copying, err, path, values);
+    json_t *value = watch(name, NULL, method, body, err, path, values);
     va_end(values);
-    progress_end(&copying.progress);
+    return value;
+}
+
+json_t *cli_api_watching(const char *name, const struct cli_job_view *view, const char *method,
+                         json_t *body, struct error **err, const char *path, ...)
+{
+    va_list values;
+    va_start(values, path);
+    json_t *value = watch(name, view, method, body, err, path, values);
+    va_end(values);
     return value;
 }
 

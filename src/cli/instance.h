@@ -29,14 +29,20 @@ json_t *cli_plain(json_t *value);
 /* The same for what may copy files: a bar tells how far the job is that makes `name`. */
 json_t *cli_api_copying(const char *name, const char *method, json_t *body, struct error **err,
                         const char *path, ...) __attribute__((format(printf, 5, 6)));
+/* The same, told in its own words. */
+struct cli_job_view {
+    /* Before each look at the job; may be NULL. */
+    void (*waiting)(void *opaque);
+    /* What is in front of the bar, in `text`, by its row of /v1/jobs. */
+    void (*describe)(const json_t *job, char *text, size_t size);
+    void *opaque;
+};
+json_t *cli_api_watching(const char *name, const struct cli_job_view *view, const char *method,
+                         json_t *body, struct error **err, const char *path, ...)
+    __attribute__((format(printf, 6, 7)));
 
 /* A request that becomes a stream of this protocol (api.h). -1: err. */
 int cli_stream(const char *path, const char *protocol, struct error **err);
-
-/* The same, with what is called meanwhile (client/api.h: api_call_waiting()). */
-json_t *cli_api_waiting(const char *method, json_t *body, void (*waiting)(void *opaque), void *opaque,
-                        struct error **err, const char *path, ...)
-    __attribute__((format(printf, 6, 7)));
 
 /* The only operand, a name that can stand in a path. NULL: err. */
 const char *cli_instance(const struct cli_args *args, size_t index, size_t count,

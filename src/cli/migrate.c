@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/instance.h"
-#include "cli/progress.h"
 #include "cli/size.h"
 #include "client/remote.h"
 #include "client/signals.h"
@@ -111,64 +110,55 @@ static bool add_options(const struct cli_args *args, json_t *body, struct error 
     return true;
 }
 
-struct watching {
-    const char *name;
-    struct progress progress;
-    char what[128];
-    bool called_off;
-};
-
 static json_int_t number_of(const json_t *migration, const char *key)
 {
     return json_integer_value(json_object_get(migration, key));
 }
 
-static void show(struct watching *watching, const json_t *job)
+static void describe(const json_t *job, char *text, size_t size)
 {
     const json_t *migration = json_object_get(job, "migration");
     const char *stage = json_string_value(json_object_get(migration, "stage"));
-    char rate[32];
-    if (stage != NULL) {
-        cli_show_size((uint64_t)number_of(migration, "dirty-rate"), rate);
-        snprintf(watching->what, sizeof(watching->what),
-                 "%s, round %lld, dirty %s/s, downtime %.1f ms", stage,
-                 (long long)number_of(migration, "round"), rate,
-                 (double)number_of(migration, "estimate-ns") / 1e6);
+    uint64_t disks = (uint64_t)number_of(migration, "disk-total");
+    uint64_t left = (uint64_t)number_of(migration, "disk-left");
+    char rate[32], whole[32], done[32], share[80] = "";
+    if (stage == NULL)
+        return;
+    if (disks > 0) {
+        cli_show_size(disks > left ? disks - left : 0, done);
+        cli_show_size(disks, whole);
+        snprintf(share, sizeof(share), "disks %s of %s, ", done, whole);
     }
-    watching->progress.total = (uint64_t)number_of(job, "total");
-    progress_step(&watching->progress, (uint64_t)number_of(job, "done"));
+    cli_show_size((uint64_t)number_of(migration, "dirty-rate"), rate);
+    snprintf(text, size, "%s, %sround %lld, dirty %s/s, downtime %.1f ms", stage, share,
+             (long long)number_of(migration, "round"), rate,
+             (double)number_of(migration, "estimate-ns") / 1e6);
 }
 
+struct calling {
+    const char *name;
+    bool called_off;
+};
+
 /* Who interrupts this command means the migration. */
-static void on_waiting(void *opaque)
+static void heed_signals(void *opaque)
 {
-    struct watching *watching = opaque;
-    json_t *answer = cli_api("GET", NULL, NULL, "/v1/jobs");
-    const json_t *job;
-    size_t index;
-    json_array_foreach(json_object_get(answer, "jobs"), index, job)
-    {
-        const char *name = json_string_value(json_object_get(job, "instance"));
-        if (name != NULL && strcmp(name, watching->name) == 0)
-            show(watching, job);
-    }
-    json_decref(answer);
-    if (signals_waiting() && !watching->called_off) {
-        watching->called_off = true;
-        json_decref(cli_api("DELETE", NULL, NULL, "/v1/instances/%s/migrate", watching->name));
-    }
+    struct calling *calling = opaque;
+    if (!signals_waiting() || calling->called_off)
+        return;
+    calling->called_off = true;
+    json_decref(cli_api("DELETE", NULL, NULL, "/v1/instances/%s/migrate", calling->name));
 }
 
 static json_t *call_and_watch(const char *name, json_t *body, struct error **err)
 {
-    struct watching watching = {.name = name, .what = "copying"};
+    struct calling calling = {.name = name};
+    const struct cli_job_view view = {heed_signals, describe, &calling};
     sigset_t ends, before;
     signals_of_the_end(&ends);
     sigprocmask(SIG_BLOCK, &ends, &before);
-    progress_start(&watching.progress, watching.what, 0);
     json_t *answer =
-        cli_api_waiting("POST", body, on_waiting, &watching, err, "/v1/instances/%s/migrate", name);
-    progress_end(&watching.progress);
+        cli_api_watching(name, &view, "POST", body, err, "/v1/instances/%s/migrate", name);
     sigprocmask(SIG_SETMASK, &before, NULL);
     return answer;
 }

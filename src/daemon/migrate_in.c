@@ -281,7 +281,8 @@ static bool fill(int folder, int stream, const char *name, const json_t *argumen
     struct unpacked unpacked;
     char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
     bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY, is_allowed, err) &&
+                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY | MACHINE_KEEP_NETWORKS,
+                              is_allowed, err) &&
                 migrate_disks_make(folder, unpacked.text, json_object_get(arguments, "disks"),
                                    json_object_get(arguments, "live"), err);
     if (good) {

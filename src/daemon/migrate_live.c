@@ -31,8 +31,8 @@ enum { NEAR_PERCENT = 25 };
 /* ---- what the target has to know before ---- */
 
 /* False: err. Either way migrate_disks_retract() is due. */
-static bool describe(const struct sending *s, const json_t *arguments, json_int_t streams,
-                     json_t *live, struct error **err)
+static bool describe(struct sending *s, const json_t *arguments, json_int_t streams, json_t *live,
+                     struct error **err)
 {
     struct machine_config config;
     size_t size = 0;
@@ -42,6 +42,8 @@ static bool describe(const struct sending *s, const json_t *arguments, json_int_
                         json_boolean(json_is_true(json_object_get(arguments, "copy-storage"))));
     bool good = instance_config(&s->instance, &config, NULL, err) &&
                 migrate_disks_offer(&s->instance, &config, live, err);
+    for (size_t i = 0; i < config.nic_count; i++)
+        s->over_nat = s->over_nat || config.nics[i].net == MACHINE_NET_NAT;
     char *text = good ? vmx_write(&config, &size) : NULL;
     json_t *vmx = text != NULL ? json_stringn(text, size) : NULL;
     if (good && vmx == NULL)
@@ -260,13 +262,7 @@ static bool conclude(struct sending *s, struct following *f, enum end end, struc
     }
     if (why == NULL)
         error_set(&why, ERROR_HOST, "%s says that it does not have it", s->remote.url);
-    error_prefix(&why, "'%s' was handed over, and it is not known whether it arrived",
-                 s->instance.name);
-    error_hint(&why,
-               "The target is asked until it answers; the machine stands still meanwhile. If you "
-               "know that it will not: 'trapeze migrate %s --resolve here|there'.",
-               s->instance.name);
-    return error_propagate(err, why);
+    return sending_in_doubt(s, why, err);
 }
 
 static bool send_live(struct sending *s, const json_t *arguments, const int *streams, size_t count,
@@ -309,8 +305,13 @@ bool migrate_live(struct sending *s, const json_t *arguments, struct error **err
         migration_remove(s->instance.fd, NULL);
     }
     good = connected && send_live(s, arguments, streams, (size_t)count, err);
-    if (good)
+    if (good) {
         migrate_disks_note(&s->instance, s->disks, live, s->notes);
+        if (s->over_nat)
+            json_array_append_new(s->notes,
+                                  json_string("its guest's connections through NAT have ended, as "
+                                              "they were this host's; others last"));
+    }
     json_decref(live);
     for (size_t i = 0; i < STREAMS_MAX; i++)
         if (streams[i] >= 0)

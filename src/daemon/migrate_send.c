@@ -299,6 +299,17 @@ static bool sending_can_leave(struct sending *s, struct error **err)
     return good;
 }
 
+bool sending_in_doubt(const struct sending *s, struct error *why, struct error **err)
+{
+    error_prefix(&why, "'%s' was handed over, and it is not known whether it arrived",
+                 s->instance.name);
+    error_hint(&why,
+               "The target is asked until it answers%s. If you know that it will not: 'trapeze "
+               "migrate %s --resolve here|there'.",
+               s->live ? "; the machine stands still meanwhile" : "", s->instance.name);
+    return error_propagate(err, why);
+}
+
 static enum outcome hand_over(struct sending *s, struct error **err)
 {
     struct error *error = NULL;
@@ -307,15 +318,9 @@ static enum outcome hand_over(struct sending *s, struct error **err)
         outcome = sending_outcome(s, "ask", NULL);
     if (outcome == NOT_HERE && error == NULL)
         error_set(&error, ERROR_HOST, "%s does not take it", s->remote.url);
-    if (outcome == UNKNOWN) {
-        error_prefix(&error, "'%s' was handed over, and it is not known whether it arrived",
-                     s->instance.name);
-        error_hint(&error,
-                   "The target is asked until it answers. If you know that it will not: 'trapeze "
-                   "migrate %s --resolve here|there'.",
-                   s->instance.name);
-    }
-    if (outcome == HERE)
+    if (outcome == UNKNOWN)
+        sending_in_doubt(s, error, err);
+    else if (outcome == HERE)
         error_free(error);
     else
         error_propagate(err, error);

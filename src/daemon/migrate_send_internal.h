@@ -26,6 +26,7 @@ struct sending {
     char id[MIGRATION_ID + 1]; /* "": no reservation yet */
     bool live;                 /* a worker has it */
     uint64_t total;            /* bytes, about */
+    bool over_nat;             /* a NIC of it is, and it runs */
     json_t *notes;
     json_t *disks; /* of one that runs: what becomes of each (migrate_disks.h) */
 };
@@ -34,6 +35,8 @@ struct sending {
 json_t *sending_ask(const struct sending *s, const char *verb, json_t *body, struct error **err);
 /* Of "take" and "ask". UNKNOWN: err. */
 enum outcome sending_outcome(const struct sending *s, const char *verb, struct error **err);
+/* It may be on either side. Takes over `why`, which is set. False: err. */
+bool sending_in_doubt(const struct sending *s, struct error *why, struct error **err);
 /* `live`: migrate_disks.h; NULL: it does not run. */
 bool sending_reserve(struct sending *s, const json_t *live, struct error **err);
 bool sending_upload(struct sending *s, struct error **err);

@@ -310,6 +310,7 @@ def test_a_running_machine_there_and_back():
     for turn in range(20 if FULL else 1):
         done = owner.trapeze("migrate", "web", socket_of(other(owner)), *options[turn % 2])
         assert done.stdout == f"web: moved to {socket_of(other(owner))}\n", done
+        assert done.stderr.count("connections through NAT have ended") == 1, done
         owner.refuses(USAGE, "moved to", arguments=["start", "web"])
         owner = other(owner)
         until(lambda: is_settled(owner))
@@ -355,6 +356,34 @@ def test_what_a_running_machine_is_refused():
     # Nothing is left beside the disks.
     assert sorted(os.listdir(SHARED)) == sorted(
         entry for entry in os.listdir(SHARED) if not entry.startswith(".trapeze")), os.listdir(SHARED)
+
+
+def arrive(name, **live):
+    """What B says to an archive of a machine that A has, as of one that runs."""
+    A.trapeze("export", name, "--force", at("arrives.trapeze"))
+    reserved = B.api("POST", "/v1/migrations", {
+        "name": name, "from": "test", "source": "0" * 32,
+        "live": {"vmx": 'memsize = "32"\n', "disks": [], "proofs": {}, "streams": 1, **live}}, 201)
+    with open(at("arrives.trapeze"), "rb") as file:
+        status, answer = B.raw("POST", f"/v1/migrations/{reserved['id']}/archive", file.read())
+    until(lambda: names(B) == [])
+    return status, answer
+
+
+def test_a_host_that_has_less():
+    """A network and memory that the target has not."""
+    B.trapeze("list")
+    A.trapeze("create", "lost", "--firmware", LOOP_ELF, "-m", "32", "--net", "bridge:none-such")
+    status, answer = arrive("lost")
+    assert status // 100 in (4, 5) and "none-such" in answer["error"], answer
+    A.trapeze("create", "big", "--firmware", LOOP_ELF, "-m", "262144", "--net", "none")
+    status, answer = arrive("big")
+    assert status == 400 and "262144 MiB" in answer["error"] and "to spare" in answer["error"], answer
+    # One that does not run may go, and keeps its network.
+    A.trapeze("migrate", "lost", socket_of(B))
+    until(lambda: is_settled(B, "lost"))
+    with open(f"{folder(B, 'lost')}/lost.vmx", encoding="utf-8") as file:
+        assert "none-such" in file.read()
 
 
 def test_a_running_machine_is_called_off():

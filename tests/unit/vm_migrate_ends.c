@@ -22,9 +22,9 @@ static void another_machine_is_refused(void **state)
     close_side(here);
 }
 
-static void an_unknown_extension_is_refused(void **state)
+/* What the target says to a source of this version and with these extensions besides. */
+static void assert_refuses(uint32_t version, const char *extension, const char *says)
 {
-    (void)state;
     struct side *there = new_side("interp", 64, 2000);
     struct wire wire;
     struct wire_frame frame;
@@ -37,22 +37,37 @@ static void an_unknown_extension_is_refused(void **state)
     there->count = 1;
     call(there, do_arrive);
     wire_open(&wire, pair[1]);
-    store_le32(hello, WIRE_VERSION);
+    store_le32(hello, version);
     store_le32(hello + 16, 1);
     store_le32(hello + 20, 1);
     store_le64(hello + 24, RAM);
     store_le64(hello + 32, 64 * MIB);
-    int length = snprintf((char *)hello + 40, sizeof(hello) - 40, "%.*s_zfuture%s", (int)isa,
-                          layout, layout + isa);
+    int length = snprintf((char *)hello + 40, sizeof(hello) - 40, "%.*s%s%s", (int)isa, layout,
+                          extension, layout + isa);
     assert_true(wire_put(&wire, WIRE_HELLO, hello, 40 + (size_t)length, NS_PER_S, NULL));
     assert_true(wire_receive(&wire, &frame, 100 * NS_PER_S, NULL));
     assert_int_equal(frame.type, WIRE_REFUSED);
-    assert_non_null(strstr((const char *)frame.body, "'zfuture'"));
+    assert_non_null(strstr((const char *)frame.body, says));
     wait_for(&there->done);
     assert_false(there->arrived);
     wire_close(&wire);
     free(layout);
     close_side(there);
+}
+
+static void an_unknown_extension_is_refused(void **state)
+{
+    (void)state;
+    assert_refuses(WIRE_VERSION, "_zfuture", "'zfuture'");
+}
+
+static void an_unknown_version_is_refused(void **state)
+{
+    (void)state;
+    char says[32];
+    snprintf(says, sizeof(says), "and this Trapeze %u", WIRE_VERSION);
+    assert_refuses(WIRE_VERSION + 1, "", says);
+    assert_refuses(0, "", "speaks version 0 ");
 }
 
 static void do_pause(void *opaque)
@@ -166,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(another_machine_is_refused),
         cmocka_unit_test(an_unknown_extension_is_refused),
+        cmocka_unit_test(an_unknown_version_is_refused),
         cmocka_unit_test(a_paused_machine_stays_paused),
         cmocka_unit_test(a_machine_that_ends),
         cmocka_unit_test(a_target_that_fails_behind_loaded),
