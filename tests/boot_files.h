@@ -109,6 +109,57 @@ static inline void make_image(struct boot_bytes *file, const void *code, size_t 
     store_le32(data + IMAGE_SECTIONS + 20, 0x600);
 }
 
+/* Where things stand in a bzImage of make_bzimage(). */
+enum { BZIMAGE_KERNEL = 2 * 512, BZIMAGE_SIZE = BZIMAGE_KERNEL + 1024 };
+#define BZIMAGE_GPA (UINT64_C(1) << 24)
+
+/* A kernel for 16 MiB, relocatable, with a 64-bit entry at byte 0x200 of its own. */
+static inline void make_bzimage(struct boot_bytes *file, const void *code, size_t code_size)
+{
+    *file = (struct boot_bytes){.size = BZIMAGE_SIZE};
+    uint8_t *data = file->data;
+    data[0x1f1] = 1; /* sectors of setup, besides the first */
+    store_le32(data + 0x1f4, (BZIMAGE_SIZE - BZIMAGE_KERNEL) / 16);
+    data[0x200] = 0xeb;
+    data[0x201] = 0x6a; /* the header ends at 0x26c */
+    memcpy(data + 0x202, "HdrS", 4);
+    store_le16(data + 0x206, 0x20f);
+    data[0x211] = 1;
+    store_le32(data + 0x22c, 0x7fffffff);
+    store_le32(data + 0x230, 2 * MIB);
+    data[0x234] = 1;
+    store_le16(data + 0x236, 1);
+    store_le32(data + 0x238, 255);
+    store_le64(data + 0x258, BZIMAGE_GPA);
+    store_le32(data + 0x260, 4 * MIB);
+    memcpy(data + BZIMAGE_KERNEL + 0x200, code, code_size);
+}
+
+#define PVH_GPA UINT64_C(0x200000)
+enum { PVH_NOTE = 0x180, PVH_NOTE_SIZE = 12 + 4 + 8 };
+
+/* An x86-64 ELF file of one segment, entered at its start or, by its note, 16 bytes behind. */
+static inline void make_pvh(struct boot_bytes *file, const void *code, size_t code_size)
+{
+    make_elf(file, code, code_size);
+    Elf64_Ehdr *header = (Elf64_Ehdr *)(void *)file->data;
+    Elf64_Phdr *segments = (Elf64_Phdr *)(void *)(file->data + ELF_PHDR);
+    header->e_machine = EM_X86_64;
+    header->e_entry = segments[0].p_vaddr = segments[0].p_paddr = PVH_GPA;
+    header->e_shnum = 0;
+    header->e_phnum = 2;
+    segments[1] = (Elf64_Phdr){.p_type = PT_NOTE,
+                               .p_offset = PVH_NOTE,
+                               .p_filesz = PVH_NOTE_SIZE,
+                               .p_memsz = PVH_NOTE_SIZE};
+    memset(file->data + PVH_NOTE, 0, ELF_SHDR - PVH_NOTE);
+    store_le32(file->data + PVH_NOTE, 4);
+    store_le32(file->data + PVH_NOTE + 4, 8);
+    store_le32(file->data + PVH_NOTE + 8, 18);
+    memcpy(file->data + PVH_NOTE + 12, "Xen", 4);
+    store_le64(file->data + PVH_NOTE + 16, PVH_GPA + 16);
+}
+
 static inline void add_newc(struct boot_bytes *file, const char *name, const char *contents)
 {
     size_t name_size = strlen(name) + 1, size = strlen(contents);

@@ -97,7 +97,7 @@ static bool add_vsock(struct vm *vm, struct error **err)
     return vm_board_add(vm, &device_virtio_vsock, &params, err) != NULL;
 }
 
-static const struct board *const boards[] = {&board_virt};
+static const struct board *const boards[] = {&board_virt, &board_pc};
 
 const struct board *board_find(const char *arch)
 {

@@ -51,7 +51,7 @@ struct board {
     void (*describe_isa)(const struct vm *vm, char *text, size_t size);
 };
 
-extern const struct board board_virt;
+extern const struct board board_virt, board_pc;
 
 /* The board for guests of an architecture ("riscv64"); NULL: there is none. */
 const struct board *board_find(const char *arch);

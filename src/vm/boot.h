@@ -42,6 +42,7 @@ struct boot {
     bool sbi;                          /* the VMM is the firmware: the kernel starts in S-mode */
     uint64_t entry;                    /* gpa of the first instruction */
     uint64_t next_entry;               /* with firmware: the kernel's, 0 = none */
+    unsigned protocol;                 /* the board's: how the guest is entered */
     uint64_t initrd_gpa, initrd_size;  /* 0, 0: none */
     uint64_t fdt_gpa, fdt_limit;       /* room for the device tree (and fw_dynamic_info) */
     uint64_t tohost_gpa, fromhost_gpa; /* HTIF symbols of a bare-metal ELF; 0 = none */
@@ -73,8 +74,10 @@ struct elf_result {
     uint64_t tohost, fromhost;
 };
 bool boot_is_elf(const uint8_t *head, size_t size);
-bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram_base,
-                   uint64_t ram_size, struct elf_result *result, struct error **err);
+/* `machine`: the processor that it is to be for (EM_RISCV). */
+bool boot_load_elf(struct boot *boot, const struct boot_file *file, unsigned machine,
+                   uint64_t ram_base, uint64_t ram_size, struct elf_result *result,
+                   struct error **err);
 
 /* load_linux.c */
 #define BOOT_HEAD_SIZE 1024 /* bytes of a kernel file that say what it is */
@@ -84,9 +87,9 @@ struct linux_image {
 };
 bool boot_is_image(const uint8_t *head, size_t size);
 bool boot_read_image(const struct boot_file *file, struct linux_image *image, struct error **err);
-/* Says what the file is instead of a kernel; false. */
-bool boot_refuse_kernel(const struct boot_file *file, const uint8_t *head, size_t size,
-                        struct error **err);
+/* Says what the file is instead of a kernel for that architecture; false. */
+bool boot_refuse_kernel(const struct boot_file *file, const char *arch, const uint8_t *head,
+                        size_t size, struct error **err);
 bool boot_check_initrd(const struct boot_file *file, struct error **err);
 
 /* boot.c, for the loaders: reads exactly `size` bytes; false with a sentence. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * ELF64 executables for RISC-V: bare-metal programs, firmware, vmlinux. Segments go to their
+ * ELF64 executables: bare-metal programs, firmware, vmlinux. Segments go to their
  * physical addresses; the symbols `tohost` and `fromhost` are looked up for the HTIF
  * convention of bare-metal test programs.
  */
@@ -28,7 +28,7 @@ static const char *machine_name(unsigned machine)
     static const struct {
         unsigned machine;
         const char *name;
-    } names[] = {{EM_386, "32-bit x86"}, {EM_X86_64, "x86-64"}, {EM_AARCH64, "ARM64"},
+    } names[] = {{EM_386, "32-bit x86"}, {EM_X86_64, "x86_64"}, {EM_AARCH64, "ARM64"}, {EM_RISCV, "riscv64"},
                  {EM_ARM, "32-bit ARM"}, {EM_PPC64, "POWER"},   {EM_S390, "s390"}};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (names[i].machine == machine)
@@ -36,15 +36,19 @@ static const char *machine_name(unsigned machine)
     return "another processor";
 }
 
-static bool check_header(const struct boot_file *file, const Elf64_Ehdr *header, struct error **err)
+static bool check_header(const struct boot_file *file, const Elf64_Ehdr *header, unsigned machine,
+                         struct error **err)
 {
-    if (header->e_machine != EM_RISCV || header->e_ident[EI_CLASS] != ELFCLASS64 ||
+    const char *wanted = machine_name(machine);
+    if (header->e_machine != machine || header->e_ident[EI_CLASS] != ELFCLASS64 ||
         header->e_ident[EI_DATA] != ELFDATA2LSB) {
-        error_set(err, ERROR_USAGE, "'%s' is a program for %s%s", file->path,
-                  header->e_machine == EM_RISCV ? "32-bit or big-endian RISC-V"
-                                                : machine_name(header->e_machine),
-                  header->e_machine == EM_RISCV ? "" : ", not for riscv64");
-        error_hint(err, "This machine is riscv64: give it a riscv64 build.");
+        if (header->e_machine == machine)
+            error_set(err, ERROR_USAGE, "'%s' is a 32-bit or big-endian program, not one for %s",
+                      file->path, wanted);
+        else
+            error_set(err, ERROR_USAGE, "'%s' is a program for %s, not for %s", file->path,
+                      machine_name(header->e_machine), wanted);
+        error_hint(err, "This machine is %s: give it a build for that.", wanted);
         return false;
     }
     if (header->e_type != ET_EXEC && header->e_type != ET_DYN)
@@ -121,14 +125,15 @@ static void find_htif(const struct boot_file *file, const Elf64_Ehdr *header, ui
     free(sections);
 }
 
-bool boot_load_elf(struct boot *boot, const struct boot_file *file, uint64_t ram_base,
-                   uint64_t ram_size, struct elf_result *result, struct error **err)
+bool boot_load_elf(struct boot *boot, const struct boot_file *file, unsigned machine,
+                   uint64_t ram_base, uint64_t ram_size, struct elf_result *result,
+                   struct error **err)
 {
     Elf64_Ehdr header;
     *result = (struct elf_result){0};
     if (file->size < sizeof(header))
         return error_set(err, ERROR_USAGE, "'%s' is a truncated ELF file", file->path);
-    if (!boot_read(file, 0, &header, sizeof(header), err) || !check_header(file, &header, err))
+    if (!boot_read(file, 0, &header, sizeof(header), err) || !check_header(file, &header, machine, err))
         return false;
     Elf64_Phdr *headers = read_table(file, header.e_phoff, header.e_phnum, sizeof(Elf64_Phdr),
                                      MAX_HEADERS * sizeof(Elf64_Phdr));

@@ -100,9 +100,10 @@ bool boot_read_image(const struct boot_file *file, struct linux_image *image, st
 }
 
 /* Recognises what people give by mistake. */
-bool boot_refuse_kernel(const struct boot_file *file, const uint8_t *head, size_t size,
-                        struct error **err)
+bool boot_refuse_kernel(const struct boot_file *file, const char *arch, const uint8_t *head,
+                        size_t size, struct error **err)
 {
+    bool riscv = strcmp(arch, "riscv64") == 0;
     static const struct {
         size_t offset;
         const char *bytes;
@@ -117,10 +118,10 @@ bool boot_refuse_kernel(const struct boot_file *file, const uint8_t *head, size_
         {0, "\x28\xb5\x2f\xfd", 4, "compressed with zstd", "Unpack it first: unzstd."},
         {4, "zimg", 4, "a compressed EFI kernel (zboot)",
          "Give it the uncompressed arch/riscv/boot/Image."},
-        {0x202, "HdrS", 4, "an x86 kernel (bzImage)", "This machine is riscv64."},
-        {56, "ARM\x64", 4, "an ARM64 kernel", "This machine is riscv64."},
-        {0, "MZ", 2, "an EFI program without a RISC-V kernel header",
-         "Give it a RISC-V Linux Image."},
+        {0x202, "HdrS", 4, "an x86 kernel (bzImage)", "Start it with --arch x86_64."},
+        {56, "RSC\x05", 4, "a RISC-V kernel", "Start it with --arch riscv64."},
+        {56, "ARM\x64", 4, "an ARM64 kernel", "This machine has another processor."},
+        {0, "MZ", 2, "an EFI program without a kernel's header", "Give it a Linux kernel."},
     };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
         if (kinds[i].offset + kinds[i].length <= size &&
@@ -129,9 +130,15 @@ bool boot_refuse_kernel(const struct boot_file *file, const uint8_t *head, size_
             error_hint(err, "%s", kinds[i].remedy);
             return false;
         }
-    error_set(err, ERROR_USAGE, "'%s' is not a RISC-V Linux kernel (Image or ELF)", file->path);
-    error_hint(err, "Debian's is in the package linux-image-riscv64; a bare-metal program is given "
-                    "with --firmware.");
+    if (riscv) {
+        error_set(err, ERROR_USAGE, "'%s' is not a RISC-V Linux kernel (Image or ELF)", file->path);
+        error_hint(err, "Debian's is in the package linux-image-riscv64; a bare-metal program is "
+                        "given with --firmware.");
+    } else {
+        error_set(err, ERROR_USAGE, "'%s' is not an x86-64 Linux kernel (bzImage or ELF)",
+                  file->path);
+        error_hint(err, "Debian's is in the package linux-image-amd64.");
+    }
     return false;
 }
 

@@ -294,7 +294,7 @@ static void apply(struct boot_bytes *file, const struct damage *damage)
 static void damaged_elf_is_refused(void **state)
 {
     static const struct damage cases[] = {
-        {EHDR(e_machine), 2, EM_X86_64, "x86-64"},
+        {EHDR(e_machine), 2, EM_X86_64, "x86_64"},
         {EHDR(e_machine), 2, EM_AARCH64, "ARM64"},
         {EHDR(e_machine), 2, 4711, "another processor"},
         {EI_CLASS, 1, ELFCLASS32, "32-bit"},

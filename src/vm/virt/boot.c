@@ -10,6 +10,7 @@
  *     top                     end of RAM, or RAM base + 2 GiB if there is more: firmware and
  *                             early kernels map low memory only
  */
+#include <elf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,9 +76,9 @@ static bool plan_kernel(struct planner *plan, const struct boot_file *file, uint
     if (boot_is_image(head, size))
         return plan_image(plan, file, entry, err);
     if (!boot_is_elf(head, size))
-        return boot_refuse_kernel(file, head, size, err);
+        return boot_refuse_kernel(file, "riscv64", head, size, err);
     struct elf_result result;
-    if (!boot_load_elf(plan->boot, file, plan->ram_base, plan->ram_size, &result, err))
+    if (!boot_load_elf(plan->boot, file, EM_RISCV, plan->ram_base, plan->ram_size, &result, err))
         return false;
     *entry = result.entry;
     plan->loaded_end = result.end;
@@ -94,7 +95,7 @@ static bool plan_firmware(struct planner *plan, const struct boot_file *file, st
         return false;
     if (boot_is_elf(head, size)) {
         struct elf_result result;
-        if (!boot_load_elf(boot, file, plan->ram_base, plan->ram_size, &result, err))
+        if (!boot_load_elf(boot, file, EM_RISCV, plan->ram_base, plan->ram_size, &result, err))
             return false;
         boot->entry = result.entry;
         boot->tohost_gpa = result.tohost;

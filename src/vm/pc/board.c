@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parts list of the x86-64 board. Interrupt controllers and PIT are the engine's: devices drive the
+ * inputs of its I/O APIC, and messages go to its local APICs.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/error.h"
+#include "bus/pci.h"
+#include "dev/devices.h"
+#include "dev/pcie_host.h"
+#include "isa/x86_64/cpu.h"
+#include "vm/board.h"
+#include "vm/machine.h"
+#include "vm/pc/pc.h"
+
+#define TIMEBASE_HZ 1000000000 /* nobody on this board reads it */
+
+static const struct pci_window window = {PC_MMIO32_GPA, PC_MMIO32_SIZE};
+
+static const struct part {
+    const struct device_ops *ops;
+    const char *id;
+    uint64_t gpa, port;
+    unsigned gsi; /* 0: none */
+} parts[] = {
+    {&device_acpi_pm, "pm", 0, PC_PM_PORT, PC_SCI_GSI},
+    {&device_cmos_rtc, "rtc", 0, PC_RTC_PORT, PC_RTC_GSI},
+    {&device_i8042, "i8042", 0, PC_I8042_PORT, 0},
+    {&device_uart16550, "uart0", 0, PC_COM1_PORT, PC_COM1_GSI},
+    {&device_pcie_host, "pcie", PC_ECAM_GPA, 0, PC_PCI_GSI},
+    {&device_vmgenid, "vmgenid", PC_VMGENID_GPA, 0, PC_VMGENID_GSI},
+};
+
+static bool pc_parts(struct vm *vm, struct error **err)
+{
+    const struct engine_irqchip *irqchip = vm->machine->irqchip;
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        const struct part *part = &parts[i];
+        struct device_params params = {
+            .id = part->id,
+            .gpa = part->gpa,
+            .io_port = part->port,
+            .irq_number = part->gsi,
+            .window = &window,
+            .msi = {irqchip->send, vm->machine},
+            .button = &vm->button,
+            .generation = &vm->generation,
+            .chr = part->ops == &device_uart16550 ? vm->env.console : NULL,
+        };
+        if (part->gsi != 0)
+            irq_line_bind(&params.irq, irqchip->set_input, vm->machine, part->gsi);
+        struct device *device = vm_board_add(vm, part->ops, &params, err);
+        if (device == NULL)
+            return false;
+        if (part->ops == &device_pcie_host)
+            vm->device_env.pci = pcie_host_bus(device);
+    }
+    return true;
+}
+
+/* Messages: each vCPU's queue has an interrupt of its own. */
+static unsigned pc_queues(const struct vm *vm)
+{
+    return vm->cpu_count;
+}
+
+static unsigned pc_ram(uint64_t memory, struct board_ram ram[BOARD_MAX_RAM])
+{
+    uint64_t low = memory < PC_LOW_RAM_MAX ? memory : PC_LOW_RAM_MAX;
+    ram[0] = (struct board_ram){0, low};
+    ram[1] = (struct board_ram){PC_HIGH_RAM_GPA, memory - low};
+    return memory > low ? 2 : 1;
+}
+
+static void pc_describe_isa(const struct vm *vm, char *text, size_t size)
+{
+    (void)vm;
+    snprintf(text, size, "x86_64");
+}
+
+const struct board board_pc = {
+    .name = "pc",
+    .isa = &isa_x86_64,
+    .timebase_hz = TIMEBASE_HZ,
+    .ram = pc_ram,
+    .plan = pc_plan,
+    .parts = pc_parts,
+    .queues = pc_queues,
+    .load = pc_load,
+    .describe_isa = pc_describe_isa,
+};

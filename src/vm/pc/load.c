@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The x86-64 board at a start: what the kernel is told of this machine, and the registers of the
+ * first vCPU. The others wait for it to start them (SDM 3A, 8.4).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/error.h"
+#include "bus/aml.h"
+#include "dev/pcie_host.h"
+#include "isa/x86_64/cpu.h"
+#include "vm/machine.h"
+#include "vm/pc/acpi.h"
+#include "vm/pc/boot.h"
+#include "vm/pc/load_linux.h"
+#include "vm/pc/pc.h"
+
+enum { RESET_PORT = PC_I8042_PORT + 4, RESET_VALUE = 0xfe };
+
+/* The caller frees it. A kernel starts those vCPUs only that are wished for, and can switch on the
+ * others later; in front, as what a user says behind it counts. */
+static char *command_line(const struct vm *vm)
+{
+    const char *append = vm->config.append != NULL ? vm->config.append : "";
+    char *words = NULL;
+    int length = vm->cpu_count != 0 && vm->config.cpus < vm->cpu_count
+                     ? asprintf(&words, "maxcpus=%u%s%s", vm->config.cpus,
+                                append[0] != '\0' ? " " : "", append)
+                     : asprintf(&words, "%s", append);
+    if (length < 0)
+        abort();
+    return words;
+}
+
+bool pc_plan(struct vm *vm, struct error **err)
+{
+    uint64_t low = vm->config.memory < PC_LOW_RAM_MAX ? vm->config.memory : PC_LOW_RAM_MAX;
+    char *words = command_line(vm);
+    bool good = pc_boot_plan(&vm->files.boot, low, words, err);
+    free(words);
+    return good;
+}
+
+/* ---- tables ---- */
+
+static void describe_devices(void *opaque, struct aml *aml)
+{
+    const struct vm *vm = opaque;
+    for (size_t i = 0; i < vm->device_count; i++)
+        if (vm->devices[i]->ops->acpi != NULL)
+            vm->devices[i]->ops->acpi(vm->devices[i], aml);
+}
+
+static bool write_acpi(struct vm *vm, struct error **err)
+{
+    const struct pc_acpi_setup setup = {.cpus = vm->cpu_count,
+                                        .ecam_gpa = PC_ECAM_GPA,
+                                        .ecam_size = PCIE_HOST_ECAM_SIZE,
+                                        .pm_port = PC_PM_PORT,
+                                        .reset_port = RESET_PORT,
+                                        .reset_value = RESET_VALUE,
+                                        .sci = PC_SCI_GSI,
+                                        .ioapic_gpa = PC_IOAPIC_GPA,
+                                        .lapic_gpa = PC_LAPIC_GPA,
+                                        .devices = describe_devices,
+                                        .opaque = vm};
+    uint8_t *tables = alloc_zeroed(1, PC_ACPI_MAX);
+    size_t size = pc_acpi_build(&setup, PC_TABLES_GPA, tables, PC_ACPI_MAX);
+    bool good = size != 0 && mem_write(vm->mem, PC_TABLES_GPA, tables, size);
+    free(tables);
+    return good || error_set(err, ERROR_INTERNAL, "the ACPI tables are too large");
+}
+
+static size_t memory_map(const struct vm *vm, struct pc_memory map[PC_MEMORY_MAX])
+{
+    size_t count = 0;
+    map[count++] = (struct pc_memory){0, PC_BOOT_LOW_END, PC_MEMORY_RAM};
+    map[count++] =
+        (struct pc_memory){PC_TABLES_GPA, PC_TABLES_END - PC_TABLES_GPA, PC_MEMORY_RESERVED};
+    for (size_t i = 0; i < mem_ram_count(vm->mem) && count < PC_MEMORY_MAX - 1; i++) {
+        const struct mem_ram *ram = mem_ram_at(vm->mem, i);
+        uint64_t from = ram->gpa < PC_TABLES_END ? PC_TABLES_END : ram->gpa;
+        map[count++] = (struct pc_memory){from, ram->gpa + ram->size - from, PC_MEMORY_RAM};
+    }
+    map[count++] = (struct pc_memory){PC_ECAM_GPA, PCIE_HOST_ECAM_SIZE, PC_MEMORY_RESERVED};
+    return count;
+}
+
+static bool write_info(struct vm *vm, struct error **err)
+{
+    struct pc_memory map[PC_MEMORY_MAX];
+    char *words = command_line(vm);
+    struct pc_boot_info info = {.command_line = words,
+                                .rsdp_gpa = PC_TABLES_GPA,
+                                .memory = map,
+                                .memory_count = memory_map(vm, map)};
+    vm->entropy->fill(vm->entropy, info.seed, sizeof(info.seed));
+    bool good = pc_boot_write(&vm->files.boot, &info, vm->mem, err);
+    free(words);
+    return good;
+}
+
+/* ---- the first vCPU ---- */
+
+enum { CODE = 0x10, DATA = 0x18, GDT_SIZE = 0x20 };
+
+static void set_registers(struct x86_cpu *cpu, const struct boot *boot)
+{
+    static const enum x86_segment_register data[] = {X86_DS, X86_ES, X86_SS, X86_FS, X86_GS};
+    x86_fetch(cpu);
+    struct x86_state *state = &cpu->state;
+    bool pvh = boot->protocol == PC_PVH;
+    state->segments[X86_CS] = x86_flat_code64(CODE);
+    state->segments[X86_CS].l = !pvh;
+    state->segments[X86_CS].db = pvh;
+    for (size_t i = 0; i < ARRAY_SIZE(data); i++)
+        state->segments[data[i]] = x86_flat_data(DATA);
+    state->gdt = (struct x86_table){PC_BOOT_GDT, GDT_SIZE - 1};
+    state->idt = (struct x86_table){0, 0};
+    state->cr0 = X86_CR0_PE | X86_CR0_ET | (pvh ? 0 : X86_CR0_NE | X86_CR0_PG);
+    state->cr3 = pvh ? 0 : PC_BOOT_PAGES;
+    state->cr4 = pvh ? 0 : X86_CR4_PAE;
+    state->efer = pvh ? 0 : X86_EFER_LME | X86_EFER_LMA;
+    memset(state->gpr, 0, sizeof(state->gpr));
+    state->gpr[pvh ? X86_RBX : X86_RSI] = PC_BOOT_INFO;
+    state->rip = boot->entry;
+    state->rflags = X86_RFLAGS_FIXED;
+    x86_changed(cpu);
+}
+
+bool pc_load(struct vm *vm, struct error **err)
+{
+    if (!write_acpi(vm, err) || !write_info(vm, err))
+        return false;
+    set_registers(x86_cpu_of(vm->vcpus[0]), &vm->files.boot);
+    return true;
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The x86-64 board's boot plan and what the kernel is told; every damaged, truncated or foreign
+ * file gets its sentence.
+ */
+#include "support.h"
+
+#include "boot_files.h"
+#include "config/machine.h"
+#include "mem/mem.h"
+#include "vm/boot.h"
+#include "vm/pc/boot.h"
+#include "vm/pc/load_linux.h"
+
+#define RAM_SIZE (64 * MIB)
+
+struct bench {
+    struct boot boot;
+    struct machine_config config;
+    struct error *err;
+    int fds[2];
+    char paths[2][32];
+};
+
+static void give(struct bench *b, unsigned role, const struct boot_bytes *file)
+{
+    b->fds[role] = put_file(file->data, file->size, b->paths[role]);
+    assert_true(b->fds[role] >= 0);
+    *(role == BOOT_KERNEL ? &b->config.kernel : &b->config.initrd) = b->paths[role];
+}
+
+static bool plan(struct bench *b, uint64_t ram, const char *command_line)
+{
+    return boot_open(&b->boot, &b->config, &b->err) &&
+           pc_boot_plan(&b->boot, ram, command_line, &b->err);
+}
+
+static void done(struct bench *b)
+{
+    boot_clear(&b->boot);
+    error_free(b->err);
+    for (unsigned i = 0; i < 2; i++)
+        if (b->fds[i] > 0)
+            close(b->fds[i]);
+}
+
+static void refused(const struct boot_bytes *file, uint64_t ram, const char *command_line,
+                    const char *part)
+{
+    struct bench b = {0};
+    give(&b, BOOT_KERNEL, file);
+    if (plan(&b, ram, command_line))
+        fail_msg("accepted, though '%s' was expected", part);
+    assert_error(&b.err, ERROR_USAGE, part);
+    done(&b);
+}
+
+static uint64_t word(struct mem_space *mem, uint64_t gpa, unsigned size)
+{
+    uint8_t bytes[8] = {0};
+    assert_true(mem_read(mem, gpa, bytes, size));
+    return load_le64(bytes);
+}
+
+static struct mem_space *written(struct bench *b, const char *command_line)
+{
+    static const struct pc_memory map[] = {{0, PC_BOOT_LOW_END, PC_MEMORY_RAM},
+                                           {0x100000, RAM_SIZE - 0x100000, PC_MEMORY_RAM}};
+    struct pc_boot_info info = {.command_line = command_line,
+                                .rsdp_gpa = 0xe0000,
+                                .memory = map,
+                                .memory_count = 2,
+                                .seed = {1, 2, 3}};
+    struct mem_space *mem = mem_space_new();
+    assert_non_null(mem_add_ram(mem, "ram", 0, RAM_SIZE, MEM_BACKEND_ANONYMOUS, -1, &b->err));
+    assert_true(boot_load_segments(&b->boot, mem, &b->err));
+    assert_true(pc_boot_write(&b->boot, &info, mem, &b->err));
+    return mem;
+}
+
+/* Where a linear address leads by the tables. */
+static uint64_t walk(struct mem_space *mem, uint64_t address)
+{
+    uint64_t table = PC_BOOT_PAGES, entry = 0;
+    for (unsigned level = 0; level < 3; level++) {
+        entry = word(mem, table + 8 * (address >> (39 - 9 * level) & 511), 8);
+        assert_int_equal(entry & 3, 3);
+        table = entry & UINT64_C(0xffffffffff000);
+    }
+    assert_int_equal(entry & 0x80, 0x80);
+    return table | (address & (2 * MIB - 1));
+}
+
+static void test_bzimage(void **state)
+{
+    struct bench b = {0};
+    struct boot_bytes kernel, initrd;
+    (void)state;
+    make_bzimage(&kernel, "\xf4", 1);
+    make_newc(&initrd);
+    give(&b, BOOT_KERNEL, &kernel);
+    give(&b, BOOT_INITRD, &initrd);
+    if (!plan(&b, RAM_SIZE, "console=ttyS0"))
+        fail_msg("%s", error_message(b.err));
+    assert_int_equal(b.boot.protocol, PC_LINUX64);
+    assert_int_equal(b.boot.entry, BZIMAGE_GPA + 0x200);
+    assert_int_equal(b.boot.initrd_gpa, RAM_SIZE - align_up(initrd.size, 4096));
+    struct mem_space *mem = written(&b, "console=ttyS0");
+    assert_int_equal(word(mem, b.boot.entry, 1), 0xf4);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x202, 4), 0x53726448); /* the header, */
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x258, 8), BZIMAGE_GPA);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x26c, 4), 0); /* and nothing behind it */
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x070, 8), 0xe0000);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x1e8, 1), 2);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x2d0 + 20, 8), 0x100000);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x2d0 + 28, 8), RAM_SIZE - 0x100000);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x218, 4), b.boot.initrd_gpa);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 0x21c, 4), initrd.size);
+    uint64_t line = word(mem, PC_BOOT_INFO + 0x228, 4), seed = word(mem, PC_BOOT_INFO + 0x250, 8);
+    assert_memory_equal(mem_ram_pointer(mem, line, 14, MEM_READ), "console=ttyS0", 14);
+    assert_int_equal(word(mem, seed + 8, 4), 9);
+    assert_int_equal(word(mem, seed + 16, 3), 0x030201);
+    for (uint64_t at = 0x1234; at < 4 * GIB; at += 509 * MIB)
+        assert_int_equal(walk(mem, at), at);
+    assert_int_equal(word(mem, PC_BOOT_GDT + 0x10, 8), 0x00af9b000000ffff);
+    mem_space_free(mem);
+    done(&b);
+}
+
+/* With little memory a relocatable kernel goes lower; one that is not says what it needs. */
+static void test_bzimage_in_little_memory(void **state)
+{
+    struct bench b = {0};
+    struct boot_bytes kernel;
+    (void)state;
+    make_bzimage(&kernel, "", 0);
+    give(&b, BOOT_KERNEL, &kernel);
+    assert_true(plan(&b, 40 * MIB, ""));
+    assert_int_equal(b.boot.entry, 2 * MIB + 0x200);
+    done(&b);
+    refused(&kernel, 32 * MIB, "", "needs about 38 MiB of memory to start, the guest has 32 MiB");
+    kernel.data[0x234] = 0;
+    refused(&kernel, 40 * MIB, "", "needs about 52 MiB");
+    refused(&kernel, 1 * MIB, "", "needs about");
+}
+
+static void test_pvh(void **state)
+{
+    struct bench b = {0};
+    struct boot_bytes kernel, initrd;
+    (void)state;
+    make_pvh(&kernel, "\xf4", 1);
+    make_newc(&initrd);
+    give(&b, BOOT_KERNEL, &kernel);
+    give(&b, BOOT_INITRD, &initrd);
+    if (!plan(&b, RAM_SIZE, "quiet"))
+        fail_msg("%s", error_message(b.err));
+    assert_int_equal(b.boot.protocol, PC_PVH);
+    assert_int_equal(b.boot.entry, PVH_GPA + 16);
+    struct mem_space *mem = written(&b, "quiet");
+    assert_int_equal(word(mem, PC_BOOT_INFO, 4), 0x336ec578);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 12, 4), 1);
+    uint64_t modules = word(mem, PC_BOOT_INFO + 16, 8), map = word(mem, PC_BOOT_INFO + 40, 8);
+    assert_int_equal(word(mem, modules, 8), b.boot.initrd_gpa);
+    assert_int_equal(word(mem, modules + 8, 8), initrd.size);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 24, 8), PC_BOOT_COMMAND_LINE);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 32, 8), 0xe0000);
+    assert_int_equal(word(mem, PC_BOOT_INFO + 48, 4), 2);
+    assert_int_equal(word(mem, map + 24, 8), 0x100000);
+    assert_int_equal(word(mem, map + 40, 4), PC_MEMORY_RAM);
+    assert_int_equal(word(mem, PC_BOOT_GDT + 0x10, 8), 0x00cf9b000000ffff);
+    mem_space_free(mem);
+    done(&b);
+}
+
+static void test_elf_without_note_is_entered_in_64_bit_mode(void **state)
+{
+    struct bench b = {0};
+    struct boot_bytes kernel;
+    (void)state;
+    make_pvh(&kernel, "\xf4", 1);
+    kernel.data[PVH_NOTE + 8] = 17; /* another note of Xen's */
+    give(&b, BOOT_KERNEL, &kernel);
+    assert_true(plan(&b, RAM_SIZE, ""));
+    assert_int_equal(b.boot.protocol, PC_LINUX64);
+    assert_int_equal(b.boot.entry, PVH_GPA);
+    mem_space_free(written(&b, ""));
+    done(&b);
+}
+
+static void test_refusals(void **state)
+{
+    struct boot_bytes good, file;
+    (void)state;
+    make_bzimage(&good, "", 0);
+    file = good;
+    file.size -= 16;
+    refused(&file, RAM_SIZE, "", "truncated");
+    file = good;
+    store_le16(file.data + 0x206, 0x20b);
+    refused(&file, RAM_SIZE, "", "no 64-bit entry");
+    file = good;
+    store_le16(file.data + 0x236, 0);
+    refused(&file, RAM_SIZE, "", "no 64-bit entry");
+    file = good;
+    store_le32(file.data + 0x230, 3);
+    refused(&file, RAM_SIZE, "", "damaged");
+    file = good;
+    store_le64(file.data + 0x258, UINT64_MAX & ~(2 * MIB - 1));
+    refused(&file, RAM_SIZE, "", "damaged");
+    file = good;
+    store_le32(file.data + 0x260, UINT32_MAX);
+    refused(&file, RAM_SIZE, "", "larger than 1 GiB");
+    file = good;
+    store_le64(file.data + 0x258, 0);
+    file.data[0x234] = 0;
+    refused(&file, RAM_SIZE, "", "below 1 MiB");
+    store_le32(good.data + 0x238, 3);
+    refused(&good, RAM_SIZE, "quiet", "command line of 3 bytes, not of 5");
+    make_image(&file, "", 0);
+    refused(&file, RAM_SIZE, "", "a RISC-V kernel");
+    make_elf(&file, "", 0);
+    refused(&file, RAM_SIZE, "", "a program for riscv64, not for x86_64");
+    make_pvh(&file, "", 0);
+    store_le64(file.data + PVH_NOTE + 16, 0x1000);
+    refused(&file, RAM_SIZE, "", "outside of the guest's memory");
+    make_pvh(&file, "", 0);
+    ((Elf64_Phdr *)(void *)(file.data + ELF_PHDR))->p_paddr = 0x8000; /* where our tables are */
+    refused(&file, RAM_SIZE, "", "outside of the guest's memory");
+    memset(&file.data, 'x', sizeof(file.data));
+    refused(&file, RAM_SIZE, "", "not an x86-64 Linux kernel");
+}
+
+static void test_initrd_keeps_below_the_kernels_limit(void **state)
+{
+    struct bench b = {0};
+    struct boot_bytes kernel, initrd;
+    (void)state;
+    make_bzimage(&kernel, "", 0);
+    store_le32(kernel.data + 0x22c, 0x1ffffff);
+    make_newc(&initrd);
+    give(&b, BOOT_KERNEL, &kernel);
+    give(&b, BOOT_INITRD, &initrd);
+    assert_true(plan(&b, RAM_SIZE, ""));
+    assert_int_equal(b.boot.initrd_gpa, 32 * MIB - align_up(initrd.size, 4096));
+    done(&b);
+    b = (struct bench){0};
+    store_le32(kernel.data + 0x22c, BZIMAGE_GPA);
+    give(&b, BOOT_KERNEL, &kernel);
+    give(&b, BOOT_INITRD, &initrd);
+    assert_false(plan(&b, RAM_SIZE, ""));
+    assert_error(&b.err, ERROR_USAGE, "does not fit behind the kernel");
+    done(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bzimage),
+        cmocka_unit_test(test_bzimage_in_little_memory),
+        cmocka_unit_test(test_pvh),
+        cmocka_unit_test(test_elf_without_note_is_entered_in_64_bit_mode),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_initrd_keeps_below_the_kernels_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
