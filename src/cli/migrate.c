@@ -27,6 +27,10 @@ static const struct cli_option options[] = {
     {"auto-converge", 0, NULL,
      "Slow the guest's processors down while it writes faster than the link carries.", NULL},
     {"connections", 0, "N", "Copy its memory over so many connections, 1 to 16. Default: 1.", NULL},
+    {"post-copy", 0, NULL,
+     "Let it go before its memory if it writes faster than the link carries: what is missing "
+     "follows, first what it wants. If the link breaks then, it stands still until it is back.",
+     NULL},
     {"copy-storage", 0, NULL,
      "Of a machine that runs, too, bring along the disks that HOST does not see.", NULL},
     {"cancel", 0, NULL, "Call off a migration that is under way: the machine stays here.", NULL},
@@ -103,6 +107,8 @@ static bool add_options(const struct cli_args *args, json_t *body, struct error 
         json_object_set_new(body, "connections", json_integer((json_int_t)count));
     if (cli_given(args, "compress"))
         json_object_set_new(body, "compress", json_true());
+    if (cli_given(args, "post-copy"))
+        json_object_set_new(body, "post-copy", json_true());
     if (cli_given(args, "copy-storage"))
         json_object_set_new(body, "copy-storage", json_true());
     if (cli_given(args, "auto-converge"))
@@ -230,6 +236,10 @@ const struct cli_command cli_command_migrate = {
         "are refused. Its networks have to be there. Connections through NAT end, as they are those "
         "of the host; on other networks they last. A machine that does not run takes its disks "
         "along in any case.\n\n"
+        "With --post-copy a machine that writes too fast runs there before all of its memory is "
+        "there. The daemon here serves what is missing and makes the connection anew if it breaks; "
+        "until then the machine stands still. If this host dies before all is there, the machine is "
+        "lost as by its own death: its disks stay.\n\n"
         "Afterwards the instance is there, and here its name only says where it went. Whatever "
         "fails "
         "or dies on the way, it is on exactly one side; should the source not know on which "

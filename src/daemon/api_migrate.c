@@ -25,7 +25,9 @@ const struct api_verb api_migrate = {
         "ms\"}, \"bandwidth\": {\"type\": \"integer\", \"description\": \"bytes per second; 0: no "
         "limit\"}, \"compress\": {\"type\": \"boolean\"}, \"converge\": {\"type\": \"boolean\", "
         "\"description\": \"its vCPUs are slowed down while it writes too fast\"}, "
-        "\"copy-storage\": {\"type\": \"boolean\", \"description\": \"of one that runs, too, the "
+        "\"post-copy\": {\"type\": \"boolean\", \"description\": \"if it writes too fast, it goes "
+        "before its memory\"}, \"copy-storage\": {\"type\": \"boolean\", \"description\": \"of one "
+        "that runs, too, the "
         "disks come along that the target does not see\"}, "
         "\"connections\": {\"type\": \"integer\", "
         "\"minimum\": 1, \"maximum\": 16}}}",

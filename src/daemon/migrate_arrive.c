@@ -170,7 +170,9 @@ static void on_found_out(void *opaque, const json_t *result, const struct error 
         daemon_event(daemon, incoming->name, "arrived", json_pack("{s:s}", "from", incoming->from));
         daemon_event(daemon, incoming->name, "start", json_pack("{s:s}", "from", incoming->from));
         answer_all(incoming, true);
-        incoming_forget(incoming);
+        incoming->stage = INCOMING_LATE;
+        if (!incoming->switched || incoming->talk < 0)
+            incoming_forget(incoming);
     } else {
         machine_await_end(daemon, incoming->name, END_S, on_ended, incoming);
     }
@@ -190,14 +192,23 @@ void incoming_hang_up(struct incoming *incoming)
         }
 }
 
+static void find_out_soon(struct incoming *incoming)
+{
+    incoming->stage = INCOMING_SETTLING;
+    job_start(incoming->daemon, incoming->name, NULL, find_out, on_found_out, incoming);
+}
+
 void incoming_settle(struct incoming *incoming)
 {
     incoming->dropped = true;
-    if (incoming->handing_in || incoming->call != NULL || incoming->stage == INCOMING_SETTLING)
+    if (incoming->handing_in || incoming->call != NULL)
         return; /* soon */
-    incoming->stage = INCOMING_SETTLING;
+    bool at_it = incoming->stage == INCOMING_SETTLING;
     incoming_hang_up(incoming);
-    job_start(incoming->daemon, incoming->name, NULL, find_out, on_found_out, incoming);
+    if (incoming->recovers || incoming->stage == INCOMING_LATE)
+        incoming_forget(incoming); /* it is known to be here */
+    else if (!at_it)
+        find_out_soon(incoming);
 }
 
 /* ---- streams ---- */
@@ -205,7 +216,7 @@ void incoming_settle(struct incoming *incoming)
 static void on_talk(void *opaque, int fd, unsigned events)
 {
     struct incoming *incoming = opaque;
-    static const char failed[] = "failed", done[] = "done";
+    static const char *const last[] = {"failed", "done", "post-copy-paused"};
     char *text = alloc_zeroed(1, TALK_MAX);
     (void)events;
     ssize_t size = recv(fd, text, TALK_MAX, MSG_DONTWAIT);
@@ -215,9 +226,16 @@ static void on_talk(void *opaque, int fd, unsigned events)
         const char *message = json_string_value(json_object_get(said, "message"));
         if (message != NULL)
             snprintf(incoming->why, sizeof(incoming->why), "%s", message);
-        if (size <= 0 ||
-            (event != NULL && (strcmp(event, failed) == 0 || strcmp(event, done) == 0)))
+        bool ends = size <= 0;
+        for (size_t i = 0; i < sizeof(last) / sizeof(last[0]) && event != NULL; i++)
+            ends = ends || strcmp(event, last[i]) == 0;
+        bool switches = event != NULL && strcmp(event, "switched") == 0;
+        if (ends) {
             incoming_settle(incoming);
+        } else if (switches && !incoming->switched) { /* it is ours, and its streams stay */
+            incoming->switched = true;
+            find_out_soon(incoming);
+        }
         json_decref(said);
     }
     free(text);
@@ -235,14 +253,19 @@ static json_t *hand_in(struct daemon *daemon, const char *name, const json_t *ar
     if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
     snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", instance.fd);
+    bool recovers = json_is_true(json_object_get(arguments, "recovers"));
     fds[count++] = (int)json_integer_value(json_array_get(list, 0));
-    fds[count++] = openat(instance.fd, MIGRATION_TAKEN, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (!recovers)
+        fds[count++] = openat(instance.fd, MIGRATION_TAKEN, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     for (size_t i = 1; i < json_array_size(list) && count < INCOMING_STREAMS + 2; i++)
         fds[count++] = (int)json_integer_value(json_array_get(list, i));
-    json_t *options =
-        json_pack("{s:o}", "disks", migrate_disks_for_worker(json_object_get(arguments, "disks")));
+    json_t *options = json_object();
+    if (!recovers)
+        json_object_set_new(options, "disks",
+                            migrate_disks_for_worker(json_object_get(arguments, "disks")));
     char *text = json_dumps(options, JSON_COMPACT);
-    char *answer = client_control_fds(control, "incoming", text, fds, count, err);
+    char *answer = client_control_fds(control, recovers ? "migrate-recover" : "incoming", text, fds,
+                                      count, err);
     json_decref(options);
     free(text);
     instance_close(&instance);
@@ -275,7 +298,9 @@ static void hand_in_all(struct incoming *incoming)
         return;
     }
     json_t *fds = json_array();
-    json_t *arguments = json_pack("{s:o, s:O}", "fds", fds, "disks", incoming->disks);
+    json_t *arguments = json_pack("{s:o, s:b}", "fds", fds, "recovers", (int)incoming->recovers);
+    if (incoming->disks != NULL)
+        json_object_set(arguments, "disks", incoming->disks);
     json_array_append_new(fds, json_integer(pair[1]));
     for (unsigned i = 0; i < incoming->count; i++)
         json_array_append_new(fds, json_integer(incoming->streams[i]));
@@ -326,6 +351,38 @@ void migrate_in_stream(struct api_call *call)
         arrival->daemon = call->daemon;
         memcpy(arrival->id, incoming->id, sizeof(arrival->id));
         http_answer_upgrade(call, MIGRATE_PROTOCOL, on_stream, arrival);
+    }
+}
+
+/* ---- streams that were lost ---- */
+
+void migrate_in_recover(struct api_call *call)
+{
+    struct incoming *incoming = incoming_find(call->daemon, call->name);
+    json_int_t streams = 0;
+    char name[INSTANCE_MAX_NAME + 1];
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:I}", "streams", &streams) != 0 ||
+        streams < 1 || streams > INCOMING_STREAMS) {
+        api_refuse(call, 400, "'streams' is a number from 1 to 16");
+        return;
+    }
+    /* The source has noticed first, or tries again. */
+    if (incoming != NULL && (incoming->stage == INCOMING_LATE || incoming->recovers) &&
+        !incoming->handing_in) {
+        incoming_forget(incoming);
+        incoming = NULL;
+    }
+    if (incoming != NULL) {
+        api_refuse(call, 503, "it is just arriving; try again");
+    } else if (!migration_find(&call->daemon->store, call->name, name) ||
+               !machine_is_linked(call->daemon, name)) {
+        api_refuse(call, 409, "there is no machine here that waits for memory");
+    } else {
+        incoming = incoming_add(call->daemon, call->name, name);
+        incoming->stage = INCOMING_ARRIVING;
+        incoming->wanted = (unsigned)streams;
+        incoming->switched = incoming->recovers = true;
+        api_reply(call, json_object());
     }
 }
 

@@ -449,6 +449,10 @@ void migrate_in_ask(struct api_call *call)
 {
     struct incoming *incoming = incoming_find(call->daemon, call->name);
     char name[INSTANCE_MAX_NAME + 1];
+    if (incoming != NULL && (incoming->recovers || incoming->stage == INCOMING_LATE)) {
+        incoming_say_outcome(call, true);
+        return;
+    }
     if (incoming != NULL && incoming->stage >= INCOMING_TAKING) {
         call->next = incoming->asks;
         incoming->asks = call;
@@ -490,7 +494,8 @@ static void on_settled(void *opaque, const json_t *result, const struct error *e
 
 void migrate_in_settle(struct api_call *call)
 {
-    if (incoming_find(call->daemon, call->name) != NULL) {
+    const struct incoming *incoming = incoming_find(call->daemon, call->name);
+    if (incoming != NULL && !incoming->recovers && incoming->stage != INCOMING_LATE) {
         api_refuse(call, 409, "it is not known yet that it is here");
         return;
     }

@@ -19,6 +19,11 @@
  * TLS and the talk with the worker end, and so does the worker, or it has taken the machine: the
  * next daemon finds out.
  *
+ * With post-copy it runs here before all of its memory is there, and the streams stay. Streams that
+ * were lost are replaced by
+ *
+ *     POST /v1/migrations/ID/recover   and then as many GET …/stream as that says
+ *
  * A reservation lives in memory and ends with the daemon, when it is asked after, or after two
  * minutes (ten seconds for a stream) in which nothing came. Meanwhile its name is taken
  * (machine_take()).
@@ -40,6 +45,7 @@ void migrate_in_settle(struct api_call *call);
 
 #define MIGRATE_PROTOCOL "trapeze-migration" /* in the Upgrade header */
 void migrate_in_stream(struct api_call *call);
+void migrate_in_recover(struct api_call *call);
 
 /* After machine_adopt_all(): what was arriving when the last daemon ended. */
 void migrate_in_adopt_all(struct daemon *daemon);

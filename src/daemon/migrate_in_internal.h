@@ -24,7 +24,8 @@ enum incoming_stage {
     INCOMING_STAGED,    /* it does not run, and all of it is there */
     INCOMING_TAKING,    /* a job gives the folder its name */
     INCOMING_ARRIVING,  /* its worker waits, for streams or for what comes by them */
-    INCOMING_SETTLING   /* a job finds out whether the worker took it */
+    INCOMING_SETTLING,  /* a job finds out whether the worker took it */
+    INCOMING_LATE       /* post-copy: it runs here, and is as any other but for its memory's streams */
 };
 
 enum { INCOMING_PEER = 300 /* bytes of a source's name */, INCOMING_STREAMS = 16 };
@@ -53,6 +54,8 @@ struct incoming {
     int streams[INCOMING_STREAMS];
     unsigned count;  /* that are there */
     bool handing_in; /* a job gives them to the worker */
+    bool switched;   /* post-copy: it runs here, and not all of its memory is there */
+    bool recovers;   /* ... and it gets new streams */
     int talk;        /* with the worker (worker/verbs_migrate.c); -1: none */
     struct loop_watch *watch;
     char why[512]; /* what the worker said of its failure */

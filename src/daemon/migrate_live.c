@@ -23,7 +23,10 @@
 #include "daemon/migrate_in.h"
 #include "daemon/migrate_send_internal.h"
 
-enum { STREAMS_MAX = 16, TALK_MAX = 64 << 10, END_TRIES = 3000, END_PAUSE_NS = 10 * 1000 * 1000 };
+enum { STREAMS_MAX = 16, TALK_MAX = 64 << 10 };
+/* It is looked whether a worker has ended every so many ns, after so many times every second, and
+ * now and then whether it has lost its streams, for which it gets this many new ones. */
+enum { END_PAUSE_NS = 10 * 1000 * 1000, END_TRIES = 1000, END_LOOK = 100, RECOVERY_STREAMS = 2 };
 /* Of the first copy of memory, from when on it is recorded that the machine is given away soon: so
  * that it need not be when the machine stands still. */
 enum { NEAR_PERCENT = 25 };
@@ -79,7 +82,12 @@ static bool connect_streams(const struct sending *s, int *fds, size_t count, str
 
 /* ---- following it ---- */
 
-enum end { MOVED, STAYS, NOT_KNOWN };
+enum end {
+    MOVED,
+    STAYS,
+    NOT_KNOWN,
+    LOST /* post-copy: there for good, and the streams by which its memory follows are gone */
+};
 
 struct following {
     struct sending *s;
@@ -139,6 +147,8 @@ static bool take_word(struct following *f, json_t *said, enum end *end, struct e
         *end = STAYS;
     else if (strcmp(event, "uncertain") == 0)
         *end = NOT_KNOWN;
+    else if (strcmp(event, "disconnected") == 0)
+        *end = LOST;
     else
         return false;
     if (*end != MOVED)
@@ -175,8 +185,8 @@ static enum end follow(struct following *f, struct error **err)
 
 static json_t *pick_options(const json_t *arguments)
 {
-    static const char *const keys[] = {"downtime-ns", "bandwidth",   "compress",   "converge",
-                                       "rounds",      "last-resort", "patience-ns"};
+    static const char *const keys[] = {"downtime-ns", "bandwidth", "compress",    "converge",
+                                       "post-copy",   "rounds",    "last-resort", "patience-ns"};
     json_t *options = json_object();
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(arguments, keys[i]);
@@ -186,60 +196,118 @@ static json_t *pick_options(const json_t *arguments)
     return options;
 }
 
-/* Gives the worker the streams. */
+/* Gives the worker the streams, with a verb; `options` are stolen. The talk; -1: err. */
+static int hand_streams(const struct sending *s, const char *verb, json_t *options,
+                        const int *streams, size_t count, struct error **err)
+{
+    int pair[2], fds[STREAMS_MAX + 1], talk = -1;
+    char control[64], *answer = NULL, *text = json_dumps(options, JSON_COMPACT);
+    json_decref(options);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0) {
+        fds[0] = pair[1];
+        memcpy(fds + 1, streams, count * sizeof(*streams));
+        snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
+        answer = client_control_fds(control, verb, text, fds, count + 1, err);
+        close(pair[1]);
+        if (answer == NULL)
+            close(pair[0]);
+        else
+            talk = pair[0];
+    } else {
+        error_set_errno(err, errno, "cannot make a socket pair");
+    }
+    free(answer);
+    free(text);
+    return talk;
+}
+
 static bool begin(const struct sending *s, const json_t *arguments, const int *streams,
                   size_t count, int *talk, struct error **err)
 {
-    int pair[2], fds[STREAMS_MAX + 1];
-    char control[64];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
-        return error_set_errno(err, errno, "cannot make a socket pair");
-    fds[0] = pair[1];
-    memcpy(fds + 1, streams, count * sizeof(*streams));
-    snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
     json_t *options = pick_options(arguments);
     json_object_set_new(options, "disks", migrate_disks_for_worker(s->disks));
-    char *text = json_dumps(options, JSON_COMPACT);
-    char *answer = client_control_fds(control, "migrate", text, fds, count + 1, err);
-    close(pair[1]);
-    json_decref(options);
-    free(text);
-    if (answer == NULL)
-        close(pair[0]);
-    else
-        *talk = pair[0];
-    free(answer);
+    *talk = hand_streams(s, "migrate", options, streams, count, err);
     return *talk >= 0;
+}
+
+/* ---- memory that is still here (post-copy) ---- */
+
+static void close_streams(const int *streams)
+{
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        if (streams[i] >= 0)
+            close(streams[i]);
+}
+
+/* A verb without an answer that matters; the value is to be freed. */
+static char *ask_worker(const struct sending *s, const char *verb, const char *arguments)
+{
+    char control[64];
+    snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
+    return client_control(control, verb, arguments, NULL);
+}
+
+/* Its streams are lost. */
+static bool is_disconnected(const struct sending *s)
+{
+    char *answer = ask_worker(s, "status", NULL);
+    json_t *status = answer != NULL ? json_loads(answer, 0, NULL) : NULL;
+    const json_t *migration = json_object_get(status, "migration");
+    const char *stage = json_string_value(json_object_get(migration, "stage"));
+    bool lost = stage != NULL && strcmp(stage, "post-copy-disconnected") == 0;
+    json_decref(status);
+    free(answer);
+    return lost;
+}
+
+/* New streams, and follows what comes of them. */
+static void reconnect(struct sending *s, int signals)
+{
+    struct following f = {.s = s, .talk = -1, .signals = signals, .handed = true};
+    struct error *error = NULL;
+    int streams[STREAMS_MAX];
+    for (size_t i = 0; i < STREAMS_MAX; i++)
+        streams[i] = -1;
+    if (sending_outcome(s, "ask", NULL) != HERE)
+        return;
+    json_t *answer =
+        sending_ask(s, "recover", json_pack("{s:i}", "streams", (int)RECOVERY_STREAMS), &error);
+    if (answer != NULL && connect_streams(s, streams, RECOVERY_STREAMS, NULL))
+        f.talk = hand_streams(s, "migrate-recover", json_object(), streams, RECOVERY_STREAMS, NULL);
+    else if (answer == NULL && error_kind(error) == ERROR_USAGE) /* it has ended there */
+        free(ask_worker(s, "quit", NULL));
+    error_free(error);
+    json_decref(answer);
+    close_streams(streams);
+    if (f.talk < 0)
+        return;
+    (void)follow(&f, NULL);
+    close(f.talk);
+}
+
+/* It is at the target. Until the worker here has given away all that it has, which is when it ends
+ * and gives back its lock. */
+static void serve(struct sending *s, int signals)
+{
+    struct timespec pause = {.tv_nsec = END_PAUSE_NS};
+    for (unsigned tries = 1; !instance_lock_as_it_is(&s->instance, NULL); tries++) {
+        if (tries > END_TRIES)
+            pause = (struct timespec){.tv_sec = 1};
+        if ((tries > END_TRIES || tries % END_LOOK == 0) && is_disconnected(s))
+            reconnect(s, signals);
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* ---- the end ---- */
 
-/* The worker is about to be gone, and with it its lock. */
-static bool await_end(struct sending *s, struct error **err)
+void migrate_live_resolve(struct sending *s, bool here)
 {
-    const struct timespec pause = {.tv_nsec = END_PAUSE_NS};
-    for (unsigned i = 0; i < END_TRIES; i++) {
-        if (instance_lock_as_it_is(&s->instance, NULL))
-            return true;
-        nanosleep(&pause, NULL);
-    }
-    return error_set(err, ERROR_HOST,
-                     "the machine has moved, but its worker's process here does not end");
-}
-
-bool migrate_live_resolve(struct sending *s, bool here, struct error **err)
-{
-    char control[64];
-    struct error *error = NULL;
-    snprintf(control, sizeof(control), "/proc/self/fd/%d/control.sock", s->instance.fd);
-    char *answer =
-        client_control(control, "migrate-resolve",
-                       here ? "{\"where\": \"here\"}" : "{\"where\": \"there\"}", &error);
     /* One that has not got as far, or has been told, knows it anyway. */
-    if (answer == NULL)
-        error_free(error);
-    free(answer);
-    return here || await_end(s, err);
+    free(ask_worker(s, "migrate-resolve",
+                    here ? "{\"where\": \"here\"}" : "{\"where\": \"there\"}"));
+    if (!here)
+        serve(s, -1);
 }
 
 /* What the worker's last word leads to. */
@@ -251,12 +319,14 @@ static bool conclude(struct sending *s, struct following *f, enum end end, struc
         json_decref(sending_ask(s, "ask", NULL, NULL));
     if (end == STAYS) /* it runs here, whatever the target says */
         outcome = NOT_HERE;
-    if (outcome == HERE || (outcome == UNKNOWN && end == MOVED)) {
+    bool there = end == MOVED || end == LOST;
+    if (outcome == HERE || (outcome == UNKNOWN && there)) {
         error_free(why);
-        return migrate_live_resolve(s, false, err) && sending_leave(s, err);
+        migrate_live_resolve(s, false);
+        return sending_leave(s, err);
     }
-    if (outcome == NOT_HERE && end != MOVED) {
-        (void)migrate_live_resolve(s, true, NULL);
+    if (outcome == NOT_HERE && !there) {
+        migrate_live_resolve(s, true);
         migration_remove(s->instance.fd, NULL);
         return error_propagate(err, why);
     }
@@ -313,8 +383,6 @@ bool migrate_live(struct sending *s, const json_t *arguments, struct error **err
                                               "they were this host's; others last"));
     }
     json_decref(live);
-    for (size_t i = 0; i < STREAMS_MAX; i++)
-        if (streams[i] >= 0)
-            close(streams[i]);
+    close_streams(streams);
     return good;
 }

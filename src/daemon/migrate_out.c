@@ -209,10 +209,10 @@ void migrate_out(struct api_call *call)
     struct error *error = NULL;
     json_t *to;
     json_int_t downtime = 0, bandwidth = 0, connections = 1;
-    int compress = 0, converge = 0, copies = 0;
-    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:o, s?I, s?I, s?b, s?b, s?b, s?I}", "to",
+    int compress = 0, converge = 0, copies = 0, late = 0;
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:o, s?I, s?I, s?b, s?b, s?b, s?b, s?I}", "to",
                        &to, "downtime-ns", &downtime, "bandwidth", &bandwidth, "compress",
-                       &compress, "converge", &converge, "copy-storage", &copies, "connections",
+                       &compress, "converge", &converge, "copy-storage", &copies, "post-copy", &late, "connections",
                        &connections) != 0 ||
         downtime < 0 || bandwidth < 0 || connections < 1 || connections > CONNECTIONS_MAX) {
         api_refuse(call, 400,

@@ -408,9 +408,10 @@ json_t *migrate_ask(struct daemon *daemon, const char *name, const json_t *argum
     (void)arguments;
     if (open_moving(&s, daemon, name, err) && use_record(&s, s.record, err)) {
         enum outcome outcome = sending_outcome(&s, "ask", err);
-        bool good =
-            outcome != UNKNOWN && (!s.live || migrate_live_resolve(&s, outcome == NOT_HERE, err)) &&
-            (outcome == HERE ? sending_leave(&s, err) : migration_remove(s.instance.fd, err));
+        if (outcome != UNKNOWN && s.live)
+            migrate_live_resolve(&s, outcome == NOT_HERE);
+        bool good = outcome != UNKNOWN && (outcome == HERE ? sending_leave(&s, err)
+                                                           : migration_remove(s.instance.fd, err));
         if (good)
             result = json_pack("{s:b, s:s}", "here", outcome == HERE, "to", s.remote.url);
     }
@@ -426,8 +427,8 @@ static bool resolve(struct sending *s, bool here, struct error **err)
         if (outcome == (here ? HERE : NOT_HERE)) /* who has it knows better */
             return error_set(err, ERROR_USAGE, "%s answers: '%s' is %s", s->remote.url,
                              s->instance.name, here ? "there" : "not there");
-        if (s->live && !migrate_live_resolve(s, here, err))
-            return false;
+        if (s->live)
+            migrate_live_resolve(s, here);
         if (here)
             migration_settled(&s->daemon->store, s->id);
         return here ? migration_remove(s->instance.fd, err)

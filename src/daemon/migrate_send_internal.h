@@ -46,8 +46,8 @@ bool sending_leave(struct sending *s, struct error **err);
 
 /* Brings a machine that runs. */
 bool migrate_live(struct sending *s, const json_t *arguments, struct error **err);
-/* Tells the worker, which may stand still because it does not know, and if the machine is not here
- * waits for its end and locks the instance. */
-bool migrate_live_resolve(struct sending *s, bool here, struct error **err);
+/* Tells the worker, which may stand still because it does not know. If the machine is not here, waits
+ * for the worker's end, which has perhaps memory to send yet (post-copy), and locks the instance. */
+void migrate_live_resolve(struct sending *s, bool here);
 
 #endif

@@ -13,6 +13,9 @@
  *     gone: STORE/moved/NAME names the target
  *        └ ────────────────── settle ──────────► NAME/migration removed
  *
+ * Of one that runs, the source may have memory to send when it is gone already (post-copy): its
+ * record stays at "handing-over" until that is there.
+ *
  * Without a word after "take" the source asks: the answer is "here", or "not-here" and then never
  * "here" any more. A source that dies goes on from its record: "copying" is called off, "handing-
  * over" asks until it is answered. Migrations have names that the target makes (128 random bits),

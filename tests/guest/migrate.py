@@ -399,6 +399,44 @@ def test_a_running_machine_is_called_off():
     A.trapeze("stop", "--force", "web")
 
 
+def stage(client):
+    """Of the only job there is; None: it has not said."""
+    jobs = client.api("GET", "/v1/jobs")["jobs"]
+    return jobs[0].get("migration", {}).get("stage") if jobs else None
+
+
+def test_it_goes_before_its_memory():
+    """Post-copy over a slow link that breaks, then with both daemons; nothing is lost, and the one who
+    stops it there meanwhile has stopped it."""
+    life, owner = Life(), A
+    for turn in range(3):
+        source, target, said = owner, other(owner), flushed(owner)
+        cut = []
+        with Gate(target, lambda verb: "drop" if cut and turn == 2 else "pass") as gate:
+            process = subprocess.Popen(
+                [TRAPEZE, "migrate", "web", gate.path, "--post-copy", "--bandwidth", "200K"],
+                env={**os.environ, "TRAPEZE_HOME": source.store}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            until(lambda: stage(source) == "post-copy" or process.poll() is not None)
+            assert process.poll() is None
+            assert is_running(target), known(target)  # as any other
+            cut.append(True)
+            gate.cut()
+            if turn == 1:
+                kill(source.pid_of_daemon())
+                kill(target.pid_of_daemon())
+            if turn == 2:
+                until(lambda: known(target)["state"] == "paused")
+                target.trapeze("stop", "--force", "web")
+                assert known(source)["state"] != "stopped", known(source)
+                cut.clear()
+            status = process.wait(timeout=LIMIT_S)
+            assert (status == 0) == (turn != 1), (turn, status)
+            owner = life.settle(said)
+            assert owner is target and life.deaths == (turn == 2), (turn, life.deaths)
+    owner.trapeze("stop", "--force", "web")
+
+
 def test_a_running_machine_and_faults():
     turns = 300 if FULL else 7
     life, owner, moved = Life(), A, 0
