@@ -25,7 +25,7 @@ static const struct cli_option options[] = {
      "At most so many bytes per second, with K, M or G, while it still runs here.", NULL},
     {"compress", 'z', NULL, "Compress its memory: for slow links.", NULL},
     {"auto-converge", 0, NULL,
-     "Slow the guest's processors down while it writes faster than the link carries.", NULL},
+     "Slow the guest's processors and disks down while it writes faster than the link carries.", NULL},
     {"connections", 0, "N", "Copy its memory over so many connections, 1 to 16. Default: 1.", NULL},
     {"post-copy", 0, NULL,
      "Let it go before its memory if it writes faster than the link carries: what is missing "
