@@ -83,6 +83,7 @@ static const struct {
     {"kernel", offsetof(struct machine_config, kernel)},
     {"initrd", offsetof(struct machine_config, initrd)},
     {"firmware", offsetof(struct machine_config, firmware)},
+    {"arch", offsetof(struct machine_config, arch)},
     {"engine", offsetof(struct machine_config, engine)},
     {"trace", offsetof(struct machine_config, trace)},
     {"perf", offsetof(struct machine_config, perf)},
@@ -279,26 +280,50 @@ static void add_copy(struct machine_config *config, const char *path, const char
 /* A whole disk has a kernel of its own. */
 static bool find_kernel(const char *name, struct image *image, struct error **err)
 {
-    if (image->isa != NULL && strcmp(image->isa, "riscv64") != 0) {
+    const char *isa = image->isa != NULL ? image->isa : "riscv64";
+    if (!machine_has_arch(isa)) {
         error_set(err, ERROR_USAGE, "the image '%s' is for %s, which this build cannot run", name,
-                  image->isa);
-        error_hint(err, "It runs riscv64.");
+                  isa);
+        error_hint(err, "It runs riscv64 and x86_64.");
         return false;
     }
+    if (image->kernel == NULL && strcmp(isa, "riscv64") != 0)
+        return error_set(err, ERROR_USAGE,
+                         "the image '%s' is a whole disk for %s, which this build cannot run: it has "
+                         "no firmware for its boot loader",
+                         name, isa);
     if (image->kernel == NULL)
         image->kernel = image_boot_loader(err);
     return image->kernel != NULL;
 }
 
-static bool apply_image(const char *name, struct cli_machine *machine, bool quiet,
+/* Of an architecture that was asked for: "tiny" is "tiny-x86_64" then. */
+static bool find_image(const char *name, const char *arch, struct image *image, struct error **err)
+{
+    char *full = NULL;
+    if (arch == NULL || strcmp(arch, "riscv64") == 0 || !machine_has_arch(arch))
+        full = strdup(name);
+    else if (asprintf(&full, "%s-%s", name, arch) < 0)
+        abort();
+    bool good = image_find(full, image, err) && find_kernel(full, image, err);
+    if (good && arch != NULL && image->isa != NULL && strcmp(image->isa, arch) != 0)
+        good = error_set(err, ERROR_USAGE, "the image '%s' is for %s, not for %s", full, image->isa,
+                         arch);
+    free(full);
+    return good;
+}
+
+static bool apply_image(const char *name, const char *arch, struct cli_machine *machine, bool quiet,
                         struct error **err)
 {
     struct machine_config *config = &machine->config;
     struct image image;
-    if (!image_find(name, &image, err) || !find_kernel(name, &image, err)) {
+    if (!find_image(name, arch, &image, err)) {
         image_clear(&image);
         return false;
     }
+    if (image.isa != NULL)
+        replace(&config->arch, image.isa);
     replace(&config->kernel, image.kernel);
     if (image.initrd != NULL)
         replace(&config->initrd, image.initrd);
@@ -425,7 +450,7 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
     /* Numbers are checked before an image is built or copied, and win over the image's. */
     if (!apply_numbers(args, config, err) || !apply_choices(args, config, err))
         return false;
-    if (image != NULL && (!apply_image(image, machine, cli_given(args, "quiet"), err) ||
+    if (image != NULL && (!apply_image(image, cli_last(args, "arch"), machine, cli_given(args, "quiet"), err) ||
                           !apply_numbers(args, config, err)))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(string_options); i++) {

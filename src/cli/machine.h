@@ -22,8 +22,12 @@
      "is "                                                                                         \
      "gone afterwards.",                                                                           \
      "What to run"},                                                                               \
+        {"arch", 0, "ARCH",                                                                        \
+         "The guest's architecture: 'riscv64' (default), or 'x86_64' on a host with KVM. With "     \
+         "--image it is the image's, and 'x86_64' chooses the one for it.",                        \
+         NULL},                                                                                    \
         {"kernel", 'k', "FILE",                                                                    \
-         "Boot a Linux kernel (RISC-V Image format or ELF). Trapeze itself is the guest's SBI "    \
+         "Boot a Linux kernel (RISC-V Image format or ELF; x86_64: bzImage, or ELF with a PVH entry). Trapeze itself is a riscv64 guest's SBI "    \
          "firmware then, unless --firmware names another.",                                        \
          NULL},                                                                                    \
         {"initrd", 0, "FILE", "Initial RAM disk for the kernel.", NULL},                           \

@@ -20,8 +20,8 @@ static const struct cli_option options[] = {
      NULL},
     CLI_SIZE_OPTIONS,
     {"engine", 0, "NAME",
-     "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, or "
-     "'auto' (default): the translator where it works.",
+     "How vCPUs are run: 'dbt', the translator (x86-64 hosts), 'interp', the interpreter, "
+     "'kvm' for x86_64 guests, or 'auto' (default): the fastest that works.",
      NULL},
     {"interrupts", 0, "KIND",
      "The interrupt controller: 'plic'; 'aia', RISC-V's advanced interrupt architecture, with a "

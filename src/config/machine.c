@@ -306,11 +306,16 @@ static bool check_nics(const struct machine_config *config, struct error **err)
     return true;
 }
 
+bool machine_has_arch(const char *arch)
+{
+    return strcmp(arch, "riscv64") == 0 || strcmp(arch, "x86_64") == 0;
+}
+
 static bool check_config(const struct machine_config *config, bool runs, struct error **err)
 {
-    if (strcmp(config->arch, "riscv64") != 0) {
+    if (!machine_has_arch(config->arch)) {
         error_set(err, ERROR_USAGE, "there is no guest architecture '%s'", config->arch);
-        error_hint(err, "This version runs riscv64 guests.");
+        error_hint(err, "There are riscv64, on any host, and x86_64, on hosts with KVM.");
         return false;
     }
     static const char *const interrupts[] = {"auto", "plic", "aia"};

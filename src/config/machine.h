@@ -131,8 +131,8 @@ struct machine_config {
     char *name;         /* displayName; NULL: none */
     char *owner;        /* who made it, a user's name; NULL: not said */
     char *guest_os;     /* guestOS, VMware's word for what runs there; NULL: not said */
-    char *arch;         /* "riscv64" */
-    char *engine;       /* "interp", "dbt", "auto": the fastest that works here */
+    char *arch;         /* of machine_has_arch() */
+    char *engine;       /* "interp", "dbt", "kvm", "auto": the fastest that works here */
     uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
     char *host_features; /* what translations may use, as --host-cpu-features; NULL: everything */
     char *interrupts;   /* "plic", "aia" (APLIC and IMSIC), "auto": what the kernel can use */
@@ -175,6 +175,9 @@ struct machine_config {
     unsigned snapshot;  /* of an instance: the one that it goes on from (daemon/snapshot.h); 0: none */
     char *expires;      /* as machine_parse_time() takes it; NULL: never */
 };
+
+/* Guest architectures that there is a board for: "riscv64", "x86_64". */
+bool machine_has_arch(const char *arch);
 
 /* Defaults: riscv64, auto, 512 MiB, 1 CPU. */
 void machine_config_init(struct machine_config *config);

@@ -131,7 +131,8 @@ bool vm_board_new(struct vm *vm, struct error **err)
             return false;
     if (vm->config.vsock_cid != 0 && !add_vsock(vm, err))
         return false;
-    return vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
+    return vm->button.press != NULL || /* the board has one of its own */
+           vm_board_add(vm, &device_virtio_input, &button, err) != NULL;
 }
 
 void vm_board_free(struct vm *vm)

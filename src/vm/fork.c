@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/state.h"
 #include "mem/mem.h"
 #include "vm/machine.h"
 
@@ -63,9 +64,13 @@ pid_t vm_fork(struct vm *vm, const struct vm_fork *how, struct error **err)
                       "(memory backend memfd) cannot be copied while it runs");
             return -1;
         }
+    /* KVM's machine is this process's: a copy of it could not ask for its state. */
+    if (vm->machine != NULL)
+        vm_save_state(vm, &vm->forked_state);
     pid_t pid = fork();
     if (pid == 0)
         be_the_copy(how);
+    state_buffer_free(&vm->forked_state);
     if (pid < 0)
         error_set_errno(err, errno, "cannot make a copy of the machine's process");
     return pid;

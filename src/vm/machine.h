@@ -12,6 +12,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 
+#include "base/state.h"
 #include "bus/backend.h"
 #include "bus/device.h"
 #include "config/machine.h"
@@ -167,6 +168,7 @@ struct vm {
     bool moved;  /* its state came from elsewhere, and it has not run since */
     bool loaded; /* RAM holds a guest: a start has been made, or a state restored */
     struct vm_round round;
+    struct state_buffer forked_state; /* of vm_save_state(), in a copy that cannot ask its engine */
     int64_t elapsed_ns;   /* vm_let_time_pass() */
     struct power_button button;
     struct generation generation;

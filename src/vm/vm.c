@@ -284,6 +284,10 @@ static const struct state_table machine_state_table = {"machine", 1, machine_fie
 
 void vm_save_state(struct vm *vm, struct state_buffer *out)
 {
+    if (vm->forked_state.size > 0) {
+        state_buffer_add(out, vm->forked_state.data, vm->forked_state.size);
+        return;
+    }
     struct machine_state machine = {
         .now_ns = vclock_now(vm->clock),
         .wall_ns = vclock_wall_now(vm->clock),

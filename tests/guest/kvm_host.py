@@ -92,7 +92,7 @@ class KvmHost(Machine):
             [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
              "-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-M", "pc", "-smp", str(cpus),
              "-m", memory, "-kernel", made.image, "-initrd", initrd,
-             "-append", "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on",
+             "-append", "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on no_timer_check",
              "-serial", "file:" + self.serial,
              "-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci",
              "-device", "virtconsole,chardev=shell", *options],

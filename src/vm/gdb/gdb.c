@@ -145,6 +145,10 @@ void gdb_free(struct gdb *gdb)
 
 bool vm_debug(struct vm *vm, int listen_fd, bool wait, struct error **err)
 {
+    if (vm->isa->debug == NULL) {
+        close(listen_fd);
+        return error_set(err, ERROR_USAGE, "there is no debugger for %s guests", vm->isa->name);
+    }
     vm->gdb = gdb_new(vm, listen_fd, wait, err);
     return vm->gdb != NULL;
 }
