@@ -655,6 +655,89 @@ static void reset_leaves_what_is_bound_alone(void **state)
     munmap(pages, 2 * page);
 }
 
+/* ---- memory that is still to come from another host ---- */
+
+struct late {
+    uint64_t asked[64]; /* gpa, each once */
+    unsigned count, notified;
+};
+
+static bool fetch(void *opaque, struct mem_ram *ram, uint64_t offset)
+{
+    (void)opaque;
+    fail_msg("the queue waits for page %llx", (unsigned long long)(ram->gpa + offset));
+    return false;
+}
+
+static void ask(void *opaque, struct mem_ram *ram, uint64_t offset)
+{
+    struct late *late = opaque;
+    for (unsigned i = 0; i < late->count; i++)
+        if (late->asked[i] == ram->gpa + offset)
+            return;
+    assert_int_not_equal(late->count, ARRAY_SIZE(late->asked));
+    late->asked[late->count++] = ram->gpa + offset;
+}
+
+static void on_notified(void *opaque, unsigned value)
+{
+    struct late *late = opaque;
+    assert_int_equal(value, 0);
+    late->notified++;
+}
+
+/* All that was asked for is there now. */
+static void come(struct fixture *f, struct late *late)
+{
+    for (; late->count > 0; late->count--) {
+        uint64_t gpa = late->asked[late->count - 1];
+        struct mem_ram *ram = mem_ram_find(f->mem, gpa);
+        mem_set_present(ram, gpa - ram->gpa, MEM_PAGE_SIZE);
+    }
+    mem_came(f->mem);
+}
+
+static void a_request_waits_for_its_memory_and_nobody_else_does(void **state)
+{
+    struct fixture *f = *state;
+    struct late late = {.count = 0};
+    const struct mem_source source = {.fetch = fetch, .ask = ask, .opaque = &late};
+    ring_desc(&f->ring, 0, TABLE, 2 * 16, RING_INDIRECT, 0);
+    ring_put_desc(f->mem, TABLE, 0, DATA + 0xf00, 0x200, RING_NEXT, 1); /* two pages */
+    ring_put_desc(f->mem, TABLE, 1, SECOND, 4096, RING_WRITE, 0);
+    ring_offer(&f->ring, 0);
+    notifier_bind(&f->queue.notify, on_notified, &late);
+    mem_set_source(f->mem, &source);
+    for (size_t i = 0; i < mem_ram_count(f->mem); i++)
+        mem_set_absent(mem_ram_at(f->mem, i), 0, mem_ram_at(f->mem, i)->size);
+
+    const unsigned pages[] = {3, 1, 3}; /* the rings, the table, what it names */
+    for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
+        assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
+        assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
+        assert_int_equal(late.count, pages[i]);
+        assert_int_equal(late.notified, i);
+        come(f, &late);
+    }
+    assert_int_equal(late.notified, 3);
+    assert_true(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
+    assert_int_equal(f->chain.out_size, 0x200);
+    assert_int_equal(f->chain.in_size, 4096);
+    virtqueue_push(&f->queue, &f->chain, 1);
+    virtqueue_signal(&f->queue);
+    assert_int_equal(ring_used_index(&f->ring), 1);
+    assert_int_equal(late.count, 0);
+
+    /* A queue that goes away is not called. */
+    ring_put_desc(f->mem, TABLE, 1, SECOND + 4096, 1, RING_WRITE, 0);
+    ring_offer(&f->ring, 0);
+    assert_false(virtqueue_pop(&f->queue, &f->chain, UINT64_MAX));
+    virtqueue_forget(&f->queue);
+    come(f, &late);
+    assert_int_equal(late.notified, 3);
+    assert_int_equal(f->watch.violations, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -681,6 +764,7 @@ int main(void)
         TEST(no_notification_is_lost),
         TEST(state_survives_a_round_trip),
         TEST(a_saved_ring_outside_of_memory_is_refused),
+        TEST(a_request_waits_for_its_memory_and_nobody_else_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -606,6 +606,73 @@ static void contents_come_when_they_are_wanted(void **state)
     mem_space_free(space);
 }
 
+static void ask(void *opaque, struct mem_ram *ram, uint64_t offset)
+{
+    struct late *late = opaque;
+    assert_ptr_equal(ram, late->ram);
+    late->fetched++;
+    late->last = offset;
+}
+
+static void *bring(void *opaque)
+{
+    struct mem_space *space = opaque;
+    struct mem_ram *ram = mem_ram_at(space, 0);
+    memset(ram->host, 7, PAGE);
+    mem_set_present(ram, 0, PAGE);
+    mem_came(space);
+    return NULL;
+}
+
+static void note_call(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+/* A vCPU is called away by its attention, the loop is called when there is something to see. */
+static void nobody_waits_for_another_host_who_cannot_be_called_away(void **state)
+{
+    (void)state;
+    struct mem_space *space = mem_space_new();
+    struct mem_ram *ram = add(space, 0x100000, 4 * PAGE);
+    struct late late = {.ram = ram, .lost = UINT64_MAX};
+    const struct mem_source source = {.fetch = fetch, .ask = ask, .opaque = &late};
+    _Atomic uint32_t stop = 1;
+    unsigned called = 0;
+    struct mem_waiter waiter = {.came = note_call, .opaque = &called};
+    pthread_t thread;
+    mem_set_source(space, &source);
+    assert_false(mem_is_late(space));
+    mem_set_absent(ram, 0, ram->size);
+    assert_true(mem_is_late(space));
+    assert_int_equal(mem_want_unless(space, ram, ram->gpa, 8, &stop), MEM_LATER);
+    assert_int_equal(late.fetched, 1);
+
+    assert_false(mem_ready(space, ram->gpa + PAGE - 1, 2, &waiter));
+    assert_int_equal(late.last, PAGE);
+    stop = 0;
+    assert_int_equal(pthread_create(&thread, NULL, bring, space), 0);
+    assert_int_equal(mem_want_unless(space, ram, ram->gpa, 8, &stop), MEM_THERE);
+    assert_int_equal(ram->host[0], 7);
+    pthread_join(thread, NULL);
+    assert_int_equal(called, 1);
+    assert_false(mem_ready(space, ram->gpa + PAGE - 1, 2, &waiter)); /* half of it */
+    mem_set_present(ram, PAGE, PAGE);
+    mem_came(space);
+    mem_came(space);
+    assert_int_equal(called, 2);
+    assert_true(mem_ready(space, ram->gpa, 2 * PAGE, &waiter));
+    assert_true(mem_ready(space, 0x200000, 8, &waiter)); /* no RAM */
+    assert_false(mem_ready(space, ram->gpa + 2 * PAGE, 1, &waiter));
+    mem_forget_waiter(space, &waiter);
+    mem_came(space);
+    assert_int_equal(called, 2);
+    assert_false(mem_discard(space, ram->gpa + 2 * PAGE, PAGE)); /* it would come all the same */
+    mem_set_complete(ram);
+    assert_false(mem_is_late(space));
+    mem_space_free(space);
+}
+
 static void a_files_pages_stand_in_for_memory(void **state)
 {
     (void)state;
@@ -640,6 +707,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(contents_come_when_they_are_wanted),
+        cmocka_unit_test(nobody_waits_for_another_host_who_cannot_be_called_away),
         cmocka_unit_test(a_files_pages_stand_in_for_memory),
         cmocka_unit_test(regions_are_found_by_address),
         cmocka_unit_test(impossible_regions_are_refused),

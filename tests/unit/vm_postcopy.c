@@ -380,6 +380,72 @@ static void on_request_or_when_rounds_do_not_help(void **state)
     close_side(here);
 }
 
+/* ---- what a hostile source sends ---- */
+
+static size_t put_run(uint8_t *body, uint64_t gpa, uint32_t pages, enum wire_run kind)
+{
+    size_t bytes = kind == WIRE_RUN_BYTES ? 4096 * (size_t)pages : 0;
+    memset(body, 0, WIRE_MEMORY_HEADER + WIRE_RUN_HEADER);
+    store_le32(body, WIRE_PLAIN);
+    store_le32(body + 4, (uint32_t)(WIRE_RUN_HEADER + bytes));
+    store_le64(body + 8, gpa);
+    store_le32(body + 16, pages);
+    store_le32(body + 20, kind);
+    store_le32(body + 24, (uint32_t)bytes);
+    memset(body + WIRE_MEMORY_HEADER + WIRE_RUN_HEADER, 7, bytes);
+    return WIRE_MEMORY_HEADER + WIRE_RUN_HEADER + bytes;
+}
+
+/* What the guest has is not written over: only what is absent comes, and once. */
+static void a_page_comes_once_and_only_if_it_is_absent(void **state)
+{
+    (void)state;
+    static uint8_t body[WIRE_MEMORY_HEADER + WIRE_RUN_HEADER + 3 * 4096];
+    struct mem_space *mem = mem_space_new();
+    struct error *err = NULL;
+    struct mem_ram *ram =
+        mem_add_ram(mem, "ram", RAM, 100 * 4096, MEM_BACKEND_ANONYMOUS, -1, &err);
+    struct demand *demand = demand_new(mem);
+    struct intake intake = {.mem = mem, .demand = demand};
+    uint8_t list[WIRE_ABSENT_HEADER + 16] = {0};
+    struct wire_frame frame = {WIRE_ABSENT, sizeof(list), list};
+    assert_non_null(ram);
+    memset(ram->host, 1, (size_t)ram->size);
+    store_le64(list + WIRE_ABSENT_HEADER + 8, UINT64_C(1) << 36); /* the 101st */
+    assert_false(demand_add(demand, &frame, NULL));
+    store_le64(list + WIRE_ABSENT_HEADER + 8, UINT64_C(1) << 35);
+    store_le64(list + WIRE_ABSENT_HEADER, 0xf0);
+    assert_true(demand_add(demand, &frame, &err));
+    demand_begin(demand);
+    assert_int_equal(demand_left(demand), 5 * 4096);
+
+    static const struct {
+        uint64_t page;
+        uint32_t pages;
+        enum wire_run kind;
+        bool good;
+    } rows[] = {
+        {3, 1, WIRE_RUN_BYTES, false}, {3, 2, WIRE_RUN_BYTES, false},
+        {4, 1, WIRE_RUN_DELTA, false}, {4, 2, WIRE_RUN_BYTES, true},
+        {5, 1, WIRE_RUN_BYTES, false}, {5, 2, WIRE_RUN_ZERO, false},
+        {6, 2, WIRE_RUN_ZERO, true},   {6, 1, WIRE_RUN_ZERO, false},
+        {99, 1, WIRE_RUN_BYTES, true}, {99, 1, WIRE_RUN_BYTES, false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        size_t size = put_run(body, RAM + 4096 * rows[i].page, rows[i].pages, rows[i].kind);
+        frame = (struct wire_frame){WIRE_MEMORY, (uint32_t)size, body};
+        assert_true(intake_take(&intake, &frame, NULL) == rows[i].good);
+    }
+    for (size_t page = 0; page < 100; page++)
+        assert_int_equal(ram->host[4096 * page], page == 4 || page == 5 || page == 99 ? 7
+                                                 : page == 6 || page == 7             ? 0
+                                                                                      : 1);
+    assert_int_equal(demand_left(demand), 0);
+    intake_clear(&intake);
+    demand_free(demand);
+    mem_space_free(mem);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +455,7 @@ int main(void)
         cmocka_unit_test(cut_anywhere),
         cmocka_unit_test(a_link_that_hangs),
         cmocka_unit_test(the_source_dies),
+        cmocka_unit_test(a_page_comes_once_and_only_if_it_is_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
