@@ -221,7 +221,8 @@ class Trapeze(Guest):
         self.target = self.spawn([*command, "--control", self.controls[1], "--incoming"])
 
     def migrate(self):
-        options = {"downtime-ns": 20000000}
+        options = {"downtime-ns": 20000000, "bandwidth": self.args.bandwidth << 20,
+                   "post-copy": self.args.post_copy, "rounds": 10, "last-resort": "stop"}
         with Handover(*self.controls, streams=self.args.streams, options=options, connect=tcp_pair) as handover:
             handover.commit()
             last = handover.progress[-1]
@@ -239,6 +240,9 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rates", default="0,50,400", help="MiB that the guest writes a second")
     parser.add_argument("--streams", type=int, default=1, help="of ours; QEMU has one unless told otherwise")
+    parser.add_argument("--bandwidth", type=int, default=0, help="MiB a second that ours may send; 0: no limit")
+    parser.add_argument("--post-copy", action="store_true", help="ours, where 10 rounds do not help; "
+                        "otherwise it stops then")
     parser.add_argument("--systems", default=",".join(system.name for system in SYSTEMS))
     return parser.parse_args()
 
