@@ -115,55 +115,61 @@ static bool is_same(const struct block_image *one, const struct block_image *oth
            one->file->inode == other->file->inode;
 }
 
-static struct block_image *put_on_top(struct block_image *below, struct block_chain *chain,
-                                      const char *name, const struct block_chain_options *options,
-                                      struct error **err)
+struct block_image *block_chain_open_top(struct block_chain *chain, const char *name,
+                                         const struct block_chain_options *options,
+                                         struct error **err)
 {
     const struct block_image_options how = {
         .format = options->format, .alone = true, .warn = options->warn, .opaque = options->opaque};
+    struct block_image *top = chain->count == 2
+                                  ? open_alone(chain, 0, name, false, &how, options, err)
+                                  : NULL;
+    if (chain->count != 2)
+        error_set(err, ERROR_USAGE, "an image on top takes two descriptors");
+    if (top == NULL)
+        error_prefix(err, "disk '%s'", name);
+    return top;
+}
+
+static bool put_on_top(struct block_image *below, struct block_image *top,
+                       struct block_chain *chain, const struct block_chain_options *options,
+                       struct error **err)
+{
     const struct block_image_options again = {.format = below->format->name, .alone = true};
     unsigned depth = 1;
     for (const struct block_image *image = below; image != NULL; image = image->backing)
         depth++;
-    if (chain->count != 2 || depth > BLOCK_DEPTH_MAX) {
-        error_set(err, ERROR_USAGE, "its chain of backing files would be more than %d deep",
-                  BLOCK_DEPTH_MAX);
-        return NULL;
-    }
+    if (depth > BLOCK_DEPTH_MAX)
+        return error_set(err, ERROR_USAGE,
+                         "its chain of backing files would be more than %d deep", BLOCK_DEPTH_MAX);
     /* Twice: what the first gives up, the second counts as free. */
     int error = below->read_only ? 0 : below->format->flush(below);
     error = error != 0 || below->read_only ? error : below->format->flush(below);
-    if (error != 0) {
-        error_set_errno(err, error, "cannot write it out");
-        return NULL;
-    }
-    struct block_image *top = open_alone(chain, 0, name, false, &how, options, err);
-    struct block_image *same =
-        top != NULL ? open_alone(chain, 1, below->name, true, &again, options, err) : NULL;
+    if (error != 0)
+        return error_set_errno(err, error, "cannot write it out");
+    struct block_image *same = open_alone(chain, 1, below->name, true, &again, options, err);
     if (same != NULL && is_same(same, below) && top->size == below->size &&
         top->backing_name != NULL) {
         same->backing = below->backing;
         below->backing = NULL;
         top->backing = same;
-        return top;
+        return true;
     }
     if (same != NULL)
         error_set(err, ERROR_USAGE, "what is to lie on top of it was not made for it");
     block_image_close(same);
-    block_image_close(top);
-    return NULL;
+    return false;
 }
 
-struct block_image *block_chain_put_on_top(struct block_image *below, struct block_chain *chain,
-                                           const char *name,
-                                           const struct block_chain_options *options,
-                                           struct error **err)
+bool block_chain_put_on_top(struct block_image *below, struct block_image *top,
+                            struct block_chain *chain, const struct block_chain_options *options,
+                            struct error **err)
 {
-    struct block_image *top = put_on_top(below, chain, name, options, err);
-    if (top == NULL)
+    bool good = put_on_top(below, top, chain, options, err);
+    if (!good)
         error_prefix(err, "disk '%s'", below->name);
     block_chain_close(chain);
-    return top;
+    return good;
 }
 
 void block_chain_drop(struct block_image *top, struct block_image *below)

@@ -41,16 +41,20 @@ struct block_image *block_chain_again(const struct block_image *image,
                                       const struct block_chain_options *options,
                                       struct error **err);
 
-/* A new image on top of one that is in use, at a moment when nothing is in flight. fds[0] is an empty
- * image that names `below` as what it lies upon, fds[1] the file of `below` again, open for reading
- * only; both are taken over, whatever comes of it. Returns the new top (options->format: its format).
- * It has what lay under `below`, which is brought to its file, must not be used any more, and is given
- * back by block_chain_drop() if the new top is, or else closed. NULL: err, and `below` is as it was. */
-struct block_image *block_chain_put_on_top(struct block_image *below, struct block_chain *chain,
-                                           const char *name,
-                                           const struct block_chain_options *options,
-                                           struct error **err);
-/* Undoes that, as long as nothing was written to the new top. */
+/* A new image to be put on top of one that is in use. fds[0] is an empty image that names that one as
+ * what it lies upon, and is taken over by the new top (options->format: its format); fds[1] is the file
+ * of that one again, open for reading only. NULL: err. */
+struct block_image *block_chain_open_top(struct block_chain *chain, const char *name,
+                                         const struct block_chain_options *options,
+                                         struct error **err);
+/* Puts it there, at a moment when nothing is in flight; the chain is taken over, whatever comes of it.
+ * The top gets what lay under `below`, which is brought to its file, must not be used any more, and is
+ * given back by block_chain_drop() if the new top is, or else closed. False: err, `below` is as it was,
+ * and the top to be closed. */
+bool block_chain_put_on_top(struct block_image *below, struct block_image *top,
+                            struct block_chain *chain, const struct block_chain_options *options,
+                            struct error **err);
+/* Undoes that, as long as nothing was written to the new top, which is closed. */
 void block_chain_drop(struct block_image *top, struct block_image *below);
 
 #endif

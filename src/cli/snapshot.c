@@ -90,6 +90,15 @@ static void print_below(const json_t *rows, const char *parent, const char *line
     }
 }
 
+static void print_deleted(const json_t *answer)
+{
+    char size[32];
+    if (number_of(answer, "deleted-size") > 0)
+        printf("Deleted ones still take %s: that comes back with the first snapshot that is made, "
+               "restored or\ndeleted after the machine has stopped, but for what several others need.\n",
+               size_of(answer, "deleted-size", size));
+}
+
 /* ---- the verbs ---- */
 
 static int list(const struct cli_args *args, const char *name, const char *snapshot,
@@ -100,6 +109,7 @@ static int list(const struct cli_args *args, const char *name, const char *snaps
     if (answer != NULL && !cli_given(args, "json")) {
         printf("%-32s %-10s %9s %9s\n", "NAME", "AGE", "MEMORY", "DISKS");
         print_below(json_object_get(answer, "snapshots"), NULL, "", 1024);
+        print_deleted(answer);
     }
     return cli_instance_done(args, answer);
 }

@@ -42,7 +42,9 @@ const struct api_verb api_snapshot_list = {
         "\"description\": \"bytes of its images, of the disks before or what was written since its "
         "parent\"}, \"current\": {\"type\": \"boolean\", \"description\": \"what the machine goes "
         "on "
-        "from\"}}}}}}",
+        "from\"}}}}, \"deleted-size\": {\"type\": \"integer\", \"description\": \"bytes of images of "
+        "deleted snapshots that others lie upon; merged with them by a later call for snapshots, of a "
+        "machine that does not run\"}}}",
     .status = 200,
     .remote = true,
     .run = run,

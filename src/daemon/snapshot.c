@@ -357,9 +357,13 @@ json_t *snapshot_list(const struct instance *instance, struct error **err)
     if (!snapshots_read(instance, &all, err))
         return NULL;
     json_t *rows = json_array();
+    uint64_t deleted = 0;
     for (size_t i = 0; i < all.count; i++)
         if (all.list[i].state == SNAPSHOT_WHOLE)
             json_array_append_new(rows, describe(instance, &all, &all.list[i]));
+        else if (all.list[i].state == SNAPSHOT_GONE)
+            deleted += disks_of(instance, &all.list[i]);
     snapshots_clear(&all);
-    return json_pack("{s:s, s:o}", "name", instance->name, "snapshots", rows);
+    return json_pack("{s:s, s:o, s:I}", "name", instance->name, "snapshots", rows, "deleted-size",
+                     (json_int_t)deleted);
 }

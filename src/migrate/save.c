@@ -105,24 +105,32 @@ static void set_section(struct save *save, enum saved_section section, const voi
     save->source.sections[section].size = size;
 }
 
-static bool gather(struct save *save, struct error **err)
+/* What does not change while the machine runs, unless it is asked to do something else. */
+static bool describe(struct save *save, struct error **err)
 {
     size_t size = 0;
     fill_source(save);
     save->machine = describe_machine(save->vm, save->options.folder, &size, err);
-    if (save->machine == NULL || !vm_disks_flush(save->vm, err))
+    if (save->machine == NULL)
         return false;
     save->layout = vm_layout(save->vm);
+    set_section(save, SAVED_MACHINE, save->machine, size);
+    set_section(save, SAVED_LAYOUT, save->layout, strlen(save->layout));
+    return true;
+}
+
+static bool gather(struct save *save, struct error **err)
+{
     struct block_image *images[MACHINE_MAX_DISKS];
     size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(save->vm, order);
+    if (!vm_disks_flush(save->vm, err))
+        return false;
     for (size_t i = 0; i < count; i++)
         images[i] = vm_disk_image(save->vm, order[i]);
     save->disks = saved_describe_disks(images, count);
     if (save->disks == NULL)
         return error_set(err, ERROR_HOST, "the host is out of memory");
     vm_save_state(save->vm, &save->state);
-    set_section(save, SAVED_MACHINE, save->machine, size);
-    set_section(save, SAVED_LAYOUT, save->layout, strlen(save->layout));
     set_section(save, SAVED_DISKS, save->disks, strlen(save->disks));
     set_section(save, SAVED_STATE, save->state.data, save->state.size);
     return true;
@@ -145,7 +153,7 @@ static bool begin(struct save *save, struct error **err)
         save->was_running = false;
         return false;
     }
-    if (!gather(save, err))
+    if (!describe(save, err) || !gather(save, err))
         return false;
     int error = pthread_create(&save->thread, NULL, write_all, save);
     save->has_thread = error == 0;
@@ -181,16 +189,22 @@ static void write_and_tell(void *opaque)
     on_done(save);
 }
 
-bool save_by_copy(struct vm *vm, int fd, int talk, const struct save_options *options,
-                  struct error **err)
+struct save *save_prepare(struct vm *vm, int fd, const struct save_options *options,
+                          struct error **err)
 {
     struct save *save = save_new(vm, fd, options);
-    const int keep[] = {fd, talk};
+    if (can_be_saved(save, err) && describe(save, err))
+        return save;
+    save_free(save);
+    return NULL;
+}
+
+bool save_copy(struct save *save, int talk, struct error **err)
+{
+    const int keep[] = {save->fd, talk};
     const struct vm_fork how = {
         .keep = keep, .keep_count = 2, .child = write_and_tell, .opaque = save};
-    bool good = can_be_saved(save, err) && gather(save, err) && vm_fork(vm, &how, err) > 0;
-    save_free(save);
-    return good;
+    return gather(save, err) && vm_fork(save->vm, &how, err) > 0;
 }
 
 bool save_was_running(const struct save *save)

@@ -50,10 +50,12 @@ void save_free(struct save *save);
 bool save_was_running(const struct save *save); /* before it was paused */
 
 /* The same by a copy of this process (vm/fork.h), while the machine stands still (vm_stand_still()) for no
- * longer than the call. done() and progress() are called in the copy, which ends with the former;
- * `talk` is a descriptor that they use. False: err, and nothing has happened. */
-bool save_by_copy(struct vm *vm, int fd, int talk, const struct save_options *options,
-                  struct error **err);
+ * longer than save_copy(); what needs no standing still is done before, in the same turn of the loop.
+ * done() and progress() are called in the copy, which ends with the former; `talk` is a descriptor that they
+ * use. False: err, and nothing has happened. save_free() after both. */
+struct save *save_prepare(struct vm *vm, int fd, const struct save_options *options,
+                          struct error **err);
+bool save_copy(struct save *save, int talk, struct error **err);
 
 struct resume_options {
     /* Pages of an uncompressed file stand in for memory until the guest writes to them: machines that go

@@ -24,14 +24,37 @@ static bool can_have(const struct vm *vm, size_t disk, struct error **err)
            error_set(err, ERROR_USAGE, "disk %zu is read-only", disk);
 }
 
-static struct block_image *open_top(struct vm *vm, const struct vm_overlay *overlay,
-                                    struct error **err)
+bool vm_disks_prepare_overlays(struct vm *vm, struct vm_overlay *overlays, size_t count,
+                               struct error **err)
 {
-    if (!can_have(vm, overlay->disk, err))
-        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        struct vm_overlay *overlay = &overlays[i];
+        if (!can_have(vm, overlay->disk, err))
+            return false;
+        const struct block_chain_options how =
+            vm_disk_chain_options(vm, &vm->config.disks[overlay->disk], "qcow2");
+        if (overlay->top == NULL)
+            overlay->top = block_chain_open_top(overlay->files, overlay->path, &how, err);
+        if (overlay->top == NULL)
+            return false;
+    }
+    return true;
+}
+
+void vm_overlays_drop(struct vm_overlay *overlays, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        block_image_close(overlays[i].top);
+        overlays[i].top = NULL;
+        block_chain_close(overlays[i].files);
+    }
+}
+
+static bool put_on_top(struct vm *vm, const struct vm_overlay *overlay, struct error **err)
+{
     const struct block_chain_options how =
         vm_disk_chain_options(vm, &vm->config.disks[overlay->disk], "qcow2");
-    return block_chain_put_on_top(vm_disk_image(vm, overlay->disk), overlay->files, overlay->path,
+    return block_chain_put_on_top(vm_disk_image(vm, overlay->disk), overlay->top, overlay->files,
                                   &how, err);
 }
 
@@ -41,39 +64,39 @@ static void replace(char **text, const char *with)
     *text = alloc_string(with);
 }
 
-static void put(struct vm *vm, const struct vm_overlay *overlay, struct block_image *top)
+static void put(struct vm *vm, struct vm_overlay *overlay)
 {
     struct machine_disk *config = &vm->config.disks[overlay->disk];
-    struct error *error = NULL;
+    struct block_image *top = overlay->top;
     struct block_image *before = block_swap(vm->disks[overlay->disk], top);
+    struct error *error = NULL;
+    overlay->top = NULL;
     /* From a writer's to a reader's, of the file as it was opened first, and so at once of both. */
     before->file->read_only = true;
     if (!block_file_lock(before->file, &error) || !block_file_lock(top->backing->file, &error))
         log_warning(vm->log, "disk '%s': %s", config->path, error_message(error));
     error_free(error);
-    block_image_close(before);
     replace(&config->path, overlay->path);
     replace(&config->format, "qcow2");
+    block_image_close(before);
 }
 
-bool vm_disks_overlay(struct vm *vm, const struct vm_overlay *overlays, size_t count,
-                      struct error **err)
+bool vm_disks_overlay(struct vm *vm, struct vm_overlay *overlays, size_t count, struct error **err)
 {
-    struct block_image *tops[MACHINE_MAX_DISKS];
-    size_t done = 0;
-    bool good = true;
     assert(atomic_load(&vm->holds) > 0);
+    bool good = vm_disks_prepare_overlays(vm, overlays, count, err);
+    size_t done = 0;
     while (good && done < count) {
-        tops[done] = open_top(vm, &overlays[done], err);
-        good = tops[done] != NULL;
+        good = put_on_top(vm, &overlays[done], err);
         done += good;
     }
     for (size_t i = 0; i < done; i++)
-        if (good)
-            put(vm, &overlays[i], tops[i]);
-        else
-            block_chain_drop(tops[i], vm_disk_image(vm, overlays[i].disk));
-    for (size_t i = 0; i < count; i++)
-        block_chain_close(overlays[i].files);
+        if (good) {
+            put(vm, &overlays[i]);
+        } else {
+            block_chain_drop(overlays[i].top, vm_disk_image(vm, overlays[i].disk));
+            overlays[i].top = NULL;
+        }
+    vm_overlays_drop(overlays, count);
     return good;
 }

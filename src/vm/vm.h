@@ -174,14 +174,19 @@ bool vm_set_disk_limits(struct vm *vm, size_t disk, const struct vm_disk_limits 
 
 /* Puts a new, empty image on top of each of these disks, all or none, while the machine is paused or
  * stands still (vm/fork.h): what a disk has been until now is not written to any more. files:
- * block_chain_put_on_top(); taken over, whatever comes of it. */
+ * block_chain_open_top(); taken over, whatever comes of it. */
 struct vm_overlay {
     size_t disk;
     const char *path; /* of the new image, which is qcow2 */
     struct block_chain *files;
+    struct block_image *top; /* NULL, or what vm_disks_prepare_overlays() has opened */
 };
-bool vm_disks_overlay(struct vm *vm, const struct vm_overlay *overlays, size_t count,
-                      struct error **err);
+bool vm_disks_overlay(struct vm *vm, struct vm_overlay *overlays, size_t count, struct error **err);
+/* What of it can be done while the machine still runs, so that it stands still for less long; then
+ * either vm_disks_overlay() or vm_overlays_drop(). */
+bool vm_disks_prepare_overlays(struct vm *vm, struct vm_overlay *overlays, size_t count,
+                               struct error **err);
+void vm_overlays_drop(struct vm_overlay *overlays, size_t count); /* fine if there is nothing */
 
 /* Disks that come and go, by their number (config/machine.h's order; a detached one's is free).
  * A new disk whose bus is "auto" goes to the SCSI adapter; its files are taken over, whatever

@@ -76,6 +76,19 @@ static bool take_memory(struct control_target *target, struct wish *wish, struct
 }
 
 /* What fails has changed nothing: a copy that was made for it finds that nobody listens. */
+static bool make_still(struct vm *vm, struct wish *wish, struct save *save, struct error **err)
+{
+    int64_t begun = now_us();
+    if (!vm_stand_still(vm, err))
+        return false;
+    bool good = (save == NULL || save_copy(save, wish->talk, err)) &&
+                vm_disks_overlay(vm, wish->overlays.list, wish->overlays.count, err);
+    vm_go_on(vm);
+    wish->paused_us = now_us() - begun;
+    return good;
+}
+
+/* What can be done before the machine stands still is. */
 static bool make(struct control_target *target, struct wish *wish, struct error **err)
 {
     struct vm *vm = target->vm;
@@ -84,13 +97,12 @@ static bool make(struct control_target *target, struct wish *wish, struct error 
                                          .done = on_done,
                                          .progress = on_progress,
                                          .opaque = wish};
-    int64_t begun = now_us();
-    if (!vm_stand_still(vm, err))
-        return false;
-    bool good = (!wish->memory || save_by_copy(vm, wish->file, wish->talk, &options, err)) &&
-                vm_disks_overlay(vm, wish->overlays.list, wish->overlays.count, err);
-    vm_go_on(vm);
-    wish->paused_us = now_us() - begun;
+    struct save *save = wish->memory ? save_prepare(vm, wish->file, &options, err) : NULL;
+    bool good = (save != NULL || !wish->memory) &&
+                vm_disks_prepare_overlays(vm, wish->overlays.list, wish->overlays.count, err) &&
+                vm_disks_flush(vm, err) && make_still(vm, wish, save, err);
+    vm_overlays_drop(wish->overlays.list, wish->overlays.count);
+    save_free(save);
     return good;
 }
 
@@ -101,11 +113,9 @@ json_t *verb_snapshot(struct control_target *target, const json_t *arguments, st
 {
     struct wish wish = {.memory = json_is_true(json_object_get(arguments, "memory")),
                         .compress = json_is_true(json_object_get(arguments, "compress"))};
-    /* What can be brought to the disks before the machine stands still need not be then. */
     bool good = overlays_take(target, json_object_get(arguments, "disks"), wish.memory ? 2 : 0,
                               &wish.overlays, err) &&
-                take_memory(target, &wish, err) && vm_disks_flush(target->vm, err) &&
-                make(target, &wish, err);
+                take_memory(target, &wish, err) && make(target, &wish, err);
     overlays_close(&wish.overlays);
     return good ? json_pack("{s:I}", "paused-us", (json_int_t)wish.paused_us) : NULL;
 }

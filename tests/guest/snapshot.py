@@ -358,6 +358,37 @@ def test_what_is_refused():
     trapeze("delete", "e")
 
 
+def test_disks_on_servers_and_memory_that_others_share():
+    server = "nbd+unix:///?socket=" + scratch("nobody.sock")
+    trapeze("create", "n", "--firmware", LOOP_ELF, "-m", "32", "--disk", server + ",format=raw")
+    refuses(USAGE, "is on a server", arguments=["snapshot", "create", "n", "s"])
+    assert not rows("n") and disks_of("n") == [server] and not os.listdir(folder("n", "snapshots"))
+    trapeze("delete", "n")
+    disk = scratch("shared.img")
+    with open(disk, "wb") as file:
+        file.write(os.urandom(1 << 20))
+    trapeze("create", "m", "--firmware", LOOP_ELF, "-m", "32", "--disk", disk + ",format=raw")
+    with open(folder("m", "m.vmx"), "a", encoding="ascii") as vmx:
+        vmx.write('trapeze.memoryBackend = "memfd"\n')
+    trapeze("start", "m")
+    refuses(None, "memfd", arguments=["snapshot", "create", "m", "s"])
+    assert not rows("m") and disks_of("m") == [disk] and CLIENT.info("m")["state"] == "running"
+    trapeze("snapshot", "create", "--no-memory", "m", "s")
+    trapeze("stop", "--force", "m")
+    trapeze("snapshot", "create", "m", "t")
+    assert [row["name"] for row in rows("m")] == ["s", "t"]
+    # What is deleted while the machine runs takes space until it has stopped, which is told.
+    trapeze("start", "m")
+    trapeze("snapshot", "delete", "m", "s")
+    assert api("GET", "/v1/instances/m/snapshots")["deleted-size"] > 0
+    assert "Deleted ones still take" in trapeze("snapshot", "list", "m").stdout
+    trapeze("stop", "--force", "m")
+    trapeze("snapshot", "delete", "m", "t")
+    assert api("GET", "/v1/instances/m/snapshots")["deleted-size"] == 0
+    assert "Deleted ones" not in trapeze("snapshot", "list", "m").stdout
+    trapeze("delete", "m")
+
+
 def main():
     if shutil.which("qemu-io") is None:
         print("1..0 # SKIP no qemu-io (qemu-utils)")

@@ -190,19 +190,24 @@ static void an_image_on_top_of_one_in_use(void **state)
 
     /* Something else than it, or what lies on something else, is refused; it is used on. */
     chain = new_top(&w, 3, "0.img", w.path[1]);
-    assert_null(block_chain_put_on_top(below, &chain, w.path[3], &taken, &err));
+    struct block_image *image = block_chain_open_top(&chain, w.path[3], &taken, &err);
+    assert_false(block_chain_put_on_top(below, image, &chain, &taken, &err));
     assert_error(&err, ERROR_USAGE, "was not made for it");
+    block_image_close(image);
     assert_int_equal(block_image_write(below, 262144, &byte, 1), 0);
 
     for (unsigned turn = 0; turn < 2; turn++) {
         chain = new_top(&w, 3, "0.img", w.path[0]);
-        struct block_image *image =
-            block_chain_put_on_top(below, &chain, w.path[3], &taken, &err);
+        image = block_chain_open_top(&chain, w.path[3], &taken, &err);
+        assert_non_null(image);
+        byte = (uint8_t)('n' + turn); /* opened before or not: what was written last counts */
+        assert_int_equal(block_image_write(below, 196608, &byte, 1), 0);
+        assert_true(block_chain_put_on_top(below, image, &chain, &taken, &err));
         assert_no_error(err);
         assert_true(image->backing->read_only && !image->read_only);
         for (unsigned i = 0; i < 5; i++) {
             assert_int_equal(block_image_read(image, i * 65536, &byte, 1), 0);
-            assert_int_equal(byte, "cbann"[i]);
+            assert_int_equal(byte, i == 3 ? 'n' + (int)turn : "cba n"[i]);
         }
         if (turn == 0) { /* it was not to be */
             block_chain_drop(image, below);
