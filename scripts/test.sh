@@ -7,6 +7,8 @@
 #
 # First everything in the ordinary build, then the suites unit and fuzz once more under
 # AddressSanitizer and UndefinedBehaviorSanitizer. Tests read the tier from TRAPEZE_TIER.
+# Many programs wait more than they compute (for guests, retries, time limits), so half as many again run
+# beside each other as there are processors; none judges by time.
 # TRAPEZE_BUILD_ROOT says where the build directories go (default: the top of the source).
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,6 +17,10 @@ export TRAPEZE_TIER
 root=${TRAPEZE_BUILD_ROOT:-.}
 plain=$root/build
 sanitized=$root/build-asan
+
+processors=$(nproc)
+MESON_TESTTHREADS=${MESON_TESTTHREADS:-$((processors + (processors + 1) / 2))}
+export MESON_TESTTHREADS
 
 case $TRAPEZE_TIER in
 quick) timeouts=1 ;;

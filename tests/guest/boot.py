@@ -119,8 +119,9 @@ def opensbi_version(machine):
 
 def test_opensbi_as_firmware():
     order = []
-    for name, cpus, kind in (("fw_jump.elf", 1, "aia"), ("fw_dynamic.bin", 3, "plic"),
-                             ("fw_dynamic.elf", 4, "aia"), ("fw_jump.bin", 4, "plic")):
+    ways = (("fw_jump.elf", 1, "aia"), ("fw_dynamic.bin", 3, "plic"),
+            ("fw_dynamic.elf", 4, "aia"), ("fw_jump.bin", 4, "plic"))
+    for name, cpus, kind in ways if FULL else ways[:2]:
         with Machine(TRAPEZE, *LINUX, "--firmware", firmware(name), "--cpus", str(cpus),
                      "--interrupts", kind, *order) as machine:
             machine.shell()
@@ -256,7 +257,7 @@ def test_a_disk_in_use_is_refused():
 
 def test_a_reboot_starts_again_in_place():
     with DISKS.use(last=True) as machine:
-        for _ in range(2):
+        for _ in range(2 if FULL else 1):
             machine.send("reboot -f\n")
             machine.expect(rb"Restarting system|reboot: ")
             machine.shell()
@@ -349,7 +350,8 @@ def test_a_deterministic_machine_runs_the_same_twice():
                   b"dd if=/dev/vda bs=4k count=100 2>/dev/null | sha256sum\n".ljust(8192, b"\0"))
     disk = make_disk("det.img", 4)
     logs = []
-    for seed, engine in (("7", ENGINE), ("7", ENGINE), ("7", "interp"), ("8", ENGINE)):
+    again = [("7", ENGINE)] if FULL or ENGINE == "interp" else []
+    for seed, engine in [("8", ENGINE), ("7", ENGINE), ("7", "interp")] + again:
         done = subprocess.run(
             [TRAPEZE, "run", *LINUX, "--engine", engine, "--cpus", "2", f"--deterministic={seed}",
              "--append",
@@ -358,9 +360,8 @@ def test_a_deterministic_machine_runs_the_same_twice():
         assert done.returncode == 0, done
         assert b"trapeze-test: exit 0" in done.stdout, done.stdout[-2000:]
         logs.append(done.stdout)
-    assert logs[0] == logs[1]
-    assert logs[0] == logs[2]
-    assert logs[0] != logs[3]
+    assert all(log == logs[1] for log in logs[2:])
+    assert logs[0] != logs[1]
 
 
 INTERP_QUICK = ("four_harts", "devices", "keeps", "starts_again", "panic", "pause")

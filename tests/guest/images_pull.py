@@ -13,24 +13,25 @@ import random
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import uuid
-import zlib
 
+import machine
 import tap
+import whole_disk
 from daemon_client import HOST, LIMIT_S, USAGE, until
-from machine import image
+from machine import FULL, image
 from namespace import in_namespace
 
 TRAPEZE, LOOP_ELF = (os.path.abspath(name) for name in sys.argv[1:3])
 MIB = 1 << 20
 FOLDER = tempfile.TemporaryDirectory(prefix="trapeze-pull-")
 TINY = image("tiny", TRAPEZE)  # of the user's own cache
+DEBIAN = image("debian", TRAPEZE) if FULL else None
+USERS_CACHE = os.environ.get("TRAPEZE_CACHE")
 CACHE = os.path.join(FOLDER.name, "cache")
 os.environ["TRAPEZE_HOME"] = os.path.join(FOLDER.name, "store")
 os.environ["TRAPEZE_CACHE"] = CACHE
@@ -375,37 +376,19 @@ def test_a_disk_for_another_processor():
 def efi_disk(path):
     """A disk with an EFI system partition, on which the boot loader is Linux itself (its EFI
     stub)."""
-    size, first = 64 * MIB, MIB // 512
-    sectors = size // 512
-    kind = uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B").bytes_le
-    entry = struct.pack("<16s16sQQQ72s", kind, uuid.uuid4().bytes_le, first, sectors - 2048, 0,
-                        "esp".encode("utf-16le"))
-    table = entry.ljust(128 * 128, b"\0")
-
-    def header(here, other, where):
-        text = struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, here, other, 34,
-                           sectors - 34, uuid.uuid4().bytes_le, where, 128, 128, zlib.crc32(table))
-        return (text[:16] + struct.pack("<I", zlib.crc32(text)) + text[20:]).ljust(512, b"\0")
-    protective = bytearray(512)
-    protective[446:462] = struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0xee, 255, 255, 255, 1,
-                                      sectors - 1)
-    protective[510:] = b"\x55\xaa"
-    with open(path, "wb") as out:
-        out.truncate(size)
-        out.write(bytes(protective) + header(1, sectors - 1, 2) + table)
-        out.seek((sectors - 33) * 512)
-        out.write(table + header(sectors - 1, 1, sectors - 33))
-    partition = f"{path}@@{MIB}"
-    subprocess.run(["mformat", "-i", partition, "-F", "-T", str(sectors - 4096), "::"], check=True)
-    subprocess.run(["mmd", "-i", partition, "::/EFI", "::/EFI/BOOT"], check=True)
-    subprocess.run(["mcopy", "-i", partition, f"{TINY}/Image", "::/EFI/BOOT/BOOTRISCV64.EFI"],
-                   check=True)
+    size = 62 * MIB
+    at = whole_disk.write_table(path, [(whole_disk.ESP, "esp", size)])[0]
+    whole_disk.write_esp(path, at, size, [(f"{TINY}/Image", "EFI/BOOT/BOOTRISCV64.EFI")])
 
 
-def test_a_whole_disk_boots_by_its_own_boot_loader():
+def needs_boot_loader():
     if shutil.which("mformat") is None or not os.path.exists(
             "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf"):
         raise tap.Skip("mtools or u-boot-qemu is not installed")
+
+
+def test_a_whole_disk_boots_by_its_own_boot_loader():
+    needs_boot_loader()
     path = scratch("whole-riscv64.raw")
     efi_disk(path)
     trapeze("image", "pull", path, "whole")
@@ -421,6 +404,35 @@ def test_a_whole_disk_boots_by_its_own_boot_loader():
     until(lambda: json.loads(trapeze("info", "--json", "m").stdout)["state"] == "stopped")
     trapeze("delete", "m")
     trapeze("image", "remove", "whole")
+
+
+def test_a_whole_debian_boots_by_grub():
+    """A disk as Debian's installer leaves it: U-Boot, GRUB from its EFI system partition, the kernel
+    and the root file system from another."""
+    if not FULL:
+        raise tap.Skip("full tier only")
+    needs_boot_loader()
+    path = scratch("grub-riscv64.raw")
+    env = {**os.environ}
+    env.pop("TRAPEZE_CACHE")
+    if USERS_CACHE is not None:
+        env["TRAPEZE_CACHE"] = USERS_CACHE
+    done = subprocess.run([sys.executable, whole_disk.__file__, path, DEBIAN], env=env,
+                          capture_output=True, text=True, check=False)
+    if done.returncode != 0 and "maker.host.Failure" in done.stderr:
+        raise tap.Skip("Debian's archive has no GRUB for us: " + done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done
+    trapeze("image", "pull", path, "grub")
+    os.remove(path)
+    with machine.Debian(TRAPEZE, "--image", "grub", "-m", "1G") as debian:
+        debian.login()
+        log = debian.log.decode(errors="replace")
+        assert "U-Boot" in log and "GRUB was here" in log and "efi: EFI v" in log, log[:4000]
+        assert debian.run("findmnt -no SOURCE /").strip() == "/dev/vda2"
+        assert debian.run("systemctl --failed --no-legend --plain | cat").strip() == ""
+        debian.run("mkdir /esp && mount /dev/vda1 /esp && ls /esp/EFI/debian/grub.cfg")
+        debian.poweroff()
+    trapeze("image", "remove", "grub")
 
 
 def main():
