@@ -11,6 +11,7 @@ millisecond. QEMU: TCG, downtime-limit 20 ms, no limit of bandwidth, else its de
 that finds anything damaged, or a tick that is lost or comes twice, ends the benchmark.
 """
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -205,6 +206,34 @@ def tcp_pair():
     return one, other
 
 
+class Link:
+    """Streams that are as slow as a link, all together, from the source on; it keeps 256 KiB of each."""
+
+    def __init__(self, rate):
+        self.rate, self.free, self.lock = rate, 0.0, threading.Lock()
+
+    def connect(self):
+        ends = [socket.socketpair() for _ in range(2)]
+        for i in range(2):
+            threading.Thread(target=self.carry, args=(ends[i][1], ends[1 - i][1], i == 0), daemon=True).start()
+        return ends[0][0], ends[1][0]
+
+    def carry(self, source, target, slow):
+        try:
+            while data := source.recv(65536):
+                if slow:
+                    with self.lock:
+                        self.free = max(self.free, time.monotonic()) + len(data) / self.rate
+                        until = self.free
+                    time.sleep(max(0, until - time.monotonic()))
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in source, target:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
 class Trapeze(Guest):
     """Two workers, without a daemon."""
     name = "trapeze"
@@ -221,9 +250,11 @@ class Trapeze(Guest):
         self.target = self.spawn([*command, "--control", self.controls[1], "--incoming"])
 
     def migrate(self):
-        options = {"downtime-ns": 20000000, "bandwidth": self.args.bandwidth << 20,
-                   "post-copy": self.args.post_copy, "rounds": 10, "last-resort": "stop"}
-        with Handover(*self.controls, streams=self.args.streams, options=options, connect=tcp_pair) as handover:
+        options, connect = {"downtime-ns": 20000000}, tcp_pair
+        if self.args.link:
+            options.update({"post-copy": self.args.post_copy, "rounds": 5, "last-resort": "stop"})
+            connect = Link(self.args.link << 20).connect
+        with Handover(*self.controls, streams=self.args.streams, options=options, connect=connect) as handover:
             handover.commit()
             last = handover.progress[-1]
             return {"downtime": round(last["downtime-ns"] / 1e6, 2), "rounds": last["round"],
@@ -240,9 +271,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rates", default="0,50,400", help="MiB that the guest writes a second")
     parser.add_argument("--streams", type=int, default=1, help="of ours; QEMU has one unless told otherwise")
-    parser.add_argument("--bandwidth", type=int, default=0, help="MiB a second that ours may send; 0: no limit")
-    parser.add_argument("--post-copy", action="store_true", help="ours, where 10 rounds do not help; "
-                        "otherwise it stops then")
+    parser.add_argument("--link", type=int, default=0, help="ours over a link of so many MiB a second, stopped after 5 rounds")
+    parser.add_argument("--post-copy", action="store_true", help="... or gone over by post-copy")
     parser.add_argument("--systems", default=",".join(system.name for system in SYSTEMS))
     return parser.parse_args()
 
