@@ -214,6 +214,37 @@ static bool find_saved(const struct instance *instance, bool discard, struct sav
     return false;
 }
 
+static bool count(const char *control, const char *verb, const char *member, size_t *count,
+                  struct error **err)
+{
+    char *reply = client_control(control, verb, NULL, err);
+    json_t *answer = reply != NULL ? json_loads(reply, 0, NULL) : NULL;
+    *count = json_array_size(member != NULL ? json_object_get(answer, member) : answer);
+    json_decref(answer);
+    free(reply);
+    return reply != NULL;
+}
+
+/* It goes on from the description: what came or went for the time being alone would be missed. */
+static bool is_as_described(const struct instance *instance, const char *control, struct error **err)
+{
+    struct machine_config config;
+    size_t disks = 0, nics = 0;
+    machine_config_init(&config);
+    bool good = instance_config(instance, &config, NULL, err) &&
+                count(control, "disks", NULL, &disks, err) &&
+                count(control, "status", "nics", &nics, err);
+    if (good && (disks != config.disk_count || nics != config.nic_count)) {
+        good = error_set(err, ERROR_USAGE,
+                         "the machine has %zu disks and %zu NICs, and its description %zu and %zu",
+                         disks, nics, config.disk_count, config.nic_count);
+        error_hint(err, "What was attached or detached for the time being (--live) would not be found "
+                        "again: undo that first.");
+    }
+    machine_config_clear(&config);
+    return good;
+}
+
 json_t *machine_suspend(struct daemon *daemon, const char *name, const json_t *arguments,
                         struct error **err)
 {
@@ -224,7 +255,8 @@ json_t *machine_suspend(struct daemon *daemon, const char *name, const json_t *a
     if (!instance_open(&instance, &daemon->store, name, err))
         return NULL;
     snprintf(path, sizeof(path), "/proc/self/fd/%d/control.sock", instance.fd);
-    bool good = client_suspend(path, instance.fd, INSTANCE_SAVED, &how, err);
+    bool good = is_as_described(&instance, path, err) &&
+                client_suspend(path, instance.fd, INSTANCE_SAVED, &how, err);
     instance_close(&instance);
     return good ? json_object() : NULL;
 }

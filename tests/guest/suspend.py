@@ -281,6 +281,32 @@ def test_a_suspended_instance_travels():
         client.trapeze("delete", name)
 
 
+def test_an_instance_whose_disks_came_and_went():
+    """What was attached for good is there again; what is not in the description is not forgotten."""
+    first, second, third = (disk(name) for name in ("p1.img", "p2.img", "p3.img"))
+    client.trapeze("create", "plug", "--firmware", LOOP_ELF, "-m", "64", "--disk",
+                   first + ",format=raw,bus=scsi", "--start")
+    client.trapeze("disk", "attach", "plug", second + ",format=raw", "--live")
+    client.refuses(USAGE, "2 disks", "--live", arguments=["suspend", "plug"])
+    assert client.info("plug")["state"] == "running"
+    client.trapeze("disk", "detach", "plug", "1", "--force", "--live")
+    client.trapeze("disk", "attach", "plug", second + ",format=raw")
+    client.trapeze("disk", "attach", "plug", third + ",format=raw")
+    client.trapeze("disk", "detach", "plug", "0", "--force")
+    client.trapeze("disk", "attach", "plug", first + ",format=raw")
+    before = client.trapeze("disk", "list", "plug").stdout
+    client.trapeze("suspend", "plug")
+    client.trapeze("start", "plug")
+    assert client.trapeze("disk", "list", "plug").stdout == before
+    client.trapeze("snapshot", "create", "plug", "s")
+    client.trapeze("disk", "detach", "plug", "1", "--force")
+    client.trapeze("snapshot", "restore", "plug", "s")
+    assert len(client.trapeze("disk", "list", "plug").stdout.splitlines()) == 3
+    client.trapeze("stop", "--force", "plug")
+    client.trapeze("snapshot", "delete", "plug", "s")
+    client.trapeze("delete", "plug")
+
+
 def test_a_damaged_state_keeps_the_instance():
     client.trapeze("create", "hurt", "--firmware", LOOP_ELF, "-m", "64", "--start")
     file = os.path.join(machine.scratch("store"), "instances", "hurt", "suspended.vmss")
