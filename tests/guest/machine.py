@@ -96,7 +96,7 @@ class Machine:
         # print between a mark and its line's end.
         self.send(f"echo begin'='; {command}; echo status'='$?\n")
         self.expect(rb"begin=")
-        text, match = self.expect(rb"status=(\d+)(\r?\n|\[)")
+        text, match = self.expect(rb"status=(\d+)(\r*\n|\[)")
         self.expect(SHELL_PROMPT)
         assert match.group(1) == b"0", f"{command}: {text}"
         text = text.replace("\r", "")
