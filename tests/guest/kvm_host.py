@@ -90,7 +90,7 @@ class KvmHost(Machine):
         # pylint: disable=consider-using-with
         self.process = subprocess.Popen(
             [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-             "-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-M", "pc", "-smp", str(cpus),
+             "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt", "-M", "pc", "-smp", str(cpus),
              "-m", memory, "-kernel", made.image, "-initrd", initrd,
              "-append", "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on no_timer_check",
              "-serial", "file:" + self.serial,
