@@ -250,7 +250,7 @@ REMOTE_VERBS = {"version", "list", "info", "delete", "rename", "clone", "templat
                 "export", "usage", "jobs", "prune", "suspend", "vsock", "certify", "migrate",
                 "migrate-cancel", "migrate-resolve", "snapshot-create", "snapshot-list", "snapshot-delete",
                 "snapshot-restore", "incoming", "incoming-archive", "incoming-take", "incoming-ask",
-                "incoming-stream", "incoming-settle"}
+                "incoming-stream", "incoming-recover", "incoming-settle"}
 
 
 def test_a_machine_comes_from_another_host():
