@@ -17,6 +17,7 @@ import sys
 import time
 
 import drivers
+import machine
 import tap
 from machine import FULL, LIMIT_S, Machine, image, scratch
 

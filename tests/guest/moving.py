@@ -12,6 +12,7 @@ disk, and a TCP connection to this process, whatever becomes of the workers and 
     guest.lives()
 """
 import collections
+import errno
 import fcntl
 import os
 import select
@@ -426,10 +427,22 @@ class Cable:
             space.run("tc", "qdisc", "replace", "dev", "cable", "root", "tbf", "rate", rate, "burst", "32kb",
                       "latency", "200ms")
 
+    @staticmethod
+    def reach(address):
+        """Neighbours that a cut made unreachable remain so for some seconds."""
+        end = time.monotonic() + machine.LIMIT_S
+        while True:
+            try:
+                return socket.create_connection(address)
+            except OSError as failure:
+                if failure.errno != errno.EHOSTUNREACH or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
     def connect(self):
         """A TCP connection: the end of the first host, and that of the second."""
         server = self.spaces[1].inside(lambda: socket.create_server((self.ADDRESSES[1], 0)))
-        near = self.spaces[0].inside(lambda: socket.create_connection(server.getsockname()))
+        near = self.spaces[0].inside(lambda: self.reach(server.getsockname()))
         far = server.accept()[0]
         server.close()
         for end in near, far:
