@@ -10,6 +10,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* What is reachable only from pages of mmap()'s is no leak. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#define ROOTS_BEGIN(memory, size) __lsan_register_root_region(memory, size)
+#define ROOTS_END(memory, size)   __lsan_unregister_root_region(memory, size)
+#else
+#define ROOTS_BEGIN(memory, size) ((void)0)
+#define ROOTS_END(memory, size)   ((void)0)
+#endif
+
 static void *checked(void *memory)
 {
     if (!memory) {
@@ -42,11 +52,15 @@ void *alloc_pages(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return checked(memory != MAP_FAILED ? memory : NULL);
+    (void)checked(memory != MAP_FAILED ? memory : NULL);
+    ROOTS_BEGIN(memory, size);
+    return memory;
 }
 
 void alloc_pages_free(void *memory, size_t size)
 {
-    if (memory)
-        munmap(memory, size);
+    if (!memory)
+        return;
+    ROOTS_END(memory, size);
+    munmap(memory, size);
 }

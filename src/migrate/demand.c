@@ -188,7 +188,9 @@ static bool speak_once(struct demand *demand)
     if (demand->count > 0)
         return send_wanted(demand, demand->wire);
     if (demand->absent.pages == 0 && demand->runs) {
-        demand->over = send_word(demand, WIRE_ALL);
+        /* First: the source closes the streams as soon as it hears it. If it does not hear it, it asks. */
+        demand->over = true;
+        (void)send_word(demand, WIRE_ALL);
         return false;
     }
     int64_t alive = wire_now() + demand->patience_ns / ALIVE_PART;

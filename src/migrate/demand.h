@@ -58,6 +58,6 @@ void demand_runs(struct demand *demand);
 bool demand_claim(struct demand *demand, struct mem_ram *ram, uint64_t offset, uint64_t size);
 void demand_arrived(struct demand *demand, struct mem_ram *ram, uint64_t offset, uint64_t size);
 uint64_t demand_left(struct demand *demand); /* bytes */
-bool demand_is_over(struct demand *demand);  /* all is there, and the source was told */
+bool demand_is_over(struct demand *demand);  /* all is there; the source is being told, or was */
 
 #endif

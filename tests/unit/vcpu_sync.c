@@ -79,7 +79,10 @@ static void contest(struct fixture *f, bool requests)
     for (unsigned i = 0; i < VCPUS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, play, &players[i]), 0);
     unsigned long late = 0;
-    for (unsigned long round = 0; round < tier_count(300, 20000); round++) {
+    /* On a busy host it may take them long to begin. */
+    for (unsigned long round = 0; round < tier_count(300, 20000) || atomic_load(&w.touched[0]) == 0 ||
+                                  atomic_load(&w.touched[1]) == 0;
+         round++) {
         unsigned old = atomic_load(&w.page);
         atomic_store(&w.page, 1 - old);
         vcpu_attention_sync(NULL, w.vcpus, VCPUS, VCPU_ATTENTION_TLB);
@@ -91,7 +94,6 @@ static void contest(struct fixture *f, bool requests)
     for (unsigned i = 0; i < VCPUS; i++)
         pthread_join(threads[i], NULL);
     assert_int_equal(late, 0);
-    assert_true(atomic_load(&w.touched[0]) > 0 && atomic_load(&w.touched[1]) > 0);
     for (unsigned i = 0; i < VCPUS; i++)
         isa_riscv64.vcpu_free(w.vcpus[i]);
 }
