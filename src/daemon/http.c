@@ -29,6 +29,7 @@ enum {
     CONNECTION_LIMIT = 128,
     IDLE_S = 60,
     STREAM_BLOCK = 65536,
+    SHORT_BODY = 65536,
     PRELUDE_MAX = 16384,
     REMOTE_CONNECTION_LIMIT = 64,
     REMOTE_ADDRESS_LIMIT = 16,
@@ -519,6 +520,14 @@ static struct request *begin(struct http *http, struct MHD_Connection *connectio
     return request;
 }
 
+/* It is read before a refusal, and dropped: who still sends when we close loses the answer. */
+static bool has_short_body(struct MHD_Connection *connection)
+{
+    const char *length =
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return length != NULL && strlen(length) <= 5 && atoi(length) <= SHORT_BODY;
+}
+
 static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connection, const char *path,
                                   const char *method, const char *version, const char *data,
                                   size_t *size, void **state)
@@ -530,7 +539,7 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
         request = begin(http, connection);
         *state = request;
         if (http->remote != NULL && !admit(request))
-            return send_answer(request);
+            return has_short_body(connection) ? MHD_YES : send_answer(request);
         find_verb(request, path, method);
         return MHD_YES;
     }
