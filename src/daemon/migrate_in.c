@@ -176,6 +176,16 @@ static void admit(struct api_call *call, struct incoming *incoming)
     api_reply(call, answer);
 }
 
+/* A job failed (error), or was called off. */
+static void refuse(struct api_call *call, struct incoming *incoming, const struct error *error)
+{
+    incoming_drop(incoming);
+    if (error != NULL)
+        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
+    else
+        api_refuse(call, 409, "the migration was called off");
+}
+
 static void on_looked(void *opaque, const json_t *result, const struct error *error)
 {
     struct incoming *incoming = opaque;
@@ -187,11 +197,7 @@ static void on_looked(void *opaque, const json_t *result, const struct error *er
         admit(call, incoming);
         return;
     }
-    incoming_drop(incoming);
-    if (error != NULL)
-        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
-    else
-        api_refuse(call, 409, "the migration was called off");
+    refuse(call, incoming, error);
 }
 
 static void look_first(struct api_call *call, struct incoming *incoming)
@@ -345,11 +351,7 @@ static void on_received(void *opaque, const json_t *result, const struct error *
                                   json_object_get(result, "notes")));
         return;
     }
-    incoming_drop(incoming);
-    if (error != NULL)
-        api_refuse(call, error_kind(error) == ERROR_USAGE ? 400 : 500, error_message(error));
-    else
-        api_refuse(call, 409, "the migration was called off");
+    refuse(call, incoming, error);
 }
 
 static struct incoming *find_at(struct api_call *call, enum incoming_stage stage)

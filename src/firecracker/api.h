@@ -2,7 +2,8 @@
  *
  * Firecracker's REST API: what a request means, without how it comes (server.h) and without the
  * machine behind it (struct fc_host), so that both can be others in tests. What cannot be done here
- * is refused with a sentence; nothing is accepted that would mean nothing.
+ * is refused with a sentence. What only says how (io_engine, huge_pages, one_time_burst, how log lines look)
+ * is checked and taken, and means nothing.
  *
  * The resources that requests configure are kept as the JSON objects that they came as, checked:
  * "machine-config", "boot-source", "vsock", "balloon", "entropy", "serial", "logger", "metrics",
@@ -29,7 +30,7 @@ struct fc_host {
     bool (*start)(void *opaque, const struct machine_config *config, struct error **err);
     /* A verb of the worker's control protocol; its answer. NULL: err. `arguments` is borrowed. */
     json_t *(*verb)(void *opaque, const char *verb, const json_t *arguments, struct error **err);
-    /* A line for the log file, a line of metrics: to the files that these requests have named. */
+    /* The files that these requests name; a line of metrics goes to the latter. */
     bool (*open_log)(void *opaque, const char *path, struct error **err);
     bool (*open_metrics)(void *opaque, const char *path, struct error **err);
     void (*write_metrics)(void *opaque, const char *line);

@@ -48,20 +48,6 @@ static bool check_text(const struct fc_field *field, const json_t *value, char f
     return refuse(fault, "unknown variant `%.64s` of `%s`", text, field->name);
 }
 
-static bool check_texts(const struct fc_field *field, const json_t *value, char fault[FC_FAULT_MAX])
-{
-    size_t index;
-    const json_t *item;
-    json_array_foreach(value, index, item)
-    {
-        if (!json_is_string(item))
-            return refuse(fault, "invalid type in `%s`, expected a string", field->name);
-        if (!check_text(field, item, fault))
-            return false;
-    }
-    return true;
-}
-
 static bool check_object(const struct fc_field *fields, json_t *object, bool part,
                          char fault[FC_FAULT_MAX]);
 
@@ -69,15 +55,15 @@ static bool check_value(const struct fc_field *field, json_t *value, bool part,
                         char fault[FC_FAULT_MAX])
 {
     static const char *const kinds[] = {
-        [FC_BOOL] = "a boolean",   [FC_UINT] = "an unsigned integer",  [FC_TEXT] = "a string",
-        [FC_OBJECT] = "an object", [FC_TEXTS] = "an array of strings", [FC_UNSUPPORTED] = "",
+        [FC_BOOL] = "a boolean", [FC_UINT] = "an unsigned integer",
+        [FC_TEXT] = "a string",  [FC_OBJECT] = "an object",
+        [FC_UNSUPPORTED] = "",
     };
     bool fits =
         (field->kind == FC_BOOL && json_is_boolean(value)) ||
         (field->kind == FC_UINT && json_is_integer(value) && json_integer_value(value) >= 0) ||
         (field->kind == FC_TEXT && json_is_string(value)) ||
-        (field->kind == FC_OBJECT && json_is_object(value)) ||
-        (field->kind == FC_TEXTS && json_is_array(value));
+        (field->kind == FC_OBJECT && json_is_object(value));
     if (field->kind == FC_UNSUPPORTED) {
         snprintf(fault, FC_FAULT_MAX, "trapeze does not support `%s`.", field->name);
         return false;
@@ -90,8 +76,6 @@ static bool check_value(const struct fc_field *field, json_t *value, bool part,
                       (unsigned long long)number);
     if (field->kind == FC_TEXT)
         return check_text(field, value, fault);
-    if (field->kind == FC_TEXTS)
-        return check_texts(field, value, fault);
     return field->kind != FC_OBJECT || check_object(field->fields, value, part, fault);
 }
 

@@ -20,7 +20,6 @@ enum fc_kind {
     FC_UINT,
     FC_TEXT,
     FC_OBJECT,
-    FC_TEXTS,      /* an array of strings */
     FC_UNSUPPORTED /* it exists there, and not here: refused when it is given and not null */
 };
 

@@ -151,6 +151,16 @@ class Client:
         os.kill(pid, number)
         until(lambda: not is_alive(pid))
 
+    def killed_during(self, method, path, body, seconds):
+        """The states of instances by their names, as the next daemon finds them."""
+        connection = self.connection()
+        connection.request(method, path, json.dumps(body))
+        time.sleep(seconds)
+        self.kill_daemon()
+        connection.close()
+        until(lambda: "adopting" not in [row["state"] for row in self.list()])
+        return {row["name"]: row["state"] for row in self.list()}
+
     def info(self, name):
         return json.loads(self.trapeze("info", "--json", name).stdout)
 

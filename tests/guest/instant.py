@@ -7,7 +7,6 @@
 The full tier makes a storm of 100 clones, the quick one of 8.
 """
 import ctypes
-import json
 import os
 import random
 import re
@@ -247,14 +246,8 @@ def test_a_daemon_that_is_killed_leaves_whole_clones_or_none():
     make_program("base")
     origin = worker_of("base")
     for number in range(12 if FULL else 4):
-        connection = CLIENT.connection()
-        body = json.dumps({"to": "web", "instant": True})
-        connection.request("POST", "/v1/instances/base/clone", body)
-        time.sleep(random.random() * 0.04)
-        CLIENT.kill_daemon()
-        connection.close()
-        until(lambda: "adopting" not in [row["state"] for row in CLIENT.list()])  # by a new daemon
-        rows = {row["name"]: row["state"] for row in CLIENT.list()}
+        rows = CLIENT.killed_during("POST", "/v1/instances/base/clone", {"to": "web", "instant": True},
+                                    random.random() * 0.04)
         assert rows["base"] == "running" and set(rows) <= {"base", "web"}, rows
         assert not [name for name in os.listdir(os.path.join(STORE, "instances"))
                     if name.startswith(".new")], number

@@ -194,13 +194,8 @@ def test_a_daemon_that_is_killed_leaves_whole_clones_or_none():
     base.start()
     for number in range(30 if FULL else 4):
         base.go_on()
-        connection = CLIENT.connection()
-        connection.request("POST", "/v1/instances/base/clone", json.dumps({"to": "web", "instant": True}))
-        time.sleep(random.random() * 0.15)
-        CLIENT.kill_daemon()
-        connection.close()
-        until(lambda: "adopting" not in [row["state"] for row in CLIENT.list()])  # by a new daemon
-        rows = {row["name"]: row["state"] for row in CLIENT.list()}
+        rows = CLIENT.killed_during("POST", "/v1/instances/base/clone", {"to": "web", "instant": True},
+                                    random.random() * 0.15)
         assert rows["base"] == "running" and set(rows) <= {"base", "web"}, rows
         assert not [name for name in os.listdir(os.path.join(STORE, "instances"))
                     if name.startswith(".new")], number

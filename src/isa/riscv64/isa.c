@@ -4,12 +4,12 @@
  * declared state is in state.c.
  */
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "isa/dump.h"
 #include "isa/riscv64/debug.h"
 #include "isa/riscv64/isa_internal.h"
 #include "isa/riscv64/mmu_internal.h"
@@ -217,38 +217,20 @@ static const struct {
 #undef DUMP
 };
 
-struct text {
-    char *at;
-    size_t left;
-};
-
-static void __attribute__((format(printf, 2, 3))) put(struct text *text, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text->at, text->left, format, arguments);
-    va_end(arguments);
-    size_t used = length < 0 ? 0 : (size_t)length;
-    if (used >= text->left)
-        used = text->left > 0 ? text->left - 1 : 0; /* cut; what follows is lost as well */
-    text->at += used;
-    text->left -= used;
-}
-
 static void hart_dump(const struct vcpu *vcpu, char *to, size_t size)
 {
     const struct rv_hart *hart = (const struct rv_hart *)(const void *)vcpu;
-    struct text text = {to, size};
-    put(&text, "hart %u: pc %016llx, mode %c, %llu instructions retired\n", vcpu->index,
+    struct dump dump = {to, size};
+    dump_put(&dump, "hart %u: pc %016llx, mode %c, %llu instructions retired\n", vcpu->index,
         (unsigned long long)hart->pc, "US?M"[hart->privilege & 3],
-        (unsigned long long)vcpu -> retired);
+        (unsigned long long)vcpu->retired);
     for (unsigned i = 1; i < 32; i++)
-        put(&text, "%8s %016llx%s", x_names[i], (unsigned long long)hart->x[i],
+        dump_put(&dump, "%8s %016llx%s", x_names[i], (unsigned long long)hart->x[i],
             i % 4 == 0 || i == 31 ? "\n" : "");
     for (size_t i = 0; i < ARRAY_SIZE(dumped); i++) {
         uint64_t value;
         memcpy(&value, (const char *)hart + dumped[i].offset, sizeof(value));
-        put(&text, "%8s %016llx%s", dumped[i].name, (unsigned long long)value,
+        dump_put(&dump, "%8s %016llx%s", dumped[i].name, (unsigned long long)value,
             i % 4 == 3 || i + 1 == ARRAY_SIZE(dumped) ? "\n" : "");
     }
 }

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * The x86-64 ISA as the machine sees it: making, resetting and describing processors. Their declared
- * state is in state.c.
+ * The x86-64 ISA as the machine sees it: making, resetting and describing processors. Their
+ * declared state is in state.c.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "isa/dump.h"
 #include "isa/x86_64/isa_internal.h"
 #include "mem/mem.h"
 
@@ -189,24 +189,6 @@ static void cpu_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque
     (void)vcpu, (void)each, (void)opaque;
 }
 
-struct text {
-    char *at;
-    size_t left;
-};
-
-static void __attribute__((format(printf, 2, 3))) put(struct text *text, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text->at, text->left, format, arguments);
-    va_end(arguments);
-    size_t used = length < 0 ? 0 : (size_t)length;
-    if (used >= text->left)
-        used = text->left > 0 ? text->left - 1 : 0; /* cut; what follows is lost as well */
-    text->at += used;
-    text->left -= used;
-}
-
 static void cpu_dump(const struct vcpu *vcpu, char *to, size_t size)
 {
     static const char *const names[X86_REGISTERS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
@@ -215,26 +197,26 @@ static void cpu_dump(const struct vcpu *vcpu, char *to, size_t size)
     static const char *const segment_names[X86_SEGMENTS] = {"es", "cs", "ss",  "ds",
                                                             "fs", "gs", "ldt", "tr"};
     const struct x86_state *state = state_of(vcpu);
-    struct text text = {to, size};
-    put(&text, "cpu %u: rip %016llx, rflags %08llx, %s\n", vcpu->index,
-        (unsigned long long)state->rip, (unsigned long long)state->rflags, cpu_mode(vcpu));
+    struct dump dump = {to, size};
+    dump_put(&dump, "cpu %u: rip %016llx, rflags %08llx, %s\n", vcpu->index,
+             (unsigned long long)state->rip, (unsigned long long)state->rflags, cpu_mode(vcpu));
     for (unsigned i = 0; i < X86_REGISTERS; i++)
-        put(&text, "%5s %016llx%s", names[i], (unsigned long long)state->gpr[i],
-            i % 4 == 3 ? "\n" : "");
+        dump_put(&dump, "%5s %016llx%s", names[i], (unsigned long long)state->gpr[i],
+                 i % 4 == 3 ? "\n" : "");
     for (unsigned i = 0; i < X86_SEGMENTS; i++) {
         const struct x86_segment *segment = &state->segments[i];
-        put(&text, "%5s %04x base %016llx limit %08x type %2u dpl %u%s%s%s\n", segment_names[i],
-            segment->selector, (unsigned long long)segment->base, segment->limit, segment->type,
-            segment->dpl, segment->present ? " present" : "", segment->l ? " 64-bit" : "",
-            segment->db ? " 32-bit" : "");
+        dump_put(&dump, "%5s %04x base %016llx limit %08x type %2u dpl %u%s%s%s\n",
+                 segment_names[i], segment->selector, (unsigned long long)segment->base,
+                 segment->limit, segment->type, segment->dpl, segment->present ? " present" : "",
+                 segment->l ? " 64-bit" : "", segment->db ? " 32-bit" : "");
     }
-    put(&text, "  gdt %016llx limit %04x  idt %016llx limit %04x\n",
-        (unsigned long long)state->gdt.base, state->gdt.limit, (unsigned long long)state->idt.base,
-        state->idt.limit);
-    put(&text, "  cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx cr8 %llx efer %08llx\n",
-        (unsigned long long)state->cr0, (unsigned long long)state->cr2,
-        (unsigned long long)state->cr3, (unsigned long long)state->cr4,
-        (unsigned long long)state->cr8, (unsigned long long)state->efer);
+    dump_put(&dump, "  gdt %016llx limit %04x  idt %016llx limit %04x\n",
+             (unsigned long long)state->gdt.base, state->gdt.limit,
+             (unsigned long long)state->idt.base, state->idt.limit);
+    dump_put(&dump, "  cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx cr8 %llx efer %08llx\n",
+             (unsigned long long)state->cr0, (unsigned long long)state->cr2,
+             (unsigned long long)state->cr3, (unsigned long long)state->cr4,
+             (unsigned long long)state->cr8, (unsigned long long)state->efer);
 }
 
 const struct isa isa_x86_64 = {
