@@ -78,6 +78,13 @@ class Cache:
             raise Failure(f"{what} needs about {mib} MiB in {self.root}, which has {free} MiB; "
                           "free some space or set TRAPEZE_CACHE to another file system")
 
+    def finished(self, name):
+        """The directory of a finished stage, whatever its key, or None."""
+        for entry in sorted(os.listdir(self.path("work"))):
+            if entry.startswith(name + "-") and not entry.endswith(PART):
+                return self.path("work", entry)
+        return None
+
     def stage(self, name, key, make):
         """The directory work/name-key; made by make(directory) unless it is there already."""
         final = self.path("work", f"{name}-{key}")

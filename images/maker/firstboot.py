@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The first boot: a guest of trapeze configures the packages on a working copy of the disk."""
+import json
 import os
 import re
 import selectors
 import shutil
 import subprocess
 
+from . import arch
 from .host import EXIT_GUEST, Failure, run
 from .rootfs import WORK_DIR, read_file
 
@@ -28,6 +30,21 @@ def find_trapeze(given):
                   "run 'make' first or name it with --trapeze PATH")
 
 
+def check_trapeze(trapeze, isa):
+    """Whether it can run a guest of that architecture here; x86-64 needs KVM."""
+    if isa is not arch.X86_64:
+        return
+    said = run(trapeze, "host", "--json", error=f"{trapeze} does not say what it can run here")
+    try:
+        kvm = json.loads(said)["kvm"]
+        usable, why = kvm["offer"] == "yes", kvm["text"]
+    except (ValueError, KeyError, TypeError):
+        raise Failure(f"{trapeze} does not say what it can run here")
+    if not usable:
+        raise Failure("the image is configured by a guest of its own, and guests for "
+                      f"{isa.isa} need KVM, which cannot be used here: {why}")
+
+
 def configure(progress, trapeze, kernel, initrd, unpacked, directory, total):
     """Makes directory/root.img out of the unpacked image. The guest's console is kept in a log."""
     image = os.path.join(directory, "root.img")
@@ -36,7 +53,7 @@ def configure(progress, trapeze, kernel, initrd, unpacked, directory, total):
     os.chmod(image, 0o644)
     progress.step("configuring the packages in a guest (once; later boots start from the result)")
     log_path = os.path.join(os.path.dirname(directory), "first-boot.log")
-    command = [trapeze, "run", "--kernel", kernel.image, "--initrd", initrd, "--disk", image,
+    command = [trapeze, "run", "--arch", kernel.arch.isa, "--kernel", kernel.image, "--initrd", initrd, "--disk", image,
                "--memory", MEMORY, "--cpus", "1", "--no-reboot", "--append", APPEND]
     with open(log_path, "wb") as log:
         status, said = watch(progress, command, log, total)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The images: which stages each one is made of, and what its manifest says."""
 import os
+import string
 
 from . import arch, firstboot, initramfs, kernel, rootfs
 from .archive import RELEASE_TITLE, Archive
@@ -12,8 +13,7 @@ DEBIANS = {
     "debian-dev": {"packages": ["packages.debian", "packages.debian-dev"],
                    "title": " with compiler, Python and stress-ng", "memory_mib": 1024, "cpus": 2},
 }
-NAMES = [name + each.suffix for each in arch.ALL
-         for name in (["tiny", *DEBIANS] if each is arch.RISCV64 else ["tiny"])]
+NAMES = [name + each.suffix for each in arch.ALL for name in ["tiny", *DEBIANS]]
 FORMAT = 1
 # Debian's own list of security modules (CONFIG_LSM) without bpf: where that is, systemd parses the
 # kernel's type information for a restriction that no unit of ours uses, 0.7 G instructions a boot.
@@ -31,6 +31,8 @@ def build(cache, progress, options):
     if not options.rebuild and name in NAMES and cache.image(name, recipe(name)):
         return cache.image(name)  # made by the builder we waited for
     base, isa = arch.of(name)
+    if not options.rebuild and base == "kernel" and cache.finished(f"{isa.stage}kernel"):
+        return cache.finished(f"{isa.stage}kernel")  # and the archive is not asked for a newer one
     return BUILDERS[base](cache, progress, Archive(cache, progress, isa), options)
 
 
@@ -66,6 +68,12 @@ def boot_stages(cache, progress, archive):
 # What determines an image besides the archive: a changed file makes the next build a new one.
 BOOT_SOURCES = ["maker/arch.py", "maker/kernel.py", "maker/initramfs.py", "maker/elf.py", "guest/init"]
 ROOT_SOURCES = ["maker/package.py", "maker/rootfs.py"]
+# Recipes that make what an earlier one made, whose images need no building anew:
+# {(name, digest): the earlier one's}.
+SAME_AS = {
+    ("debian", "6f8c828711ac0056"): "f4c7c492627da83d",
+    ("debian-dev", "231cb8453d4132c2"): "55036ea72c037627",
+}
 
 
 def root_sources(name):
@@ -76,7 +84,8 @@ def recipe(name):
     base, _ = arch.of(name)
     extra = ([*root_sources(base), "maker/firstboot.py", *overlay_files()]
              if base in DEBIANS else [])
-    return digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
+    made = digest(FORMAT, DEBIAN_APPEND, source_bytes(*BOOT_SOURCES, *extra))
+    return SAME_AS.get((name, made), made)
 
 
 def overlay_files():
@@ -105,34 +114,37 @@ def build_tiny(cache, progress, archive, _options):
                                                 "initrd": initrd})
 
 
-def package_names(name):
+def package_names(name, isa):
+    """Of an image's name without its architecture."""
     names = []
     for path in DEBIANS[name]["packages"]:
         with open(os.path.join(os.path.dirname(GUEST_DIR), path)) as file:
-            names += [line.split("#")[0].strip() for line in file]
+            text = string.Template(file.read()).substitute(arch=isa.debian)
+        names += [line.split("#")[0].strip() for line in text.splitlines()]
     return [package for package in names if package]
 
 
 def build_debian(cache, progress, archive, options):
-    name = options.command
-    about = DEBIANS[name]
+    base, isa = arch.of(options.command)
+    about = DEBIANS[base]
     trapeze = firstboot.find_trapeze(options.trapeze)  # before the work, not after it
+    firstboot.check_trapeze(trapeze, isa)
     cache.require_space(3000, "the Debian image")
     made, initrd = boot_stages(cache, progress, archive)
-    names = package_names(name)
+    names = package_names(base, isa)
     resolved = archive.resolve(names)
     packages = archive.download(resolved, names)
     key = digest(archive.version(resolved), names,
-                 source_bytes(*root_sources(name), *overlay_files()))
+                 source_bytes(*root_sources(base), *overlay_files()))
     unpacked = rootfs.make(cache, progress, packages, set(names), made, GUEST_DIR,
                            archive.public_sources(), key)
     with cache.scratch("configured") as directory:
         root = firstboot.configure(progress, trapeze, made, initrd, unpacked, directory,
                                    len(packages))
-        wanted = manifest(made, name, f"{RELEASE_TITLE} riscv64" + about["title"],
+        wanted = manifest(made, base, f"{RELEASE_TITLE} {isa.isa}" + about["title"],
                           " ".join(DEBIAN_APPEND), disk="root.img",
                           memory_mib=about["memory_mib"], cpus=about["cpus"], login="root")
-        path = cache.publish(name, wanted,
+        path = cache.publish(wanted["name"], wanted,
                              {made.arch.kernel_file: made.image, "initrd": initrd,
                               "root.img": root})
     return path

@@ -38,13 +38,13 @@ def make(cache, progress, packages, manual, kernel, guest_dir, sources, key):
         tree = Tree(os.path.join(directory, "tree"))
         names = unpack(progress, tree, packages)
         add_kernel_index(tree, kernel)
-        add_apt_state(tree, names, manual, sources)
+        add_apt_state(tree, names, manual, sources, kernel.arch.debian)
         add_overlay(tree, os.path.join(guest_dir, "debian"))
         progress.step("writing the file system")
         write_ext4(directory, tree)
         cache.discard(tree.root)
 
-    return os.path.join(cache.stage("rootfs", key, build), "root.img")
+    return os.path.join(cache.stage(f"{kernel.arch.stage}rootfs", key, build), "root.img")
 
 
 def unpack(progress, tree, packages):
@@ -77,10 +77,10 @@ def add_kernel_index(tree, kernel):
                 tree.file(f"usr/lib/modules/{kernel.release}/{name}", file.read())
 
 
-def add_apt_state(tree, names, manual, sources):
+def add_apt_state(tree, names, manual, sources, architecture):
     """Which packages came as dependencies (apt autoremove), and where more come from."""
     tree.file("var/lib/apt/extended_states", "".join(
-        f"Package: {name}\nArchitecture: riscv64\nAuto-Installed: 1\n\n"
+        f"Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n"
         for name in names if name not in manual).encode())
     text = "".join(f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n"
                    "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n"

@@ -32,7 +32,10 @@ static const struct {
     {"debian-dev", "the same with compiler, Python and stress-ng, for tests"},
     {"tiny", "Debian's kernel and busybox; a shell in seconds"},
     {"kernel", "only the kernel, a part of the others"},
+    {"debian-x86_64", "the debian image for x86-64; needs KVM"},
+    {"debian-dev-x86_64", "the debian-dev image for x86-64; needs KVM"},
     {"tiny-x86_64", "the tiny image for x86-64"},
+    {"kernel-x86_64", "only the kernel for x86-64"},
 };
 
 const char *image_recipe_title(const char *name)

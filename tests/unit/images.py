@@ -203,7 +203,48 @@ def test_an_image_of_each_architecture_has_a_name_of_its_own():
     assert arch.of("tiny-x86_64") == ("tiny", arch.X86_64)
     assert arch.of("debian-dev") == ("debian-dev", arch.RISCV64)
     assert len(set(images.NAMES)) == len(images.NAMES)
-    assert {"tiny", "tiny-x86_64", "debian", "debian-dev"} <= set(images.NAMES)
+    assert {"tiny", "tiny-x86_64", "debian", "debian-dev", "debian-x86_64"} <= set(images.NAMES)
+
+
+def test_both_architectures_are_made_of_the_same_list_of_packages():
+    def without_kernel(isa):
+        names = images.package_names("debian", isa)
+        assert f"linux-image-{isa.debian}" in names and not any("$" in name for name in names)
+        return [name for name in names if not name.startswith("linux-image-")]
+
+    assert without_kernel(arch.RISCV64) == without_kernel(arch.X86_64)
+    assert images.recipe("debian-x86_64") != images.recipe("debian-dev-x86_64")
+
+
+def test_recipes_that_stand_for_earlier_ones_are_still_recipes():
+    """An entry for a recipe that is no more would hide nothing, and stay for ever."""
+    for name, recipe in images.SAME_AS:
+        assert images.recipe(name) == images.SAME_AS[name, recipe], name
+
+
+def test_a_finished_kernel_needs_no_archive():
+    store = cache.Cache(None)
+    store.root = fresh("cache-of-kernels")
+    finished = os.path.join(store.root, "work", "x86_64-kernel-0123")
+    os.makedirs(finished)
+    os.makedirs(os.path.join(store.root, "work", "kernel-4567.part"))
+    assert store.finished("x86_64-kernel") == finished
+    assert store.finished("kernel") is None
+
+
+def test_a_guest_for_x86_64_is_not_begun_without_kvm():
+    trapeze = os.path.join(fresh("without-kvm"), "trapeze")
+    for offer, good in (("yes", True), ("no", False)):
+        with open(trapeze, "w") as out:
+            out.write("#!/bin/sh\n"
+                      f"""echo '{{"kvm": {{"offer": "{offer}", "text": "because"}}}}'\n""")
+        os.chmod(trapeze, 0o755)
+        firstboot.check_trapeze(trapeze, arch.RISCV64)
+        try:
+            firstboot.check_trapeze(trapeze, arch.X86_64)
+            assert good
+        except host.Failure as failure:
+            assert not good and "because" in str(failure)
 
 
 ASSEMBLY = """
