@@ -221,11 +221,15 @@ static bool put_all_in(struct vm *vm, const struct plan *plan, struct error **er
     for (size_t i = 0; i < plan->device_count; i++)
         if (!put_in(vm, &plan->devices[i], err))
             return false;
-    for (size_t i = 0; i < plan->disk_count; i++)
-        if (plan->disks[i].placed &&
-            (machine_disk_bus(&vm->config.disks[plan->disks[i].number]) == MACHINE_BUS_VIRTIO ||
-             !vm_disk_plug(vm, plan->disks[i].number, &plan->disks[i].where, err)))
+    for (size_t i = 0; i < plan->disk_count; i++) {
+        const struct planned_disk *disk = &plan->disks[i];
+        if (!disk->placed)
+            continue;
+        if (machine_disk_bus(&vm->config.disks[disk->number]) == MACHINE_BUS_VIRTIO)
             return impossible(err);
+        if (!vm_disk_plug(vm, disk->number, &disk->where, err))
+            return false;
+    }
     return true;
 }
 
