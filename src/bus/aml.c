@@ -303,8 +303,10 @@ void aml_io(struct aml *aml, uint16_t port, uint8_t count)
 void aml_interrupt(struct aml *aml, uint32_t gsi, enum aml_trigger trigger)
 {
     enum { INTERRUPT_TAG = 0x89, CONSUMER = 1, EDGE = 2, LOW = 4, SHARED = 8 };
-    static const uint8_t flags[] = {
-        [AML_EDGE] = EDGE, [AML_LEVEL] = 0, [AML_LEVEL_LOW_SHARED] = LOW | SHARED};
+    static const uint8_t flags[] = {[AML_EDGE] = EDGE,
+                                    [AML_LEVEL] = 0,
+                                    [AML_LEVEL_SHARED] = SHARED,
+                                    [AML_LEVEL_LOW_SHARED] = LOW | SHARED};
     add_byte(aml, INTERRUPT_TAG);
     add_number(aml, 6, 2);
     add_byte(aml, CONSUMER | flags[trigger]);

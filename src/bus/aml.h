@@ -73,7 +73,7 @@ void aml_else_begin(struct aml *aml);
 
 /* ---- resources (chapter 6.4) ---- */
 
-enum aml_trigger { AML_EDGE, AML_LEVEL, AML_LEVEL_LOW_SHARED };
+enum aml_trigger { AML_EDGE, AML_LEVEL, AML_LEVEL_SHARED, AML_LEVEL_LOW_SHARED };
 enum aml_window { AML_MEMORY, AML_IO, AML_BUS };
 
 void aml_resources_begin(struct aml *aml, const char *name);

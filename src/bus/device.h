@@ -99,6 +99,8 @@ struct device_params {
     const struct pci_window *window; /* PCIe hosts: to 32-bit addresses; NULL: as on QEMU's `virt` */
     const struct device_port *port; /* PCIe root ports: what the board is to them */
     unsigned inputs;             /* interrupt controllers: number of sources */
+    const uint8_t *shared_irqs;  /* slots: inputs that they take in turn, `inputs` of them; NULL: each
+                                    has one of its own, from irq_number on */
 };
 
 /* A folder of the host for the guest. */

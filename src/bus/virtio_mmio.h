@@ -19,7 +19,7 @@
 #define VIRTIO_SLOT_COUNT 32
 #define VIRTIO_SLOT_SIZE  UINT64_C(0x1000)
 
-/* Slot n: registers at gpa + n * VIRTIO_SLOT_SIZE, input irq.input + n of the same controller. */
+/* Slot n: registers at gpa + n * VIRTIO_SLOT_SIZE, input irq.input + n of the same sink. */
 struct virtio_slots {
     uint64_t gpa;
     struct irq_line irq;

@@ -36,7 +36,7 @@ static const struct cli_option options[] = {
      NULL},
     {"virtio", 0, "KIND",
      "What virtio devices are plugged into: 'pci' (default), or 'mmio', registers of their own that the "
-     "device tree names, for kernels without PCI. All queues of a device then share one interrupt.",
+     "device tree or ACPI names, for kernels without PCI. All queues of a device then share one interrupt.",
      NULL},
     {"resume", 0, "FILE",
      "Let the machine that was suspended into FILE ('trapeze suspend') go on; nothing else needs to be "

@@ -117,6 +117,22 @@ def test_acpica_loads_and_runs_it():
     assert "FEB00000" in said, said
 
 
+def test_virtio_slots_are_as_linux_driver_knows_them():
+    needs("iasl")
+    tables(1)
+    run("iasl", "-d", "DSDT.aml")
+    with open(os.path.join(FOLDER.name, "DSDT.dsl"), encoding="utf-8") as file:
+        slots = re.findall(r"Device \(VR(\d\d)\)(.*?)\n        \}\n", file.read(), re.DOTALL)
+    assert [number for number, _ in slots] == ["00", "01", "02"], slots
+    for number, (_, text) in enumerate(slots):
+        said = " ".join(re.sub(r"//.*", "", text).split())
+        shared, irq = ("Exclusive", 0x15) if number == 1 else ("Shared", 5)
+        assert '_HID, "LNRO0005"' in said and "_CCA, One" in said, said
+        assert f"0xFEA0{number}000, 0x00001000," in said, said
+        assert re.search(rf"Interrupt \(ResourceConsumer, Level, ActiveHigh, {shared}, ,, \) "
+                         rf"\{{ 0x{irq:08X}, \}}", said), said
+
+
 def osc(uuid, asked):
     """What acpiexec prints of _OSC's answer to capabilities that a system asks for."""
     words = " ".join(f"{byte:02X}" for byte in struct.pack("<III", 0, 0, asked))

@@ -14,6 +14,7 @@
 #include "bus/pci.h"
 #include "dev/devices.h"
 #include "dev/pcie_host.h"
+#include "dev/virtio_slots.h"
 #include "mem/mem.h"
 #include "vm/pc/acpi.h"
 
@@ -33,6 +34,15 @@ static const struct row {
       .gpa = 0xe0000000,
       .irq_number = 16,
       .window = &(const struct pci_window){0xc0000000, 0x20000000}}},
+    {&device_virtio_slots,
+     {.id = "virtio",
+      .gpa = 0xfea00000,
+      .irq_number = 5,
+      .shared_irqs = (const uint8_t[]){5, 21},
+      .inputs = 2}},
+    {&device_virtio_rng, {.id = "rng0"}}, /* the first and the third share an input */
+    {&device_virtio_rng, {.id = "rng1"}},
+    {&device_virtio_rng, {.id = "rng2"}},
 };
 
 static struct device *devices[ARRAY_SIZE(rows)];
@@ -74,8 +84,11 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     log_init(&log, LOG_LEVEL_ERROR, 2, "test");
-    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         devices[i] = device_new(rows[i].ops, &env, &rows[i].params, NULL);
+        if (rows[i].ops == &device_virtio_slots)
+            env.virtio_slots = virtio_slots_of(devices[i]);
+    }
     const struct pc_acpi_setup setup = {.cpus = (unsigned)atoi(argv[1]),
                                         .ecam_gpa = 0xe0000000,
                                         .ecam_size = PCIE_HOST_ECAM_SIZE,
@@ -92,7 +105,7 @@ int main(int argc, char **argv)
             return 3;
     pc_acpi_build(&setup, GPA, bytes, sizeof(bytes));
     write_file(argv[2], "memory", bytes, size);
-    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+    for (size_t i = ARRAY_SIZE(rows); i-- > 0;)
         device_free(devices[i]);
     mem_space_free(env.mem);
     mem_space_free(env.ports);

@@ -11,6 +11,7 @@
 #include "vm/boot.h"
 #include "vm/pc/boot.h"
 #include "vm/pc/load_linux.h"
+#include "vm/pc/mp.h"
 
 #define RAM_SIZE (64 * MIB)
 
@@ -253,6 +254,80 @@ static void test_initrd_keeps_below_the_kernels_limit(void **state)
     done(&b);
 }
 
+static void test_who_looks_at_acpi(void **state)
+{
+    struct boot_bytes file;
+    bool looks;
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct bench b = {0};
+        if (i == 0)
+            make_bzimage(&file, "", 0);
+        else
+            make_pvh(&file, "", 0);
+        if (i == 2)
+            memcpy(file.data + file.size - 8, "RSD PTR ", 8);
+        give(&b, BOOT_KERNEL, &file);
+        assert_true(plan(&b, RAM_SIZE, ""));
+        assert_true(pc_boot_acpi(&b.boot, "quiet", &looks, &b.err));
+        assert_int_equal(looks, i != 1);
+        assert_true(pc_boot_acpi(&b.boot, "console=ttyS0 acpi=off", &looks, &b.err));
+        assert_false(looks);
+        assert_true(pc_boot_acpi(&b.boot, NULL, &looks, &b.err));
+        assert_int_equal(looks, i != 1);
+        done(&b);
+    }
+}
+
+/* ---- MP tables (MultiProcessor Specification 1.4) ---- */
+
+static unsigned sum_of(const uint8_t *bytes, size_t size)
+{
+    unsigned sum = 0;
+    for (size_t i = 0; i < size; i++)
+        sum += bytes[i];
+    return sum & 0xff;
+}
+
+static void test_mp_tables(void **state)
+{
+    static const size_t sizes[] = {20, 8, 8, 8, 8};
+    const struct pc_mp_setup setup = {3, 0xfec00000, 0xfee00000, 1u << 5 | 1u << 23};
+    uint8_t bytes[PC_MP_MAX];
+    unsigned seen[5] = {0}, entries = 0;
+    (void)state;
+    size_t size = pc_mp_build(&setup, 0xf0000, bytes, sizeof(bytes));
+    assert_memory_equal(bytes, "_MP_", 4);
+    assert_int_equal(sum_of(bytes, 16), 0);
+    assert_int_equal(load_le32(bytes + 4), 0xf0010);
+    const uint8_t *table = bytes + 16, *at = table + 44;
+    assert_memory_equal(table, "PCMP", 4);
+    assert_int_equal(load_le16(table + 4), size - 16);
+    assert_int_equal(sum_of(table, size - 16), 0);
+    assert_int_equal(load_le32(table + 36), 0xfee00000);
+    for (; at < bytes + size; at += sizes[at[0]], entries++) {
+        assert_in_range(at[0], 0, 4);
+        unsigned number = seen[at[0]]++;
+        if (at[0] == 0) {
+            assert_int_equal(at[1], number);
+            assert_int_equal(at[3], number == 0 ? 3 : 1);
+        } else if (at[0] == 2) {
+            assert_int_equal(at[1], 3); /* no CPU's ID */
+            assert_int_equal(load_le32(at + 4), 0xfec00000);
+        } else if (at[0] == 3) {
+            assert_int_equal(at[5], number);
+            assert_int_equal(at[6], 3);
+            assert_int_equal(at[7], number);
+            assert_int_equal(load_le16(at + 2), number == 5 || number == 23 ? 0xd : 0);
+        }
+    }
+    assert_ptr_equal(at, bytes + size);
+    assert_int_equal(entries, load_le16(table + 34));
+    const unsigned expected[5] = {3, 1, 1, 24, 2};
+    assert_memory_equal(seen, expected, sizeof(seen));
+    assert_int_equal(pc_mp_build(&setup, 0xf0000, bytes, size - 1), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +337,8 @@ int main(void)
         cmocka_unit_test(test_elf_without_note_is_entered_in_64_bit_mode),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_initrd_keeps_below_the_kernels_limit),
+        cmocka_unit_test(test_who_looks_at_acpi),
+        cmocka_unit_test(test_mp_tables),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include "bus/pci.h"
 #include "dev/devices.h"
 #include "dev/pcie_host.h"
+#include "dev/virtio_slots.h"
 #include "isa/x86_64/cpu.h"
 #include "vm/board.h"
 #include "vm/machine.h"
@@ -20,6 +21,9 @@
 
 static const struct pci_window window = {PC_MMIO32_GPA, PC_MMIO32_SIZE};
 
+static const uint8_t slot_gsis[] = PC_SLOT_GSIS;
+
+/* virtio's slots are there if devices go into them. */
 static const struct part {
     const struct device_ops *ops;
     const char *id;
@@ -31,6 +35,7 @@ static const struct part {
     {&device_i8042, "i8042", 0, PC_I8042_PORT, 0},
     {&device_uart16550, "uart0", 0, PC_COM1_PORT, PC_COM1_GSI},
     {&device_pcie_host, "pcie", PC_ECAM_GPA, 0, PC_PCI_GSI},
+    {&device_virtio_slots, "virtio", PC_SLOTS_GPA, 0, PC_SLOT_GSI_FIRST},
     {&device_vmgenid, "vmgenid", PC_VMGENID_GPA, 0, PC_VMGENID_GSI},
 };
 
@@ -39,11 +44,15 @@ static bool pc_parts(struct vm *vm, struct error **err)
     const struct engine_irqchip *irqchip = vm->machine->irqchip;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         const struct part *part = &parts[i];
+        if (part->ops == &device_virtio_slots && vm->config.virtio != MACHINE_VIRTIO_MMIO)
+            continue;
         struct device_params params = {
             .id = part->id,
             .gpa = part->gpa,
             .io_port = part->port,
             .irq_number = part->gsi,
+            .shared_irqs = slot_gsis,
+            .inputs = ARRAY_SIZE(slot_gsis),
             .window = &window,
             .msi = {irqchip->send, vm->machine},
             .button = &vm->button,
@@ -57,14 +66,16 @@ static bool pc_parts(struct vm *vm, struct error **err)
             return false;
         if (part->ops == &device_pcie_host)
             vm->device_env.pci = pcie_host_bus(device);
+        else if (part->ops == &device_virtio_slots)
+            vm->device_env.virtio_slots = virtio_slots_of(device);
     }
     return true;
 }
 
-/* Messages: each vCPU's queue has an interrupt of its own. */
+/* With messages each vCPU's queue has an interrupt of its own; one wire serves all of a device's. */
 static unsigned pc_queues(const struct vm *vm)
 {
-    return vm->cpu_count;
+    return vm->config.virtio == MACHINE_VIRTIO_PCI ? vm->cpu_count : 1;
 }
 
 static unsigned pc_ram(uint64_t memory, struct board_ram ram[BOARD_MAX_RAM])

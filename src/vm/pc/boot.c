@@ -39,6 +39,15 @@ static bool too_little_memory(const struct boot_file *file, uint64_t needed, uin
     return false;
 }
 
+static bool check_command_line(const struct bzimage *image, const struct boot_file *file,
+                               const char *command_line, struct error **err)
+{
+    return strlen(command_line) <= image->command_line_max ||
+           error_set(err, ERROR_USAGE,
+                     "the kernel '%s' takes a command line of %llu bytes, not of %zu", file->path,
+                     (unsigned long long)image->command_line_max, strlen(command_line));
+}
+
 static bool plan_bzimage(struct plan *plan, const struct boot_file *file, const char *command_line,
                          struct error **err)
 {
@@ -52,10 +61,8 @@ static bool plan_bzimage(struct plan *plan, const struct boot_file *file, const 
         return too_little_memory(file, gpa + image.memory_size + KERNEL_SLACK, plan->low_ram, err);
     if (gpa < PC_BOOT_KERNEL_MIN)
         return error_set(err, ERROR_USAGE, "the kernel '%s' wants to run below 1 MiB", file->path);
-    if (strlen(command_line) > image.command_line_max)
-        return error_set(
-            err, ERROR_USAGE, "the kernel '%s' takes a command line of %llu bytes, not of %zu",
-            file->path, (unsigned long long)image.command_line_max, strlen(command_line));
+    if (!check_command_line(&image, file, command_line, err))
+        return false;
     enum { ENTRY64 = 0x200 };
     plan->boot->protocol = PC_LINUX64;
     plan->boot->entry = gpa + ENTRY64;
@@ -135,6 +142,18 @@ bool pc_boot_plan(struct boot *boot, uint64_t low_ram, const char *command_line,
            (initrd == NULL || plan_initrd(&plan, initrd, err));
 }
 
+bool pc_boot_acpi(const struct boot *boot, const char *append, bool *looks, struct error **err)
+{
+    const struct boot_file *kernel = boot_file_of(boot, BOOT_KERNEL);
+    uint8_t head[BOOT_HEAD_SIZE];
+    *looks = append == NULL || strstr(append, "acpi=off") == NULL;
+    if (!*looks || kernel == NULL || kernel->size < sizeof(head))
+        return true;
+    if (!boot_read(kernel, 0, head, sizeof(head), err))
+        return false;
+    return !boot_is_elf(head, sizeof(head)) || boot_kernel_contains(boot, "RSD PTR ", looks, err);
+}
+
 /* ---- carrying it out ---- */
 
 /* struct boot_params; the setup header lies in it as in the file. */
@@ -164,7 +183,8 @@ static bool write_params(const struct boot *boot, const struct pc_boot_info *inf
         if (!boot_read(kernel, 0, head, sizeof(head), err))
             return false;
         if (bzimage_is(head, sizeof(head))) {
-            if (!bzimage_read(kernel, &image, err))
+            if (!bzimage_read(kernel, &image, err) ||
+                !check_command_line(&image, kernel, info->command_line, err))
                 return false;
             memcpy(params + BZIMAGE_HEADER, image.header, image.header_size);
         }

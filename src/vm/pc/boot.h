@@ -41,6 +41,10 @@ struct pc_memory {
 bool pc_boot_plan(struct boot *boot, uint64_t low_ram, const char *command_line,
                   struct error **err);
 
+/* Whether the kernel will look at ACPI's tables: what they are found by is in its file, and nobody says
+ * acpi=off. A bzImage, which is compressed, is believed to. `append` may be NULL. */
+bool pc_boot_acpi(const struct boot *boot, const char *append, bool *looks, struct error **err);
+
 struct pc_boot_info {
     const char *command_line;
     uint64_t rsdp_gpa;

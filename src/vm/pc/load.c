@@ -3,6 +3,8 @@
  * The x86-64 board at a start: what the kernel is told of this machine, and the registers of the
  * first vCPU. The others wait for it to start them (SDM 3A, 8.4).
  */
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,36 +13,80 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "bus/aml.h"
+#include "bus/virtio_mmio.h"
+#include "dev/devices.h"
 #include "dev/pcie_host.h"
+#include "dev/virtio_slots.h"
 #include "isa/x86_64/cpu.h"
 #include "vm/machine.h"
 #include "vm/pc/acpi.h"
 #include "vm/pc/boot.h"
 #include "vm/pc/load_linux.h"
+#include "vm/pc/mp.h"
 #include "vm/pc/pc.h"
 
 enum { RESET_PORT = PC_I8042_PORT + 4, RESET_VALUE = 0xfe };
 
-/* The caller frees it. A kernel starts those vCPUs only that are wished for, and can switch on the
- * others later; in front, as what a user says behind it counts. */
-static char *command_line(const struct vm *vm)
+/* What is said in front of the user's own words, as those count that come last. */
+struct words {
+    char text[PC_BOOT_COMMAND_LINE_MAX + 1];
+    size_t size;
+    bool full;
+};
+
+static void add_word(struct words *words, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void add_word(struct words *words, const char *format, ...)
 {
-    const char *append = vm->config.append != NULL ? vm->config.append : "";
-    char *words = NULL;
-    int length = vm->cpu_count != 0 && vm->config.cpus < vm->cpu_count
-                     ? asprintf(&words, "maxcpus=%u%s%s", vm->config.cpus,
-                                append[0] != '\0' ? " " : "", append)
-                     : asprintf(&words, "%s", append);
-    if (length < 0)
-        abort();
-    return words;
+    va_list arguments;
+    va_start(arguments, format);
+    size_t room = sizeof(words->text) - words->size;
+    int length = vsnprintf(words->text + words->size, room, format, arguments);
+    va_end(arguments);
+    words->full = words->full || length < 0 || (size_t)length >= room;
+    words->size += words->full ? 0 : (size_t)length;
+}
+
+/* For kernels without ACPI (Linux, kernel-parameters.txt). Not for others: a driver that is a module
+ * refuses to be loaded if a device is there already. */
+static bool add_slots(const struct vm *vm, struct words *words, struct error **err)
+{
+    struct virtio_slot slot;
+    bool knows_acpi = true;
+    if (vm->device_env.virtio_slots != NULL &&
+        !pc_boot_acpi(&vm->files.boot, vm->config.append, &knows_acpi, err))
+        return false;
+    for (size_t i = 0; !knows_acpi && i < vm->device_count; i++)
+        for (unsigned n = 0; vm->devices[i]->ops == &device_virtio_slots && n < VIRTIO_SLOT_COUNT; n++)
+            if (virtio_slot_at(vm->devices[i], n, &slot))
+                add_word(words, "virtio_mmio.device=%uK@%#" PRIx64 ":%u ",
+                         (unsigned)(VIRTIO_SLOT_SIZE / KIB), slot.gpa, slot.irq);
+    return true;
+}
+
+/* The caller frees it. A kernel starts those vCPUs only that are wished for, and can switch on the
+ * others later. */
+static char *command_line(const struct vm *vm, struct error **err)
+{
+    struct words *words = alloc_zeroed(1, sizeof(*words));
+    if (vm->cpu_count != 0 && vm->config.cpus < vm->cpu_count)
+        add_word(words, "maxcpus=%u ", vm->config.cpus);
+    bool good = add_slots(vm, words, err);
+    add_word(words, "%s", vm->config.append != NULL ? vm->config.append : "");
+    if (good && words->full)
+        good = error_set(err, ERROR_USAGE, "the kernel's command line has more than %d bytes",
+                         PC_BOOT_COMMAND_LINE_MAX);
+    char *text = good ? strdup(words->text) : NULL;
+    free(words);
+    return text;
 }
 
 bool pc_plan(struct vm *vm, struct error **err)
 {
     uint64_t low = vm->config.memory < PC_LOW_RAM_MAX ? vm->config.memory : PC_LOW_RAM_MAX;
-    char *words = command_line(vm);
-    bool good = pc_boot_plan(&vm->files.boot, low, words, err);
+    char *words = command_line(vm, err);
+    bool good = words != NULL && pc_boot_plan(&vm->files.boot, low, words, err);
     free(words);
     return good;
 }
@@ -75,6 +121,19 @@ static bool write_acpi(struct vm *vm, struct error **err)
     return good || error_set(err, ERROR_INTERNAL, "the ACPI tables are too large");
 }
 
+static bool write_mp(struct vm *vm, struct error **err)
+{
+    static const uint8_t slots[] = PC_SLOT_GSIS;
+    struct pc_mp_setup setup = {
+        .cpus = vm->cpu_count, .ioapic_gpa = PC_IOAPIC_GPA, .lapic_gpa = PC_LAPIC_GPA};
+    uint8_t tables[PC_MP_MAX];
+    for (size_t i = 0; i < ARRAY_SIZE(slots); i++)
+        setup.level |= UINT32_C(1) << slots[i];
+    size_t size = pc_mp_build(&setup, PC_MP_GPA, tables, sizeof(tables));
+    return (size != 0 && mem_write(vm->mem, PC_MP_GPA, tables, size)) ||
+           error_set(err, ERROR_INTERNAL, "the MP tables are too large");
+}
+
 static size_t memory_map(const struct vm *vm, struct pc_memory map[PC_MEMORY_MAX])
 {
     size_t count = 0;
@@ -93,7 +152,9 @@ static size_t memory_map(const struct vm *vm, struct pc_memory map[PC_MEMORY_MAX
 static bool write_info(struct vm *vm, struct error **err)
 {
     struct pc_memory map[PC_MEMORY_MAX];
-    char *words = command_line(vm);
+    char *words = command_line(vm, err);
+    if (words == NULL)
+        return false;
     struct pc_boot_info info = {.command_line = words,
                                 .rsdp_gpa = PC_TABLES_GPA,
                                 .memory = map,
@@ -134,7 +195,7 @@ static void set_registers(struct x86_cpu *cpu, const struct boot *boot)
 
 bool pc_load(struct vm *vm, struct error **err)
 {
-    if (!write_acpi(vm, err) || !write_info(vm, err))
+    if (!write_acpi(vm, err) || !write_mp(vm, err) || !write_info(vm, err))
         return false;
     set_registers(x86_cpu_of(vm->vcpus[0]), &vm->files.boot);
     return true;

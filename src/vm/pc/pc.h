@@ -16,11 +16,13 @@ struct vm;
 #define PC_LOW_RAM_MAX  UINT64_C(0xc0000000)
 #define PC_HIGH_RAM_GPA UINT64_C(0x100000000)
 #define PC_TABLES_GPA   UINT64_C(0xe0000)
+#define PC_MP_GPA       UINT64_C(0xf0000) /* where MP tables are looked for */
 #define PC_TABLES_END   UINT64_C(0x100000)
 
 #define PC_MMIO32_GPA  UINT64_C(0xc0000000)
 #define PC_MMIO32_SIZE UINT64_C(0x20000000)
 #define PC_ECAM_GPA    UINT64_C(0xe0000000)
+#define PC_SLOTS_GPA   UINT64_C(0xfea00000)
 #define PC_VMGENID_GPA UINT64_C(0xfeb00000)
 #define PC_IOAPIC_GPA  UINT32_C(0xfec00000)
 #define PC_LAPIC_GPA   UINT32_C(0xfee00000)
@@ -35,6 +37,10 @@ struct vm;
 #define PC_SCI_GSI     9
 #define PC_PCI_GSI     16 /* and the three behind it */
 #define PC_VMGENID_GSI 20
+
+/* What is left of the I/O APIC's 24 inputs, for virtio's slots. Input 13 was the x87's. */
+#define PC_SLOT_GSI_FIRST 5
+#define PC_SLOT_GSIS      {PC_SLOT_GSI_FIRST, 6, 7, 10, 11, 12, 14, 15, 21, 22, 23}
 
 /* boot.c: struct board's plan and load. */
 bool pc_plan(struct vm *vm, struct error **err);
