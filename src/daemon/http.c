@@ -610,6 +610,11 @@ static void on_connection(void *opaque, struct MHD_Connection *connection, void 
     }
 }
 
+static int fd_of(const struct http_link *link)
+{
+    return MHD_get_connection_info(link->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
 /* libmicrohttpd's own time limit begins anew with every byte. */
 void http_tick(struct http *http)
 {
@@ -618,17 +623,29 @@ void http_tick(struct http *http)
     tls_front_tick(http->front);
     for (struct http_link *link = http->links; link != NULL; link = link->next)
         if (link->since != 0 && now_s() - link->since > REMOTE_REQUEST_S) {
-            const union MHD_ConnectionInfo *info =
-                MHD_get_connection_info(link->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-            shutdown(info->connect_fd, SHUT_RDWR);
+            shutdown(fd_of(link), SHUT_RDWR);
             link->since = 0;
         }
 }
 
-void http_close_listening(struct http *http)
+static bool is_kept(const json_t *keep, int fd)
 {
-    if (http != NULL)
-        close(http->listen_fd);
+    for (size_t i = 0; i < json_array_size(keep); i++)
+        if (json_integer_value(json_array_get(keep, i)) == fd)
+            return true;
+    return false;
+}
+
+void http_leave(struct http *http, const json_t *keep)
+{
+    if (http == NULL)
+        return;
+    close(http->listen_fd);
+    for (const struct http_link *link = http->links; link != NULL; link = link->next) {
+        int fd = fd_of(link);
+        if (!is_kept(keep, fd))
+            close(fd);
+    }
 }
 
 bool http_is_idle(const struct http *http)

@@ -31,8 +31,10 @@ void http_free(struct http *http);
 /* Once a second. */
 void http_tick(struct http *http);
 bool http_is_idle(const struct http *http); /* nobody is connected */
-/* In a job, which outlives a daemon that is killed by a moment: nobody is to connect to it. */
-void http_close_listening(struct http *http);
+/* In a job, which has copies of what the daemon has open: nobody is to connect to it when the daemon is
+ * dead, and a connection that the daemon closes ends, whoever is at work. Of connections the job keeps
+ * those whose descriptors are in `keep`, a list of numbers or NULL. */
+void http_leave(struct http *http, const json_t *keep);
 
 /* Ends the call; steals the answer. */
 void http_answer(struct api_call *call, int status, json_t *answer);

@@ -177,8 +177,9 @@ static _Noreturn void work(struct job *job, const char *instance, const json_t *
         _exit(1);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    http_close_listening(job->daemon->http);
-    http_close_listening(job->daemon->remote_http);
+    const json_t *keep = json_object_get(arguments, "fds");
+    http_leave(job->daemon->http, keep);
+    http_leave(job->daemon->remote_http, keep);
     job->daemon->jobs = job;
     json_t *result = fn(job->daemon, instance, arguments, &error);
     json_t *report = result != NULL ? json_pack("{s:o}", "result", result)

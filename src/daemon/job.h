@@ -16,7 +16,8 @@
 struct daemon;
 struct error;
 
-/* In the child: a new reference, or NULL with err. */
+/* In the child: a new reference, or NULL with err. It has copies of the daemon's descriptors, but of clients'
+ * connections only those whose numbers are in the list "fds" of its arguments. */
 typedef json_t *job_fn(struct daemon *daemon, const char *instance, const json_t *arguments,
                        struct error **err);
 /* In the daemon. `result` is borrowed; NULL: `error` says why (borrowed). */

@@ -437,6 +437,45 @@ def test_it_goes_before_its_memory():
     owner.trapeze("stop", "--force", "web")
 
 
+def jobs_of(client):
+    daemon = client.pid_of_daemon()
+    with open(f"/proc/{daemon}/task/{daemon}/children", encoding="ascii") as file:
+        return len(file.read().split())
+
+
+def test_a_worker_that_dies_as_it_gets_the_streams():
+    """Its daemon has just begun another job, which must not keep the streams open: the source would wait
+    for an answer."""
+    life, stopped, held = Life(), [], threading.Event()
+    make(B, "other")
+
+    def stop_it(verb):
+        if verb == "stream" and not stopped:
+            stopped.append(pid_of_worker(B))
+            os.kill(stopped[0], signal.SIGSTOP)
+        return "pass"
+
+    def hold(verb):
+        if verb == "archive":
+            held.wait(LIMIT_S)
+        return "pass"
+    with Gate(B, stop_it) as gate, Gate(A, hold) as back:
+        migrate = lambda client, name, to: subprocess.Popen(
+            [TRAPEZE, "migrate", name, to.path], env={**os.environ, "TRAPEZE_HOME": client.store}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = migrate(A, "web", gate)
+        until(lambda: stopped and jobs_of(B) == 1)
+        another = migrate(B, "other", back)
+        until(lambda: ("archive", "pass") in back.seen or jobs_of(B) == 2)
+        kill(stopped[0])
+        said = process.communicate(timeout=LIMIT_S)[1]
+        assert process.returncode == HOST and "closed the connection" in said, said
+        assert life.settle(0) is A and life.deaths == 0
+        held.set()
+        assert another.wait(timeout=LIMIT_S) == 0
+    A.trapeze("stop", "--force", "web")
+
+
 def test_a_running_machine_and_faults():
     turns = 300 if FULL else 7
     life, owner, moved = Life(), A, 0

@@ -153,6 +153,7 @@ class Gate:
             with contextlib.suppress(OSError):
                 while data := one.recv(1 << 16):
                     two.sendall(data)
+            with contextlib.suppress(OSError):  # also when it was reset, as it had not read all
                 two.shutdown(socket.SHUT_WR)
         back = threading.Thread(target=pump, args=(far.sock, near), daemon=True)
         back.start()
