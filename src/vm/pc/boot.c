@@ -147,11 +147,12 @@ bool pc_boot_acpi(const struct boot *boot, const char *append, bool *looks, stru
     const struct boot_file *kernel = boot_file_of(boot, BOOT_KERNEL);
     uint8_t head[BOOT_HEAD_SIZE];
     *looks = append == NULL || strstr(append, "acpi=off") == NULL;
-    if (!*looks || kernel == NULL || kernel->size < sizeof(head))
+    if (!*looks || kernel == NULL)
         return true;
-    if (!boot_read(kernel, 0, head, sizeof(head), err))
+    size_t size = kernel->size < sizeof(head) ? (size_t)kernel->size : sizeof(head);
+    if (!boot_read(kernel, 0, head, size, err))
         return false;
-    return !boot_is_elf(head, sizeof(head)) || boot_kernel_contains(boot, "RSD PTR ", looks, err);
+    return !boot_is_elf(head, size) || boot_kernel_contains(boot, "RSD PTR ", looks, err);
 }
 
 /* ---- carrying it out ---- */
