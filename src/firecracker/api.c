@@ -135,6 +135,7 @@ static bool reachable(const char *path, int mode, const char *what, struct fc_an
 static bool machine_is_possible(const json_t *machine, struct fc_answer *answer)
 {
     uint64_t memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
+    const char *template = json_string_value(json_object_get(machine, "cpu_template"));
     if (json_integer_value(json_object_get(machine, "vcpu_count")) > MACHINE_MAX_CPUS)
         fault(answer, "The vCPU number is invalid! A machine of trapeze has at most %d.",
               MACHINE_MAX_CPUS);
@@ -145,6 +146,8 @@ static bool machine_is_possible(const json_t *machine, struct fc_answer *answer)
               (unsigned long long)(MACHINE_MAX_MEMORY >> 20));
     else if (json_is_true(json_object_get(machine, "smt")))
         fault(answer, "trapeze does not support `smt`.");
+    else if (strcmp(template, "None") != 0)
+        fault(answer, "trapeze does not have the CPU template '%s': use 'None'.", template);
     else
         return true;
     return false;

@@ -61,6 +61,8 @@ void fc_request(struct fc *fc, const char *method, const char *path, const char 
 
 /* machine.c: what the resources describe; `config` was initialised. */
 bool fc_machine(const json_t *resources, struct machine_config *config, struct error **err);
+/* kernel.c: the architecture of the kernel in a file, "riscv64" or "x86_64". */
+bool fc_kernel_arch(const char *path, const char **arch, struct error **err);
 /* What a limiter ("bandwidth", "ops") allows in a second; 0: it sets no limit. */
 unsigned long long fc_per_second(const json_t *limiter, const char *bucket);
 

@@ -11,8 +11,11 @@
 #include "config/machine.h"
 #include "firecracker/api.h"
 
-/* Of a kernel that is given none: as there, it ends where others would restart. */
+/* Of a kernel that is given none: as there, it ends where others would restart, and does not look for
+ * what is not there. */
 #define DEFAULT_ARGS "reboot=k panic=1"
+#define DEFAULT_ARGS_X86 \
+    DEFAULT_ARGS " nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
 
 static const char *text_of(const json_t *object, const char *name)
 {
@@ -75,19 +78,24 @@ static bool add_nic(struct machine_config *config, const json_t *interface, stru
     return true;
 }
 
-/* The root device is the first disk. */
-static char *kernel_arguments(const json_t *boot, const json_t *root)
+/* What is the kernel's comes before what it hands on to its init. The root device is the first disk. */
+static char *kernel_arguments(const json_t *boot, const json_t *root, bool x86)
 {
     const char *args = text_of(boot, "boot_args"), *uuid = text_of(root, "partuuid");
-    char *text = NULL;
+    char *text = NULL, *device = NULL;
     if (args == NULL)
-        args = DEFAULT_ARGS;
-    if (!json_is_true(json_object_get(root, "is_root_device")))
-        return strdup(args);
-    if (asprintf(&text, "%s root=%s%s %s", args, uuid != NULL ? "PARTUUID=" : "/dev/vda",
+        args = x86 ? DEFAULT_ARGS_X86 : DEFAULT_ARGS;
+    const char *rest = strstr(args, " -- ");
+    int length = rest != NULL ? (int)(rest - args) : (int)strlen(args);
+    if (json_is_true(json_object_get(root, "is_root_device")) &&
+        asprintf(&device, " root=%s%s %s", uuid != NULL ? "PARTUUID=" : "/dev/vda",
                  uuid != NULL ? uuid : "",
                  json_is_true(json_object_get(root, "is_read_only")) ? "ro" : "rw") < 0)
-        text = NULL;
+        abort();
+    if (asprintf(&text, "%.*s%s%s%s", length, args, x86 ? " pci=off" : "",
+                 device != NULL ? device : "", rest != NULL ? rest : "") < 0)
+        abort();
+    free(device);
     return text;
 }
 
@@ -99,10 +107,15 @@ bool fc_machine(const json_t *resources, struct machine_config *config, struct e
     const json_t *balloon = json_object_get(resources, "balloon");
     const json_t *vsock = json_object_get(resources, "vsock");
     const json_t *serial = json_object_get(resources, "serial");
+    const char *arch;
     size_t index;
     const json_t *entry;
     if (boot == NULL)
         return error_set(err, ERROR_USAGE, "Cannot start microvm without kernel configuration.");
+    if (!fc_kernel_arch(text_of(boot, "kernel_image_path"), &arch, err))
+        return false;
+    free(config->arch);
+    config->arch = strdup(arch);
     config->cpus = (unsigned)json_integer_value(json_object_get(machine, "vcpu_count"));
     config->memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
     config->virtio = MACHINE_VIRTIO_MMIO;
@@ -110,7 +123,7 @@ bool fc_machine(const json_t *resources, struct machine_config *config, struct e
     config->kernel = copy_of(boot, "kernel_image_path");
     config->initrd = copy_of(boot, "initrd_path");
     config->serial_path = copy_of(serial, "serial_out_path");
-    config->append = kernel_arguments(boot, json_array_get(drives, 0));
+    config->append = kernel_arguments(boot, json_array_get(drives, 0), strcmp(arch, "x86_64") == 0);
     json_array_foreach(drives, index, entry) add_drive(config, entry);
     json_array_foreach(json_object_get(resources, "network-interfaces"), index, entry)
     {

@@ -13,6 +13,7 @@ import sys
 import time
 
 import tap
+from kernels import bzimage
 from machine import Machine, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
@@ -139,6 +140,23 @@ def test_a_start_that_fails_can_be_mended():
         vm.process.terminate()
         vm.finish(INTERRUPTED)
         assert not os.path.exists(vm.socket)
+
+
+def test_an_x86_kernel_without_kvm():
+    done = subprocess.run([TRAPEZE, "host", "--json"], capture_output=True, check=True)
+    if json.loads(done.stdout)["kvm"]["offer"] == "yes":
+        raise tap.Skip("KVM runs guests here")
+    kernel = scratch("bzImage")
+    with open(kernel, "wb") as out:
+        out.write(bzimage())
+    with MicroVM() as vm:
+        vm.put("/boot-source", kernel_image_path=kernel, boot_args="console=ttyS0")
+        vm.refuses("PUT", "/actions", {"action_type": "InstanceStart"},
+                   "x86_64 guests run on KVM alone")
+        vm.put("/boot-source", **BOOT)
+        vm.put("/actions", action_type="InstanceStart")
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
 
 
 def test_resources_from_a_file():

@@ -161,7 +161,8 @@ static void bodies_are_checked(void **state)
         {"{'vcpu_count': 1, 'mem_size_mib': 16}", "32 to"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': true}", "does not support `smt`"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': 1}", "invalid type of `smt`"},
-        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T2'}", "unknown variant `T2`"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T2'}", "CPU template 'T2'"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T3'}", "unknown variant `T3`"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'None\\u0000'}", ""},
     };
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -224,6 +225,52 @@ static void a_machine_is_configured(void **state)
     assert_string_equal(config->serial_path, "/tmp/serial");
     assert_int_equal(request(w, "GET /vm/config", NULL), 200);
     assert_int_equal(json_array_size(json_object_get(w->answer.body, "drives")), 2);
+}
+
+#define X86_ARGS                                                                                   \
+    "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd "             \
+    "swiotlb=noforce pci=off"
+
+/* The machine's processor is the kernel's; what is said to the kernel depends on it. */
+static void kernels_choose_the_processor(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *bytes, *arch, *body, *append;
+        size_t at, size;
+    } kernels[] = {
+        {"RSC\x05", "riscv64", "", "reboot=k panic=1", 56, 0x1000},
+        {"HdrS", "x86_64", "", X86_ARGS, 0x202, 0x1000},
+        {"HdrS", "riscv64", "", "reboot=k panic=1", 0x202, 0x206}, /* cut off */
+        {"\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\x3e", "x86_64", "", X86_ARGS, 0, 0x100},
+        {"\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\xf3", "riscv64", "", "reboot=k panic=1", 0, 0x100},
+        {"HdrS", "x86_64", ", 'boot_args': 'quiet -- single'", "quiet pci=off -- single", 0x202,
+         0x1000},
+        {"RSC\x05", "riscv64", ", 'boot_args': 'quiet -- single'", "quiet -- single", 56, 0x1000},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(kernels); i++) {
+        char path[] = "/tmp/trapeze-test-XXXXXX", body[256];
+        uint8_t file[0x1000] = {0};
+        int fd = mkstemp(path);
+        memcpy(file + kernels[i].at, kernels[i].bytes, kernels[i].bytes[0] == '\177' ? 19 : 4);
+        assert_int_equal(write(fd, file, kernels[i].size), (ssize_t)kernels[i].size);
+        snprintf(body, sizeof(body), "{'kernel_image_path': '%s'%s}", path, kernels[i].body);
+        accepts(w, "PUT /boot-source", body);
+        accepts(w, START);
+        assert_string_equal(w->config.arch, kernels[i].arch);
+        assert_string_equal(w->config.append, kernels[i].append);
+        w->fc.state = FC_NOT_STARTED;
+        close(fd);
+        unlink(path);
+    }
+    accepts(w, BOOT);
+    accepts(w, "PUT /drives/root",
+            "{'drive_id': 'root', 'is_root_device': true, 'path_on_host': '/dev/null', 'partuuid': "
+            "'0-1'}");
+    accepts(w, "PUT /boot-source",
+            "{'kernel_image_path': '/dev/null', 'boot_args': 'quiet -- single'}");
+    accepts(w, START);
+    assert_string_equal(w->config.append, "quiet root=PARTUUID=0-1 rw -- single");
 }
 
 static void drives_and_interfaces_have_ids(void **state)
@@ -393,6 +440,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_instance, setup, teardown),
         cmocka_unit_test_setup_teardown(bodies_are_checked, setup, teardown),
         cmocka_unit_test_setup_teardown(a_machine_is_configured, setup, teardown),
+        cmocka_unit_test_setup_teardown(kernels_choose_the_processor, setup, teardown),
         cmocka_unit_test_setup_teardown(drives_and_interfaces_have_ids, setup, teardown),
         cmocka_unit_test_setup_teardown(a_running_machine_is_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(logs_and_metrics, setup, teardown),
