@@ -67,6 +67,20 @@ static void ask_kvm(struct answer *to)
         close(kvm);
 }
 
+/* What --cpu takes here. */
+static void ask_models(struct answer *to)
+{
+    struct error *error = NULL;
+    char names[400];
+    int kvm = kvm_open(KVM_DEVICE, &error);
+    if (kvm >= 0 && kvm_models(kvm, names, sizeof(names), &error))
+        answer(to, YES, "x86_64 guests may be told that they have: %s", names);
+    else
+        answer_error(to, NO, error);
+    if (kvm >= 0)
+        close(kvm);
+}
+
 /* In a child, which is then locked in. False: it has not told. */
 static bool try_sandbox(struct sandbox_report *report)
 {
@@ -152,6 +166,7 @@ static const struct row {
 } rows[] = {
     {"translation", "Translation", ask_translation},
     {"kvm", "KVM", ask_kvm},
+    {"cpu-models", "CPU models", ask_models},
     {"sandbox", "Sandbox", ask_sandbox},
     {"io_uring", "io_uring", ask_uring},
     {"huge-pages", "Huge pages", ask_huge_pages},
@@ -198,7 +213,8 @@ const struct cli_command cli_command_host = {
                    "without any of it: 'partly' and 'no' mean slower, or less walled in.\n\n"
                    "KVM is tried by running a few instructions as a guest, as its device may be "
                    "there without a "
-                   "processor that can do it. Nothing uses it yet.",
+                   "processor that can do it; x86_64 guests (--arch x86_64) need it. The CPU models are "
+                   "those that --cpu takes on this host.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

@@ -23,6 +23,7 @@
 #include "client/guest.h"
 #include "client/seed.h"
 #include "config/vmx.h"
+#include "engine/kvm/probe.h"
 
 /* ---- option values ---- */
 
@@ -85,6 +86,7 @@ static const struct {
     {"firmware", offsetof(struct machine_config, firmware)},
     {"arch", offsetof(struct machine_config, arch)},
     {"engine", offsetof(struct machine_config, engine)},
+    {"cpu", offsetof(struct machine_config, cpu)},
     {"trace", offsetof(struct machine_config, trace)},
     {"perf", offsetof(struct machine_config, perf)},
     {"host-cpu-features", offsetof(struct machine_config, host_features)},
@@ -466,7 +468,8 @@ bool cli_machine_configure(const struct cli_args *args, struct client_options *c
     }
     if (!apply_seed(args, config, machine->keep, &machine->seed, err) || !cli_apply_nics(args, config, err) ||
         !cli_apply_shares(args, config, err) || !cli_apply_vsock(args, config, err) ||
-        !apply_append(args, config, err) || !machine_config_check(config, err))
+        !apply_append(args, config, err) || !machine_config_check(config, err) ||
+        (config->cpu != NULL && !kvm_knows_cpu(config->cpu, err)))
         return false;
     apply_serial(args, config, client);
     return check_files(config, vmx, client != NULL ? console_file(client) : NULL, err);

@@ -52,6 +52,15 @@
          "How many vCPUs the machine has room for; its guest starts with those of --cpus and can " \
          "switch the others on and off (trapeze set NAME cpus=N). Default: as many as --cpus.",    \
          NULL},                                                                                    \
+        {"cpu", 0, "MODEL[,FEATURE=on|off...]",                                                    \
+         "What an x86_64 guest is told that its processor is: 'host' (default), all that this "    \
+         "host has, or a model that other hosts have as well, so that the guest can migrate "      \
+         "between them while it runs: a level such as x86-64-v3, or a name such as EPYC-Rome or "  \
+         "Skylake-Server ('trapeze host' lists those that this host has). Features have the names " \
+         "that Linux gives them; those that a host does not have are refused, unless enforce=off " \
+         "leaves them out. vmx=on or svm=on lets the guest run guests of its own (it is then not " \
+         "saved or migrated), pmu=on gives it performance counters.",                              \
+         NULL},                                                                                    \
     {                                                                                              \
         "disk", 'd', "FILE[,NAME=VALUE...]",                                                       \
             "Attach FILE, or nbd://HOST/EXPORT, as a virtio disk; may be given several times "     \

@@ -58,7 +58,7 @@ static const size_t strings[] = {
     STRING(engine),   STRING(interrupts), STRING(host_features), STRING(trace),
     STRING(perf),     STRING(kernel),     STRING(initrd),        STRING(append),
     STRING(firmware), STRING(dump_fdt),   STRING(vsock_socket),  STRING(serial_path),
-    STRING(parent),   STRING(expires),
+    STRING(parent),   STRING(expires),    STRING(cpu),
 };
 #undef STRING
 
@@ -316,6 +316,11 @@ static bool check_config(const struct machine_config *config, bool runs, struct 
     if (!machine_has_arch(config->arch)) {
         error_set(err, ERROR_USAGE, "there is no guest architecture '%s'", config->arch);
         error_hint(err, "There are riscv64, on any host, and x86_64, on hosts with KVM.");
+        return false;
+    }
+    if (config->cpu != NULL && strcmp(config->arch, "x86_64") != 0) {
+        error_set(err, ERROR_USAGE, "guests for %s have no processor models", config->arch);
+        error_hint(err, "--cpu goes with --arch x86_64.");
         return false;
     }
     static const char *const interrupts[] = {"auto", "plic", "aia"};

@@ -133,6 +133,7 @@ struct machine_config {
     char *guest_os;     /* guestOS, VMware's word for what runs there; NULL: not said */
     char *arch;         /* of machine_has_arch() */
     char *engine;       /* "interp", "dbt", "kvm", "auto": the fastest that works here */
+    char *cpu;          /* of x86_64 guests: MODEL[,FEATURE=on|off]..., as --cpu; NULL: the host's */
     uint64_t code_cache; /* bytes of translations, of each vCPU, KiB multiple; 0: the default */
     char *host_features; /* what translations may use, as --host-cpu-features; NULL: everything */
     char *interrupts;   /* "plic", "aia" (APLIC and IMSIC), "auto": what the kernel can use */

@@ -59,6 +59,7 @@ static const struct key keys[] = {
     {"trapeze.maxcpus", KIND_UINT, FIELD(max_cpus), NULL},
     {"trapeze.arch", KIND_STRING, FIELD(arch), NULL},
     {"trapeze.engine", KIND_STRING, FIELD(engine), NULL},
+    {"trapeze.cpu", KIND_STRING, FIELD(cpu), NULL},
     {"trapeze.codeCache", KIND_KIB, FIELD(code_cache), NULL},
     {"trapeze.hostCpuFeatures", KIND_STRING, FIELD(host_features), NULL},
     {"trapeze.interrupts", KIND_STRING, FIELD(interrupts), NULL},

@@ -293,6 +293,7 @@ struct engine_machine {
     /* The machine's time stands still, or goes on; no vCPU runs. */
     void (*stop_time)(struct engine_machine *machine, bool stop);
     void (*free)(struct engine_machine *machine); /* after its vCPUs */
+    const char *not_saved; /* "a guest that ...": what makes that impossible; NULL: nothing */
 };
 
 /* What one is made from; borrowed, but for kvm_fd it outlives the machine. */
@@ -302,6 +303,7 @@ struct engine_setup {
     unsigned vcpu_count;
     int kvm_fd;           /* /dev/kvm; -1: it could not be opened, because: */
     const char *no_kvm;   /* a sentence, or NULL */
+    const char *cpu;      /* of x86-64: as isa/x86_64/guest_cpu.h has it; NULL: the host's */
     bool kvm_may_emulate; /* one without a processor behind it will do (tests) */
 };
 

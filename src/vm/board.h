@@ -48,6 +48,7 @@ struct board {
     /* Serves VCPU_EXIT_ECALL; its own thread. True: the vCPU waits for an interrupt now. Or NULL. */
     bool (*call)(struct vm_cpu *cpu);
     /* The instructions that a guest may use: a base, then words with a '_' before each. */
+#define BOARD_ISA_MAX 8192
     void (*describe_isa)(const struct vm *vm, char *text, size_t size);
 };
 

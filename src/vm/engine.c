@@ -30,6 +30,7 @@ static bool make_machine(struct vm *vm, struct error **err)
     const struct engine_setup setup = {.mem = vm->mem,
                                        .log = vm->log,
                                        .vcpu_count = vm->cpu_count,
+                                       .cpu = vm->config.cpu,
                                        .kvm_fd = vm->files.kvm,
                                        .no_kvm = vm->files.no_kvm};
     if (vm->engine->machine_new == NULL)

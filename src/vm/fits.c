@@ -19,27 +19,28 @@
 
 enum { LAYOUT_MAX = 64 << 10 }; /* bytes, which is plenty */
 
-/* Whether every extension of `saved` is in `ours`: a guest does not miss what it never looked for.
- * False with *missing set, of that length: that one is not. */
-static bool has_extensions(const char *ours, const char *saved, const char **missing, int *size)
+static bool has_extension(const char *ours, const char *word, size_t length)
 {
-    size_t base = strcspn(saved, "_");
-    *missing = NULL;
+    while (*ours == '_' && (strcspn(ours + 1, "_") != length || strncmp(ours + 1, word, length) != 0))
+        ours += 1 + strcspn(ours + 1, "_");
+    return *ours != '\0';
+}
+
+/* Whether every extension of `saved` is in `ours`: a guest does not miss what it never looked for.
+ * False, and `missing` names those that are not, unless the bases differ. */
+static bool has_extensions(const char *ours, const char *saved, char *missing, size_t size)
+{
+    size_t base = strcspn(saved, "_"), at = 0;
+    missing[0] = '\0';
     if (strcspn(ours, "_") != base || strncmp(ours, saved, base) != 0)
         return false;
     for (saved += base; *saved == '_'; saved += strcspn(saved, "_")) {
         size_t length = strcspn(++saved, "_");
-        const char *at = ours + base;
-        while (*at == '_' &&
-               (strcspn(at + 1, "_") != length || strncmp(at + 1, saved, length) != 0))
-            at += 1 + strcspn(at + 1, "_");
-        if (*at == '\0') {
-            *missing = saved;
-            *size = (int)length;
-            return false;
-        }
+        if (!has_extension(ours + base, saved, length) && at < size)
+            at += (size_t)snprintf(missing + at, size - at, "%s'%.*s'", at > 0 ? ", " : "",
+                                   length > 200 ? 200 : (int)length, saved);
     }
-    return true;
+    return at == 0;
 }
 
 /* Up to the address, that is. */
@@ -64,16 +65,15 @@ static bool another_folder(const char *tag, struct error **err)
 
 static bool line_fits(const char *ours, const char *saved, bool clone, struct error **err)
 {
-    const char *missing = NULL;
-    int size = 0;
+    char missing[512] = "";
     bool isa = strncmp(ours, "isa ", 4) == 0 && strncmp(saved, "isa ", 4) == 0;
-    if (isa ? has_extensions(ours + 4, saved + 4, &missing, &size)
+    if (isa ? has_extensions(ours + 4, saved + 4, missing, sizeof(missing))
             : strcmp(ours, saved) == 0 || (clone && is_same_nic(ours, saved)))
         return true;
-    if (missing != NULL)
+    if (missing[0] != '\0')
         return error_set(err, ERROR_USAGE,
-                         "the guest may use '%.*s', which the CPU that it would get does not have",
-                         size > 200 ? 200 : size, missing);
+                         "the guest may use %s, which the CPU that it would get does not have",
+                         missing);
     if (strncmp(ours, "folder ", 7) == 0 && strncmp(saved, "folder ", 7) == 0)
         return another_folder(saved + 7, err);
     return error_set(err, ERROR_USAGE, "where there was '%.200s' there is '%.200s'",

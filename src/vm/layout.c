@@ -55,7 +55,7 @@ static void write_device(const struct vm *vm, size_t index, FILE *out)
 
 char *vm_layout(const struct vm *vm)
 {
-    char isa[1024], *text = NULL;
+    char isa[BOARD_ISA_MAX], *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     assert(out != NULL); /* as base/alloc.h */
@@ -104,6 +104,9 @@ bool vm_can_be_saved(const struct vm *vm, struct error **err)
             error_hint(err, "Try again when it is gone ('trapeze disk list' tells).");
             return false;
         }
+    if (vm->machine != NULL && vm->machine->not_saved != NULL)
+        return error_set(err, ERROR_USAGE, "%s is not suspended, copied or moved while it runs",
+                         vm->machine->not_saved);
     if (vm->device_env.virtio_slots == NULL || !vm->plugged)
         return true;
     error_set(err, ERROR_USAGE, "a disk or NIC has come or gone since the machine was started, and with "

@@ -185,7 +185,8 @@ def test_what_the_host_offers():
     result = trapeze("host", "--json")
     assert result.returncode == 0, result
     offers = json.loads(result.stdout)
-    assert set(offers) == {"translation", "kvm", "sandbox", "io_uring", "huge-pages", "cgroups"}
+    assert set(offers) == {"translation", "kvm", "cpu-models", "sandbox", "io_uring",
+                           "huge-pages", "cgroups"}
     assert all(one["offer"] in ("yes", "partly", "no") and one["text"] for one in offers.values())
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         able = any(flag in file.read().split() for flag in ("vmx", "svm"))
@@ -198,6 +199,10 @@ def test_x86_guests_without_kvm():
     kernel = path("bzImage", bzimage())
     arguments = ["run", "--arch", "x86_64", "--kernel", kernel, "--net", "none"]
     refuses(USAGE, "no engine 'dbt' for x86_64", "kvm", arguments=[*arguments, "--engine", "dbt"])
+    refuses(USAGE, "no model 'Epic'", "EPYC-Rome, ", "Skylake-Server", arguments=[*arguments, "--cpu", "Epic"])
+    refuses(USAGE, "no feature 'avx9'", arguments=[*arguments, "--cpu", "host,avx9=on"])
+    refuses(USAGE, "riscv64 have no processor models", "--arch x86_64",
+            arguments=["run", "--firmware", EXIT_ELF, "--cpu", "EPYC"])
     if json.loads(trapeze("host", "--json").stdout)["kvm"]["offer"] == "yes":
         raise tap.Skip("KVM runs guests here")
     for engine in "auto", "kvm":

@@ -11,6 +11,7 @@
 
 #include "engine/kvm/kvm.h"
 #include "isa/x86_64/cpu.h"
+#include "isa/x86_64/guest_cpu.h"
 #include "mem/mem.h"
 
 #define KVM_CHIPS 3 /* PIC master and slave, I/O APIC */
@@ -37,8 +38,8 @@ struct kvm_machine {
     bool logging;             /* KVM notes which pages are written */
     uint64_t *log_bitmap;     /* of the largest region */
 
-    struct x86_cpuid supported[X86_CPUID_MAX];
-    size_t supported_count;
+    struct x86_cpu_host host;
+    struct x86_cpu_choice choice; /* what of it the guest is told; it may have come with other leaves */
     uint32_t msrs[X86_MSRS_MAX]; /* that are saved, in the order of restoring */
     unsigned msr_count;          /* 0: not yet looked at */
 };
@@ -81,9 +82,19 @@ bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit);
 extern const struct x86_keeper kvm_keeper;
 /* Which MSRs KVM lets us read and write; the first vCPU is asked. */
 bool kvm_find_msrs(struct kvm_cpu *kvm, struct error **err);
+bool kvm_saves_msr(const struct kvm_machine *machine, uint32_t index);
+/* Of a vCPU; features of processors are also read from /dev/kvm itself. */
+bool kvm_get_msr(int fd, struct x86_msr *msr);
+bool kvm_set_msr(int fd, const struct x86_msr *msr);
 
 /* cpuid.c */
-bool kvm_read_supported_cpuid(struct kvm_machine *machine, struct error **err);
+bool kvm_read_host(int kvm, struct x86_cpu_host *host, struct error **err);
+bool kvm_choose_cpu(struct kvm_machine *machine, const char *text, struct error **err);
+bool kvm_filter_msrs(struct kvm_machine *machine, struct error **err);
+bool kvm_drop_pmu(struct kvm_machine *machine, struct error **err);
 bool kvm_set_cpuid(struct kvm_cpu *kvm, struct error **err);
+/* As struct x86_keeper has it. */
+bool kvm_take_cpuid(struct x86_cpu *cpu, const struct x86_cpuid *leaves, size_t count,
+                    uint32_t arch_capabilities, struct error **err);
 
 #endif

@@ -284,7 +284,15 @@ static bool create(struct kvm_machine *machine, struct error **err)
         kvm_ioctl(machine->vm, KVM_CREATE_PIT2, &pit) != 0 ||
         !read_chips(machine, &machine->power_on))
         return error_set_errno(err, errno, "KVM makes no interrupt controllers");
+    if (!kvm_filter_msrs(machine, err) || !kvm_drop_pmu(machine, err))
+        return false;
     return set_slots(machine, 0) || error_set_errno(err, errno, "KVM does not take the guest's memory");
+}
+
+static bool has_guests_of_its_own(const struct kvm_machine *machine)
+{
+    return x86_has(&machine->choice.features, x86_feature_find("vmx", 3)) ||
+           x86_has(&machine->choice.features, x86_feature_find("svm", 3));
 }
 
 struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct error **err)
@@ -310,10 +318,12 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
         .vcpu_count = setup->vcpu_count,
     };
     pthread_mutex_init(&machine->log_lock, NULL);
-    if (!create(machine, err) || !kvm_read_supported_cpuid(machine, err)) {
+    if (!kvm_choose_cpu(machine, setup->cpu, err) || !create(machine, err)) {
         free_machine(&machine->machine);
         return NULL;
     }
+    if (has_guests_of_its_own(machine))
+        machine->machine.not_saved = "a guest that may run guests of its own (vmx or svm)";
     machine->listener = (struct mem_listener){
         .dirty_collect = collect, .dirty_stop = stop_log, .opaque = machine};
     mem_listen(machine->mem, &machine->listener);

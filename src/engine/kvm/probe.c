@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "isa/x86_64/guest_cpu.h"
 
 int kvm_open(const char *path, struct error **err)
 {
@@ -41,6 +42,12 @@ int kvm_open(const char *path, struct error **err)
               version < 0 ? "another device" : "of a version that nobody uses");
     close(fd);
     return -1;
+}
+
+bool kvm_knows_cpu(const char *text, struct error **err)
+{
+    struct x86_cpu_wish wish;
+    return x86_cpu_parse(text, &wish, err);
 }
 
 #ifdef __x86_64__
@@ -190,6 +197,12 @@ bool kvm_runs_guests(int kvm, struct error **err)
 }
 
 #else
+
+bool kvm_models(int kvm, char *text, size_t size, struct error **err)
+{
+    (void)text, (void)size;
+    return kvm_runs_guests(kvm, err);
+}
 
 bool kvm_runs_guests(int kvm, struct error **err)
 {

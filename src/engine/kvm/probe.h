@@ -10,6 +10,7 @@
 #define TRAPEZE_ENGINE_KVM_PROBE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct error;
 
@@ -23,5 +24,10 @@ int kvm_open(const char *path, struct error **err);
  * floating-point and vector ones, which no emulator of KVM's knows. Also false on other hosts than
  * x86-64. The descriptor is borrowed. */
 bool kvm_runs_guests(int kvm, struct error **err);
+
+/* The names of the processor models that a guest can have here, with spaces between. */
+bool kvm_models(int kvm, char *text, size_t size, struct error **err);
+/* Whether that names a model, and features, at all (--cpu). */
+bool kvm_knows_cpu(const char *text, struct error **err);
 
 #endif

@@ -174,6 +174,11 @@ struct msr_list {
     struct kvm_msr_entry entries[X86_MSRS_MAX];
 };
 
+struct one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entries[1];
+};
+
 static bool get_msrs(struct kvm_cpu *kvm, struct x86_state *state)
 {
     struct msr_list list = {.head = {.nmsrs = kvm->machine->msr_count}};
@@ -187,18 +192,38 @@ static bool get_msrs(struct kvm_cpu *kvm, struct x86_state *state)
     return true;
 }
 
-static bool set_msr(struct kvm_cpu *kvm, const struct x86_msr *msr)
+bool kvm_get_msr(int fd, struct x86_msr *msr)
 {
-    struct msr_list list = {.head = {.nmsrs = 1}};
-    list.entries[0] = (struct kvm_msr_entry){.index = msr->index, .data = msr->value};
-    return kvm_ioctl(kvm->fd, KVM_SET_MSRS, &list) == 1;
+    struct one_msr list = {.head = {.nmsrs = 1}};
+    list.entries[0].index = msr->index;
+    if (kvm_ioctl(fd, KVM_GET_MSRS, &list) != 1)
+        return false;
+    msr->value = list.entries[0].data;
+    return true;
 }
 
-/* One that this host does not have is missed by a guest only if it held something. */
+bool kvm_set_msr(int fd, const struct x86_msr *msr)
+{
+    struct one_msr list = {.head = {.nmsrs = 1}};
+    list.entries[0] = (struct kvm_msr_entry){.index = msr->index, .data = msr->value};
+    return kvm_ioctl(fd, KVM_SET_MSRS, &list) == 1;
+}
+
+bool kvm_saves_msr(const struct kvm_machine *machine, uint32_t index)
+{
+    for (unsigned i = 0; i < machine->msr_count; i++)
+        if (machine->msrs[i] == index)
+            return true;
+    return false;
+}
+
+/* One that this host does not have is missed by a guest only if it held something. Whoever made the state
+ * sets no others than those that we save. */
 static bool set_msrs(struct kvm_cpu *kvm, const struct x86_state *state)
 {
     for (unsigned i = 0; i < state->msr_count; i++)
-        if (!set_msr(kvm, &state->msrs[i]) && state->msrs[i].value != 0) {
+        if ((!kvm_saves_msr(kvm->machine, state->msrs[i].index) || !kvm_set_msr(kvm->fd, &state->msrs[i])) &&
+            state->msrs[i].value != 0) {
             log_error(kvm->machine->log, "KVM does not take MSR %#x with %#llx",
                       state->msrs[i].index, (unsigned long long)state->msrs[i].value);
             errno = EINVAL;
@@ -210,10 +235,8 @@ static bool set_msrs(struct kvm_cpu *kvm, const struct x86_state *state)
 /* Some that KVM lists depend on the processor's features, some cannot be written. */
 static bool is_usable(struct kvm_cpu *kvm, uint32_t index)
 {
-    struct msr_list list = {.head = {.nmsrs = 1}};
-    list.entries[0].index = index;
-    return kvm_ioctl(kvm->fd, KVM_GET_MSRS, &list) == 1 &&
-           set_msr(kvm, &(struct x86_msr){index, list.entries[0].data});
+    struct x86_msr msr = {.index = index};
+    return kvm_get_msr(kvm->fd, &msr) && kvm_set_msr(kvm->fd, &msr);
 }
 
 static void sort_last(struct kvm_machine *machine, uint32_t index)
@@ -244,6 +267,23 @@ bool kvm_find_msrs(struct kvm_cpu *kvm, struct error **err)
     free(list);
     sort_last(machine, MSR_TSC_DEADLINE);
     return good || error_set_errno(err, errno, "KVM does not list its MSRs");
+}
+
+/* ---- the clock's frequency ---- */
+
+static bool get_frequency(struct kvm_cpu *kvm, struct x86_state *state)
+{
+    int khz = ioctl(kvm->fd, KVM_GET_TSC_KHZ, 0);
+    state->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+    return true;
+}
+
+/* A guest knows it, and does not look again. Another one than the host's takes a processor that scales. */
+static bool set_frequency(struct kvm_cpu *kvm, const struct x86_state *state)
+{
+    int khz = ioctl(kvm->fd, KVM_GET_TSC_KHZ, 0);
+    return state->tsc_khz == 0 || (khz > 0 && state->tsc_khz == (uint32_t)khz) ||
+           ioctl(kvm->fd, KVM_SET_TSC_KHZ, (unsigned long)state->tsc_khz) == 0;
 }
 
 /* ---- what is pending ---- */
@@ -336,6 +376,7 @@ static const struct part {
     bool (*get)(struct kvm_cpu *kvm, struct x86_state *state); /* or NULL: another row does */
     bool (*set)(struct kvm_cpu *kvm, const struct x86_state *state);
 } parts[] = {
+    {"TSC frequency", get_frequency, set_frequency},
     {"activity", NULL, set_activity},
     {"special registers", get_special, set_special},
     {"general registers", get_general, set_general},
@@ -367,4 +408,4 @@ static bool store(struct x86_cpu *cpu, struct error **err)
     return true;
 }
 
-const struct x86_keeper kvm_keeper = {fetch, store};
+const struct x86_keeper kvm_keeper = {fetch, store, kvm_take_cpuid};

@@ -108,6 +108,7 @@ struct x86_state {
     uint8_t lapic[X86_LAPIC_SIZE]; /* its register page */
     struct x86_events events;
     uint32_t activity; /* enum x86_activity */
+    uint32_t tsc_khz;  /* 0: not known */
     struct x86_msr msrs[X86_MSRS_MAX];
     unsigned msr_count;
 };
@@ -118,6 +119,9 @@ struct x86_cpu;
 struct x86_keeper {
     void (*fetch)(struct x86_cpu *cpu);
     bool (*store)(struct x86_cpu *cpu, struct error **err);
+    /* The guest was told this of its processor; cpu->cpuid is what it is now. The vCPU has not run. */
+    bool (*take_cpuid)(struct x86_cpu *cpu, const struct x86_cpuid *leaves, size_t count,
+                       uint32_t arch_capabilities, struct error **err);
 };
 
 struct x86_cpu {
@@ -128,7 +132,10 @@ struct x86_cpu {
     bool changed; /* `state` is newer than what the keeper has: it is stored before the vCPU runs */
     struct x86_cpuid cpuid[X86_CPUID_MAX]; /* what the guest is told of its processor */
     size_t cpuid_count;
-    struct state_buffer msrs; /* on the wire: u32 index, u64 value each */
+    uint32_t saved_capabilities; /* as below, in a state */
+    uint32_t arch_capabilities; /* of MSR_IA32_ARCH_CAPABILITIES, the bits that guest_cpu.h is about */
+    /* On the wire: u32 index, u64 value each; the seven u32 of struct x86_cpuid each. */
+    struct state_buffer msrs, leaves;
 };
 
 static inline struct x86_cpu *x86_cpu_of(struct vcpu *vcpu)

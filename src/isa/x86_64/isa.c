@@ -62,6 +62,7 @@ static void cpu_free(struct vcpu *vcpu)
     if (vcpu == NULL)
         return;
     state_buffer_free(&x86_cpu_of(vcpu)->msrs);
+    state_buffer_free(&x86_cpu_of(vcpu)->leaves);
     free(vcpu);
 }
 

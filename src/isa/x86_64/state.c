@@ -4,16 +4,35 @@
  * back when it was restored: whether it can be is KVM's to say, for a stream is hostile and KVM is what
  * has to bear it. Here only what this program relies on is checked.
  */
+#include <string.h>
+
 #include "base/bits.h"
 #include "base/error.h"
 #include "isa/x86_64/isa_internal.h"
 
-enum { MSR_BYTES = 12 };
+enum { MSR_BYTES = 12, LEAF_WORDS = 7, LEAF_BYTES = 4 * LEAF_WORDS };
+
+static void put_leaves(struct x86_cpu *cpu)
+{
+    state_buffer_free(&cpu->leaves);
+    cpu->leaves = (struct state_buffer){0};
+    for (size_t i = 0; i < cpu->cpuid_count; i++) {
+        const struct x86_cpuid *leaf = &cpu->cpuid[i];
+        const uint32_t words[LEAF_WORDS] = {leaf->function, leaf->index, leaf->indexed, leaf->eax,
+                                            leaf->ebx,      leaf->ecx,   leaf->edx};
+        uint8_t bytes[LEAF_BYTES];
+        for (size_t k = 0; k < LEAF_WORDS; k++)
+            store_le32(bytes + 4 * k, words[k]);
+        state_buffer_add(&cpu->leaves, bytes, sizeof(bytes));
+    }
+}
 
 static void pre_save(void *object)
 {
     struct x86_cpu *cpu = object;
     x86_fetch(cpu);
+    put_leaves(cpu);
+    cpu->saved_capabilities = cpu->arch_capabilities;
     state_buffer_free(&cpu->msrs);
     cpu->msrs = (struct state_buffer){0};
     for (unsigned i = 0; i < cpu->state.msr_count; i++) {
@@ -31,6 +50,36 @@ static bool impossible(struct error **err, const char *what)
     return false;
 }
 
+/* What the guest was told of its processor; nothing in states from before that was saved. */
+static bool take_leaves(struct x86_cpu *cpu, struct error **err)
+{
+    struct x86_cpuid leaves[X86_CPUID_MAX] = {0};
+    size_t count = cpu->leaves.size / LEAF_BYTES;
+    if (cpu->leaves.size % LEAF_BYTES != 0 || count > X86_CPUID_MAX)
+        return impossible(err, "CPUID leaves");
+    if (count == 0)
+        return true;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *bytes = cpu->leaves.data + LEAF_BYTES * i;
+        if (load_le32(bytes + 8) > 1)
+            return impossible(err, "CPUID leaves");
+        struct x86_cpuid *leaf = &leaves[i];
+        leaf->function = load_le32(bytes);
+        leaf->index = load_le32(bytes + 4);
+        leaf->indexed = load_le32(bytes + 8);
+        leaf->eax = load_le32(bytes + 12);
+        leaf->ebx = load_le32(bytes + 16);
+        leaf->ecx = load_le32(bytes + 20);
+        leaf->edx = load_le32(bytes + 24);
+    }
+    if (cpu->keeper != NULL)
+        return cpu->keeper->take_cpuid(cpu, leaves, count, cpu->saved_capabilities, err);
+    memcpy(cpu->cpuid, leaves, sizeof(leaves));
+    cpu->cpuid_count = count;
+    cpu->arch_capabilities = cpu->saved_capabilities;
+    return true;
+}
+
 static bool post_restore(void *object, struct error **err)
 {
     struct x86_cpu *cpu = object;
@@ -46,6 +95,8 @@ static bool post_restore(void *object, struct error **err)
     for (unsigned i = 0; i < state->msr_count; i++)
         state->msrs[i] = (struct x86_msr){load_le32(cpu->msrs.data + MSR_BYTES * i),
                                           load_le64(cpu->msrs.data + MSR_BYTES * i + 4)};
+    if (!take_leaves(cpu, err))
+        return false;
     x86_changed(cpu);
     return cpu->keeper == NULL || cpu->keeper->store(cpu, err);
 }
@@ -69,6 +120,11 @@ static const struct state_table segment_state = {"x86-segment", 1, segment_field
 
 #define EVENT(member, name) STATE_UINT(struct x86_cpu, state.events.member, "event-" name)
 #define FLAG(member, name)  STATE_BOOL(struct x86_cpu, state.events.member, "event-" name)
+
+/* What version 1 did not have. */
+#define SINCE_2(member, kind, name)                                                                \
+    {name, kind, (uint32_t)offsetof(struct x86_cpu, member), STATE_FIELD_SIZE(struct x86_cpu, member), \
+     1, 2, NULL}
 
 static const struct state_field fields[] = {
     STATE_UINTS(struct x86_cpu, state.gpr, "gpr"),
@@ -112,7 +168,10 @@ static const struct state_field fields[] = {
     FLAG(init_latched, "init-latched"),
     STATE_UINT(struct x86_cpu, state.activity, "activity"),
     STATE_BUFFER(struct x86_cpu, msrs, "msrs"),
+    SINCE_2(leaves, STATE_KIND_BUFFER, "cpuid"),
+    SINCE_2(saved_capabilities, STATE_KIND_UINT, "arch-capabilities"),
+    SINCE_2(state.tsc_khz, STATE_KIND_UINT, "tsc-khz"),
     STATE_END,
 };
 
-const struct state_table x86_cpu_state = {"x86-64-cpu", 1, fields, pre_save, post_restore};
+const struct state_table x86_cpu_state = {"x86-64-cpu", 2, fields, pre_save, post_restore};

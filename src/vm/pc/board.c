@@ -13,6 +13,7 @@
 #include "dev/pcie_host.h"
 #include "dev/virtio_slots.h"
 #include "isa/x86_64/cpu.h"
+#include "isa/x86_64/guest_cpu.h"
 #include "vm/board.h"
 #include "vm/machine.h"
 #include "vm/pc/pc.h"
@@ -86,10 +87,12 @@ static unsigned pc_ram(uint64_t memory, struct board_ram ram[BOARD_MAX_RAM])
     return memory > low ? 2 : 1;
 }
 
+/* What its first vCPU was told; the others were told the same, but for their places. */
 static void pc_describe_isa(const struct vm *vm, char *text, size_t size)
 {
-    (void)vm;
-    snprintf(text, size, "x86_64");
+    const struct x86_cpu *cpu = x86_cpu_of(vm->vcpus[0]);
+    size_t at = (size_t)snprintf(text, size, "x86_64");
+    x86_cpu_describe(cpu->cpuid, cpu->cpuid_count, cpu->arch_capabilities, text + at, size - at);
 }
 
 const struct board board_pc = {
