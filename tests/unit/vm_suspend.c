@@ -275,7 +275,9 @@ static void layouts_are_compared(void **state)
     assert_true(vm_fits_layout(ours, ours, &err));
     assert_true(vm_fits_layout(ours, "isa rv64imac_zba_zicsr\nharts 1\n", &err));
     assert_false(vm_fits_layout(ours, "isa rv64imac_zba_zbs\nharts 1\n", &err));
-    assert_error(&err, ERROR_USAGE, "zbs");
+    assert_error(&err, ERROR_USAGE, "may use 'zbs', which");
+    assert_false(vm_fits_layout(ours, "isa rv64imac_zbs_zba_zb_zbc\nharts 1\n", &err));
+    assert_error(&err, ERROR_USAGE, "may use 'zbs', 'zb', 'zbc', which");
     assert_false(vm_fits_layout(ours, "isa rv64imac_zb\nharts 1\n", &err));
     assert_error(&err, ERROR_USAGE, "zb");
     assert_false(vm_fits_layout(ours, "isa rv64imacv_zba\nharts 1\n", &err));
