@@ -109,8 +109,8 @@ const struct cli_command cli_command_firecracker = {
         "x86-64 (a vmlinux, entered by PVH or in 64-bit mode, or a bzImage) does. There are no PCI "
         "devices: kernels need the drivers virtio_mmio and, for drives, virtio_blk. There are the resources machine-config, "
         "boot-source, drives, network-interfaces, vsock, balloon, entropy, serial, logger, "
-        "metrics, actions and vm; mmds, snapshots, cpu-config, pmem and memory hot-plug are "
-        "refused "
+        "metrics, actions, vm and snapshots (full and of changes); mmds, cpu-config, pmem and memory "
+        "hot-plug are refused "
         "with a sentence, and so is what else a machine of trapeze does not have.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

@@ -27,7 +27,7 @@
 #include "config/vmx.h"
 
 enum {
-    FD_COUNT = 13,
+    FD_COUNT = 12, /* those of one file each */
     ARGUMENTS = 20,
     CLONE_FILES = 3,
     LIST_MAX = 4096,
@@ -139,6 +139,16 @@ static int open_share(void)
     return fd;
 }
 
+/* "7", or "7:8" with memory apart */
+static char *saved_files(const struct client_spawn *spawn)
+{
+    char *list = alloc_zeroed(1, LIST_MAX);
+    append(list, "", spawn->resume);
+    if (spawn->resume >= 0 && spawn->resume_memory > 0)
+        append(list, ":", spawn->resume_memory);
+    return list;
+}
+
 /* The same order as in worker/worker.c. */
 static void make_arguments(struct arguments *arguments, const struct client_spawn *spawn,
                            int config, int share, int refused)
@@ -154,17 +164,21 @@ static void make_arguments(struct arguments *arguments, const struct client_spaw
                                 spawn->vsock->connector,
                                 spawn->hold,
                                 share,
-                                spawn->nvram,
-                                spawn->resume};
+                                spawn->nvram};
     char *sandbox = NULL;
     for (size_t i = 0; i < FD_COUNT; i++)
         add(arguments, true, number(kept[i]));
+    add(arguments, true, saved_files(spawn));
     add(arguments, false, strdup(spawn->console_kind));
     add(arguments, false, number(spawn->log_level));
     if (asprintf(&sandbox, "%s:%d", sandbox_mode_names[spawn->sandbox], refused) < 0)
         sandbox = NULL;
     add(arguments, false, sandbox);
-    add(arguments, false, strdup(spawn->incoming ? "incoming" : spawn->gdb_wait ? "wait" : "run"));
+    add(arguments, false,
+        strdup(spawn->incoming   ? "incoming"
+               : spawn->gdb_wait ? "wait"
+               : spawn->paused   ? "paused"
+                                 : "run"));
     add(arguments, true, list_of(spawn->network->links, spawn->network->count));
     add(arguments, true, list_disks(spawn->disks));
     add(arguments, true,

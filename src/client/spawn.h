@@ -31,7 +31,9 @@ struct client_spawn {
     int transcript; /* a file for what the guest printed last, 512 KiB at most */
     int nvram;      /* a file: what the hardware remembers without power (config/nvram.h) */
     int hold;       /* kept open while it lives, for the lock on it */
-    int resume;     /* the file of a machine that was suspended */
+    int resume;     /* the file of a machine that was suspended, */
+    int resume_memory; /* and of its memory, if that is apart; 0: it is not */
+    bool paused;    /* the machine does not run before it is resumed */
     bool gdb_wait;
     bool incoming; /* it waits for a machine that is migrated here (worker/verbs_migrate.c) */
     bool detach; /* a session of its own */

@@ -123,6 +123,12 @@ static bool is_limited(const struct machine_config *config)
     return config->cpu_weight != 0 || config->cpu_cap != 0;
 }
 
+static int memory_apart(const struct client_options *options)
+{
+    const struct saved_image *image = options->resume;
+    return image != NULL && image->apart && image->memory >= 0 ? image->memory : 0;
+}
+
 static bool start(struct session *session, const struct machine_config *config,
                   const struct client_options *options, int listen_fd, int gdb_fd,
                   const struct client_network *network, const struct client_disks *disks,
@@ -137,6 +143,8 @@ static bool start(struct session *session, const struct machine_config *config,
                                  .nvram = -1,
                                  .hold = -1,
                                  .resume = options->resume != NULL ? options->resume->fd : -1,
+                                 .resume_memory = memory_apart(options),
+                                 .paused = options->paused,
                                  .gdb_wait = options->gdb_wait,
                                  .incoming = options->incoming,
                                  .group = is_limited(config) ? session->group : NULL,

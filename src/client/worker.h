@@ -38,6 +38,7 @@ struct client_options {
     const char *gdb;          /* where a debugger finds the machine (client_listen_at); or NULL */
     const struct saved_image *resume; /* of a machine that was suspended; NULL: it begins anew */
     bool resume_anyway;       /* though its disks may have changed since */
+    bool paused;              /* it does not run before it is resumed */
     bool gdb_wait;            /* the machine does not start before one says so */
     bool incoming;            /* ... before it has been migrated here */
 };

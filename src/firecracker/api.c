@@ -17,15 +17,13 @@
 #include "build.h"
 #include "config/machine.h"
 #include "firecracker/definitions.h"
+#include "firecracker/internal.h"
 
 enum { OK = 200, NO_CONTENT = 204, BAD_REQUEST = 400 };
 
 /* ---- answers ---- */
 
-static void fault(struct fc_answer *answer, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void fault(struct fc_answer *answer, const char *format, ...)
+void fc_fault(struct fc_answer *answer, const char *format, ...)
 {
     char text[FC_FAULT_MAX];
     va_list arguments;
@@ -39,19 +37,18 @@ static void fault(struct fc_answer *answer, const char *format, ...)
         answer->body = json_pack("{s:s}", "fault_message", "The request is not UTF-8.");
 }
 
-/* Takes the error. */
-static void fault_error(struct fc_answer *answer, struct error *error)
+void fc_fault_error(struct fc_answer *answer, struct error *error)
 {
-    fault(answer, "%s", error_message(error));
+    fc_fault(answer, "%s", error_message(error));
     error_free(error);
 }
 
-static void done(struct fc_answer *answer)
+void fc_done(struct fc_answer *answer)
 {
     answer->status = NO_CONTENT;
 }
 
-static void tell(struct fc_answer *answer, json_t *body)
+void fc_tell(struct fc_answer *answer, json_t *body)
 {
     answer->status = OK;
     answer->body = body;
@@ -59,15 +56,15 @@ static void tell(struct fc_answer *answer, json_t *body)
 
 /* ---- resources ---- */
 
-static json_t *resource(const struct fc *fc, const char *name)
+json_t *fc_resource(const struct fc *fc, const char *name)
 {
     return json_object_get(fc->resources, name);
 }
 
-static void keep(struct fc *fc, const char *name, json_t *body, struct fc_answer *answer)
+void fc_keep(struct fc *fc, const char *name, json_t *body, struct fc_answer *answer)
 {
     json_object_set(fc->resources, name, body);
-    done(answer);
+    fc_done(answer);
 }
 
 static bool ids_fit(const char *path, const json_t *body, const char *name,
@@ -77,21 +74,21 @@ static bool ids_fit(const char *path, const json_t *body, const char *name,
     for (const char *at = id; *at != '\0'; at++) {
         if (isalnum((unsigned char)*at) || *at == '_')
             continue;
-        fault(answer, "API Resource IDs can only contain alphanumeric characters and underscores.");
+        fc_fault(answer,
+                 "API Resource IDs can only contain alphanumeric characters and underscores.");
         return false;
     }
     if (id[0] == '\0')
-        fault(answer, "The ID cannot be empty.");
+        fc_fault(answer, "The ID cannot be empty.");
     else if (strcmp(path, id) != 0)
-        fault(answer, "The id from the path [%s] does not match the id from the body [%s]!", path,
-              id);
+        fc_fault(answer, "The id from the path [%s] does not match the id from the body [%s]!",
+                 path, id);
     else
         return true;
     return false;
 }
 
-/* The place of the entry in a list that has this id; the list's size: there is none. */
-static size_t place_of(const json_t *list, const char *name, const char *id)
+size_t fc_place_of(const json_t *list, const char *name, const char *id)
 {
     size_t index;
     const json_t *entry;
@@ -107,9 +104,9 @@ static size_t place_of(const json_t *list, const char *name, const char *id)
 static bool put_entry(json_t *list, const char *name, json_t *body, bool first, size_t limit,
                       struct fc_answer *answer)
 {
-    size_t place = place_of(list, name, json_string_value(json_object_get(body, name)));
+    size_t place = fc_place_of(list, name, json_string_value(json_object_get(body, name)));
     if (place == json_array_size(list) && place == limit) {
-        fault(answer, "A machine of trapeze has room for %zu of these.", limit);
+        fc_fault(answer, "A machine of trapeze has room for %zu of these.", limit);
         return false;
     }
     if (place < json_array_size(list))
@@ -117,7 +114,7 @@ static bool put_entry(json_t *list, const char *name, json_t *body, bool first, 
     else if (!first)
         place = json_array_size(list);
     json_array_insert(list, first ? 0 : place, body);
-    done(answer);
+    fc_done(answer);
     return true;
 }
 
@@ -126,28 +123,28 @@ static bool reachable(const char *path, int mode, const char *what, struct fc_an
 {
     if (access(path, mode) == 0)
         return true;
-    fault(answer, "%s cannot be opened: '%s': %s", what, path, strerror(errno));
+    fc_fault(answer, "%s cannot be opened: '%s': %s", what, path, strerror(errno));
     return false;
 }
 
 /* ---- before the start ---- */
 
-static bool machine_is_possible(const json_t *machine, struct fc_answer *answer)
+bool fc_machine_is_possible(const json_t *machine, struct fc_answer *answer)
 {
     uint64_t memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
     const char *template = json_string_value(json_object_get(machine, "cpu_template"));
     if (json_integer_value(json_object_get(machine, "vcpu_count")) > MACHINE_MAX_CPUS)
-        fault(answer, "The vCPU number is invalid! A machine of trapeze has at most %d.",
-              MACHINE_MAX_CPUS);
+        fc_fault(answer, "The vCPU number is invalid! A machine of trapeze has at most %d.",
+                 MACHINE_MAX_CPUS);
     else if (memory < MACHINE_MIN_MEMORY || memory > MACHINE_MAX_MEMORY)
-        fault(answer,
-              "The memory size (MiB) is invalid. A machine of trapeze has %llu to %llu MiB.",
-              (unsigned long long)(MACHINE_MIN_MEMORY >> 20),
-              (unsigned long long)(MACHINE_MAX_MEMORY >> 20));
+        fc_fault(answer,
+                 "The memory size (MiB) is invalid. A machine of trapeze has %llu to %llu MiB.",
+                 (unsigned long long)(MACHINE_MIN_MEMORY >> 20),
+                 (unsigned long long)(MACHINE_MAX_MEMORY >> 20));
     else if (json_is_true(json_object_get(machine, "smt")))
-        fault(answer, "trapeze does not support `smt`.");
+        fc_fault(answer, "trapeze does not support `smt`.");
     else if (strcmp(template, "None") != 0)
-        fault(answer, "trapeze does not have the CPU template '%s': use 'None'.", template);
+        fc_fault(answer, "trapeze does not have the CPU template '%s': use 'None'.", template);
     else
         return true;
     return false;
@@ -156,24 +153,24 @@ static bool machine_is_possible(const json_t *machine, struct fc_answer *answer)
 static void put_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
-    if (machine_is_possible(body, answer))
-        keep(fc, "machine-config", body, answer);
+    if (fc_machine_is_possible(body, answer))
+        fc_keep(fc, "machine-config", body, answer);
 }
 
 static void patch_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
-    json_t *whole = json_copy(resource(fc, "machine-config"));
+    json_t *whole = json_copy(fc_resource(fc, "machine-config"));
     json_object_update(whole, body);
-    if (machine_is_possible(whole, answer))
-        keep(fc, "machine-config", whole, answer);
+    if (fc_machine_is_possible(whole, answer))
+        fc_keep(fc, "machine-config", whole, answer);
     json_decref(whole);
 }
 
 static void get_machine(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id, (void)body;
-    tell(answer, json_incref(resource(fc, "machine-config")));
+    fc_tell(answer, json_incref(fc_resource(fc, "machine-config")));
 }
 
 static void put_boot_source(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -182,16 +179,16 @@ static void put_boot_source(struct fc *fc, const char *id, json_t *body, struct 
     const char *initrd = json_string_value(json_object_get(body, "initrd_path"));
     const char *args = json_string_value(json_object_get(body, "boot_args"));
     if (args != NULL && strlen(args) > MACHINE_MAX_APPEND / 2)
-        fault(answer, "The kernel command line is too long.");
+        fc_fault(answer, "The kernel command line is too long.");
     else if (reachable(json_string_value(json_object_get(body, "kernel_image_path")), R_OK,
                        "The kernel file", answer) &&
              (initrd == NULL || reachable(initrd, R_OK, "The initrd file", answer)))
-        keep(fc, "boot-source", body, answer);
+        fc_keep(fc, "boot-source", body, answer);
 }
 
 static void put_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *drives = resource(fc, "drives");
+    json_t *drives = fc_resource(fc, "drives");
     const json_t *first = json_array_get(drives, 0);
     bool root = json_is_true(json_object_get(body, "is_root_device"));
     bool read_only = json_is_true(json_object_get(body, "is_read_only"));
@@ -199,7 +196,7 @@ static void put_drive(struct fc *fc, const char *id, json_t *body, struct fc_ans
         return;
     if (root && first != NULL && json_is_true(json_object_get(first, "is_root_device")) &&
         strcmp(json_string_value(json_object_get(first, "drive_id")), id) != 0)
-        fault(answer, "A root block device already exists!");
+        fc_fault(answer, "A root block device already exists!");
     else if (reachable(json_string_value(json_object_get(body, "path_on_host")),
                        read_only ? R_OK : R_OK | W_OK, "The drive's backing file", answer))
         (void)put_entry(drives, "drive_id", body, root, MACHINE_MAX_DISKS, answer);
@@ -211,15 +208,23 @@ static bool limits_are_alike(const json_t *body, struct fc_answer *answer)
     if (fc_per_second(json_object_get(body, "rx_rate_limiter"), "bandwidth") ==
         fc_per_second(json_object_get(body, "tx_rate_limiter"), "bandwidth"))
         return true;
-    fault(answer,
-          "trapeze limits both directions of a network interface alike: rx_rate_limiter and "
-          "tx_rate_limiter have to be the same.");
+    fc_fault(answer,
+             "trapeze limits both directions of a network interface alike: rx_rate_limiter and "
+             "tx_rate_limiter have to be the same.");
+    return false;
+}
+
+bool fc_device_fits(const char *name, struct fc_answer *answer)
+{
+    if (name[0] != '\0' && strlen(name) <= 15 && strchr(name, '/') == NULL)
+        return true;
+    fc_fault(answer, "'%s' is not the name of a network interface.", name);
     return false;
 }
 
 static void put_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *nics = resource(fc, "network-interfaces");
+    json_t *nics = fc_resource(fc, "network-interfaces");
     const char *mac = json_string_value(json_object_get(body, "guest_mac"));
     const char *device = json_string_value(json_object_get(body, "host_dev_name"));
     uint8_t bytes[6];
@@ -228,19 +233,17 @@ static void put_nic(struct fc *fc, const char *id, json_t *body, struct fc_answe
     if (!ids_fit(id, body, "iface_id", answer) || !limits_are_alike(body, answer))
         return;
     if (mac != NULL && !machine_parse_mac(mac, bytes)) {
-        fault(answer, "Invalid MAC address: '%s'", mac);
+        fc_fault(answer, "Invalid MAC address: '%s'", mac);
         return;
     }
-    if (device[0] == '\0' || strlen(device) > 15 || strchr(device, '/') != NULL) {
-        fault(answer, "'%s' is not the name of a network interface.", device);
+    if (!fc_device_fits(device, answer))
         return;
-    }
     json_array_foreach(nics, index, other)
     {
         const char *theirs = json_string_value(json_object_get(other, "guest_mac"));
         if (mac != NULL && theirs != NULL && strcasecmp(mac, theirs) == 0 &&
             strcmp(json_string_value(json_object_get(other, "iface_id")), id) != 0) {
-            fault(answer, "The MAC address is already in use: %s", mac);
+            fc_fault(answer, "The MAC address is already in use: %s", mac);
             return;
         }
     }
@@ -252,35 +255,35 @@ static void put_vsock(struct fc *fc, const char *id, json_t *body, struct fc_ans
     const char *path = json_string_value(json_object_get(body, "uds_path"));
     (void)id;
     if (path[0] == '\0' || strlen(path) > MACHINE_MAX_VSOCK_PATH)
-        fault(answer, "The path of the vsock's socket has to have 1 to %d bytes.",
-              MACHINE_MAX_VSOCK_PATH);
+        fc_fault(answer, "The path of the vsock's socket has to have 1 to %d bytes.",
+                 MACHINE_MAX_VSOCK_PATH);
     else
-        keep(fc, "vsock", body, answer);
+        fc_keep(fc, "vsock", body, answer);
 }
 
 static void put_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
     if (!json_is_true(json_object_get(body, "deflate_on_oom")))
-        fault(answer,
-              "A balloon of trapeze's always gives memory back to a guest that runs out of it: "
-              "`deflate_on_oom` has to be true.");
+        fc_fault(answer,
+                 "A balloon of trapeze's always gives memory back to a guest that runs out of it: "
+                 "`deflate_on_oom` has to be true.");
     else if (json_is_true(json_object_get(body, "free_page_hinting")))
-        fault(answer, "trapeze does not support `free_page_hinting`.");
+        fc_fault(answer, "trapeze does not support `free_page_hinting`.");
     else
-        keep(fc, "balloon", body, answer);
+        fc_keep(fc, "balloon", body, answer);
 }
 
 static void put_entropy(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
-    keep(fc, "entropy", body, answer); /* every machine has one */
+    fc_keep(fc, "entropy", body, answer); /* every machine has one */
 }
 
 static void put_serial(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
-    keep(fc, "serial", body, answer);
+    fc_keep(fc, "serial", body, answer);
 }
 
 /* ---- at any time ---- */
@@ -297,76 +300,84 @@ static void put_logger(struct fc *fc, const char *id, json_t *body, struct fc_an
     while (level != NULL && i < ARRAY_SIZE(levels) && strcasecmp(levels[i], level) != 0)
         i++;
     if (i == ARRAY_SIZE(levels))
-        fault(answer, "unknown level '%s'.", level);
+        fc_fault(answer, "unknown level '%s'.", level);
     else if (path != NULL && !fc->host->open_log(fc->opaque, path, &error))
-        fault_error(answer, error);
+        fc_fault_error(answer, error);
     else
-        keep(fc, "logger", body, answer);
+        fc_keep(fc, "logger", body, answer);
 }
 
 static void put_metrics(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     struct error *error = NULL;
     (void)id;
-    if (resource(fc, "metrics") != NULL)
-        fault(answer, "Reinitialization of metrics not allowed.");
+    if (fc_resource(fc, "metrics") != NULL)
+        fc_fault(answer, "Reinitialization of metrics not allowed.");
     else if (!fc->host->open_metrics(
                  fc->opaque, json_string_value(json_object_get(body, "metrics_path")), &error))
-        fault_error(answer, error);
+        fc_fault_error(answer, error);
     else
-        keep(fc, "metrics", body, answer);
+        fc_keep(fc, "metrics", body, answer);
 }
 
 static void get_instance(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     static const char *const states[] = {"Not started", "Running", "Paused"};
     (void)id, (void)body;
-    tell(answer, json_pack("{s:s, s:s, s:s, s:s}", "id", fc->id, "state", states[fc->state],
-                           "vmm_version", TRAPEZE_VERSION, "app_name", "trapeze"));
+    fc_tell(answer, json_pack("{s:s, s:s, s:s, s:s}", "id", fc->id, "state", states[fc->state],
+                              "vmm_version", TRAPEZE_VERSION, "app_name", "trapeze"));
 }
 
 static void get_version(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)fc, (void)id, (void)body;
-    tell(answer, json_pack("{s:s}", "firecracker_version", FC_API_VERSION));
+    fc_tell(answer, json_pack("{s:s}", "firecracker_version", FC_API_VERSION));
 }
 
 static void get_config(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id, (void)body;
-    tell(answer, json_deep_copy(fc->resources));
+    fc_tell(answer, json_deep_copy(fc->resources));
 }
 
 static void get_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *balloon = resource(fc, "balloon");
+    json_t *balloon = fc_resource(fc, "balloon");
     (void)id, (void)body;
     if (balloon != NULL)
-        tell(answer, json_incref(balloon));
+        fc_tell(answer, json_incref(balloon));
     else
-        fault(answer, "Balloon device not found.");
+        fc_fault(answer, "Balloon device not found.");
 }
 
 /* ---- of a machine that runs ---- */
 
-/* NULL: the answer is a fault. Takes the arguments. */
-static json_t *ask(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
+json_t *fc_ask(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
 {
     struct error *error = NULL;
     json_t *result = fc->host->verb(fc->opaque, verb, arguments, &error);
     json_decref(arguments);
     if (result == NULL)
-        fault_error(answer, error);
+        fc_fault_error(answer, error);
     return result;
 }
 
-static bool command(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
+bool fc_command(struct fc *fc, const char *verb, json_t *arguments, struct fc_answer *answer)
 {
-    json_t *result = ask(fc, verb, arguments, answer);
+    json_t *result = fc_ask(fc, verb, arguments, answer);
     if (result != NULL)
-        done(answer);
+        fc_done(answer);
     json_decref(result);
     return result != NULL;
+}
+
+/* Those that were made for it, too: a snapshot takes them along. */
+static void note_addresses(struct fc *fc, const struct machine_config *config)
+{
+    size_t index;
+    json_t *nic;
+    json_array_foreach(fc_resource(fc, "network-interfaces"), index, nic)
+        json_object_set_new(nic, "guest_mac", json_string(config->nics[index].mac));
 }
 
 static void start(struct fc *fc, struct fc_answer *answer)
@@ -374,32 +385,33 @@ static void start(struct fc *fc, struct fc_answer *answer)
     struct machine_config config;
     struct error *error = NULL;
     if (fc->state != FC_NOT_STARTED) {
-        fault(answer, "The requested operation is not supported after starting the microVM.");
+        fc_fault(answer, "The requested operation is not supported after starting the microVM.");
         return;
     }
     machine_config_init(&config);
-    if (fc_machine(fc->resources, &config, &error) && machine_config_check(&config, &error) &&
+    if (fc_machine(fc->resources, NULL, &config, &error) && machine_config_check(&config, &error) &&
         fc->host->start(fc->opaque, &config, &error)) {
         fc->state = FC_RUNNING;
-        done(answer);
+        note_addresses(fc, &config);
+        fc_done(answer);
     } else {
-        fault_error(answer, error);
+        fc_fault_error(answer, error);
     }
     machine_config_clear(&config);
 }
 
 static void flush_metrics(struct fc *fc, struct fc_answer *answer)
 {
-    if (resource(fc, "metrics") == NULL) {
-        fault(answer, "Cannot flush metrics: there is no file for them.");
+    if (fc_resource(fc, "metrics") == NULL) {
+        fc_fault(answer, "Cannot flush metrics: there is no file for them.");
         return;
     }
     json_t *line = json_pack("{s:{s:I, s:I}}", "api_server", "requests", (json_int_t)fc->requests,
                              "failures", (json_int_t)fc->failures);
-    if (json_is_true(json_object_get(resource(fc, "metrics"), "emit_id")))
+    if (json_is_true(json_object_get(fc_resource(fc, "metrics"), "emit_id")))
         json_object_set_new(line, "id", json_string(fc->id));
     if (fc->state != FC_NOT_STARTED) {
-        json_t *machine = ask(fc, "metrics", json_object(), answer);
+        json_t *machine = fc_ask(fc, "metrics", json_object(), answer);
         if (machine == NULL) {
             json_decref(line);
             return;
@@ -410,7 +422,7 @@ static void flush_metrics(struct fc *fc, struct fc_answer *answer)
     fc->host->write_metrics(fc->opaque, text);
     free(text);
     json_decref(line);
-    done(answer);
+    fc_done(answer);
 }
 
 static void put_action(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -422,9 +434,9 @@ static void put_action(struct fc *fc, const char *id, json_t *body, struct fc_an
     else if (strcmp(action, "FlushMetrics") == 0)
         flush_metrics(fc, answer);
     else if (fc->state == FC_NOT_STARTED)
-        fault(answer, "The requested operation is not supported before starting the microVM.");
+        fc_fault(answer, "The requested operation is not supported before starting the microVM.");
     else /* what keys do there the power button does here: the guest shuts down */
-        (void)command(fc, "powerdown", json_object(), answer);
+        (void)fc_command(fc, "powerdown", json_object(), answer);
 }
 
 static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -432,38 +444,38 @@ static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answ
     bool pause = strcmp(json_string_value(json_object_get(body, "state")), "Paused") == 0;
     (void)id;
     if ((fc->state == FC_PAUSED) == pause)
-        done(answer);
-    else if (command(fc, pause ? "pause" : "resume", json_object(), answer))
+        fc_done(answer);
+    else if (fc_command(fc, pause ? "pause" : "resume", json_object(), answer))
         fc->state = pause ? FC_PAUSED : FC_RUNNING;
 }
 
 static void patch_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *drives = resource(fc, "drives");
+    json_t *drives = fc_resource(fc, "drives");
     const json_t *limiter = json_object_get(body, "rate_limiter");
-    size_t place = place_of(drives, "drive_id", id);
+    size_t place = fc_place_of(drives, "drive_id", id);
     if (!ids_fit(id, body, "drive_id", answer))
         return;
     if (place == json_array_size(drives))
-        fault(answer, "Drive '%s' does not exist.", id);
+        fc_fault(answer, "Drive '%s' does not exist.", id);
     else if (limiter == NULL)
-        done(answer);
-    else if (command(fc, "limit",
-                     json_pack("{s:I, s:I, s:I}", "disk", (json_int_t)place, "bps",
-                               (json_int_t)fc_per_second(limiter, "bandwidth"), "iops",
-                               (json_int_t)fc_per_second(limiter, "ops")),
-                     answer))
+        fc_done(answer);
+    else if (fc_command(fc, "limit",
+                        json_pack("{s:I, s:I, s:I}", "disk", (json_int_t)place, "bps",
+                                  (json_int_t)fc_per_second(limiter, "bandwidth"), "iops",
+                                  (json_int_t)fc_per_second(limiter, "ops")),
+                        answer))
         json_object_update(json_array_get(drives, place), body);
 }
 
 static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *nics = resource(fc, "network-interfaces");
-    size_t place = place_of(nics, "iface_id", id);
+    json_t *nics = fc_resource(fc, "network-interfaces");
+    size_t place = fc_place_of(nics, "iface_id", id);
     if (!ids_fit(id, body, "iface_id", answer))
         return;
     if (place == json_array_size(nics)) {
-        fault(answer, "Network interface '%s' does not exist.", id);
+        fc_fault(answer, "Network interface '%s' does not exist.", id);
         return;
     }
     json_t *whole = json_copy(json_array_get(nics, place));
@@ -471,10 +483,10 @@ static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_ans
     if (limits_are_alike(whole, answer)) {
         unsigned long long bytes =
             fc_per_second(json_object_get(whole, "tx_rate_limiter"), "bandwidth");
-        if (command(fc, "rate",
-                    json_pack("{s:I, s:I}", "nic", (json_int_t)place, "kbit",
-                              (json_int_t)(bytes / 125)),
-                    answer))
+        if (fc_command(fc, "rate",
+                       json_pack("{s:I, s:I}", "nic", (json_int_t)place, "kbit",
+                                 (json_int_t)(bytes / 125)),
+                       answer))
             json_array_set(nics, place, whole);
     }
     json_decref(whole);
@@ -484,36 +496,37 @@ static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_ans
 static json_t *balloon_arguments(const struct fc *fc, json_int_t amount)
 {
     json_int_t memory =
-        json_integer_value(json_object_get(resource(fc, "machine-config"), "mem_size_mib"));
+        json_integer_value(json_object_get(fc_resource(fc, "machine-config"), "mem_size_mib"));
     return json_pack("{s:I}", "size", (memory - amount) << 20);
 }
 
 static void patch_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
-    json_t *balloon = resource(fc, "balloon");
+    json_t *balloon = fc_resource(fc, "balloon");
     json_int_t amount = json_integer_value(json_object_get(body, "amount_mib"));
     json_int_t memory =
-        json_integer_value(json_object_get(resource(fc, "machine-config"), "mem_size_mib"));
+        json_integer_value(json_object_get(fc_resource(fc, "machine-config"), "mem_size_mib"));
     (void)id;
     if (balloon == NULL)
-        fault(answer, "Balloon device not found.");
+        fc_fault(answer, "Balloon device not found.");
     else if (amount >= memory)
-        fault(answer, "The balloon cannot be as large as the memory of the machine, %lld MiB.",
-              (long long)memory);
+        fc_fault(answer, "The balloon cannot be as large as the memory of the machine, %lld MiB.",
+                 (long long)memory);
     else if (fc->state == FC_NOT_STARTED ||
-             command(fc, "balloon", balloon_arguments(fc, amount), answer)) {
+             fc_command(fc, "balloon", balloon_arguments(fc, amount), answer)) {
         json_object_update(balloon, body);
-        done(answer);
+        fc_done(answer);
     }
 }
 
 static bool has_statistics(const struct fc *fc, struct fc_answer *answer)
 {
-    const json_t *interval = json_object_get(resource(fc, "balloon"), "stats_polling_interval_s");
+    const json_t *interval =
+        json_object_get(fc_resource(fc, "balloon"), "stats_polling_interval_s");
     if (json_integer_value(interval) > 0)
         return true;
-    fault(answer, interval == NULL ? "Balloon device not found."
-                                   : "The statistics of the balloon are not enabled.");
+    fc_fault(answer, interval == NULL ? "Balloon device not found."
+                                      : "The statistics of the balloon are not enabled.");
     return false;
 }
 
@@ -533,10 +546,11 @@ static void get_balloon_statistics(struct fc *fc, const char *id, json_t *body,
     (void)id, (void)body;
     if (!has_statistics(fc, answer))
         return;
-    json_t *result = ask(fc, "balloon", json_object(), answer);
+    json_t *result = fc_ask(fc, "balloon", json_object(), answer);
     if (result == NULL)
         return;
-    json_int_t target = json_integer_value(json_object_get(resource(fc, "balloon"), "amount_mib"));
+    json_int_t target =
+        json_integer_value(json_object_get(fc_resource(fc, "balloon"), "amount_mib"));
     json_int_t actual = json_integer_value(json_object_get(result, "given-up")) >> 20;
     json_t *stats = json_pack("{s:I, s:I, s:I, s:I}", "target_mib", target, "target_pages",
                               target << 8, "actual_mib", actual, "actual_pages", actual << 8);
@@ -546,7 +560,7 @@ static void get_balloon_statistics(struct fc *fc, const char *id, json_t *body,
             json_object_set(stats, names[i].theirs, value);
     }
     json_decref(result);
-    tell(answer, stats);
+    fc_tell(answer, stats);
 }
 
 static void patch_balloon_statistics(struct fc *fc, const char *id, json_t *body,
@@ -557,23 +571,24 @@ static void patch_balloon_statistics(struct fc *fc, const char *id, json_t *body
     if (!has_statistics(fc, answer))
         return;
     if (!on) {
-        fault(answer, "The statistics of the balloon cannot be switched off once they are on.");
+        fc_fault(answer, "The statistics of the balloon cannot be switched off once they are on.");
         return;
     }
-    json_object_update(resource(fc, "balloon"),
+    json_object_update(fc_resource(fc, "balloon"),
                        body); /* the guest is asked when somebody asks us */
-    done(answer);
+    fc_done(answer);
 }
 
 /* ---- routes ---- */
 
-enum when { ANY, BEFORE, AFTER };
+/* CONFIGURES: before the start, and a snapshot cannot be loaded any more. */
+enum when { ANY, BEFORE, CONFIGURES, AFTER };
 
 static const struct route {
     const char *method, *path; /* "{id}" is any word */
     enum when when;
     /* NULL: trapeze does not have this. The body has passed `fields`. */
-    void (*run)(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer);
+    fc_run_fn *run;
     const struct fc_field *fields; /* NULL: there is no body */
     bool part;                     /* fields may be absent */
 } routes[] = {
@@ -581,20 +596,20 @@ static const struct route {
     {"GET", "/version", ANY, get_version, NULL, false},
     {"GET", "/vm/config", ANY, get_config, NULL, false},
     {"GET", "/machine-config", ANY, get_machine, NULL, false},
-    {"PUT", "/machine-config", BEFORE, put_machine, fc_machine_configuration, false},
-    {"PATCH", "/machine-config", BEFORE, patch_machine, fc_machine_configuration, true},
-    {"PUT", "/boot-source", BEFORE, put_boot_source, fc_boot_source, false},
-    {"PUT", "/drives/{id}", BEFORE, put_drive, fc_drive, false},
+    {"PUT", "/machine-config", CONFIGURES, put_machine, fc_machine_configuration, false},
+    {"PATCH", "/machine-config", CONFIGURES, patch_machine, fc_machine_configuration, true},
+    {"PUT", "/boot-source", CONFIGURES, put_boot_source, fc_boot_source, false},
+    {"PUT", "/drives/{id}", CONFIGURES, put_drive, fc_drive, false},
     {"PATCH", "/drives/{id}", AFTER, patch_drive, fc_partial_drive, false},
-    {"PUT", "/network-interfaces/{id}", BEFORE, put_nic, fc_network_interface, false},
+    {"PUT", "/network-interfaces/{id}", CONFIGURES, put_nic, fc_network_interface, false},
     {"PATCH", "/network-interfaces/{id}", AFTER, patch_nic, fc_partial_network_interface, false},
-    {"PUT", "/vsock", BEFORE, put_vsock, fc_vsock, false},
+    {"PUT", "/vsock", CONFIGURES, put_vsock, fc_vsock, false},
     {"GET", "/balloon", ANY, get_balloon, NULL, false},
-    {"PUT", "/balloon", BEFORE, put_balloon, fc_balloon, false},
+    {"PUT", "/balloon", CONFIGURES, put_balloon, fc_balloon, false},
     {"PATCH", "/balloon", ANY, patch_balloon, fc_balloon_update, false},
     {"GET", "/balloon/statistics", AFTER, get_balloon_statistics, NULL, false},
     {"PATCH", "/balloon/statistics", ANY, patch_balloon_statistics, fc_balloon_stats_update, false},
-    {"PUT", "/entropy", BEFORE, put_entropy, fc_entropy_device, false},
+    {"PUT", "/entropy", CONFIGURES, put_entropy, fc_entropy_device, false},
     {"PUT", "/serial", BEFORE, put_serial, fc_serial_device, false},
     {"PUT", "/logger", ANY, put_logger, fc_logger, false},
     {"PUT", "/metrics", ANY, put_metrics, fc_metrics, false},
@@ -604,8 +619,8 @@ static const struct route {
     {"GET", "/balloon/hinting/status", ANY, NULL, NULL, false},
     {"PATCH", "/balloon/hinting/stop", ANY, NULL, NULL, false},
     {"PUT", "/cpu-config", ANY, NULL, NULL, false},
-    {"PUT", "/snapshot/create", ANY, NULL, NULL, false},
-    {"PUT", "/snapshot/load", ANY, NULL, NULL, false},
+    {"PUT", "/snapshot/create", AFTER, fc_put_snapshot_create, fc_snapshot_create_params, false},
+    {"PUT", "/snapshot/load", BEFORE, fc_put_snapshot_load, fc_snapshot_load_params, false},
     {"GET", "/mmds", ANY, NULL, NULL, false},
     {"PUT", "/mmds", ANY, NULL, NULL, false},
     {"PATCH", "/mmds", ANY, NULL, NULL, false},
@@ -638,10 +653,11 @@ static const struct route *find(const char *method, const char *path, const char
 
 static bool is_time_for(const struct fc *fc, const struct route *route, struct fc_answer *answer)
 {
-    if (route->when == BEFORE && fc->state != FC_NOT_STARTED)
-        fault(answer, "The requested operation is not supported after starting the microVM.");
+    bool before = route->when == BEFORE || route->when == CONFIGURES;
+    if (before && fc->state != FC_NOT_STARTED)
+        fc_fault(answer, "The requested operation is not supported after starting the microVM.");
     else if (route->when == AFTER && fc->state == FC_NOT_STARTED)
-        fault(answer, "The requested operation is not supported before starting the microVM.");
+        fc_fault(answer, "The requested operation is not supported before starting the microVM.");
     else
         return true;
     return false;
@@ -653,19 +669,21 @@ static void carry_out(struct fc *fc, const struct route *route, const char *id, 
     char why[FC_FAULT_MAX];
     json_t *object = NULL;
     if (route->run == NULL)
-        fault(answer, "trapeze does not support %s %s.", route->method, route->path);
+        fc_fault(answer, "trapeze does not support %s %s.", route->method, route->path);
     else if (route->fields == NULL && size > 0)
-        fault(answer, "%s request cannot have a body.", route->method);
+        fc_fault(answer, "%s request cannot have a body.", route->method);
     else if (route->fields != NULL && size == 0)
-        fault(answer, "Empty %s request.", route->method);
+        fc_fault(answer, "Empty %s request.", route->method);
     else if (strstr(route->path, "{id}") != NULL && id[0] == '\0')
-        fault(answer, "The ID cannot be empty.");
+        fc_fault(answer, "The ID cannot be empty.");
     else if (route->fields != NULL &&
              (object = route->part ? fc_check_part(route->fields, body, size, why)
                                    : fc_check(route->fields, body, size, why)) == NULL)
-        fault(answer, "%s", why);
-    else if (is_time_for(fc, route, answer))
+        fc_fault(answer, "%s", why);
+    else if (is_time_for(fc, route, answer)) {
+        fc->configured |= route->when == CONFIGURES;
         route->run(fc, id, object, answer);
+    }
     json_decref(object);
 }
 
@@ -679,7 +697,7 @@ void fc_request(struct fc *fc, const char *method, const char *path, const char 
     if (route != NULL)
         carry_out(fc, route, id, body, body != NULL ? size : 0, answer);
     else
-        fault(answer, "Invalid request method and/or path: %s %.64s.", method, path);
+        fc_fault(answer, "Invalid request method and/or path: %s %.64s.", method, path);
     fc->failures += answer->status >= BAD_REQUEST;
 }
 

@@ -2,8 +2,8 @@
  *
  * Firecracker's REST API: what a request means, without how it comes (server.h) and without the
  * machine behind it (struct fc_host), so that both can be others in tests. What cannot be done here
- * is refused with a sentence. What only says how (io_engine, huge_pages, one_time_burst, how log lines look)
- * is checked and taken, and means nothing.
+ * is refused with a sentence. What only says how (io_engine, huge_pages, one_time_burst, how log
+ * lines look) is checked and taken, and means nothing.
  *
  * The resources that requests configure are kept as the JSON objects that they came as, checked:
  * "machine-config", "boot-source", "vsock", "balloon", "entropy", "serial", "logger", "metrics",
@@ -25,6 +25,14 @@ struct machine_config;
 #define FC_API_VERSION "1.17.0"
 #define FC_BODY_MAX    51200 /* bytes, as there */
 
+struct fc_snapshot {
+    const char *state, *memory; /* paths */
+    const char *notes;
+    bool changes;                   /* only what has changed since the last one */
+    bool track;                     /* of this, too, there will be changes */
+    unsigned long long memory_size; /* bytes */
+};
+
 /* The machine; all of it blocks until it is done. */
 struct fc_host {
     bool (*start)(void *opaque, const struct machine_config *config, struct error **err);
@@ -34,6 +42,14 @@ struct fc_host {
     bool (*open_log)(void *opaque, const char *path, struct error **err);
     bool (*open_metrics)(void *opaque, const char *path, struct error **err);
     void (*write_metrics)(void *opaque, const char *line);
+    /* Writes both files of a machine that is paused. */
+    bool (*save)(void *opaque, const struct fc_snapshot *snapshot, struct error **err);
+    /* Opens both; `was` (initialised) becomes what the machine was, the answer is the notes (the
+     * caller frees them). NULL: err. A stranger may have written all of it. */
+    char *(*open_saved)(void *opaque, const char *state, const char *memory,
+                        struct machine_config *was, struct error **err);
+    /* As start(), with what was opened last, and it is paused. */
+    bool (*go_on)(void *opaque, const struct machine_config *config, struct error **err);
 };
 
 enum fc_state { FC_NOT_STARTED, FC_RUNNING, FC_PAUSED };
@@ -44,12 +60,15 @@ struct fc {
     const char *id; /* of the microVM; borrowed */
     json_t *resources;
     enum fc_state state;
+    bool configured; /* something that a snapshot would bring along was tried */
+    bool failed; /* a snapshot could not be loaded: the process is to end, once that is answered */
     unsigned long long requests, failures; /* for metrics */
 };
 
 struct fc_answer {
-    int status;   /* of HTTP */
-    json_t *body; /* the caller's; NULL: none */
+    int status;      /* of HTTP */
+    json_t *body;    /* the caller's; NULL: none */
+    bool deprecated; /* a header says so */
 };
 
 void fc_init(struct fc *fc, const char *id, const struct fc_host *host, void *opaque);
@@ -59,8 +78,10 @@ void fc_clear(struct fc *fc);
 void fc_request(struct fc *fc, const char *method, const char *path, const char *body, size_t size,
                 struct fc_answer *answer);
 
-/* machine.c: what the resources describe; `config` was initialised. */
-bool fc_machine(const json_t *resources, struct machine_config *config, struct error **err);
+/* machine.c: what the resources describe; `config` was initialised. arch NULL: that of the kernel.
+ */
+bool fc_machine(const json_t *resources, const char *arch, struct machine_config *config,
+                struct error **err);
 /* kernel.c: the architecture of the kernel in a file, "riscv64" or "x86_64". */
 bool fc_kernel_arch(const char *path, const char **arch, struct error **err);
 /* What a limiter ("bandwidth", "ops") allows in a second; 0: it sets no limit. */

@@ -167,3 +167,46 @@ const struct fc_field fc_vm[] = {
     {.name = "state", .kind = FC_TEXT, .required = true, .choices = CHOICES("Paused", "Resumed")},
     END,
 };
+
+const struct fc_field fc_snapshot_create_params[] = {
+    {.name = "snapshot_path", .kind = FC_TEXT, .required = true},
+    {.name = "mem_file_path", .kind = FC_TEXT, .required = true},
+    {.name = "snapshot_type",
+     .kind = FC_TEXT,
+     .choices = CHOICES("Full", "Diff"),
+     .preset = "\"Full\""},
+    END,
+};
+
+static const struct fc_field memory_backend[] = {
+    {.name = "backend_type", .kind = FC_TEXT, .required = true, .choices = CHOICES("File", "Uffd")},
+    {.name = "backend_path", .kind = FC_TEXT, .required = true},
+    END,
+};
+
+static const struct fc_field network_override[] = {
+    {.name = "iface_id", .kind = FC_TEXT, .required = true},
+    {.name = "host_dev_name", .kind = FC_TEXT, .required = true},
+    END,
+};
+
+static const struct fc_field vsock_override[] = {
+    {.name = "uds_path", .kind = FC_TEXT, .required = true},
+    END,
+};
+
+const struct fc_field fc_snapshot_load_params[] = {
+    {.name = "snapshot_path", .kind = FC_TEXT, .required = true},
+    {.name = "mem_file_path", .kind = FC_TEXT},
+    {.name = "mem_backend", .kind = FC_OBJECT, .fields = memory_backend},
+    {.name = "enable_diff_snapshots", .kind = FC_BOOL},
+    {.name = "track_dirty_pages", .kind = FC_BOOL},
+    {.name = "resume_vm", .kind = FC_BOOL},
+    {.name = "network_overrides", .kind = FC_LIST, .fields = network_override},
+    {.name = "vsock_override", .kind = FC_OBJECT, .fields = vsock_override},
+    {.name = "clock_realtime", .kind = FC_BOOL},
+    {.name = "huge_pages",
+     .kind = FC_TEXT,
+     .choices = CHOICES("Snapshot", "None", "Transparent", "2M")},
+    END,
+};

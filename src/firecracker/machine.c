@@ -11,10 +11,10 @@
 #include "config/machine.h"
 #include "firecracker/api.h"
 
-/* Of a kernel that is given none: as there, it ends where others would restart, and does not look for
- * what is not there. */
+/* Of a kernel that is given none: as there, it ends where others would restart, and does not look
+ * for what is not there. */
 #define DEFAULT_ARGS "reboot=k panic=1"
-#define DEFAULT_ARGS_X86 \
+#define DEFAULT_ARGS_X86                                                                           \
     DEFAULT_ARGS " nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
 
 static const char *text_of(const json_t *object, const char *name)
@@ -78,7 +78,8 @@ static bool add_nic(struct machine_config *config, const json_t *interface, stru
     return true;
 }
 
-/* What is the kernel's comes before what it hands on to its init. The root device is the first disk. */
+/* What is the kernel's comes before what it hands on to its init. The root device is the first
+ * disk. */
 static char *kernel_arguments(const json_t *boot, const json_t *root, bool x86)
 {
     const char *args = text_of(boot, "boot_args"), *uuid = text_of(root, "partuuid");
@@ -99,7 +100,8 @@ static char *kernel_arguments(const json_t *boot, const json_t *root, bool x86)
     return text;
 }
 
-bool fc_machine(const json_t *resources, struct machine_config *config, struct error **err)
+bool fc_machine(const json_t *resources, const char *arch, struct machine_config *config,
+                struct error **err)
 {
     const json_t *machine = json_object_get(resources, "machine-config");
     const json_t *boot = json_object_get(resources, "boot-source");
@@ -107,12 +109,11 @@ bool fc_machine(const json_t *resources, struct machine_config *config, struct e
     const json_t *balloon = json_object_get(resources, "balloon");
     const json_t *vsock = json_object_get(resources, "vsock");
     const json_t *serial = json_object_get(resources, "serial");
-    const char *arch;
     size_t index;
     const json_t *entry;
     if (boot == NULL)
         return error_set(err, ERROR_USAGE, "Cannot start microvm without kernel configuration.");
-    if (!fc_kernel_arch(text_of(boot, "kernel_image_path"), &arch, err))
+    if (arch == NULL && !fc_kernel_arch(text_of(boot, "kernel_image_path"), &arch, err))
         return false;
     free(config->arch);
     config->arch = strdup(arch);

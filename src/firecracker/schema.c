@@ -51,19 +51,37 @@ static bool check_text(const struct fc_field *field, const json_t *value, char f
 static bool check_object(const struct fc_field *fields, json_t *object, bool part,
                          char fault[FC_FAULT_MAX]);
 
+static bool check_list(const struct fc_field *field, json_t *list, char fault[FC_FAULT_MAX])
+{
+    static const struct fc_field text = {.name = "", .kind = FC_TEXT};
+    size_t index;
+    json_t *entry;
+    json_array_foreach(list, index, entry)
+    {
+        if (field->fields != NULL ? !json_is_object(entry) : !json_is_string(entry))
+            return refuse(fault, "invalid type of an entry of `%s`, expected %s", field->name,
+                          field->fields != NULL ? "an object" : "a string");
+        if (field->fields != NULL ? !check_object(field->fields, entry, false, fault)
+                                  : !check_text(&text, entry, fault))
+            return false;
+    }
+    return true;
+}
+
 static bool check_value(const struct fc_field *field, json_t *value, bool part,
                         char fault[FC_FAULT_MAX])
 {
     static const char *const kinds[] = {
         [FC_BOOL] = "a boolean", [FC_UINT] = "an unsigned integer",
         [FC_TEXT] = "a string",  [FC_OBJECT] = "an object",
-        [FC_UNSUPPORTED] = "",
+        [FC_LIST] = "an array",  [FC_UNSUPPORTED] = "",
     };
     bool fits =
         (field->kind == FC_BOOL && json_is_boolean(value)) ||
         (field->kind == FC_UINT && json_is_integer(value) && json_integer_value(value) >= 0) ||
         (field->kind == FC_TEXT && json_is_string(value)) ||
-        (field->kind == FC_OBJECT && json_is_object(value));
+        (field->kind == FC_OBJECT && json_is_object(value)) ||
+        (field->kind == FC_LIST && json_is_array(value));
     if (field->kind == FC_UNSUPPORTED) {
         snprintf(fault, FC_FAULT_MAX, "trapeze does not support `%s`.", field->name);
         return false;
@@ -76,6 +94,8 @@ static bool check_value(const struct fc_field *field, json_t *value, bool part,
                       (unsigned long long)number);
     if (field->kind == FC_TEXT)
         return check_text(field, value, fault);
+    if (field->kind == FC_LIST)
+        return check_list(field, value, fault);
     return field->kind != FC_OBJECT || check_object(field->fields, value, part, fault);
 }
 
@@ -105,6 +125,12 @@ static bool check_object(const struct fc_field *fields, json_t *object, bool par
                                 json_loads(field->preset, JSON_DECODE_ANY, NULL));
     }
     return true;
+}
+
+bool fc_check_object(const struct fc_field *fields, json_t *object, char fault[FC_FAULT_MAX])
+{
+    return json_is_object(object) ? check_object(fields, object, false, fault)
+                                  : refuse(fault, "invalid type, expected an object");
 }
 
 static json_t *check(const struct fc_field *fields, const char *body, size_t size, bool part,

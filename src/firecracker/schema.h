@@ -20,6 +20,7 @@ enum fc_kind {
     FC_UINT,
     FC_TEXT,
     FC_OBJECT,
+    FC_LIST,       /* of objects, or (fields NULL) of texts */
     FC_UNSUPPORTED /* it exists there, and not here: refused when it is given and not null */
 };
 
@@ -29,7 +30,7 @@ struct fc_field {
     bool required;
     uint64_t min, max;             /* UINT; max 0: none */
     const char *const *choices;    /* TEXT: the only ones, ends with NULL; or NULL */
-    const struct fc_field *fields; /* OBJECT */
+    const struct fc_field *fields; /* OBJECT, LIST */
     const char *preset;            /* JSON, if the field is absent or null; NULL: it stays absent */
 };
 
@@ -41,5 +42,8 @@ json_t *fc_check(const struct fc_field *fields, const char *body, size_t size,
 /* The same without presets, and nothing is required: what is to change of what there is. */
 json_t *fc_check_part(const struct fc_field *fields, const char *body, size_t size,
                       char fault[FC_FAULT_MAX]);
+
+/* As fc_check(), of an object that is there already. */
+bool fc_check_object(const struct fc_field *fields, json_t *object, char fault[FC_FAULT_MAX]);
 
 #endif

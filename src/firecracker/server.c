@@ -20,6 +20,7 @@ struct fc_server {
     struct MHD_Daemon *daemon;
     size_t limit;
     fc_request_fn *request;
+    fc_answered_fn *answered;
     void *opaque;
 };
 
@@ -41,6 +42,8 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct fc_
     }
     if (text != NULL)
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    if (answer->deprecated)
+        MHD_add_response_header(response, "Deprecation", "true");
     enum MHD_Result result = MHD_queue_response(connection, (unsigned)answer->status, response);
     MHD_destroy_response(response);
     return result;
@@ -76,8 +79,9 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
         return MHD_YES;
     }
     if (call->too_large)
-        answer = (struct fc_answer){TOO_LARGE, json_pack("{s:s}", "fault_message",
-                                                         "The body of the request is too large.")};
+        answer = (struct fc_answer){
+            .status = TOO_LARGE,
+            .body = json_pack("{s:s}", "fault_message", "The body of the request is too large.")};
     else
         server->request(server->opaque, method, path, call->body, call->size, &answer);
     return send_answer(connection, &answer);
@@ -86,21 +90,24 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *connectio
 static void on_end(void *opaque, struct MHD_Connection *connection, void **state,
                    enum MHD_RequestTerminationCode code)
 {
+    const struct fc_server *server = opaque;
     struct call *call = *state;
-    (void)opaque, (void)connection, (void)code;
+    (void)connection, (void)code;
     if (call != NULL)
         free(call->body);
     free(call);
+    server->answered(server->opaque);
 }
 
-struct fc_server *fc_server_new(int listen_fd, size_t limit, fc_request_fn *request, void *opaque,
-                                struct error **err)
+struct fc_server *fc_server_new(int listen_fd, size_t limit, fc_request_fn *request,
+                                fc_answered_fn *answered, void *opaque, struct error **err)
 {
     struct fc_server *server = alloc_zeroed(1, sizeof(*server));
-    *server = (struct fc_server){.limit = limit, .request = request, .opaque = opaque};
+    *server = (struct fc_server){
+        .limit = limit, .request = request, .answered = answered, .opaque = opaque};
     server->daemon = MHD_start_daemon(
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, server,
-        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL,
+        MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_end, server,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTION_LIMIT, MHD_OPTION_END);
     if (server->daemon != NULL)
         return server;

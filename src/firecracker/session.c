@@ -20,12 +20,13 @@
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "client/saved.h"
 #include "client/signals.h"
 #include "config/machine.h"
 #include "firecracker/api.h"
 #include "firecracker/server.h"
 
-enum { ASK_AGAIN_NS = 1000000 };
+enum { ASK_AGAIN_NS = 1000000, NOTES_MAX = 1 << 20 };
 
 struct session {
     const struct fc_options *options;
@@ -39,9 +40,11 @@ struct session {
     pthread_mutex_t lock;         /* what follows */
     struct machine_config config; /* to start, if `wanted`; the main thread takes it */
     bool wanted;
+    struct saved_image
+        saved; /* that it goes on from; fd -1: it begins. Not changed while `wanted` */
     bool over; /* it has ended, or did not start: */
     struct error *error;
-    struct error *failure; /* of the file of resources: the session ends */
+    struct error *failure; /* of the file of resources, or of a snapshot: the session ends */
 };
 
 /* ---- struct fc_host ---- */
@@ -85,6 +88,43 @@ static bool start_machine(void *opaque, const struct machine_config *config, str
         nanosleep(&(struct timespec){.tv_nsec = ASK_AGAIN_NS}, NULL);
     }
     return take_failure(session, err);
+}
+
+static bool save(void *opaque, const struct fc_snapshot *snapshot, struct error **err)
+{
+    const struct session *session = opaque;
+    const struct client_save_apart how = {.state = snapshot->state,
+                                          .memory = snapshot->memory,
+                                          .changes = snapshot->changes,
+                                          .track = snapshot->track,
+                                          .memory_size = snapshot->memory_size,
+                                          .notes = snapshot->notes};
+    return client_save_apart(session->control, &how, err);
+}
+
+static char *open_saved(void *opaque, const char *state, const char *memory,
+                        struct machine_config *was, struct error **err)
+{
+    struct session *session = opaque;
+    struct saved_image *saved = &session->saved;
+    if (!client_saved_open(AT_FDCWD, state, saved, was, err))
+        return NULL;
+    if (saved->sections[SAVED_NOTES].data == NULL ||
+        saved->sections[SAVED_NOTES].size > NOTES_MAX) {
+        error_set(err, ERROR_USAGE, "'%s' is no snapshot of this API's", state);
+    } else if (client_saved_open_memory(saved, memory, err)) {
+        return strdup((const char *)saved->sections[SAVED_NOTES].data);
+    }
+    client_saved_close(saved);
+    return NULL;
+}
+
+static bool go_on(void *opaque, const struct machine_config *config, struct error **err)
+{
+    struct session *session = opaque;
+    bool good = start_machine(session, config, err);
+    client_saved_close(&session->saved); /* the worker has its own */
+    return good;
 }
 
 static json_t *ask_machine(void *opaque, const char *verb, const json_t *arguments,
@@ -136,6 +176,9 @@ static const struct fc_host host = {
     .open_log = open_log,
     .open_metrics = open_metrics,
     .write_metrics = write_metrics,
+    .save = save,
+    .open_saved = open_saved,
+    .go_on = go_on,
 };
 
 /* ---- requests ---- */
@@ -169,6 +212,33 @@ static void on_request(void *opaque, const char *method, const char *path, const
     fc_request(&session->fc, method, path, body, size, answer);
     log_request(session, method, path, answer);
     pthread_mutex_unlock(&session->requests);
+}
+
+static void fail(struct session *session, struct error *error)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&session->lock);
+    if (session->failure == NULL)
+        session->failure = error;
+    else
+        error_free(error);
+    pthread_mutex_unlock(&session->lock);
+    (void)!write(session->wake, &one, sizeof(one));
+}
+
+/* An answer is on its way. */
+static void on_answered(void *opaque)
+{
+    struct session *session = opaque;
+    struct error *error = NULL;
+    pthread_mutex_lock(&session->requests);
+    bool failed = session->fc.failed;
+    session->fc.failed = false;
+    pthread_mutex_unlock(&session->requests);
+    if (!failed)
+        return;
+    error_set(&error, ERROR_HOST, "a snapshot could not be loaded; its client was told why");
+    fail(session, error);
 }
 
 /* ---- a file of resources ---- */
@@ -246,15 +316,10 @@ static void *configure(void *opaque)
 {
     struct session *session = opaque;
     struct error *error = NULL;
-    uint64_t one = 1;
     json_t *start = json_pack("{s:s}", "action_type", "InstanceStart");
     if (!put_resources(session, session->options->resources, &error) ||
-        !put(session, "/actions", start, &error)) {
-        pthread_mutex_lock(&session->lock);
-        session->failure = error;
-        pthread_mutex_unlock(&session->lock);
-        (void)!write(session->wake, &one, sizeof(one));
-    }
+        !put(session, "/actions", start, &error))
+        fail(session, error);
     json_decref(start);
     return NULL;
 }
@@ -283,6 +348,11 @@ static bool run_machine(struct session *session, const struct machine_config *co
     struct error *error = NULL;
     if (options.console_path != NULL)
         options.console = CLIENT_CONSOLE_FILE;
+    if (session->saved.fd >= 0) {
+        options.resume = &session->saved;
+        options.resume_anyway = true; /* disks are the client's affair */
+        options.paused = true;
+    }
     bool ran = client_run(config, &options, result, &error);
     report(session, result, error);
     return ran && result->end != CLIENT_END_REFUSED;
@@ -338,13 +408,14 @@ static bool listen_for_requests(struct session *session, struct fc_server **serv
         return true;
     int fd = client_listen(path, err);
     if (fd >= 0)
-        *server = fc_server_new(fd, FC_BODY_MAX, on_request, session, err);
+        *server = fc_server_new(fd, FC_BODY_MAX, on_request, on_answered, session, err);
     return *server != NULL;
 }
 
 bool fc_serve(const struct fc_options *options, struct client_result *result, struct error **err)
 {
     struct session session = {.options = options,
+                              .saved = {.fd = -1},
                               .log = -1,
                               .metrics = -1,
                               .wake = eventfd(0, EFD_CLOEXEC),
@@ -373,6 +444,7 @@ bool fc_serve(const struct fc_options *options, struct client_result *result, st
     if (server != NULL)
         unlink(options->socket);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    client_saved_close(&session.saved);
     error_free(session.error);
     error_free(session.failure);
     fc_clear(&session.fc);

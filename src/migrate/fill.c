@@ -136,7 +136,7 @@ static bool map_region(struct fill *fill, struct mem_ram *ram, size_t region, st
             begin = offset;
             first = index;
         } else if (!bytes && in_run &&
-                   !mem_map_file(ram, begin, end - begin, image->fd, image->chunks[first].at, err)) {
+                   !mem_map_file(ram, begin, end - begin, image->memory, image->chunks[first].at, err)) {
             return false;
         }
         in_run = bytes;

@@ -96,6 +96,8 @@ static bool take_sections(struct saved_image *image, const uint8_t *header, uint
         uint64_t at = load_le64(from), size = load_le64(from + 8);
         uint64_t limit =
             i == SAVED_CHUNKS ? image->chunk_count * (uint64_t)CHUNK_BYTES : SAVED_MAX_SECTION;
+        if (i == SAVED_NOTES && at == 0 && size == 0)
+            continue;
         if (!range_within(at, size, file_size) || at < SAVED_HEADER || size > limit ||
             (i == SAVED_CHUNKS && size != limit))
             return damaged(err, "a part of the suspended machine lies outside of its file");
@@ -112,19 +114,21 @@ static bool take_header(struct saved_image *image, const uint8_t *header, uint64
     uint32_t flags = load_le32(header + HEADER_FLAGS);
     uint64_t ram;
     image->compressed = (flags & FLAG_COMPRESSED) != 0;
+    image->apart = (flags & FLAG_APART) != 0;
     image->saved_at = load_le64(header + HEADER_SAVED_AT);
     image->chunk_size = load_le32(header + HEADER_CHUNK_SIZE);
     image->data_at = load_le64(header + HEADER_DATA_AT);
     image->data_size = load_le64(header + HEADER_DATA_SIZE);
-    if (flags > FLAG_COMPRESSED)
+    if (flags > FLAG_APART) /* nor both at once */
         return damaged(err, "the suspended machine has flags that nobody knows");
     if (load_le64(header + HEADER_FILE_SIZE) != file_size)
         return damaged(err, "the file of the suspended machine was cut off, or is too long");
     if (!is_power_of_two(image->chunk_size) || image->chunk_size < SAVED_PAGE ||
         image->chunk_size > CHUNK_MAX)
         return damaged(err, "the suspended machine has chunks of an impossible size");
-    if (image->data_at % SAVED_PAGE != 0 || image->data_at < SAVED_HEADER ||
-        !range_within(image->data_at, image->data_size, file_size))
+    if (image->apart ? image->data_at != 0
+                     : image->data_at % SAVED_PAGE != 0 || image->data_at < SAVED_HEADER ||
+                           !range_within(image->data_at, image->data_size, file_size))
         return damaged(err, "the suspended machine's memory lies outside of its file");
     if (!take_regions(image, header, &ram, err))
         return false;
@@ -139,6 +143,8 @@ static bool take_header(struct saved_image *image, const uint8_t *header, uint64
 static bool read_section(struct saved_image *image, size_t index, struct error **err)
 {
     size_t size = (size_t)image->sections[index].size;
+    if (image->sections[index].at == 0) /* there are no notes */
+        return true;
     uint8_t *data = malloc(size + 1);
     image->sections[index].data = data;
     if (data == NULL)
@@ -232,7 +238,7 @@ static bool open_header(struct saved_image *image, int fd, uint8_t header[SAVED_
                         uint64_t *size, struct error **err)
 {
     struct stat status;
-    *image = (struct saved_image){.fd = fd};
+    *image = (struct saved_image){.fd = fd, .memory = fd};
     if (fstat(fd, &status) != 0)
         return error_set_errno(err, errno, "cannot look at the suspended machine");
     if (!S_ISREG(status.st_mode) || status.st_size < SAVED_HEADER)
@@ -259,7 +265,7 @@ bool saved_replace(int fd, enum saved_section section, const void *data, size_t 
     uint8_t header[SAVED_HEADER], *row = header + HEADER_SECTIONS + 24 * section;
     struct saved_image image;
     uint64_t end;
-    assert(section < SAVED_STATE && size <= SAVED_MAX_SECTION);
+    assert((section < SAVED_STATE || section == SAVED_NOTES) && size <= SAVED_MAX_SECTION);
     if (!open_header(&image, fd, header, &end, err))
         return false;
     store_le64(row, end);
@@ -277,8 +283,11 @@ bool saved_open(struct saved_image *image, int fd, enum saved_part part, struct 
     uint64_t size;
     if (!open_header(image, fd, header, &size, err))
         return false;
-    for (size_t i = 0; i < (part == SAVED_ALL ? SAVED_SECTION_COUNT : SAVED_STATE); i++)
-        if (!read_section(image, i, err))
+    if (image->apart)
+        image->memory = -1;
+    for (size_t i = 0; i < SAVED_SECTION_COUNT; i++)
+        if ((part == SAVED_ALL || i < SAVED_STATE || i == SAVED_NOTES) &&
+            !read_section(image, i, err))
             return false;
     return part != SAVED_ALL || take_chunks(image, err);
 }
@@ -288,7 +297,21 @@ void saved_clear(struct saved_image *image)
     for (size_t i = 0; i < SAVED_SECTION_COUNT; i++)
         free(image->sections[i].data);
     free(image->chunks);
-    *image = (struct saved_image){.fd = -1};
+    *image = (struct saved_image){.fd = -1, .memory = -1};
+}
+
+bool saved_set_memory(struct saved_image *image, int fd, struct error **err)
+{
+    struct stat status;
+    assert(image->apart);
+    if (fstat(fd, &status) != 0)
+        return error_set_errno(err, errno, "cannot look at the file of the memory");
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != image->data_size)
+        return error_set(err, ERROR_HOST,
+                         "the file of the memory is not as large as the machine's memory, %llu bytes",
+                         (unsigned long long)image->data_size);
+    image->memory = fd;
+    return true;
 }
 
 /* ---- memory ---- */
@@ -321,7 +344,7 @@ bool saved_read_chunk(const struct saved_image *image, size_t index, void *to, v
         return true;
     }
     void *stored = chunk->kind == SAVED_ZSTD ? scratch : to;
-    if (!read_at(image->fd, chunk->at, stored, chunk->stored, err))
+    if (!read_at(image->memory, chunk->at, stored, chunk->stored, err))
         return false;
     /* What is damaged does not even get to the decompressor. */
     if (XXH3_64bits(stored, chunk->stored) != chunk->hash)

@@ -27,7 +27,8 @@ enum {
     HEADER_HASH = SAVED_HEADER - 8,
     CHUNK_BYTES = 24,
     CHUNK_MAX = 1 << 20,
-    FLAG_COMPRESSED = 1
+    FLAG_COMPRESSED = 1,
+    FLAG_APART = 2
 };
 
 static inline bool saved_is_zero(const void *bytes, size_t size)

@@ -3,6 +3,7 @@
  * Writing the file of a suspended machine; see image.h. Threads take one chunk after the other; what
  * they write nothing refers to before the header, which comes last, is there.
  */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,35 +57,50 @@ static bool write_at(int fd, uint64_t at, const void *from, size_t size, struct 
     return true;
 }
 
-/* Where a chunk is: its guest address, and in the file if it is not compressed. */
-static uint32_t locate(const struct writing *writing, size_t index, uint64_t *gpa, uint64_t *at)
+/* Where a chunk is: its region and place there, and in the file if it is not compressed. */
+struct place {
+    size_t region;
+    uint64_t offset, at;
+    uint32_t size;
+};
+
+static struct place locate(const struct writing *writing, size_t index)
 {
     const struct saved_source *source = writing->source;
-    *at = SAVED_HEADER;
+    uint64_t at = source->apart ? 0 : SAVED_HEADER;
     for (size_t r = 0;; r++) {
         uint64_t size = source->regions[r].size;
         uint64_t chunks = (size + (SAVED_CHUNK - 1)) / SAVED_CHUNK;
         if (index < chunks) {
             uint64_t offset = (uint64_t)index * SAVED_CHUNK, left = size - offset;
-            *gpa = source->regions[r].gpa + offset;
-            *at += offset;
-            return left < SAVED_CHUNK ? (uint32_t)left : SAVED_CHUNK;
+            return (struct place){r, offset, at + offset,
+                                  left < SAVED_CHUNK ? (uint32_t)left : SAVED_CHUNK};
         }
         index -= (size_t)chunks;
-        *at += size;
+        at += size;
     }
 }
 
-/* Pages of zeroes stay holes. */
-static bool write_pages(struct writing *writing, uint64_t at, const uint8_t *bytes, uint32_t size,
+/* Pages of zeroes stay holes, but where they replace what there was. */
+static bool is_wanted(const struct writing *writing, const struct place *place, const uint8_t *bytes,
+                      uint32_t from)
+{
+    if (writing->source->changed == NULL)
+        return !saved_is_zero(bytes + from, SAVED_PAGE);
+    uint64_t page = (place->offset + from) / SAVED_PAGE;
+    return writing->source->changed[place->region][page / 64] >> page % 64 & 1;
+}
+
+static bool write_pages(struct writing *writing, const struct place *place, const uint8_t *bytes,
                         struct error **err)
 {
-    for (uint32_t from = 0, to; from < size; from = to) {
-        bool zero = saved_is_zero(bytes + from, SAVED_PAGE);
+    int fd = writing->source->apart ? writing->source->memory_file : writing->fd;
+    for (uint32_t from = 0, to; from < place->size; from = to) {
+        bool wanted = is_wanted(writing, place, bytes, from);
         for (to = from + SAVED_PAGE;
-             to < size && saved_is_zero(bytes + to, SAVED_PAGE) == zero; to += SAVED_PAGE)
+             to < place->size && is_wanted(writing, place, bytes, to) == wanted; to += SAVED_PAGE)
             ;
-        if (!zero && !write_at(writing->fd, at + from, bytes + from, to - from, err))
+        if (wanted && !write_at(fd, place->at + from, bytes + from, to - from, err))
             return false;
     }
     return true;
@@ -94,17 +110,17 @@ static bool write_chunk(struct writing *writing, size_t index, ZSTD_CCtx *contex
                         struct error **err)
 {
     struct saved_chunk *chunk = &writing->chunks[index];
-    uint64_t gpa, at;
-    uint32_t size = locate(writing, index, &gpa, &at);
-    const uint8_t *bytes = writing->source->memory(writing->source->opaque, gpa, size);
+    const struct place place = locate(writing, index);
+    const uint32_t size = place.size;
+    const uint8_t *bytes = writing->source->memory(
+        writing->source->opaque, writing->source->regions[place.region].gpa + place.offset, size);
     if (bytes == NULL)
         return error_set(err, ERROR_HOST, "the guest's memory cannot be read");
-    if (saved_is_zero(bytes, size))
-        return true;
-    if (context == NULL) {
-        *chunk = (struct saved_chunk){at, XXH3_64bits(bytes, size), size, SAVED_RAW};
-        return write_pages(writing, at, bytes, size, err);
-    }
+    bool zero = saved_is_zero(bytes, size);
+    if (!zero && context == NULL)
+        *chunk = (struct saved_chunk){place.at, XXH3_64bits(bytes, size), size, SAVED_RAW};
+    if (context == NULL || zero)
+        return write_pages(writing, &place, bytes, err);
     size_t stored = ZSTD_compressCCtx(context, scratch, size, bytes, size, LEVEL);
     bool shorter = !ZSTD_isError(stored) && stored < size;
     if (!shorter) {
@@ -198,8 +214,10 @@ static bool finish(struct writing *writing, struct error **err)
     const struct saved_source *source = writing->source;
     uint8_t header[SAVED_HEADER] = {0};
     struct timespec now;
-    uint64_t at = source->compress ? atomic_load(&writing->end) : SAVED_HEADER + writing->total;
-    uint64_t data_size = at - SAVED_HEADER;
+    uint64_t at = source->compress ? atomic_load(&writing->end)
+                  : source->apart  ? SAVED_HEADER
+                                   : SAVED_HEADER + writing->total;
+    uint64_t data_size = source->apart ? writing->total : at - SAVED_HEADER;
     uint8_t *table = chunk_table(writing);
     bool good = true;
     for (size_t i = 0; good && i < SAVED_SECTION_COUNT; i++) {
@@ -207,6 +225,8 @@ static bool finish(struct writing *writing, struct error **err)
         size_t size =
             i == SAVED_CHUNKS ? writing->chunk_count * CHUNK_BYTES : source->sections[i].size;
         uint8_t *row = header + HEADER_SECTIONS + 24 * i;
+        if (i == SAVED_NOTES && size == 0)
+            continue;
         store_le64(row, at);
         store_le64(row + 8, size);
         store_le64(row + 16, XXH3_64bits(data, size));
@@ -216,13 +236,15 @@ static bool finish(struct writing *writing, struct error **err)
     clock_gettime(CLOCK_REALTIME, &now);
     memcpy(header, magic, sizeof(magic));
     store_le32(header + HEADER_VERSION, SAVED_VERSION);
-    store_le32(header + HEADER_FLAGS, source->compress ? FLAG_COMPRESSED : 0);
+    store_le32(header + HEADER_FLAGS, source->compress ? FLAG_COMPRESSED
+                                      : source->apart  ? FLAG_APART
+                                                       : 0);
     store_le64(header + HEADER_FILE_SIZE, at);
     store_le64(header + HEADER_SAVED_AT,
                (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
     store_le32(header + HEADER_CHUNK_SIZE, SAVED_CHUNK);
     store_le32(header + HEADER_REGION_COUNT, (uint32_t)source->region_count);
-    store_le64(header + HEADER_DATA_AT, SAVED_HEADER);
+    store_le64(header + HEADER_DATA_AT, source->apart ? 0 : SAVED_HEADER);
     store_le64(header + HEADER_DATA_SIZE, data_size);
     for (size_t i = 0; i < source->region_count; i++) {
         store_le64(header + HEADER_REGIONS + 16 * i, source->regions[i].gpa);
@@ -232,8 +254,19 @@ static bool finish(struct writing *writing, struct error **err)
     free(table);
     if (!good || !write_at(writing->fd, 0, header, sizeof(header), err))
         return false;
-    return fsync(writing->fd) == 0 ||
+    return (fsync(writing->fd) == 0 && (!source->apart || fsync(source->memory_file) == 0)) ||
            error_set_errno(err, errno, "cannot write the suspended machine");
+}
+
+/* It is as large as the memory, whatever it was. */
+static bool size_memory(const struct saved_source *source, uint64_t total, struct error **err)
+{
+    bool whole = source->changed == NULL;
+    assert(!source->compress);
+    return (!whole || ftruncate(source->memory_file, 0) == 0) &&
+                   ftruncate(source->memory_file, (off_t)total) == 0
+               ? true
+               : error_set_errno(err, errno, "cannot write the machine's memory");
 }
 
 bool saved_write(int fd, const struct saved_source *source, struct error **err)
@@ -246,8 +279,10 @@ bool saved_write(int fd, const struct saved_source *source, struct error **err)
     }
     writing.chunks = alloc_zeroed(writing.chunk_count, sizeof(*writing.chunks));
     pthread_mutex_init(&writing.lock, NULL);
-    run_threads(&writing);
-    bool good = false;
+    bool good = !source->apart || size_memory(source, writing.total, &writing.error);
+    if (good)
+        run_threads(&writing);
+    good = false;
     if (writing.error != NULL)
         error_propagate(err, writing.error);
     else if (writing.ended)

@@ -68,6 +68,8 @@ static bool restore(struct resume *resume, struct error **err)
                                          .complete = on_complete,
                                          .opaque = resume};
     const char *layout = (const char *)image->sections[SAVED_LAYOUT].data;
+    if (image->memory < 0)
+        return error_set(err, ERROR_USAGE, "the machine's memory is in another file, which is missing");
     if (!vm_arrange(resume->vm, layout, false, err)) {
         error_prefix(err, "the machine is not the one that was suspended");
         return false;
@@ -91,7 +93,7 @@ struct resume *resume_begin(struct vm *vm, struct saved_image *image,
     resume->image = *image;
     resume->options = *options;
     if (restore(resume, err)) {
-        *image = (struct saved_image){.fd = -1};
+        *image = (struct saved_image){.fd = -1, .memory = -1};
         return resume;
     }
     if (resume->fill != NULL)
@@ -123,6 +125,8 @@ void resume_free(struct resume *resume)
     if (resume == NULL)
         return;
     fill_free(resume->fill);
+    if (resume->image.apart && resume->image.memory >= 0)
+        close(resume->image.memory);
     if (resume->image.fd >= 0)
         close(resume->image.fd);
     saved_clear(&resume->image);

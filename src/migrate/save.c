@@ -29,6 +29,7 @@ struct save {
     struct saved_source source;
     char *machine, *layout, *disks; /* sections */
     struct state_buffer state;
+    uint64_t *changed[SAVED_MAX_REGIONS]; /* apart: taken from the dirty log, until it is kept */
     pthread_t thread;
     bool has_thread;
     _Atomic bool stop;
@@ -89,6 +90,8 @@ static void fill_source(struct save *save)
     struct mem_space *mem = vm_memory(save->vm);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     *source = (struct saved_source){.compress = save->options.compress,
+                                    .apart = save->options.apart,
+                                    .memory_file = save->options.memory_file,
                                     .memory = memory,
                                     .go_on = go_on,
                                     .opaque = save,
@@ -136,6 +139,46 @@ static bool gather(struct save *save, struct error **err)
     return true;
 }
 
+/* From here on the log counts anew, unless this is not kept. Memory that comes late is no change. */
+static void take_changes(struct save *save)
+{
+    struct mem_space *mem = vm_memory(save->vm);
+    for (size_t i = 0; i < save->source.region_count; i++) {
+        struct mem_ram *ram = mem_ram_at(mem, i);
+        save->changed[i] = alloc_zeroed((size_t)(ram->size / MEM_PAGE_SIZE + 63) / 64, 8);
+        (void)mem_dirty_take(mem, ram, ram->gpa, ram->size, save->changed[i]);
+    }
+    if (save->options.changes)
+        save->source.changed = (const uint64_t *const *)save->changed;
+}
+
+/* As if it had never been taken. */
+static void give_changes_back(struct save *save)
+{
+    struct mem_space *mem = vm_memory(save->vm);
+    for (size_t i = 0; i < SAVED_MAX_REGIONS && save->changed[i] != NULL; i++) {
+        const struct mem_ram *ram = mem_ram_at(mem, i);
+        for (uint64_t page = 0; page < ram->size / MEM_PAGE_SIZE; page++)
+            if (save->changed[i][page / 64] >> page % 64 & 1)
+                mem_note_range(mem, ram->gpa + page * MEM_PAGE_SIZE, MEM_PAGE_SIZE);
+    }
+}
+
+static void forget_changes(struct save *save)
+{
+    for (size_t i = 0; i < SAVED_MAX_REGIONS; i++) {
+        free(save->changed[i]);
+        save->changed[i] = NULL;
+    }
+}
+
+void save_keep(struct save *save, bool track)
+{
+    forget_changes(save);
+    if (!track)
+        mem_dirty_stop(vm_memory(save->vm));
+}
+
 static bool can_be_saved(const struct save *save, struct error **err)
 {
     if (vm_state(save->vm) != VM_RUNNING && vm_state(save->vm) != VM_PAUSED)
@@ -155,6 +198,8 @@ static bool begin(struct save *save, struct error **err)
     }
     if (!describe(save, err) || !gather(save, err))
         return false;
+    if (save->options.apart)
+        take_changes(save);
     int error = pthread_create(&save->thread, NULL, write_all, save);
     save->has_thread = error == 0;
     return error == 0 || error_set_errno(err, error, "cannot start a thread");
@@ -220,6 +265,8 @@ void save_free(struct save *save)
     if (save->has_thread)
         pthread_join(save->thread, NULL);
     loop_cancel(vm_loop(save->vm), on_done, save);
+    give_changes_back(save);
+    forget_changes(save);
     state_buffer_free(&save->state);
     error_free(save->error);
     free(save->machine);

@@ -35,6 +35,12 @@ struct vm;
 struct save_options {
     bool compress;
     const char *folder; /* that relative names of the machine's description are of */
+    /* Memory goes to a file of its own, of any contents (borrowed); not compressed. */
+    bool apart;
+    int memory_file;
+    /* ... and only what has changed since the last save of such a kind was kept (save_keep()), or since the
+     * machine began or went on: the rest of that file is somebody else's affair. */
+    bool changes;
     /* All is written and on the disk, or error says why not (borrowed). Once; loop's thread. */
     void (*done)(void *opaque, const struct error *error);
     void (*progress)(void *opaque, uint64_t done, uint64_t total); /* any thread, one at a time */
@@ -48,6 +54,9 @@ struct save *save_begin(struct vm *vm, int fd, const struct save_options *option
 /* Ends it, in the middle too; done() is not called any more. */
 void save_free(struct save *save);
 bool save_was_running(const struct save *save); /* before it was paused */
+/* It is what the next one with `changes` counts from. `track`: there will be one, so that the log of writes
+ * is kept, which costs a little; otherwise it may find more than has changed. */
+void save_keep(struct save *save, bool track);
 
 /* The same by a copy of this process (vm/fork.h), while the machine stands still (vm_stand_still()) for no
  * longer than save_copy(); what needs no standing still is done before, in the same turn of the loop.

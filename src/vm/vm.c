@@ -182,7 +182,7 @@ static bool take_files(struct vm *vm, struct error **err)
 
 struct vm *vm_new(const struct machine_config *config, const struct vm_env *env, struct error **err)
 {
-    if (!machine_config_check(config, err))
+    if (!(env->restored ? machine_config_check_parts : machine_config_check)(config, err))
         return NULL;
     struct vm *vm = alloc_zeroed(1, sizeof(*vm));
     vm->env = *env;

@@ -5,9 +5,10 @@
  *
  *     worker   "progress DONE TOTAL" now and then; "saved", or "error SENTENCE"
  *     client   "commit", when the file has its name: the machine ends, as suspended
+ *     or       "keep", with memory in a file of its own: it is what changes are counted from
  *
- * Until then the machine stands still, and goes on when the client hangs up: a client that is killed
- * leaves what was there before.
+ * Until then the machine stands still, and goes on (or stays paused) when the client hangs up: a client
+ * that is killed leaves what was there before. When all is over the worker hangs up.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/frame.h"
 #include "base/loop.h"
@@ -27,7 +29,8 @@
 
 struct suspension {
     struct control_target *target;
-    int file, talk;
+    int file, talk, memory; /* the latter: -1: it is in the file as well */
+    bool track;
     struct loop_watch *watch;
     struct save *save; /* NULL: it is done, or failed */
     bool was_running, saved;
@@ -54,6 +57,8 @@ void suspension_free(struct suspension *suspension)
     loop_watch_remove(suspension->watch);
     close(suspension->file);
     close(suspension->talk);
+    if (suspension->memory >= 0)
+        close(suspension->memory);
     suspension->target->suspension = NULL;
     free(suspension);
 }
@@ -92,6 +97,8 @@ static void on_talk(void *opaque, int fd, unsigned events)
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     bool commit = size == 6 && memcmp(text, "commit", 6) == 0;
+    if (size == 4 && memcmp(text, "keep", 4) == 0 && suspension->saved && suspension->memory >= 0)
+        save_keep(suspension->save, suspension->track);
     if (!commit || !suspension->saved) {
         go_on(suspension);
         return;
@@ -101,17 +108,21 @@ static void on_talk(void *opaque, int fd, unsigned events)
 }
 
 static bool take_descriptors(struct control_target *target, struct suspension *suspension,
-                             struct error **err)
+                             bool apart, struct error **err)
 {
     int type = 0;
     socklen_t size = sizeof(type);
     struct frame_fds *came = target->fds;
-    if (came->count != 2)
+    size_t count = apart ? 3 : 2;
+    if (came->count != count)
         return error_set(err, ERROR_USAGE,
-                         "suspending takes two descriptors: 'trapeze suspend' sends them");
+                         "suspending takes %zu descriptors: 'trapeze suspend' sends them", count);
     suspension->file = came->fds[0];
     suspension->talk = came->fds[1];
-    came->fds[0] = came->fds[1] = -1;
+    if (apart)
+        suspension->memory = came->fds[2];
+    for (size_t i = 0; i < count; i++)
+        came->fds[i] = -1;
     return (getsockopt(suspension->talk, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
             type == SOCK_SEQPACKET) ||
            error_set(err, ERROR_USAGE, "the second descriptor is no SOCK_SEQPACKET socket");
@@ -132,16 +143,21 @@ static bool disks_last(struct vm *vm, struct error **err)
     return true;
 }
 
-static bool begin(struct control_target *target, struct suspension *suspension, bool compress,
-                  struct error **err)
+static bool begin(struct control_target *target, struct suspension *suspension,
+                  const json_t *arguments, struct error **err)
 {
-    const struct save_options options = {.compress = compress,
-                                         .folder = target->folder,
-                                         .done = on_done,
-                                         .progress = on_progress,
-                                         .opaque = suspension};
-    if (!take_descriptors(target, suspension, err) || !disks_last(target->vm, err))
+    struct save_options options = {
+        .compress = json_is_true(json_object_get(arguments, "compress")),
+        .folder = target->folder,
+        .apart = json_is_true(json_object_get(arguments, "apart")),
+        .changes = json_is_true(json_object_get(arguments, "changes")),
+        .done = on_done,
+        .progress = on_progress,
+        .opaque = suspension};
+    if (!take_descriptors(target, suspension, options.apart, err) || !disks_last(target->vm, err))
         return false;
+    options.memory_file = suspension->memory;
+    suspension->track = json_is_true(json_object_get(arguments, "track"));
     suspension->watch =
         loop_watch_add(vm_loop(target->vm), suspension->talk, LOOP_READABLE, on_talk, suspension, err);
     if (suspension->watch == NULL)
@@ -153,22 +169,36 @@ static bool begin(struct control_target *target, struct suspension *suspension, 
     return true;
 }
 
-/* {"compress": true} and the descriptors. */
+static bool are_flags(const json_t *arguments, struct error **err)
+{
+    static const char *const names[] = {"compress", "apart", "changes", "track"};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        const json_t *value = json_object_get(arguments, names[i]);
+        if (value != NULL && !json_is_boolean(value))
+            return error_set(err, ERROR_USAGE, "%s is true or false", names[i]);
+    }
+    if (json_is_true(json_object_get(arguments, "apart")))
+        return !json_is_true(json_object_get(arguments, "compress")) ||
+               error_set(err, ERROR_USAGE, "a file of memory alone is not compressed");
+    return !json_is_true(json_object_get(arguments, "changes")) ||
+           error_set(err, ERROR_USAGE, "changes of memory go to a file of their own");
+}
+
+/* {"compress": true}, and the file and the socket; or {"apart": true}, and a file of the memory as well, to
+ * which with "changes": true goes only what has changed since the last one that was kept. "track": there
+ * will be such a one next. */
 json_t *verb_suspend(struct control_target *target, const json_t *arguments, struct error **err)
 {
-    const json_t *compress = json_object_get(arguments, "compress");
     if (target->suspension != NULL) {
         error_set(err, ERROR_USAGE, "the machine is being suspended already");
         return NULL;
     }
-    if (compress != NULL && !json_is_boolean(compress)) {
-        error_set(err, ERROR_USAGE, "compress is true or false");
+    if (!are_flags(arguments, err))
         return NULL;
-    }
     struct suspension *suspension = alloc_zeroed(1, sizeof(*suspension));
     suspension->target = target;
-    suspension->file = suspension->talk = -1;
-    if (begin(target, suspension, json_is_true(compress), err)) {
+    suspension->file = suspension->talk = suspension->memory = -1;
+    if (begin(target, suspension, arguments, err)) {
         target->suspension = suspension;
         return json_object();
     }

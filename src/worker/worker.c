@@ -53,9 +53,9 @@ struct worker {
     int vsock_listen, vsock_connector;
     struct block_chain disks[MACHINE_MAX_DISKS];
     struct vm_files files;
-    int console_fd, transcript_fd, gdb_fd, share_fd, resume_fd;
+    int console_fd, transcript_fd, gdb_fd, share_fd, resume_fd, memory_fd;
     enum console_kind console_kind;
-    bool gdb_wait;
+    bool gdb_wait, paused;
     char sandbox[128];
     int panic_timer, signals;
     struct loop_watch *panic_watch, *signal_watch;
@@ -249,12 +249,16 @@ static void on_incoming_failed(struct control_target *target, const struct error
     loop_quit(worker->loop, 0);
 }
 
-/* A machine that was suspended goes on where it was. */
+/* A machine that was suspended goes on where it was. A file of memory alone is for several of them, and
+ * there to stay. */
 static bool resume(struct worker *worker, int fd, struct error **err)
 {
-    const struct resume_options options = {.lost = on_lost, .opaque = worker};
+    const struct resume_options options = {
+        .map = worker->memory_fd >= 0, .lost = on_lost, .opaque = worker};
     struct saved_image image;
-    bool good = saved_open(&image, fd, SAVED_ALL, err);
+    bool good = saved_open(&image, fd, SAVED_ALL, err) &&
+                (!image.apart || worker->memory_fd < 0 ||
+                 saved_set_memory(&image, worker->memory_fd, err));
     if (good)
         worker->resume = resume_begin(worker->target.vm, &image, &options, err);
     good = good && worker->resume != NULL;
@@ -263,6 +267,8 @@ static bool resume(struct worker *worker, int fd, struct error **err)
     saved_clear(&image);
     if (!good)
         close(fd);
+    if (!good && worker->memory_fd >= 0)
+        close(worker->memory_fd);
     return good;
 }
 
@@ -299,6 +305,7 @@ static bool build(struct worker *worker, const struct worker_origin *origin, str
         .on_clock = worker->nvram >= 0 ? on_clock : NULL,
         .clock_offset = nvram.rtc_offset,
         .memory = origin != NULL ? vm_memory(origin->vm) : NULL,
+        .restored = worker->resume_fd >= 0,
         .opaque = worker,
     };
     worker->target.vm = vm_new(&worker->config, &env, err);
@@ -409,7 +416,7 @@ enum argument {
     HOLD, /* nothing but open, for as long as we live */
     SHARE,
     NVRAM,
-    RESUME, /* the file of a machine that was suspended */
+    RESUME, /* the file of a machine that was suspended, and ":" that of its memory */
     KIND,
     LEVEL,
     SANDBOX,
@@ -430,6 +437,16 @@ static void look_around(struct worker *worker)
     worker->target.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 }
 
+/* "7:8" */
+static int second_fd(const char *list)
+{
+    const char *colon = strchr(list, ':');
+    int fd = colon != NULL ? atoi(colon + 1) : -1;
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+}
+
 static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
 {
     enum console_kind kind;
@@ -448,6 +465,7 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->gdb_fd = fds[GDB];
     worker->share_fd = fds[SHARE];
     worker->gdb_wait = strcmp(argv[WAIT], "wait") == 0;
+    worker->paused = strcmp(argv[WAIT], "paused") == 0;
     worker->target.incoming = strcmp(argv[WAIT], "incoming") == 0;
     worker->target.failed = on_incoming_failed;
     worker->report = fds[REPORT];
@@ -456,6 +474,7 @@ static struct worker *take_arguments(int argc, char **argv, int fds[KIND])
     worker->vsock_listen = fds[VSOCK_LISTEN];
     worker->vsock_connector = fds[VSOCK_CONNECTOR];
     worker->resume_fd = fds[RESUME];
+    worker->memory_fd = second_fd(argv[RESUME]);
     worker->panic_timer = worker->signals = -1;
     worker->target.sandbox = worker->sandbox;
     take_nics(worker, argv[NICS]);
@@ -516,14 +535,20 @@ static bool begin_console(struct worker *worker, struct error **err)
     return worker->panic_watch != NULL;
 }
 
+static bool begin(struct worker *worker, struct error **err)
+{
+    struct vm *vm = worker->target.vm;
+    return worker->target.incoming ||
+           (worker->paused ? vm_start_paused(vm, err) : vm_start(vm, err));
+}
+
 int worker_main(int argc, char **argv)
 {
     struct error *error = NULL;
     struct worker *worker = worker_begin(argc, argv);
     if (worker == NULL)
         return 1;
-    if (!begin_console(worker, &error) || !build(worker, NULL, &error) ||
-        !(worker->target.incoming || vm_start(worker->target.vm, &error)))
+    if (!begin_console(worker, &error) || !build(worker, NULL, &error) || !begin(worker, &error))
         return refuse(worker, error);
     loop_run(worker->loop);
     finish(worker);

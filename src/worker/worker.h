@@ -14,11 +14,11 @@ struct vm_files;
 struct worker;
 
 /* argv: "worker" CONFIG_FD CONSOLE_FD LINK_FD LISTEN_FD GDB_FD REPORT_FD TRANSCRIPT_FD
- * VSOCK_LISTEN_FD VSOCK_CONNECTOR_FD HOLD_FD SHARE_FD NVRAM_FD RESUME_FD CONSOLE_KIND LOG_LEVEL
- * SANDBOX run|wait|incoming NICS DISKS FILES;
+ * VSOCK_LISTEN_FD VSOCK_CONNECTOR_FD HOLD_FD SHARE_FD NVRAM_FD RESUME_FD[:MEMORY_FD] CONSOLE_KIND
+ * LOG_LEVEL SANDBOX run|wait|paused|incoming NICS DISKS FILES;
  * started by client/spawn.c only, which says what they are. Descriptors are -1 if there is none.
  * NICS: a frame socket for each NIC, with commas; DISKS: the files of each disk. "wait": the machine
- * waits for a debugger. Returns the process's exit status (0 once it could report). */
+ * waits for a debugger; "paused": for the verb resume. Returns the process's exit status (0 once it could report). */
 int worker_main(int argc, char **argv);
 
 /* How worker_main() begins: everything that has a name is opened, and the sandbox closed, before

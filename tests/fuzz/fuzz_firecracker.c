@@ -45,7 +45,36 @@ static void write_metrics(void *opaque, const char *line)
     fuzz_check(strchr(line, '\n') == NULL);
 }
 
-static const struct fc_host host = {start, verb, open_file, open_file, write_metrics};
+static bool save(void *opaque, const struct fc_snapshot *snapshot, struct error **err)
+{
+    (void)opaque;
+    json_t *notes = json_loads(snapshot->notes, 0, NULL);
+    fuzz_check(json_object_get(notes, "boot-source") != NULL && snapshot->memory_size > 0);
+    json_decref(notes);
+    return snapshot->state[0] != '/' || error_set(err, ERROR_HOST, "no");
+}
+
+/* A stranger's notes are the file's name. */
+static char *open_saved(void *opaque, const char *state, const char *memory,
+                        struct machine_config *was, struct error **err)
+{
+    (void)opaque, (void)was;
+    if (memory[0] != '/')
+        return strdup(state);
+    error_set(err, ERROR_HOST, "no");
+    return NULL;
+}
+
+static bool go_on(void *opaque, const struct machine_config *config, struct error **err)
+{
+    (void)opaque;
+    fuzz_check(machine_config_check_parts(config, NULL));
+    fuzz_check(config->disk_count <= MACHINE_MAX_DISKS && config->nic_count <= MACHINE_MAX_NICS);
+    return config->cpus % 2 != 0 || error_set(err, ERROR_HOST, "no");
+}
+
+static const struct fc_host host = {start,         verb, open_file,  open_file,
+                                    write_metrics, save, open_saved, go_on};
 
 static void check_answer(const struct fc_answer *answer)
 {
@@ -121,6 +150,15 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         "GET /vm/config",
         "GET /",
         "PUT /mmds\n{}",
+        "PUT /snapshot/create\n{\"snapshot_path\": \"s\", \"mem_file_path\": \"m\", "
+        "\"snapshot_type\": \"Diff\"}",
+        "PUT /snapshot/load\n{\"snapshot_path\": \"{\\\"boot-source\\\": "
+        "{\\\"kernel_image_path\\\": \\\"k\\\"}, \\\"machine-config\\\": "
+        "{\\\"vcpu_count\\\": 1, \\\"mem_size_mib\\\": 64}, \\\"network-interfaces\\\": "
+        "[{\\\"iface_id\\\": \\\"n\\\", \\\"host_dev_name\\\": \\\"t\\\"}]}\", "
+        "\"mem_file_path\": \"m\", \"resume_vm\": true, \"network_overrides\": [{\"iface_id\": "
+        "\"n\", \"host_dev_name\": \"tap1\"}]}",
+        "PUT /snapshot/load\n{\"snapshot_path\": \"[]\", \"mem_file_path\": \"m\"}",
     };
     size_t size = 0;
     for (unsigned i = (unsigned)(fuzz_random(seed) % 12); i > 0; i--) {

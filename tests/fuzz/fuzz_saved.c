@@ -4,7 +4,7 @@
  * and its checksums are put right again, so that what lies behind them is reached. Whatever is taken
  * for whole can be read to the end, inside of its memory.
  *
- * The input: a byte of flags (1: compressed, 2: checksums stay wrong), then changes of 4 bytes, where
+ * The input: a byte of flags (1: compressed, 2: checksums stay wrong, 4: memory lies in another file), then changes of 4 bytes, where
  * (2; from the sections on if the highest bit is set), how many bytes (1) and what (1).
  */
 #include "fuzz.h"
@@ -29,18 +29,21 @@ static const uint8_t *memory(void *opaque, uint64_t gpa, uint32_t size)
     return bytes + (gpa & 0xfffff);
 }
 
-static size_t make_file(int fd, bool compress, uint8_t *file)
+static size_t make_file(int fd, bool compress, int apart, uint8_t *file)
 {
     static uint8_t bytes[SIZE_A];
     for (size_t i = 0; i < SIZE_A; i++)
         bytes[i] = i < SIZE_A / 2 ? (uint8_t)(i * i >> 7) : 0;
     const struct saved_source source = {.compress = compress,
+                                        .apart = apart >= 0,
+                                        .memory_file = apart,
                                         .regions = {{0x80000000, SIZE_A}, {0x90000000, SIZE_B}},
                                         .region_count = 2,
                                         .sections = {{"memsize = \"32\"\n", 15},
                                                      {"harts 1\n", 8},
                                                      {"0 65536@1.000000000\n", 20},
-                                                     {"state", 5}},
+                                                     {"state", 5},
+                                                     [SAVED_NOTES] = {"notes", 5}},
                                         .memory = memory,
                                         .opaque = bytes,
                                         .threads = 1};
@@ -98,11 +101,12 @@ static void replace(int fd)
     saved_clear(&before);
 }
 
-static void read_all(int fd)
+static void read_all(int fd, int apart)
 {
     struct saved_image image;
     struct error *error = NULL;
-    bool good = saved_open(&image, fd, SAVED_ALL, &error);
+    bool good = saved_open(&image, fd, SAVED_ALL, &error) &&
+                (!image.apart || saved_set_memory(&image, apart >= 0 ? apart : fd, &error));
     fuzz_check(good == (error == NULL));
     error_free(error);
     if (good) {
@@ -125,7 +129,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_input input = {data, size};
     uint64_t flags = fuzz_take(&input, 1);
     int fd = memfd_create("saved", MFD_CLOEXEC);
-    size_t length = make_file(fd, (flags & 1) != 0, file);
+    int apart = (flags & 5) == 4 ? memfd_create("memory", MFD_CLOEXEC) : -1;
+    size_t length = make_file(fd, (flags & 1) != 0, apart, file);
     size_t sections = (size_t)load_le64(file + HEADER_SECTIONS);
     for (unsigned i = 0; i < 64 && input.left > 0; i++) {
         uint64_t where = fuzz_take(&input, 2);
@@ -138,10 +143,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((flags & 2) == 0)
         put_right(file, length);
     fuzz_check(pwrite(fd, file, length, 0) == (ssize_t)length);
-    read_all(fd);
+    read_all(fd, apart);
     replace(fd);
-    read_all(fd);
+    read_all(fd, apart);
     close(fd);
+    if (apart >= 0)
+        close(apart);
     return 0;
 }
 
@@ -153,7 +160,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
                                       HEADER_DATA_AT,  HEADER_DATA_SIZE, HEADER_REGION_COUNT,
                                       HEADER_REGIONS,  HEADER_SECTIONS, HEADER_SECTIONS + 96};
     size_t size = 0;
-    data[size++] = (uint8_t)(fuzz_random(seed) % 8 == 0 ? 2 : fuzz_random(seed) % 2);
+    data[size++] = (uint8_t)((fuzz_random(seed) % 8 == 0 ? 2 : fuzz_random(seed) % 2) |
+                             (fuzz_random(seed) % 3 == 0 ? 4 : 0));
     for (uint64_t n = fuzz_random(seed) % 5; n > 0; n--) {
         uint64_t r = fuzz_random(seed);
         uint16_t where = (uint16_t)(places[r % 9] + (r >> 8) % 24);

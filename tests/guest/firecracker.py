@@ -4,9 +4,11 @@
 
     firecracker.py TRAPEZE
 """
+import hashlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -48,9 +50,13 @@ class MicroVM(Machine):
         self.process = subprocess.Popen([program(), *where, *options], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.log, self.at = b"", 0
-        while api and not os.path.exists(self.socket):
+        while api and not self.listens():
             assert self.process.poll() is None, self.tail()
             time.sleep(0.01)
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as trial:
+            return trial.connect_ex(self.socket) == 0
 
     def ask(self, method, path, body=None):
         connection = Connection(self.socket)
@@ -124,6 +130,110 @@ def test_a_client_configures_and_runs_a_machine():
     assert "[web] PUT /actions: 204" in lines and "400 An error occurred" in lines, lines
     with open(metrics, encoding="utf-8") as file:
         assert json.loads(file.readline())["api_server"]["failures"] == 3
+
+
+COUNT = "(i=0; while true; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; done) & true"
+
+
+def counted(vm):
+    return int(vm.run("cat /count"))
+
+
+def counts_on(vm, before):
+    """From where it was, at least; what it is at."""
+    first = counted(vm)
+    assert first >= before, (first, before)
+    while counted(vm) == first:
+        pass
+    return first
+
+
+def loaded(load):
+    """A new process that has a snapshot."""
+    vm = MicroVM()
+    vm.accepts("PUT", "/snapshot/load", load)
+    return vm
+
+
+def shell_again(vm):
+    vm.send("\n")
+    vm.shell()
+
+
+def test_a_snapshot_is_loaded_by_new_processes():
+    """As clients do it: pause, create, kill; then in new processes load and resume, twice from the same files;
+    and changes on top of it."""
+    state, memory = scratch("vmstate"), scratch("mem")
+    files = {"snapshot_path": state, "mem_file_path": memory}
+    load = {"snapshot_path": state, "mem_backend": {"backend_type": "File", "backend_path": memory}}
+    disk = make_disk()
+    with MicroVM() as vm:
+        vm.put("/machine-config", vcpu_count=1, mem_size_mib=96, track_dirty_pages=True)
+        vm.put("/boot-source", **BOOT)
+        vm.put("/drives/data", drive_id="data", is_root_device=False, path_on_host=disk,
+               is_read_only=True)
+        vm.put("/vsock", guest_cid=3, uds_path=scratch("s.sock"))
+        vm.put("/actions", action_type="InstanceStart")
+        vm.shell()
+        vm.run(COUNT)
+        vm.run("until [ -e /count ]; do true; done")
+        vm.refuses("PUT", "/snapshot/create", files, "unavailable while running")
+        vm.accepts("PATCH", "/vm", {"state": "Paused"})
+        vm.refuses("PUT", "/snapshot/create", dict(files, mem_file_path="/dev/null"), "regular")
+        vm.refuses("PUT", "/snapshot/create", dict(files, mem_file_path=state), "two files")
+        vm.refuses("PUT", "/snapshot/create", dict(files, mem_file_path="/not/there/m"), "/not/there")
+        assert not os.path.exists(state)
+        vm.accepts("PUT", "/snapshot/create", files)
+        assert os.path.getsize(memory) == 96 << 20 and os.stat(memory).st_blocks << 9 < 80 << 20
+        vm.accepts("PATCH", "/vm", {"state": "Resumed"})
+        counts_on(vm, 1)
+        vm.process.kill()
+        vm.process.wait()
+    before = 1
+    with open(memory, "rb") as file:
+        whole = hashlib.sha256(file.read()).digest()
+    for resume in (True, False):
+        with loaded(dict(load, resume_vm=resume, track_dirty_pages=True)) as vm:
+            assert vm.get("/")["state"] == ("Running" if resume else "Paused")
+            vm.refuses("PUT", "/boot-source", BOOT, "after starting")
+            assert vm.get("/vm/config")["drives"][0]["path_on_host"] == disk
+            vm.accepts("PATCH", "/vm", {"state": "Resumed"})
+            shell_again(vm)
+            counts_on(vm, before)
+            assert vm.run("head -c 8 /dev/vda; echo").strip() == "trapeze!"
+            vm.run("echo changed > /changed")
+            if resume:
+                vm.poweroff()
+                continue
+            before = counted(vm)
+            vm.accepts("PATCH", "/vm", {"state": "Paused"})
+            changes, both = dict(files, snapshot_type="Diff"), scratch("mem.2")
+            shutil.copyfile(memory, both)
+            changes["mem_file_path"] = both
+            changes["snapshot_path"] = scratch("vmstate.2")
+            vm.accepts("PUT", "/snapshot/create", changes) # onto what is there
+            alone = dict(changes, mem_file_path=scratch("mem.diff"))
+            vm.accepts("PUT", "/snapshot/create", alone)
+            # Nothing has run since: there is nothing in it but holes.
+            assert os.stat(alone["mem_file_path"]).st_blocks << 9 < 1 << 20
+            vm.process.terminate()
+            vm.finish(INTERRUPTED)
+    with open(memory, "rb") as file:
+        assert hashlib.sha256(file.read()).digest() == whole # none of them wrote to it
+    with loaded({"snapshot_path": scratch("vmstate.2"), "mem_file_path": scratch("mem.2"),
+                 "resume_vm": True}) as vm:
+        shell_again(vm)
+        counts_on(vm, before)
+        assert vm.run("cat /changed").strip() == "changed"
+        vm.poweroff()
+    with MicroVM() as vm:
+        vm.refuses("PUT", "/snapshot/load", dict(load, snapshot_path=memory), "no suspended machine")
+        assert "snapshot" in vm.finish(HOST_FAILURE)
+    with open(memory, "r+b") as file:
+        file.truncate(95 << 20)
+    with MicroVM() as vm:
+        vm.refuses("PUT", "/snapshot/load", load, "not as large")
+        vm.finish(HOST_FAILURE)
 
 
 def test_a_start_that_fails_can_be_mended():

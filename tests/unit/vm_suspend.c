@@ -192,6 +192,139 @@ static void it_can_be_suspended_again(void **state)
     }
 }
 
+/* ---- memory in a file of its own ---- */
+
+/* All of its memory at one moment; at a later one what has changed, twice, as the first time is not kept. */
+struct apart {
+    struct world w;
+    struct save_options options;
+    struct save *save;
+    struct vtimer *timer;
+    int states[3], memory, unkept;
+    unsigned saves;
+    int64_t later;
+};
+
+static void save_apart(struct apart *a)
+{
+    a->options.changes = a->saves > 0;
+    a->options.memory_file = a->saves == 1 ? a->unkept : a->memory;
+    a->save = save_begin(a->w.vm, a->states[a->saves], &a->options, &a->w.err);
+    assert_no_error(a->w.err);
+}
+
+static void save_apart_now(void *opaque)
+{
+    struct apart *a = opaque;
+    assert_true(vm_pause(a->w.vm, &a->w.err));
+    vm_release(a->w.vm);
+    save_apart(a);
+}
+
+static void hold_apart(void *opaque)
+{
+    struct apart *a = opaque;
+    vm_hold_begin(a->w.vm);
+    loop_post(a->w.env.loop, save_apart_now, a);
+}
+
+static void on_saved_apart(void *opaque, const struct error *error)
+{
+    struct apart *a = opaque;
+    assert_null(error);
+    if (a->saves != 1)
+        save_keep(a->save, true);
+    save_free(a->save);
+    a->save = NULL;
+    if (++a->saves == 3) {
+        vm_quit_suspended(a->w.vm);
+    } else if (a->saves == 2) {
+        save_apart(a);
+    } else {
+        vtimer_arm(a->timer, a->later);
+        assert_true(vm_resume(a->w.vm, &a->w.err));
+    }
+}
+
+static off_t size_of(int fd, bool on_disk)
+{
+    struct stat status;
+    assert_int_equal(fstat(fd, &status), 0);
+    return on_disk ? status.st_blocks * 512 : status.st_size;
+}
+
+static struct saved_image open_apart(int state, int memory)
+{
+    struct saved_image image;
+    struct error *err = NULL;
+    assert_true(saved_open(&image, state, SAVED_ALL, &err));
+    assert_true(image.apart && image.memory == -1);
+    assert_true(saved_set_memory(&image, memory, &err));
+    return image;
+}
+
+static void goes_on_from_apart(const struct apart *a, bool map, const char *engine, uint64_t whole)
+{
+    struct resumed r;
+    const struct resume_options options = {.map = map, .lost = on_lost, .opaque = &r};
+    struct saved_image image = open_apart(dup(a->states[2]), dup(a->memory));
+    r.losses = 0;
+    open_busy_with(&r.w, 99, engine);
+    r.resume = resume_begin(r.w.vm, &image, &options, &r.w.err);
+    assert_no_error(r.w.err);
+    world_run(&r.w);
+    assert_int_equal(r.losses, 0);
+    assert_true(machine_hash(r.w.vm) == whole);
+    end(&r);
+}
+
+static void memory_apart_and_its_changes(void **state)
+{
+    (void)state;
+    int64_t time;
+    uint64_t whole = run_whole("interp", &time);
+    struct apart a = {.options = {.apart = true, .folder = "/", .done = on_saved_apart, .opaque = &a},
+                      .memory = memfd_create("memory", MFD_CLOEXEC),
+                      .unkept = memfd_create("unkept", MFD_CLOEXEC),
+                      .later = time / 2};
+    for (size_t i = 0; i < ARRAY_SIZE(a.states); i++)
+        a.states[i] = memfd_create("state", MFD_CLOEXEC);
+    assert_int_equal(write(a.memory, "what was there before", 21), 21);
+    open_busy_with(&a.w, 1, "interp");
+    a.timer = vtimer_new(a.w.vm->clock, hold_apart, &a);
+    vtimer_arm(a.timer, time / 4);
+    world_run(&a.w);
+    assert_int_equal(a.w.end, VM_END_SUSPENDED);
+    assert_int_equal(a.saves, 3);
+    off_t ram = (off_t)vm_config(a.w.vm)->memory;
+    assert_true(size_of(a.memory, false) == ram && size_of(a.unkept, false) == ram);
+    assert_true(size_of(a.unkept, true) > 0 && size_of(a.unkept, true) < size_of(a.memory, true));
+    vtimer_free(a.timer);
+    world_close(&a.w);
+    goes_on_from_apart(&a, true, "interp", whole);
+    goes_on_from_apart(&a, false, "interp", whole);
+    if (world_engine_works("dbt"))
+        goes_on_from_apart(&a, true, "dbt", whole);
+    /* Memory that is another one: with other contents, and of another size. */
+    struct saved_image image = open_apart(a.states[1], a.memory);
+    void *chunk = malloc(image.chunk_size);
+    struct error *err = NULL;
+    bool same = true;
+    image.memory = a.unkept;
+    for (size_t i = 0; i < image.chunk_count; i++)
+        same = saved_read_chunk(&image, i, chunk, chunk, NULL) && same;
+    assert_false(same);
+    assert_int_equal(ftruncate(a.unkept, ram - 1), 0);
+    assert_false(saved_set_memory(&image, a.unkept, &err));
+    assert_error(&err, ERROR_HOST, "not as large");
+    free(chunk);
+    saved_clear(&image);
+    for (size_t i = 0; i < ARRAY_SIZE(a.states); i++)
+        close(a.states[i]);
+    close(a.memory);
+    close(a.unkept);
+}
+
 static void called_off_it_runs_on(void **state)
 {
     (void)state;
@@ -598,6 +731,7 @@ int main(void)
         cmocka_unit_test(memory_comes_back_chunk_by_chunk),
         cmocka_unit_test(wherever_it_is_suspended_it_ends_the_same),
         cmocka_unit_test(it_can_be_suspended_again),
+        cmocka_unit_test(memory_apart_and_its_changes),
         cmocka_unit_test(called_off_it_runs_on),
         cmocka_unit_test(a_full_disk_is_a_sentence),
         cmocka_unit_test(another_machine_is_refused),
