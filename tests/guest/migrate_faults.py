@@ -103,6 +103,8 @@ class Turn:
             self.link.close()
             moved, died = moving.judge(guest, self.there, way, self.fault in OF_THE_SOURCE,
                                        self.fault in OF_THE_TARGET)
+        if moved and self.fault == "source's command killed":
+            guest.story.cut()  # the guest went on without a terminal until it had moved
         guest.lives()
         return ("moved" if moved else "stayed") + (", died" if died else "")
 
