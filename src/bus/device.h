@@ -67,6 +67,7 @@ struct device_env {
     struct virtio_slots *virtio_slots; /* where virtio devices do; NULL: they are PCI functions */
     /* The guest asks for the end (any thread; carried out later by the machine). */
     void (*power)(void *machine, enum device_power request, uint32_t code);
+    void (*booted)(void *machine); /* the guest says that it has booted (any thread) */
     void *machine;
 };
 

@@ -22,6 +22,10 @@ static const struct cli_option options[] = {
      "Configure and start the microVM that FILE describes, a JSON object with the API's resources.",
      NULL},
     {"no-api", 0, NULL, "Serve no API; needs --config-file.", NULL},
+    {"boot-timer", 0, NULL,
+     "A register by which the guest says that it has booted: the byte 123, written to 0xc0000000 "
+     "(x86-64) or 0x103000 (riscv64). The log says how long after InstanceStart that was.",
+     NULL},
     {"no-seccomp", 0, NULL,
      "Do not lock the machine's process in (--sandbox off of 'trapeze run'); for debugging.", NULL},
     {"level", 0, "LEVEL", "How much is said on standard error: off, error, warning, info or debug.",
@@ -86,6 +90,7 @@ static int run(const struct cli_args *args, struct error **err)
         fc.socket = NULL;
     if (fc.id == NULL)
         fc.id = "anonymous-instance";
+    fc.boot_timer = cli_given(args, "boot-timer");
     if (cli_given(args, "no-seccomp"))
         fc.sandbox = SANDBOX_OFF;
     if (fc.socket == NULL && fc.resources == NULL) {

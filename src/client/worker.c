@@ -59,6 +59,7 @@ struct session {
     uint8_t output[CHUNK]; /* the guest's output that standard output has not taken yet */
     size_t output_size;
     struct client_result *result;
+    const struct client_options *options;
 };
 
 /* ---- starting ---- */
@@ -234,6 +235,10 @@ static bool on_control(struct session *session)
         const char *event = json_string_value(json_object_get(message, "event"));
         if (event != NULL && strcmp(event, "end") == 0)
             take_end(session, message);
+        else if (event != NULL && strcmp(event, "booted") == 0 && session->options->booted != NULL)
+            session->options->booted(session->options->opaque,
+                                     json_integer_value(json_object_get(message, "at-ns")),
+                                     json_integer_value(json_object_get(message, "cpu-ns")));
         json_decref(message);
     }
     return status == FRAME_MORE;
@@ -439,7 +444,8 @@ bool client_run(const struct machine_config *config, const struct client_options
                 struct client_result *result, struct error **err)
 {
     struct session session = {
-        .console = -1, .control = -1, .signals = -1, .out = -1, .result = result};
+        .console = -1, .control = -1, .signals = -1, .out = -1, .result = result,
+        .options = options};
     sigset_t blocked, before;
     *result = (struct client_result){0};
     snprintf(session.group, sizeof(session.group), "run-%d", (int)getpid());

@@ -41,6 +41,10 @@ struct client_options {
     bool paused;              /* it does not run before it is resumed */
     bool gdb_wait;            /* the machine does not start before one says so */
     bool incoming;            /* ... before it has been migrated here */
+    /* The guest says that it has booted (machine_config.boot_timer): when, by CLOCK_MONOTONIC, and the
+     * worker's CPU time by then. NULL: nobody wants to know. */
+    void (*booted)(void *opaque, int64_t at_ns, int64_t cpu_ns);
+    void *opaque;
 };
 
 enum client_end {

@@ -19,6 +19,7 @@ struct fc_options {
     const char *id;
     const char *resources; /* a file of JSON: what to configure and start at once; or NULL */
     enum sandbox_mode sandbox;
+    bool boot_timer; /* the guest has a register to say that it has booted, and the log says when */
     int log_level;
 };
 

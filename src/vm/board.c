@@ -111,9 +111,12 @@ bool vm_board_new(struct vm *vm, struct error **err)
 {
     const struct device_params rng = {.id = "rng0"};
     const struct device_params button = {.id = "button0", .button = &vm->button};
+    const struct device_params timer = {.id = "boot-timer", .gpa = vm->board->boot_timer_gpa};
     const struct device_params console = {.id = "console0", .chr = vm->env.virtio_console};
     if (!vm->board->parts(vm, err) || vm_board_add(vm, &device_virtio_rng, &rng, err) == NULL ||
         !vm_slots_new(vm, err))
+        return false;
+    if (vm->config.boot_timer && vm_board_add(vm, &device_boot_timer, &timer, err) == NULL)
         return false;
     if (console.chr != NULL && vm_board_add(vm, &device_virtio_console, &console, err) == NULL)
         return false;

@@ -29,6 +29,7 @@ struct board {
     const char *name; /* "virt" */
     const struct isa *isa;
     unsigned timebase_hz; /* of vm->timebase, which divides 1 GHz */
+    uint64_t boot_timer_gpa;
     /* Where `memory` bytes of RAM lie; how many ranges, the one where a guest starts first. */
     unsigned (*ram)(uint64_t memory, struct board_ram ram[BOARD_MAX_RAM]);
     /* Looks at what is to be started (vm->files.boot, vm->config) and plans where it goes; memory and

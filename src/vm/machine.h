@@ -127,6 +127,8 @@ struct vm {
 
     struct vclock *clock;
     _Atomic bool clock_posted; /* tell_clock() waits on the loop */
+    _Atomic bool boot_posted; /* tell_boot() waits there */
+    _Atomic int64_t booted_ns, booted_cpu_ns;
     struct vcpu_timebase timebase;
     struct mem_space *mem;
     struct mem_ram *ram;     /* the first region */

@@ -25,11 +25,16 @@
 /* 2026-01-01: what a deterministic machine believes at its start. */
 #define DETERMINISTIC_EPOCH_NS (INT64_C(1767225600) * NS_PER_S)
 
-static int64_t host_time(void)
+static int64_t time_of(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(clock, &now);
     return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+static int64_t host_time(void)
+{
+    return time_of(CLOCK_REALTIME);
 }
 
 /* A guest sets its clock in two halves, and may do so all the time: what it is told in the end. */
@@ -144,6 +149,24 @@ static void on_device_power(void *machine, enum device_power request, uint32_t c
     vm_power(machine, meaning[request], code);
 }
 
+static void tell_boot(void *opaque)
+{
+    struct vm *vm = opaque;
+    atomic_store(&vm->boot_posted, false);
+    vm->env.on_booted(vm->env.opaque, atomic_load(&vm->booted_ns), atomic_load(&vm->booted_cpu_ns));
+}
+
+/* On whatever thread; of a guest that says it all the time only some are told. */
+static void on_device_booted(void *machine)
+{
+    struct vm *vm = machine;
+    if (vm->env.on_booted == NULL || atomic_exchange(&vm->boot_posted, true))
+        return;
+    atomic_store(&vm->booted_ns, time_of(CLOCK_MONOTONIC));
+    atomic_store(&vm->booted_cpu_ns, time_of(CLOCK_PROCESS_CPUTIME_ID));
+    loop_post(vm->env.loop, tell_boot, vm);
+}
+
 static void describe_env(struct vm *vm)
 {
     vm->device_env = (struct device_env){
@@ -158,6 +181,7 @@ static void describe_env(struct vm *vm)
         .vcpu_count = vm->cpu_count,
         .deterministic = vm->config.deterministic,
         .power = on_device_power,
+        .booted = on_device_booted,
         .machine = vm,
     };
 }
@@ -239,6 +263,7 @@ void vm_free(struct vm *vm)
     entropy_free(vm->entropy);
     loop_detach_clock(vm->env.loop);
     loop_cancel(vm->env.loop, tell_clock, vm);
+    loop_cancel(vm->env.loop, tell_boot, vm);
     vclock_free(vm->clock);
     machine_config_clear(&vm->config);
     pthread_cond_destroy(&vm->changed);

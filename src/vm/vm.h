@@ -62,6 +62,9 @@ struct vm_env {
     /* The guest has set its clock: so many ns ahead of the host's; on the loop's thread, may be
      * NULL. Not of a deterministic machine. */
     void (*on_clock)(void *opaque, int64_t offset);
+    /* The guest says that it has booted: when, by CLOCK_MONOTONIC, and what CPU time this process had
+     * taken by then. On the loop's thread, may be NULL. */
+    void (*on_booted)(void *opaque, int64_t at_ns, int64_t cpu_ns);
     int64_t clock_offset; /* what it was set to in an earlier life; 0: the host's time */
     /* Of the machine that this process is a copy of (vm/fork.h): its memory becomes ours. NULL: we have
      * our own. */

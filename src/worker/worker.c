@@ -138,6 +138,15 @@ static void on_clock(void *opaque, int64_t offset)
     nvram_write_file(worker->nvram, &nvram, &worker->log);
 }
 
+static void on_booted(void *opaque, int64_t at_ns, int64_t cpu_ns)
+{
+    struct worker *worker = opaque;
+    if (worker->control != NULL)
+        control_event(worker->control,
+                      json_pack("{s:s, s:I, s:I}", "event", "booted", "at-ns", (json_int_t)at_ns,
+                                "cpu-ns", (json_int_t)cpu_ns));
+}
+
 static void wait_after_panic(struct worker *worker)
 {
     struct itimerspec grace = {.it_value = {.tv_sec = PANIC_GRACE_S}};
@@ -303,6 +312,7 @@ static bool build(struct worker *worker, const struct worker_origin *origin, str
         .on_end = on_end,
         .on_state = on_state,
         .on_clock = worker->nvram >= 0 ? on_clock : NULL,
+        .on_booted = on_booted,
         .clock_offset = nvram.rtc_offset,
         .memory = origin != NULL ? vm_memory(origin->vm) : NULL,
         .restored = worker->resume_fd >= 0,

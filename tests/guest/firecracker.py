@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -94,7 +95,7 @@ def make_disk():
 
 def test_a_client_configures_and_runs_a_machine():
     log, metrics, vsock = scratch("log"), scratch("metrics"), scratch("v.sock")
-    with MicroVM("--id", "web") as vm:
+    with MicroVM("--id", "web", "--boot-timer") as vm:
         assert vm.get("/")["state"] == "Not started" and vm.get("/")["id"] == "web"
         vm.put("/logger", log_path=log, level="Info")
         vm.put("/metrics", metrics_path=metrics)
@@ -122,11 +123,15 @@ def test_a_client_configures_and_runs_a_machine():
         assert vm.get("/balloon/statistics")["target_mib"] == 16
         assert vm.get("/vm/config")["machine-config"]["vcpu_count"] == 2
         vm.put("/actions", action_type="FlushMetrics")
-        vm.run("true") # it lives
+        vm.run("devmem 0x103000 8 7")
+        vm.run("devmem 0x103000 8 123")
         vm.poweroff()
         assert not os.path.exists(vm.socket)
     with open(log, encoding="utf-8") as file:
         lines = file.read()
+    booted = re.findall(r"Guest-boot-time = +(\d+) us (\d+) ms, +(\d+) CPU us (\d+) CPU ms\n", lines)
+    assert len(booted) == 1 and int(booted[0][0]) // 1000 == int(booted[0][1]) > 0, lines
+    assert int(booted[0][2]) > 0, lines
     assert "[web] PUT /actions: 204" in lines and "400 An error occurred" in lines, lines
     with open(metrics, encoding="utf-8") as file:
         assert json.loads(file.readline())["api_server"]["failures"] == 3

@@ -55,6 +55,7 @@ struct bench {
     enum device_power power;
     uint32_t power_code;
     unsigned power_requests;
+    unsigned boots; /* that the guest told of */
 };
 
 static void bench_irq(void *sink, unsigned input, bool level)
@@ -116,6 +117,12 @@ static void bench_power(void *machine, enum device_power request, uint32_t code)
     bench->power_requests++;
 }
 
+static void bench_booted(void *machine)
+{
+    struct bench *bench = machine;
+    bench->boots++;
+}
+
 /* `io_port`: the first of the device's ports; 0: it has registers in memory, at BENCH_GPA. */
 static inline void bench_open_at(struct bench *bench, const struct device_ops *ops, uint64_t io_port)
 {
@@ -142,6 +149,7 @@ static inline void bench_open_at(struct bench *bench, const struct device_ops *o
         .vcpus = bench->hart_list,
         .vcpu_count = BENCH_HARTS,
         .power = bench_power,
+        .booted = bench_booted,
         .machine = bench,
     };
     bench->params = (struct device_params){

@@ -302,6 +302,23 @@ static void test_vmgenid_fdt(void **state)
     bench_close(&b);
 }
 
+static void test_boot_timer(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_open(&b, &device_boot_timer);
+    bench_write(&b, 0, 1, 122);
+    bench_write(&b, 1, 1, 123);
+    bench_write(&b, 0xfff, 1, 123);
+    assert_int_equal(b.boots, 0);
+    bench_write(&b, 0, 1, 123);
+    assert_int_equal(b.boots, 1);
+    bench_write(&b, 0, 4, 123);
+    assert_int_equal(b.boots, 2);
+    assert_int_equal(bench_read(&b, 0, 4), 0);
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_rtc_fdt),         cmocka_unit_test(test_finisher),
         cmocka_unit_test(test_finisher_fdt),
         cmocka_unit_test(test_vmgenid),
+        cmocka_unit_test(test_boot_timer),
         cmocka_unit_test(test_vmgenid_fdt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,7 @@ const struct board board_pc = {
     .name = "pc",
     .isa = &isa_x86_64,
     .timebase_hz = TIMEBASE_HZ,
+    .boot_timer_gpa = PC_BOOT_TIMER_GPA,
     .ram = pc_ram,
     .plan = pc_plan,
     .parts = pc_parts,

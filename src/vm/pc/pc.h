@@ -21,6 +21,7 @@ struct vm;
 
 #define PC_MMIO32_GPA  UINT64_C(0xc0000000)
 #define PC_MMIO32_SIZE UINT64_C(0x20000000)
+#define PC_BOOT_TIMER_GPA PC_MMIO32_GPA /* as Firecracker 1.17 has it; only where nothing is on PCI */
 #define PC_ECAM_GPA    UINT64_C(0xe0000000)
 #define PC_SLOTS_GPA   UINT64_C(0xfea00000)
 #define PC_VMGENID_GPA UINT64_C(0xfeb00000)

@@ -152,6 +152,7 @@ const struct board board_virt = {
     .name = "virt",
     .isa = &isa_riscv64,
     .timebase_hz = VIRT_TIMEBASE_HZ,
+    .boot_timer_gpa = VIRT_BOOT_TIMER_GPA,
     .ram = virt_ram,
     .plan = virt_plan,
     .parts = virt_parts,
