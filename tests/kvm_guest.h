@@ -22,7 +22,7 @@
 
 #ifdef __x86_64__
 
-#define RAM_SIZE  (2 * MIB)
+#define RAM_SIZE  (32 * MIB)
 #define TABLES    UINT64_C(0x1000) /* PML4, PDPT, four page directories of 2 MiB pages: 4 GiB as they are */
 #define IDT       UINT64_C(0x8000)
 #define GDT       UINT64_C(0x9000)
@@ -46,6 +46,7 @@ struct fixture {
     struct vclock *clock;
     struct vcpu_timebase timebase;
     int kvm;
+    bool bitmap;     /* machines that are made next: the log of written pages as bitmaps */
     const char *cpu; /* of the machines that are made next; NULL: the host's */
     struct engine_machine *machine;
     struct vcpu *vcpus[2];
@@ -148,6 +149,7 @@ static inline void make_vcpus(struct fixture *f, unsigned count)
                                        .vcpu_count = count,
                                        .kvm_fd = f->kvm,
                                        .cpu = f->cpu,
+                                       .kvm_bitmap = f->bitmap,
                                        .kvm_may_emulate = true};
     f->machine = engine_kvm.machine_new(&setup, &error);
     assert_no_error(error);

@@ -304,6 +304,7 @@ struct engine_setup {
     int kvm_fd;           /* /dev/kvm; -1: it could not be opened, because: */
     const char *no_kvm;   /* a sentence, or NULL */
     const char *cpu;      /* of x86-64: as isa/x86_64/guest_cpu.h has it; NULL: the host's */
+    bool kvm_bitmap;      /* its log of written pages as bitmaps, though it has rings (tests) */
     bool kvm_may_emulate; /* one without a processor behind it will do (tests) */
 };
 

@@ -8,6 +8,9 @@
 
 #ifdef __x86_64__
 
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
 /* ---- ports and memory-mapped devices ---- */
 
 PROGRAM(ports, "mov $0x3f8, %dx\n mov $'H', %al\n out %al, %dx\n"
@@ -265,25 +268,104 @@ static void addresses_are_translated_for_a_debugger(void **state)
 PROGRAM(writer, "mov $0x30000, %edi\n1: movl $1, (%rdi)\n mov $0xf4, %dx\n out %eax, %dx\n"
                 "add $0x1000, %edi\n jmp 1b");
 
-static void written_pages_are_in_the_log(void **state)
+/* Both of KVM's ways, where it has rings. */
+static void with_both(struct fixture *f, void (*test)(struct fixture *f))
+{
+    for (unsigned bitmap = 0; bitmap < 2; bitmap++) {
+        free_vcpus(f);
+        f->bitmap = bitmap != 0;
+        make_vcpus(f, 1);
+        test(f);
+    }
+}
+
+static bool is_written(const uint64_t *bitmap, uint64_t page)
+{
+    return (bitmap[page / 64] >> (page % 64) & 1) != 0;
+}
+
+static void check_log(struct fixture *f)
 {
     uint64_t bitmap[RAM_SIZE / MEM_PAGE_SIZE / 64];
-    OPEN(f);
-    LOAD(&f, writer);
-    run_to_end(&f); /* before anybody reads the log: all pages count */
-    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
+    LOAD(f, writer);
+    run_to_end(f); /* before anybody reads the log: all pages count */
+    assert_int_equal(mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
     for (unsigned i = 1; i <= 3; i++) {
-        run_to_end(&f);
-        assert_true(mem_dirty_count(f.mem, f.ram) >= 1);
-        mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap);
+        run_to_end(f);
+        assert_true(mem_dirty_count(f->mem, f->ram) >= 1);
+        mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap);
         uint64_t page = DATA / MEM_PAGE_SIZE + i;
-        assert_true(bitmap[page / 64] >> (page % 64) & 1);
-        assert_false(bitmap[(page + 1) / 64] >> ((page + 1) % 64) & 1);
+        assert_true(is_written(bitmap, page));
+        assert_false(is_written(bitmap, page + 1));
     }
-    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), 0);
-    mem_dirty_stop(f.mem);
-    run_to_end(&f);
-    assert_int_equal(mem_dirty_take(f.mem, f.ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
+    assert_int_equal(mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap), 0);
+    mem_dirty_stop(f->mem);
+    run_to_end(f);
+    assert_int_equal(mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap), RAM_SIZE / MEM_PAGE_SIZE);
+    mem_dirty_stop(f->mem);
+}
+
+static void written_pages_are_in_the_log(void **state)
+{
+    OPEN(f);
+    with_both(&f, check_log);
+    close_fixture(&f);
+}
+
+/* More pages than a ring has entries, again and again. It leaves the guest at each one: a KVM that only
+ * emulates looks for a full ring nowhere else. */
+PROGRAM(sweeper, "1: mov $0x40000, %edi\n mov $0x1800, %ecx\n2: incl (%rdi)\n add $0x1000, %edi\n"
+                 "mov $0x3f8, %dx\n out %al, %dx\n dec %ecx\n jnz 2b\n"
+                 "mov $0xf4, %dx\n out %eax, %dx\n jmp 1b");
+
+static bool has_rings(const struct fixture *f)
+{
+    return ioctl(f->kvm, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL) > 0;
+}
+
+struct wanted {
+    const char *name;
+    uint64_t value;
+};
+
+static void look_for(void *opaque, const char *name, uint64_t value)
+{
+    struct wanted *wanted = opaque;
+    if (strcmp(name, wanted->name) == 0)
+        wanted->value = value;
+}
+
+static uint64_t counted(struct fixture *f, const char *name)
+{
+    struct wanted wanted = {name, 0};
+    engine_kvm.count(f->vcpus[0], look_for, &wanted);
+    return wanted.value;
+}
+
+static void check_sweeps(struct fixture *f)
+{
+    enum { FIRST = 0x40, PAGES = 0x1800, SWEEPS = 3 };
+    uint64_t bitmap[RAM_SIZE / MEM_PAGE_SIZE / 64];
+    LOAD(f, sweeper);
+    mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap);
+    for (uint32_t sweep = 1; sweep <= SWEEPS; sweep++) {
+        run_to_end(f);
+        mem_dirty_take(f->mem, f->ram, 0, RAM_SIZE, bitmap);
+        for (uint64_t i = 0; i < PAGES; i++) {
+            assert_true(is_written(bitmap, FIRST + i));
+            assert_int_equal(load_le32(f->ram->host + (FIRST + i) * MEM_PAGE_SIZE), sweep);
+        }
+        assert_false(is_written(bitmap, FIRST + PAGES));
+    }
+    assert_true(counted(f, "kvm-exits-ring") > 0 || f->bitmap || !has_rings(f));
+    mem_dirty_stop(f->mem);
+    memset(f->ram->host + FIRST * MEM_PAGE_SIZE, 0, PAGES * MEM_PAGE_SIZE);
+}
+
+static void more_is_written_than_a_ring_holds(void **state)
+{
+    OPEN(f);
+    with_both(&f, check_sweeps);
     close_fixture(&f);
 }
 
@@ -302,6 +384,7 @@ int main(void)
         cmocka_unit_test(a_reset_is_as_at_power_on),
         cmocka_unit_test(addresses_are_translated_for_a_debugger),
         cmocka_unit_test(written_pages_are_in_the_log),
+        cmocka_unit_test(more_is_written_than_a_ring_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,7 +85,6 @@ static const char *const exit_names[] = {
     [KVM_EXIT_HYPERV] = "Hyper-V",
     [KVM_EXIT_X86_RDMSR] = "RDMSR",
     [KVM_EXIT_X86_WRMSR] = "WRMSR",
-    [KVM_EXIT_DIRTY_RING_FULL] = "full dirty ring",
     [KVM_EXIT_X86_BUS_LOCK] = "bus lock",
     [KVM_EXIT_XEN] = "Xen",
 };
@@ -150,6 +149,10 @@ bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit)
     case KVM_EXIT_MMIO:
         kvm->incomplete = true;
         serve_memory(kvm);
+        return true;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        kvm->ring_exits++;
+        kvm_empty_rings(kvm->machine);
         return true;
     case KVM_EXIT_INTR:
     case KVM_EXIT_NMI:

@@ -4,7 +4,8 @@
  * (two PICs, an I/O APIC with 24 inputs, local APICs), its timer chip (PIT) and its paravirtual clock.
  * References: the kernel's Documentation/virt/kvm/api.rst.
  *
- *     machine.c   what all vCPUs share: memory slots, interrupt controllers, clock, dirty log
+ *     machine.c   what all vCPUs share: memory slots, interrupt controllers, clock
+ *     dirty.c     the log of written pages
  *     vcpu.c      a vCPU: entering the guest, why it was left, kicks
  *     state.c     a vCPU's state to and from KVM
  *     cpuid.c     what the guest is told of its processor

@@ -14,6 +14,7 @@
 #include "isa/x86_64/guest_cpu.h"
 #include "mem/mem.h"
 
+#define KVM_CPUS_MAX 64
 #define KVM_CHIPS 3 /* PIC master and slave, I/O APIC */
 
 /* The interrupt controllers and the timer chip, as KVM's structs have them. */
@@ -36,7 +37,9 @@ struct kvm_machine {
 
     pthread_mutex_t log_lock; /* a leaf */
     bool logging;             /* KVM notes which pages are written */
-    uint64_t *log_bitmap;     /* of the largest region */
+    uint64_t *log_bitmap;     /* of the largest region; NULL: with rings there is none */
+    unsigned ring_entries;    /* of each vCPU's ring; 0: KVM has none */
+    struct kvm_cpu *cpus[KVM_CPUS_MAX]; /* their rings are read with log_lock held; NULL: none yet */
 
     struct x86_cpu_host host;
     struct x86_cpu_choice choice; /* what of it the guest is told; it may have come with other leaves */
@@ -49,13 +52,15 @@ struct kvm_cpu {
     struct kvm_machine *machine;
     int fd;
     struct kvm_run *run;
+    struct kvm_dirty_gfn *ring; /* pages that this vCPU wrote; NULL: there is none */
+    uint32_t ring_next;         /* the entry that is read next */
     bool incomplete; /* the instruction that left the guest goes on when it is entered again */
     /* Sends the owner thread a signal, which ends KVM_RUN: unlike tgkill(), a timer can reach nobody
      * outside of its process. */
     timer_t timer;
     bool has_timer;
     pthread_t thread; /* that the timer is for */
-    uint64_t exits, io_exits, mmio_exits;
+    uint64_t exits, io_exits, mmio_exits, ring_exits;
 };
 
 static inline struct kvm_machine *kvm_machine_of(struct engine_machine *machine)
@@ -67,6 +72,19 @@ static inline struct kvm_machine *kvm_machine_of(struct engine_machine *machine)
 int kvm_ioctl(int fd, unsigned long request, void *argument);
 
 struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct error **err);
+
+/* machine.c: all RAM is given to KVM, with these flags. */
+bool kvm_set_slots(struct kvm_machine *machine, uint32_t flags);
+
+/* dirty.c */
+bool kvm_make_rings(struct kvm_machine *machine, struct error **err); /* before there are vCPUs */
+bool kvm_map_ring(struct kvm_cpu *kvm, struct error **err);
+void kvm_drop_ring(struct kvm_cpu *kvm);
+/* A vCPU's ring is full; its thread. */
+void kvm_empty_rings(struct kvm_machine *machine);
+/* As struct mem_listener has them. */
+void kvm_collect(void *machine, struct mem_ram *ram);
+void kvm_stop_log(void *machine);
 
 /* vcpu.c */
 bool kvm_attach(struct vcpu *vcpu, struct error **err);

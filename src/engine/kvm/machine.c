@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the vCPUs of a machine on KVM share: its memory, interrupt controllers, timer chip, clock and
- * the log of written pages.
+ * What the vCPUs of a machine on KVM share: its memory, interrupt controllers, timer chip and clock.
  *
- * Memory: every region of RAM is a slot; accesses anywhere else leave the guest. KVM notes the pages
- * that the guest writes only from the moment on at which somebody reads the log for the first time; then
- * all pages count as written once.
+ * Memory: every region of RAM is a slot; accesses anywhere else leave the guest.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -79,76 +76,12 @@ static bool set_slot(struct kvm_machine *machine, size_t index, uint32_t flags)
     return kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
 }
 
-static bool set_slots(struct kvm_machine *machine, uint32_t flags)
+bool kvm_set_slots(struct kvm_machine *machine, uint32_t flags)
 {
     for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
         if (!set_slot(machine, i, flags))
             return false;
     return true;
-}
-
-/* Lock held. Nothing of before is known. */
-static void start_log(struct kvm_machine *machine)
-{
-    uint64_t largest = 0;
-    for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
-        largest = largest < mem_ram_at(machine->mem, i)->size ? mem_ram_at(machine->mem, i)->size
-                                                               : largest;
-    if (machine->log_bitmap == NULL)
-        machine->log_bitmap = alloc_zeroed((size_t)(largest >> MEM_PAGE_SHIFT) / 64 + 1, 8);
-    if (!set_slots(machine, KVM_MEM_LOG_DIRTY_PAGES))
-        log_error(machine->log, "KVM does not note which memory is written: %s", strerror(errno));
-    else
-        machine->logging = true;
-    for (size_t i = 0; i < mem_ram_count(machine->mem); i++)
-        mem_note_range(machine->mem, mem_ram_at(machine->mem, i)->gpa,
-                       mem_ram_at(machine->mem, i)->size);
-}
-
-static size_t slot_of(const struct kvm_machine *machine, const struct mem_ram *ram)
-{
-    size_t slot = 0;
-    while (mem_ram_at(machine->mem, slot) != ram)
-        slot++;
-    return slot;
-}
-
-/* Lock held. */
-static void read_log(struct kvm_machine *machine, struct mem_ram *ram)
-{
-    struct kvm_dirty_log log = {.slot = (uint32_t)slot_of(machine, ram),
-                                .dirty_bitmap = machine->log_bitmap};
-    uint64_t pages = ram->size >> MEM_PAGE_SHIFT;
-    if (kvm_ioctl(machine->vm, KVM_GET_DIRTY_LOG, &log) != 0) {
-        log_error(machine->log, "KVM does not tell which memory was written: %s", strerror(errno));
-        mem_note_range(machine->mem, ram->gpa, ram->size);
-        return;
-    }
-    for (uint64_t word = 0; word < (pages + 63) / 64; word++)
-        for (uint64_t bits = machine->log_bitmap[word]; bits != 0; bits &= bits - 1)
-            mem_note_write(machine->mem, ram,
-                           ram->gpa + ((word * 64 + (uint64_t)__builtin_ctzll(bits))
-                                       << MEM_PAGE_SHIFT));
-}
-
-static void collect(void *opaque, struct mem_ram *ram)
-{
-    struct kvm_machine *machine = opaque;
-    pthread_mutex_lock(&machine->log_lock);
-    if (!machine->logging)
-        start_log(machine);
-    else
-        read_log(machine, ram);
-    pthread_mutex_unlock(&machine->log_lock);
-}
-
-static void stop_log(void *opaque)
-{
-    struct kvm_machine *machine = opaque;
-    pthread_mutex_lock(&machine->log_lock);
-    if (machine->logging && set_slots(machine, 0))
-        machine->logging = false;
-    pthread_mutex_unlock(&machine->log_lock);
 }
 
 /* ---- interrupts ---- */
@@ -267,7 +200,7 @@ static void free_machine(struct engine_machine *engine_machine)
     free(machine);
 }
 
-static bool create(struct kvm_machine *machine, struct error **err)
+static bool create(struct kvm_machine *machine, const struct engine_setup *setup, struct error **err)
 {
     uint64_t identity_map = IDENTITY_MAP_GPA;
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* it has port 0x61 as well */
@@ -284,9 +217,11 @@ static bool create(struct kvm_machine *machine, struct error **err)
         kvm_ioctl(machine->vm, KVM_CREATE_PIT2, &pit) != 0 ||
         !read_chips(machine, &machine->power_on))
         return error_set_errno(err, errno, "KVM makes no interrupt controllers");
+    if (!setup->kvm_bitmap && !kvm_make_rings(machine, err))
+        return false;
     if (!kvm_filter_msrs(machine, err) || !kvm_drop_pmu(machine, err))
         return false;
-    return set_slots(machine, 0) || error_set_errno(err, errno, "KVM does not take the guest's memory");
+    return kvm_set_slots(machine, 0) || error_set_errno(err, errno, "KVM does not take the guest's memory");
 }
 
 static bool has_guests_of_its_own(const struct kvm_machine *machine)
@@ -318,14 +253,14 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
         .vcpu_count = setup->vcpu_count,
     };
     pthread_mutex_init(&machine->log_lock, NULL);
-    if (!kvm_choose_cpu(machine, setup->cpu, err) || !create(machine, err)) {
+    if (!kvm_choose_cpu(machine, setup->cpu, err) || !create(machine, setup, err)) {
         free_machine(&machine->machine);
         return NULL;
     }
     if (has_guests_of_its_own(machine))
         machine->machine.not_saved = "a guest that may run guests of its own (vmx or svm)";
     machine->listener = (struct mem_listener){
-        .dirty_collect = collect, .dirty_stop = stop_log, .opaque = machine};
+        .dirty_collect = kvm_collect, .dirty_stop = kvm_stop_log, .opaque = machine};
     mem_listen(machine->mem, &machine->listener);
     return &machine->machine;
 }

@@ -149,7 +149,7 @@ static bool make(struct kvm_cpu *kvm, struct error **err)
     if (run == MAP_FAILED)
         return error_set_errno(err, errno, "KVM makes no vCPU %u", index);
     kvm->run = run;
-    return kvm_set_cpuid(kvm, err) && kvm_find_msrs(kvm, err);
+    return kvm_map_ring(kvm, err) && kvm_set_cpuid(kvm, err) && kvm_find_msrs(kvm, err);
 }
 
 bool kvm_attach(struct vcpu *vcpu, struct error **err)
@@ -174,6 +174,7 @@ void kvm_detach(struct vcpu *vcpu)
     struct kvm_cpu *kvm = vcpu->engine_data;
     x86_cpu_of(vcpu)->keeper = NULL;
     drop_timer(kvm);
+    kvm_drop_ring(kvm);
     if (kvm->run != NULL)
         munmap(kvm->run, kvm->machine->run_size);
     if (kvm->fd >= 0)
@@ -188,6 +189,7 @@ void kvm_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque)
         {"kvm-exits", offsetof(struct kvm_cpu, exits)},
         {"kvm-exits-io", offsetof(struct kvm_cpu, io_exits)},
         {"kvm-exits-mmio", offsetof(struct kvm_cpu, mmio_exits)},
+        {"kvm-exits-ring", offsetof(struct kvm_cpu, ring_exits)},
     };
     vcpu_count(counters, ARRAY_SIZE(counters), vcpu->engine_data, each, opaque);
 }
