@@ -54,8 +54,9 @@ json_t *incoming_launch(struct daemon *daemon, const char *name, const json_t *l
     if (instance_open(&instance, &daemon->store, name, err)) {
         int taken = openat(instance.fd, MIGRATION_TAKEN,
                            O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        bool good =
-            taken >= 0 || error_set_errno(err, errno, "cannot write to '%s'", instance.path);
+        /* Its name is durable: what the worker flushes later is its content. */
+        bool good = (taken >= 0 && fsync(taken) == 0 && fsync(instance.fd) == 0) ||
+                    error_set_errno(err, errno, "cannot write to '%s'", instance.path);
         if (taken >= 0)
             close(taken);
         good = good && instance_config(&instance, &config, NULL, err) && has_memory(&config, err);

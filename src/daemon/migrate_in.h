@@ -14,7 +14,7 @@
  *     GET /v1/migrations/ID/stream     as often as was reserved; each connection becomes a stream
  *                                      between the two workers (migrate/migrate.h)
  *
- * and the target's worker decides, which writes "here" to NAME/taken before the guest runs. The
+ * and the target's worker decides, which writes "here" to NAME/taken, durably, before the guest runs. The
  * record says "arriving" until the daemon has seen that. If this daemon dies before, the streams of
  * TLS and the talk with the worker end, and so does the worker, or it has taken the machine: the
  * next daemon finds out.

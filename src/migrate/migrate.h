@@ -90,7 +90,8 @@ struct migrate_progress {
     uint64_t sent;             /* bytes, on all streams */
     uint64_t rate, dirty_rate; /* bytes per second: sent; written by the guest */
     unsigned throttle;         /* percent of the time that the vCPUs stand still, for `converge` */
-    uint64_t estimate_ns;      /* how long the machine would stand still */
+    uint64_t estimate_ns;      /* how long the machine would stand still, the link's way there and the
+                                * target's record included */
     uint64_t downtime_ns;      /* from activation on: how long it did, as the source sees it */
 };
 
@@ -107,7 +108,8 @@ struct migrate_source_options {
     /* What becomes of each disk (vm_disk_count()): borrowed for the call, the same on both sides; NULL:
      * all are shared. */
     const enum disks_how *disks;
-    uint64_t downtime_ns; /* at most, as far as it can be estimated; 0: MIGRATE_DOWNTIME_NS */
+    uint64_t downtime_ns; /* at most, as far as it can be estimated; if link and record take more than half of
+                           * it, that much and half of it. 0: MIGRATE_DOWNTIME_NS */
     uint64_t bandwidth;   /* bytes per second while the machine runs; 0: no limit */
     bool compress;        /* zstd; with this or a limit of bandwidth, pages are sent as what has changed */
     bool converge;        /* a guest that writes faster than can be sent is slowed down */
@@ -155,6 +157,7 @@ void migrate_source_free(struct migrate_source *source);
 struct migrate_target_options {
     const enum disks_how *disks; /* as above; those to be copied are new */
     uint64_t patience_ns; /* as above */
+    uint64_t record_ns;   /* about how long taken() takes, for the source's estimate of the downtime */
     /* Right before the machine is this side's and may run: what is to be known of it whatever becomes
      * of this process. True: nothing keeps it from being here any more, and nothing is to be done to
      * the machine meanwhile. False: nothing was recorded, and it will not run after all. May be NULL. */

@@ -34,8 +34,10 @@ enum {
     THROTTLE_STEP = 10,        /* percent */
     DISK_RATE_MIN = 64 << 10   /* bytes per second */
 };
-/* What the machine stands still for beside its memory: the pause, state, the last frames. */
+/* What the machine stands still for beside what is sent: the pause, its state; and the way of the last
+ * round, of "loaded" and of "go". */
 #define FIXED_NS UINT64_C(1000000)
+#define TRIPS(ns) ((ns) + (ns) / 2)
 
 const struct migrate_stage_row migrate_stages[MIGRATE_STAGE_COUNT] = {
     [MIGRATE_PRE] = {"pre-migration", MIGRATE_SOURCE},
@@ -161,10 +163,11 @@ static bool negotiate(struct migrate_source *source, struct error **err)
                    source_patience(source), err) ||
         !expect(source, WIRE_ACCEPT, &frame, err))
         return false;
-    if (frame.size != 8 || load_le32(frame.body) != WIRE_VERSION)
+    if (frame.size != 12 || load_le32(frame.body) != WIRE_VERSION)
         return wire_damaged(err, "the target accepts something else");
     uint32_t both = load_le32(frame.body + 4) & load_le32(source->hello + 4);
     source->features = both;
+    source->record_ns = load_le32(frame.body + 8) * UINT64_C(1000);
     if (source->options.postcopy && (both & WIRE_POSTCOPY) == 0) {
         error_set(err, ERROR_USAGE, "the target cannot take a machine by post-copy");
         error_hint(err, "Migrate without it.");
@@ -197,6 +200,15 @@ static void set_sending(struct migrate_source *source, unsigned round, bool send
     pthread_mutex_unlock(&source->lock);
 }
 
+static bool await_round(struct migrate_source *source, unsigned round, struct error **err)
+{
+    struct wire_frame frame;
+    if (!expect(source, WIRE_ROUND_DONE, &frame, err))
+        return false;
+    return (frame.size == 4 && load_le32(frame.body) == round) ||
+           wire_damaged(err, "the target is in another round");
+}
+
 bool source_send_round(struct migrate_source *source, unsigned round, enum wire_last last,
                        struct error **err)
 {
@@ -206,20 +218,35 @@ bool source_send_round(struct migrate_source *source, unsigned round, enum wire_
                                           .bandwidth =
                                               last != WIRE_NOT_LAST ? 0 : source->options.bandwidth,
                                           .patience_ns = source_patience(source)};
-    struct wire_frame frame;
     set_sending(source, round, true);
-    bool good =
-        rounds_send(source->rounds, &options, err) && expect(source, WIRE_ROUND_DONE, &frame, err);
+    bool good = rounds_send(source->rounds, &options, err) &&
+                (last != WIRE_NOT_LAST || await_round(source, round, err));
     set_sending(source, round, false);
-    if (!good)
+    return good;
+}
+
+/* How long the link takes for the least there is. */
+static bool measure_link(struct migrate_source *source, struct error **err)
+{
+    struct wire_frame frame;
+    int64_t begun_ns = wire_now();
+    if (!wire_put(&source->wires[0], WIRE_ALIVE, NULL, 0, source_patience(source), err) ||
+        !expect(source, WIRE_ALIVE, &frame, err))
         return false;
-    return (frame.size == 4 && load_le32(frame.body) == round) ||
-           wire_damaged(err, "the target is in another round");
+    uint64_t trip_ns = (uint64_t)(wire_now() - begun_ns);
+    if (source->trip_ns == 0 || trip_ns < source->trip_ns)
+        source->trip_ns = trip_ns;
+    return true;
+}
+
+static uint64_t fixed_ns(const struct migrate_source *source)
+{
+    return FIXED_NS + TRIPS(source->trip_ns) + source->record_ns;
 }
 
 /* A round: first of the disks, then of memory. */
 struct round {
-    int64_t begun_ns, memory_ns; /* wire_now() */
+    int64_t begun_ns, memory_ns, ended_ns; /* wire_now() */
     uint64_t disk_sent;          /* bytes, before it */
 };
 
@@ -227,6 +254,13 @@ static double seconds_since(int64_t then_ns)
 {
     int64_t took_ns = wire_now() - then_ns;
     return (double)(took_ns > 0 ? took_ns : 1) / 1e9;
+}
+
+/* Without the wait for the answer, which says nothing of how fast the link is. */
+static double sending_time(const struct migrate_source *source, const struct round *round)
+{
+    int64_t took_ns = round->ended_ns - round->begun_ns, trip_ns = (int64_t)source->trip_ns;
+    return (double)(took_ns > 2 * trip_ns ? took_ns - trip_ns : took_ns / 2 + 1) / 1e9;
 }
 
 /* What it tells about link and guest. */
@@ -239,17 +273,25 @@ static void measure(struct migrate_source *source, const struct round *round)
     pthread_mutex_lock(&source->lock);
     struct migrate_progress *progress = &source->progress;
     if (copied + disk_sent >= RATE_BYTES || progress->rate == 0)
-        progress->rate = (uint64_t)((double)(copied + disk_sent) / whole) + 1;
+        progress->rate = (uint64_t)((double)(copied + disk_sent) / sending_time(source, round)) + 1;
     source->left = left + disk_left;
     source->writes_disks = disk_sent + disk_left > (copied + left) / 3;
     progress->dirty_rate = (uint64_t)((double)left / memory + (double)disk_left / whole);
     progress->left = left;
     progress->estimate_ns =
-        FIXED_NS + (uint64_t)((double)source->left / (double)progress->rate * 1e9);
+        fixed_ns(source) + (uint64_t)((double)source->left / (double)progress->rate * 1e9);
     pthread_mutex_unlock(&source->lock);
 }
 
 enum next { ANOTHER_ROUND, STOP_NOW, SWITCH_NOW, GIVE_UP };
+
+/* No round helps against what is always needed: however long that is, half of the limit is for what is to be
+ * sent. */
+static uint64_t limit_ns(const struct migrate_source *source)
+{
+    uint64_t limit = source->options.downtime_ns, least = fixed_ns(source) + limit / 2;
+    return limit > least ? limit : least;
+}
 
 /* After a round; `before` is what was left after the one before it. Rounds that at least halve what
  * is left are worth their while even if it would fit already: the machine stands still for less. */
@@ -257,7 +299,7 @@ static enum next decide(struct migrate_source *source, uint64_t before)
 {
     const struct migrate_progress *progress = &source->progress;
     const struct migrate_source_options *options = &source->options;
-    bool fits = progress->estimate_ns <= options->downtime_ns;
+    bool fits = progress->estimate_ns <= limit_ns(source);
     bool pays = source->left < before / 2 && source->left > RATE_BYTES;
     if (fits && !pays)
         return STOP_NOW;
@@ -356,6 +398,9 @@ static bool precopy(struct migrate_source *source, enum next *then, struct error
         if (round > 1)
             rounds_mark_dirty(source->rounds);
         if (!source_send_round(source, round, WIRE_NOT_LAST, err))
+            return false;
+        now.ended_ns = wire_now();
+        if (!measure_link(source, err))
             return false;
         measure(source, &now);
         source_report(source, false);
@@ -461,6 +506,7 @@ static bool stop_and_copy(struct migrate_source *source, bool postcopy, struct e
     return (postcopy ? source_send_list(source, err)
                      : source_send_round(source, source->progress.round + 1, WIRE_LAST, err)) &&
            wait_paused(source, SAVED, err) && send_state(source, err) &&
+           await_round(source, source->progress.round, err) &&
            (!postcopy || source_serve(source, err)) && expect(source, WIRE_LOADED, &frame, err);
 }
 

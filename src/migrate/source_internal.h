@@ -34,6 +34,8 @@ struct migrate_source {
         *server;       /* of a machine that stands still here, with what the target does not have */
     uint32_t features; /* that both sides have */
     uint64_t left;     /* bytes of memory and disks, after a round; the thread's */
+    uint64_t trip_ns, record_ns; /* of the link, the fastest; what it takes the target to record that it
+                                  * has the machine; the thread's */
     bool writes_disks; /* a good part of what is sent again is theirs; the thread's */
 
     bool was_running; /* the loop's: before it was paused for this */
@@ -59,6 +61,7 @@ int64_t source_patience(const struct migrate_source *source);
 void source_report(struct migrate_source *source, bool at_once);
 void source_enter(struct migrate_source *source, enum migrate_stage stage);
 bool source_join_streams(struct migrate_source *source, struct error **err);
+/* True: the target has it, but for the last one, which it says later. */
 bool source_send_round(struct migrate_source *source, unsigned round, enum wire_last last,
                        struct error **err);
 /* What the target says next, but for what is the server's. */

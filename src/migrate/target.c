@@ -121,7 +121,8 @@ static bool greet(struct migrate_target *target, struct error **err)
 {
     struct wire *wire = &target->streams[0].wire;
     struct wire_frame hello;
-    uint8_t body[8];
+    uint64_t record_us = target->options.record_ns / 1000;
+    uint8_t body[12];
     target_enter(target, MIGRATE_PRE);
     if (!wire_receive(wire, &hello, target_patience(target), err) ||
         !check_hello(target, &hello, err))
@@ -131,6 +132,7 @@ static bool greet(struct migrate_target *target, struct error **err)
         target->features &= ~WIRE_POSTCOPY;
     store_le32(body, WIRE_VERSION);
     store_le32(body + 4, target->features);
+    store_le32(body + 8, record_us < UINT32_MAX ? (uint32_t)record_us : UINT32_MAX);
     pthread_mutex_lock(&target->lock);
     memcpy(target->id, hello.body + 8, sizeof(target->id));
     target->greeted = true;
@@ -290,6 +292,11 @@ static bool take_all(struct migrate_target *target, struct error **err)
             break;
         case WIRE_DISKS:
             good = disks_target_message(target->disks, frame.body, frame.size, err);
+            break;
+        case WIRE_ALIVE:
+            good = target->last == WIRE_NOT_LAST
+                       ? wire_put(&stream->wire, WIRE_ALIVE, NULL, 0, target_patience(target), err)
+                       : wire_damaged(err, "there is a frame that nobody knows");
             break;
         case WIRE_STOPPED:
             target->stopped_ns = wire_now();

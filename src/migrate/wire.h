@@ -15,13 +15,14 @@
  *
  *     HELLO       u32 version, u32 features, u64 id, u32 streams, u32 regions, {u64 gpa, u64 size} each;
  *                 then the layout's text (vm_layout_and_folders())
- *     ACCEPT ◄    u32 version, u32 features that it has, too
+ *     ACCEPT ◄    u32 version, u32 features that it has, too, u32 us that it needs to record that it has it
  *     JOIN        (on each further stream) u64 id, u32 stream, from 1, u32 0
  *     READY ◄
  *     MEMORY      (on any stream) see below
  *     ROUND       (on every stream) u32 round, from 1, u32 enum wire_last: what follows is newer. Nobody
  *                 reads on before all streams have come so far
- *     ROUND_DONE ◄ u32 round
+ *     ROUND_DONE ◄ u32 round. Behind the last one the source goes on without waiting for it
+ *     ALIVE       between two rounds, and is answered by the same: how long that takes is a round trip
  *     STOPPED     nobody runs the machine from here on; the last round follows
  *     DISKS       a message of migrate/disks.h: from READY on, and before the last round
  *     STATE       a part of what vm_save_state() gave
@@ -61,7 +62,7 @@
 
 struct error;
 
-#define WIRE_VERSION   1u
+#define WIRE_VERSION   2u
 #define WIRE_BODY_MAX  (UINT32_C(1) << 20)
 #define WIRE_STATE_MAX (UINT64_C(256) << 20)
 #define WIRE_ZSTD      1u /* features */

@@ -176,6 +176,30 @@ static void a_machine_that_ends(void **state)
     close_side(there);
 }
 
+/* A limit that these exceed is kept as far as what is sent goes: it moves. */
+static void what_link_and_record_take_is_foreseen(void **state)
+{
+    (void)state;
+    enum { DELAY_US = 2000, RECORD_NS = 200000000 };
+    struct side *here = new_side("interp", 4, 2000000), *there = new_side("interp", 4, 2000000);
+    struct relay relay = {.frames = NEVER, .bytes = NEVER, .delay_us = DELAY_US};
+    memset(here->w.vm->ram->host + 48 * MIB, 1, 2 * MIB); /* by which the link is measured */
+    here->options.downtime_ns = RECORD_NS / 2;
+    call(here, do_start);
+    there->record_ns = RECORD_NS;
+    connect_by_relay(&relay, here, there, 1);
+    begin(here, there);
+    wait_for(&here->done);
+    wait_for(&there->done);
+    assert_int_equal(here->result, MIGRATE_MOVED);
+    assert_true(here->progress.estimate_ns >= RECORD_NS + 3 * DELAY_US * UINT64_C(1000));
+    assert_true(here->progress.downtime_ns >= 3 * DELAY_US * UINT64_C(1000));
+    assert_runs(there);
+    close_side(here);
+    close_side(there);
+    end_relay(&relay);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +209,7 @@ int main(void)
         cmocka_unit_test(a_paused_machine_stays_paused),
         cmocka_unit_test(a_machine_that_ends),
         cmocka_unit_test(a_target_that_fails_behind_loaded),
+        cmocka_unit_test(what_link_and_record_take_is_foreseen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

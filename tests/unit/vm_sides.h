@@ -38,6 +38,7 @@ struct side {
     bool taken, cannot_take;
     char error[400];
     uint64_t sum;
+    uint64_t record_ns; /* that taken() is said to take */
     struct migrate_progress progress;
     struct block_chain disk; /* which the machine takes over */
 };
@@ -189,6 +190,7 @@ static inline void do_arrive(void *opaque)
 {
     struct side *side = opaque;
     const struct migrate_target_options options = {.patience_ns = side->options.patience_ns,
+                                                   .record_ns = side->record_ns,
                                                    .taken = on_taken,
                                                    .done = on_arrived,
                                                    .opaque = side};
@@ -247,6 +249,7 @@ struct relay {
     long frames, bytes; /* until it is cut, whichever comes first */
     uint32_t type;      /* of the frames that count; 0: all do */
     bool stall;         /* instead, nothing goes through any more */
+    unsigned delay_us;  /* of each part of a frame */
     bool cut;
     int wake[2]; /* the test wants it to end */
     struct {
@@ -267,6 +270,7 @@ static inline bool pass(struct relay *relay, size_t side, size_t stream)
     if (want > (size_t)relay->bytes)
         want = (size_t)relay->bytes;
     ssize_t size = want > 0 ? recv(relay->ends[side][stream], buffer, want, 0) : 0;
+    usleep(relay->delay_us);
     if (size <= 0 || send(relay->ends[!side][stream], buffer, (size_t)size, MSG_NOSIGNAL) != size)
         return false;
     relay->bytes -= size;
