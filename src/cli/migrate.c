@@ -19,7 +19,8 @@ static const struct cli_option options[] = {
      "Of a machine that runs: how long it may stand still, as far as that can be foreseen, with "
      "ns, us, "
      "ms or s. Default: 10ms. What its guest writes meanwhile is copied again until that is "
-     "enough.",
+     "enough. Where the link's way and the target's disk take more than half of it, half of it is "
+     "for what is copied.",
      NULL},
     {"bandwidth", 0, "RATE",
      "At most so many bytes per second, with K, M or G, while it still runs here.", NULL},
@@ -29,7 +30,8 @@ static const struct cli_option options[] = {
     {"connections", 0, "N", "Copy its memory over so many connections, 1 to 16. Default: 1.", NULL},
     {"post-copy", 0, NULL,
      "Let it go before its memory if it writes faster than the link carries: what is missing "
-     "follows, first what it wants. If the link breaks then, it stands still until it is back.",
+     "follows, first what it wants. If the link breaks then, it stands still until it is back; if "
+     "this host dies then, the machine is lost.",
      NULL},
     {"copy-storage", 0, NULL,
      "Of a machine that runs, too, bring along the disks that HOST does not see.", NULL},
@@ -238,8 +240,9 @@ const struct cli_command cli_command_migrate = {
         "along in any case.\n\n"
         "With --post-copy a machine that writes too fast runs there before all of its memory is "
         "there. The daemon here serves what is missing and makes the connection anew if it breaks; "
-        "until then the machine stands still. If this host dies before all is there, the machine is "
-        "lost as by its own death: its disks stay.\n\n"
+        "until then the machine stands still. If this host or the worker here dies before all is there, "
+        "neither side has all of its memory: the machine is lost as by its own death, its disks "
+        "stay.\n\n"
         "Afterwards the instance is there, and here its name only says where it went. Whatever "
         "fails "
         "or dies on the way, it is on exactly one side; should the source not know on which "

@@ -67,6 +67,50 @@ static inline uint64_t machine_hash(struct vm *vm)
     return hash;
 }
 
+/* The same to look closer at: where two differ. */
+struct picture {
+    struct state_buffer state;
+    uint8_t *ram;
+};
+
+static inline struct picture take_picture(struct vm *vm)
+{
+    struct picture picture = {.ram = malloc(vm->ram->size)};
+    assert_true(mem_want(vm->mem, vm->ram, vm->ram->gpa, vm->ram->size));
+    vm_save_state(vm, &picture.state);
+    memcpy(picture.ram, vm->ram->host, vm->ram->size);
+    return picture;
+}
+
+static inline void free_picture(struct picture *picture)
+{
+    state_buffer_free(&picture->state);
+    free(picture->ram);
+}
+
+/* The first byte that is another one; "": none. */
+static inline const char *find_difference(struct vm *vm, const struct picture *other, char text[100])
+{
+    struct picture own = take_picture(vm);
+    size_t at = 0, size = own.state.size;
+    text[0] = '\0';
+    while (at < size && at < other->state.size && own.state.data[at] == other->state.data[at])
+        at++;
+    if (size != other->state.size)
+        snprintf(text, 100, "%zu bytes of state, not %zu", size, other->state.size);
+    else if (at < size)
+        snprintf(text, 100, "byte %zu of its state is %#x, not %#x", at, own.state.data[at],
+                 other->state.data[at]);
+    else if (memcmp(own.ram, other->ram, vm->ram->size) != 0) {
+        for (at = 0; own.ram[at] == other->ram[at]; at++)
+            ;
+        snprintf(text, 100, "byte %#zx of its memory is %#x, not %#x", at, own.ram[at],
+                 other->ram[at]);
+    }
+    free_picture(&own);
+    return text;
+}
+
 static inline void open_busy_with(struct world *w, uint64_t seed, const char *engine)
 {
     world_open(w);

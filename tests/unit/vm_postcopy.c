@@ -6,6 +6,8 @@
  */
 #include "vm_sides.h"
 
+#include <sys/mman.h>
+
 #include "migrate/demand.h"
 #include "migrate/intake.h"
 
@@ -378,6 +380,162 @@ static void on_request_or_when_rounds_do_not_help(void **state)
     close_side(here);
 }
 
+/* ---- called off, and what guests do meanwhile ---- */
+
+static void do_cancel_either(void *opaque)
+{
+    struct side *side = opaque;
+    if (side->source != NULL)
+        (void)migrate_source_cancel(side->source);
+    else
+        (void)migrate_target_cancel(side->target);
+    sem_post(&side->called);
+}
+
+/* By either side, before it goes over or behind: it stays, or goes on going. */
+static void called_off_at_any_time(void **state)
+{
+    (void)state;
+    struct sum sum = {0};
+    uint64_t seed = 1;
+    struct side *here = new_side("interp", 512, 0);
+    call(here, do_start);
+    for (unsigned long n = tier_count(8, 100); n > 0; n--) {
+        struct side *there = new_side("interp", 512, 0);
+        struct post *post = new_post(there);
+        here->options = (struct migrate_source_options){.bandwidth = 40000000};
+        connect_sides(here, there, 1 + n % 3);
+        begin_late(here, post);
+        usleep((useconds_t)(random_next(&seed) % 300000));
+        call(n % 2 == 0 ? here : there, do_cancel_either);
+        here = settle_late(here, post, &sum);
+        assert_int_equal(sum.recovered, 0); /* who calls it off too late breaks nothing */
+    }
+    close_side(here);
+}
+
+static void do_reset(void *opaque)
+{
+    struct side *side = opaque;
+    vm_power(side->w.vm, VM_POWER_RESET, 0);
+    sem_post(&side->called);
+}
+
+static void do_count_lives(void *opaque)
+{
+    struct side *side = opaque;
+    assert_true(vm_pause(side->w.vm, &side->w.err));
+    side->sum = side->w.vm->cpus[0].retired_before; /* by harts that were reset since */
+    assert_true(vm_resume(side->w.vm, &side->w.err));
+    sem_post(&side->called);
+}
+
+/* The new life begins with new memory, into which nothing of the old one falls. */
+static void a_guest_that_resets_itself_meanwhile(void **state)
+{
+    (void)state;
+    struct side *here = new_side("interp", 2048, 0), *there = new_side("interp", 2048, 0);
+    struct post *post = new_post(there);
+    call(here, do_start);
+    while (check(here) < (uint64_t)2 * SWEEP_HARTS * 2048) /* each page has been written to */
+        usleep(1000);
+    here->options = (struct migrate_source_options){.bandwidth = 10000000};
+    connect_sides(here, there, 2);
+    begin_late(here, post);
+    wait_for(&post->late);
+    assert_true(there->taken && !post->lost);
+    call(there, do_reset);
+    wait_for(&here->done);
+    assert_int_equal(here->result, MIGRATE_MOVED);
+    wait_for(&there->done);
+    assert_true(there->arrived);
+    do {
+        call(there, do_count_lives);
+    } while (there->sum == 0);
+    assert_runs(there);
+    close_side(here);
+    close_side(there);
+    free_post(post);
+}
+
+/* ---- what cannot wait for memory ---- */
+
+/* What such a machine is made from. */
+struct kit {
+    int nic;
+    struct block_chain disk;
+    struct boot_bytes elf;
+};
+
+static void make_deterministic(struct world *w, struct kit *kit)
+{
+    (void)kit;
+    w->config.deterministic = true;
+}
+
+static void give_e1000(struct world *w, struct kit *kit)
+{
+    struct machine_nic *nic = &w->config.nics[w->config.nic_count++];
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    close(pair[1]);
+    *nic = (struct machine_nic){.mac = strdup("02:00:00:00:00:01"), .model = strdup("e1000")};
+    kit->nic = pair[0];
+    w->env.nics = &kit->nic;
+}
+
+static void give_ahci(struct world *w, struct kit *kit)
+{
+    struct machine_disk *disk = &w->config.disks[w->config.disk_count++];
+    kit->disk = (struct block_chain){.fds = {memfd_create("disk", MFD_CLOEXEC)}, .count = 1};
+    assert_int_equal(ftruncate(kit->disk.fds[0], 1 << 20), 0);
+    machine_disk_init(disk);
+    disk->path = strdup("disk");
+    disk->format = strdup("raw");
+    disk->bus = MACHINE_BUS_AHCI;
+    w->env.disks = &kit->disk;
+}
+
+static void give_tohost(struct world *w, struct kit *kit)
+{
+    static const uint32_t program[] = {0x0000006f}; /* j . */
+    make_elf(&kit->elf, program, sizeof(program));
+    world_give(w, &w->config.firmware, kit->elf.data, kit->elf.size);
+}
+
+static void what_cannot_wait_for_memory_is_refused(void **state)
+{
+    (void)state;
+    static const uint32_t program[] = {0x0000006f}; /* j . */
+    static const struct {
+        void (*give)(struct world *w, struct kit *kit);
+        const char *says;
+    } rows[] = {{make_deterministic, "deterministic"},
+                {give_e1000, "e1000"},
+                {give_ahci, "ahci"},
+                {give_tohost, "tohost"}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct world w;
+        struct kit kit;
+        int pair[2];
+        const struct migrate_source_options options = {.postcopy = true};
+        world_open(&w);
+        rows[i].give(&w, &kit);
+        if (w.config.firmware == NULL)
+            world_give(&w, &w.config.firmware, program, sizeof(program));
+        world_make(&w);
+        assert_true(vm_start(w.vm, &w.err));
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        assert_null(migrate_source_begin(w.vm, pair, 1, &options, &w.err));
+        assert_non_null(strstr(error_message(w.err), rows[i].says));
+        assert_non_null(strstr(error_message(w.err), "no post-copy"));
+        assert_int_equal(vm_state(w.vm), VM_RUNNING);
+        close(pair[0]); /* still ours */
+        close(pair[1]);
+        world_close(&w);
+    }
+}
+
 /* ---- what a hostile source sends ---- */
 
 static size_t put_run(uint8_t *body, uint64_t gpa, uint32_t pages, enum wire_run kind)
@@ -453,6 +611,9 @@ int main(void)
         cmocka_unit_test(cut_anywhere),
         cmocka_unit_test(a_link_that_hangs),
         cmocka_unit_test(the_source_dies),
+        cmocka_unit_test(called_off_at_any_time),
+        cmocka_unit_test(a_guest_that_resets_itself_meanwhile),
+        cmocka_unit_test(what_cannot_wait_for_memory_is_refused),
         cmocka_unit_test(a_page_comes_once_and_only_if_it_is_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
