@@ -4,11 +4,16 @@ the earlier (Documentation/driver-api/early-userspace/buffer-format)."""
 import os
 
 
-def newc_entry(name, mode, data=b""):
+def newc_node(name, mode, major, minor):
+    """A device's."""
+    return newc_entry(name, mode, device=(major, minor))
+
+
+def newc_entry(name, mode, data=b"", device=(0, 0)):
     """One member of a cpio archive of the kind "newc": fields of 8 hexadecimal digits."""
     name = name.encode() + b"\0"
     # inode, mode, uid, gid, links, mtime, size, device (2), special device (2), name's size, check
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
+    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name), 0)
     header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
     return padded(header, 4) + padded(data, 4)
 

@@ -9,8 +9,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/size.h"
 #include "firecracker/api.h"
 #include "firecracker/session.h"
+
+#define TAKEN "Taken for the sake of jailers and clients that give it; means nothing here."
+#define PAYLOAD_LIMIT (64 * MIB)
 
 static const struct cli_option options[] = {
     {"api-sock", 0, "PATH",
@@ -30,6 +34,17 @@ static const struct cli_option options[] = {
      "Do not lock the machine's process in (--sandbox off of 'trapeze run'); for debugging.", NULL},
     {"level", 0, "LEVEL", "How much is said on standard error: off, error, warning, info or debug.",
      NULL},
+    {"log-path", 0, "FILE", "As the resource logger: where requests are noted, a file or FIFO.", NULL},
+    {"metrics-path", 0, "FILE", "As the resource metrics: where these go.", NULL},
+    {"http-api-max-payload-size", 0, "BYTES",
+     "The largest body of a request (default: 51200).", NULL},
+    {"version", 0, NULL, "Say which version of Firecracker's API this is.", NULL},
+    {"show-level", 0, NULL, TAKEN, NULL},
+    {"show-log-origin", 0, NULL, TAKEN, NULL},
+    {"module", 0, "NAME", TAKEN, NULL},
+    {"start-time-us", 0, "TIME", TAKEN, NULL},
+    {"start-time-cpu-us", 0, "TIME", TAKEN, NULL},
+    {"parent-cpu-time-us", 0, "TIME", TAKEN, NULL},
 };
 
 static const struct cli_example examples[] = {
@@ -76,6 +91,21 @@ static int exit_status(const struct client_result *result)
     }
 }
 
+/* What is written to a file or FIFO, and how much is read. */
+static bool choose_files(const struct cli_args *args, struct fc_options *fc, struct error **err)
+{
+    const char *text = cli_last(args, "http-api-max-payload-size");
+    uint64_t size = FC_BODY_MAX;
+    fc->log_path = cli_last(args, "log-path");
+    fc->metrics_path = cli_last(args, "metrics-path");
+    if (text != NULL && (!cli_parse_count(text, PAYLOAD_LIMIT, &size) || size == 0))
+        return error_set(err, ERROR_USAGE,
+                         "--http-api-max-payload-size: '%s' is no number from 1 to %llu", text,
+                         (unsigned long long)PAYLOAD_LIMIT);
+    fc->body_max = (size_t)size;
+    return true;
+}
+
 static int run(const struct cli_args *args, struct error **err)
 {
     struct fc_options fc = {.socket = cli_last(args, "api-sock"),
@@ -84,6 +114,10 @@ static int run(const struct cli_args *args, struct error **err)
                             .log_level = LOG_LEVEL_WARNING};
     const char *level = cli_last(args, "level");
     struct client_result result;
+    if (cli_given(args, "version")) {
+        puts("Firecracker v" FC_API_VERSION "\n");
+        return CLI_OK;
+    }
     if (fc.socket == NULL)
         fc.socket = "/run/firecracker.socket";
     if (cli_given(args, "no-api"))
@@ -97,7 +131,8 @@ static int run(const struct cli_args *args, struct error **err)
         error_set(err, ERROR_USAGE, "--no-api needs --config-file FILE");
         return CLI_USAGE;
     }
-    if (level != NULL && !choose_level(level, &fc.log_level, err))
+    if ((level != NULL && !choose_level(level, &fc.log_level, err)) ||
+        !choose_files(args, &fc, err))
         return CLI_USAGE;
     return fc_serve(&fc, &result, err) ? exit_status(&result) : CLI_HOST_FAILURE;
 }

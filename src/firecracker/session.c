@@ -322,6 +322,18 @@ static bool put_resources(struct session *session, const char *path, struct erro
     return good;
 }
 
+static bool put_files(struct session *session, struct error **err)
+{
+    const struct fc_options *options = session->options;
+    json_t *log = json_pack("{s:s?}", "log_path", options->log_path);
+    json_t *metrics = json_pack("{s:s?}", "metrics_path", options->metrics_path);
+    bool good = (options->log_path == NULL || put(session, "/logger", log, err)) &&
+                (options->metrics_path == NULL || put(session, "/metrics", metrics, err));
+    json_decref(log);
+    json_decref(metrics);
+    return good;
+}
+
 /* A thread: configures and starts what options->resources says. */
 static void *configure(void *opaque)
 {
@@ -437,7 +449,7 @@ static bool listen_for_requests(struct session *session, struct fc_server **serv
         return true;
     int fd = client_listen(path, err);
     if (fd >= 0)
-        *server = fc_server_new(fd, FC_BODY_MAX, on_request, on_answered, session, err);
+        *server = fc_server_new(fd, session->options->body_max, on_request, on_answered, session, err);
     return *server != NULL;
 }
 
@@ -462,7 +474,8 @@ bool fc_serve(const struct fc_options *options, struct client_result *result, st
     signals_of_the_end(&blocked);
     pthread_sigmask(SIG_BLOCK, &blocked, &before); /* for the threads, too */
     int signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
-    bool good = session.control != NULL && listen_for_requests(&session, &server, err);
+    bool good = session.control != NULL && put_files(&session, err) &&
+                listen_for_requests(&session, &server, err);
     bool configures = good && options->resources != NULL;
     if (configures && pthread_create(&thread, NULL, configure, &session) != 0)
         good = configures = error_set(err, ERROR_HOST, "cannot start a thread");

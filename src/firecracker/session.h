@@ -20,6 +20,8 @@ struct fc_options {
     const char *resources; /* a file of JSON: what to configure and start at once; or NULL */
     enum sandbox_mode sandbox;
     bool boot_timer; /* the guest has a register to say that it has booted, and the log says when */
+    const char *log_path, *metrics_path; /* NULL: as requests say */
+    size_t body_max;                     /* bytes of a request's body */
     int log_level;
 };
 

@@ -297,6 +297,30 @@ def test_resources_from_a_file():
             assert part in errors, errors
 
 
+def test_options_as_clients_and_jailers_give_them():
+    log, metrics = scratch("log2"), scratch("metrics2")
+    done = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True)
+    assert re.match(r"Firecracker v\d+\.\d+\.\d+\n", done.stdout), done
+    options = ["--id", "x", "--start-time-us", "1", "--start-time-cpu-us", "2",
+               "--parent-cpu-time-us", "3", "--log-path", log, "--level", "Info", "--show-level",
+               "--show-log-origin", "--metrics-path", metrics, "--http-api-max-payload-size", "99"]
+    with MicroVM(*options) as vm:
+        vm.refuses("PUT", "/metrics", {"metrics_path": metrics}, "Reinitialization")
+        vm.put("/actions", action_type="FlushMetrics")
+        assert vm.ask("PUT", "/boot-source", {"x": "y" * 100})[0] == 413
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
+    with open(log, encoding="utf-8") as file:
+        assert "[x] PUT /metrics: 400 Reinit" in file.read()
+    with open(metrics, encoding="utf-8") as file:
+        assert json.loads(file.readline())["api_server"]["failures"] == 1
+    for bad, part in (["--log-path", "/not/there/log"], "/not/there/log"), (
+            ["--http-api-max-payload-size", "0"], "--http-api-max-payload-size"):
+        done = subprocess.run([program(), "--api-sock", scratch("no.api"), *bad], text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode in (USAGE, HOST_FAILURE) and part in done.stderr, done
+
+
 def test_what_cannot_be_served():
     with MicroVM() as vm:
         done = subprocess.run([program(), "--api-sock", vm.socket], capture_output=True, text=True,
