@@ -98,7 +98,7 @@ static const struct cli_option options[] = {
      "Make the control socket at PATH instead of the runtime folder; see 'trapeze control'.", NULL},
     {"gdb", 0, "WHERE",
      "Let GDB debug the guest: 'tcp:PORT' (this host only; port 0: any that is free) or "
-     "'unix:PATH'. Harts are GDB's threads. Whoever can connect owns the guest: any user of this "
+     "'unix:PATH'. Harts (vCPUs) are GDB's threads; an x86_64 guest has at most four break- and watchpoints at once. Whoever can connect owns the guest: any user of this "
      "host, with tcp.",
      NULL},
     {"gdb-wait", 0, NULL, "Do not start before GDB says 'continue'.", NULL},

@@ -86,8 +86,8 @@ int64_t vcpu_time_to_deadline(struct vcpu_timebase *timebase, uint64_t ticks);
  *     if (vcpu->debug)
  *         return vcpu->isa->debug->run(vcpu, budget);
  * which interprets one instruction after the other. So an engine has one check, outside of its
- * loop, and nothing else to do with break- and watchpoints. The pointer and what it points to
- * change only while the vCPU does not run. */
+ * loop, and nothing else to do with break- and watchpoints. (KVM has debug registers instead.) The
+ * pointer and what it points to change only while the vCPU does not run. */
 
 enum vcpu_point_kind { /* the numbers are those of GDB's Z packets */
     VCPU_POINT_BREAK_SOFT,
@@ -245,7 +245,9 @@ struct isa_debug {
     bool (*write)(struct vcpu *vcpu, unsigned number, const uint8_t *bytes);
     struct vcpu_debug *(*attach)(struct vcpu *vcpu); /* does not set vcpu->debug */
     void (*detach)(struct vcpu_debug *debug);        /* NULL is fine */
-    enum vcpu_exit (*run)(struct vcpu *vcpu, uint64_t budget); /* as struct engine's */
+    /* Whether one more can be looked out for; NULL: any. */
+    bool (*takes_point)(const struct vcpu_points *points, const struct vcpu_point *point);
+    enum vcpu_exit (*run)(struct vcpu *vcpu, uint64_t budget); /* as struct engine's; NULL: engines do it */
 };
 
 /* An instruction-set architecture. All of it is const data and functions. */

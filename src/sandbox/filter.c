@@ -239,6 +239,7 @@ static const struct row rows[] = {
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_MP_STATE)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_MP_STATE)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_CPUID2)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_GUEST_DEBUG)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_ENABLE_CAP)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_X86_SET_MSR_FILTER)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_TSC_KHZ)}},

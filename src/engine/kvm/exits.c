@@ -74,7 +74,6 @@ static const char *const exit_names[] = {
     [KVM_EXIT_UNKNOWN] = "unknown hardware exit",
     [KVM_EXIT_EXCEPTION] = "exception",
     [KVM_EXIT_HYPERCALL] = "hypercall",
-    [KVM_EXIT_DEBUG] = "debug",
     [KVM_EXIT_HLT] = "halt",
     [KVM_EXIT_FAIL_ENTRY] = "failed entry",
     [KVM_EXIT_SET_TPR] = "TPR set",
@@ -154,6 +153,8 @@ bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit)
         kvm->ring_exits++;
         kvm_empty_rings(kvm->machine);
         return true;
+    case KVM_EXIT_DEBUG:
+        return kvm_debug_stop(kvm, exit);
     case KVM_EXIT_INTR:
     case KVM_EXIT_NMI:
     case KVM_EXIT_IRQ_WINDOW_OPEN:

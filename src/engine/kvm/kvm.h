@@ -8,6 +8,7 @@
  *     dirty.c     the log of written pages
  *     vcpu.c      a vCPU: entering the guest, why it was left, kicks
  *     state.c     a vCPU's state to and from KVM
+ *     debug.c     a debugger's break- and watchpoints and steps
  *     cpuid.c     what the guest is told of its processor
  *
  * A vCPU's state stays with KVM; x86_fetch() brings it here when somebody wants to see it. A guest's

@@ -38,6 +38,7 @@ struct kvm_machine {
     pthread_mutex_t log_lock; /* a leaf */
     bool logging;             /* KVM notes which pages are written */
     uint64_t *log_bitmap;     /* of the largest region; NULL: with rings there is none */
+    uint32_t debug_flags;     /* of a step, as KVM has them: interrupts wait */
     unsigned ring_entries;    /* of each vCPU's ring; 0: KVM has none */
     struct kvm_cpu *cpus[KVM_CPUS_MAX]; /* their rings are read with log_lock held; NULL: none yet */
 
@@ -54,6 +55,7 @@ struct kvm_cpu {
     struct kvm_run *run;
     struct kvm_dirty_gfn *ring; /* pages that this vCPU wrote; NULL: there is none */
     uint32_t ring_next;         /* the entry that is read next */
+    bool debugged;   /* KVM was told of a debugger */
     bool incomplete; /* the instruction that left the guest goes on when it is entered again */
     /* Sends the owner thread a signal, which ends KVM_RUN: unlike tgkill(), a timer can reach nobody
      * outside of its process. */
@@ -92,6 +94,10 @@ void kvm_detach(struct vcpu *vcpu);
 enum vcpu_exit kvm_run(struct vcpu *vcpu, uint64_t budget);
 void kvm_kick(struct vcpu *vcpu);
 void kvm_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque);
+
+/* debug.c: before the guest is entered, and when it was left for a debugger's sake; false: *exit. */
+bool kvm_debug_begin(struct kvm_cpu *kvm, enum vcpu_exit *exit);
+bool kvm_debug_stop(struct kvm_cpu *kvm, enum vcpu_exit *exit);
 
 /* exits.c: what the guest was left for; true: it is entered again. */
 bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit);

@@ -46,6 +46,7 @@ static const struct {
     {"KVM_CAP_MP_STATE", KVM_CAP_MP_STATE},
     {"KVM_CAP_VCPU_EVENTS", KVM_CAP_VCPU_EVENTS},
     {"KVM_CAP_DEBUGREGS", KVM_CAP_DEBUGREGS},
+    {"KVM_CAP_SET_GUEST_DEBUG", KVM_CAP_SET_GUEST_DEBUG},
     {"KVM_CAP_XSAVE", KVM_CAP_XSAVE},
     {"KVM_CAP_ADJUST_CLOCK", KVM_CAP_ADJUST_CLOCK},
     {"KVM_CAP_SIGNAL_MSI", KVM_CAP_SIGNAL_MSI},
@@ -259,6 +260,8 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
     }
     if (has_guests_of_its_own(machine))
         machine->machine.not_saved = "a guest that may run guests of its own (vmx or svm)";
+    int debug = ioctl(machine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
+    machine->debug_flags = debug > 0 ? (uint32_t)debug & KVM_GUESTDBG_BLOCKIRQ : 0;
     machine->listener = (struct mem_listener){
         .dirty_collect = kvm_collect, .dirty_stop = kvm_stop_log, .opaque = machine};
     mem_listen(machine->mem, &machine->listener);

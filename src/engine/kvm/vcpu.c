@@ -130,7 +130,7 @@ enum vcpu_exit kvm_run(struct vcpu *vcpu, uint64_t budget)
     struct kvm_cpu *kvm = vcpu->engine_data;
     enum vcpu_exit exit = VCPU_EXIT_FAILED;
     (void)budget; /* nobody counts a guest's instructions */
-    if (!prepare(kvm))
+    if (!prepare(kvm) || !kvm_debug_begin(kvm, &exit))
         return exit;
     while (enter(kvm, &exit))
         ;

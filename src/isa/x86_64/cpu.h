@@ -72,6 +72,7 @@ struct x86_msr {
 #define X86_XSAVE_SIZE 4096
 #define X86_LAPIC_SIZE 1024
 #define X86_MSRS_MAX   512
+#define X86_DEBUG_POINTS 4 /* that a processor has registers for */
 
 /* What a processor is about to deliver or does not take yet (SDM 3A, 6). */
 struct x86_events {

@@ -236,4 +236,5 @@ const struct isa isa_x86_64 = {
     .dump = cpu_dump,
     .count = cpu_count,
     .mode = cpu_mode,
+    .debug = &x86_isa_debug,
 };

@@ -8,5 +8,6 @@
 #include "isa/x86_64/cpu.h"
 
 extern const struct state_table x86_cpu_state;
+extern const struct isa_debug x86_isa_debug;
 
 #endif

@@ -47,7 +47,8 @@ bool gdb_point_add(struct gdb *gdb, const struct vcpu_point *point)
     unsigned at = find_point(points, point);
     if (at < points->count) /* E.2: to insert twice is to insert once */
         return true;
-    if (at == VCPU_POINTS_MAX)
+    const struct isa_debug *isa = gdb->vm->isa->debug;
+    if (at == VCPU_POINTS_MAX || (isa->takes_point != NULL && !isa->takes_point(points, point)))
         return false;
     points->point[points->count++] = *point;
     update_filter(points);
