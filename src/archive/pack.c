@@ -7,7 +7,6 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -33,7 +32,7 @@ struct file {
     struct block_chain chain; /* until it is looked at */
     char *wanted;             /* the format that it is to have; NULL: it says so itself */
     int fd;
-    bool saved; /* role "suspended" */
+    const char *role; /* NULL: a file that the description names */
     uint64_t size, data;
     struct tar_extent *extents;
     size_t count;
@@ -42,8 +41,9 @@ struct file {
 struct pack {
     char *name;
     const struct text *text;
-    struct file files[PACK_MAX_FILES];
+    struct file *files;
     size_t count;
+    json_t *tree; /* NULL: none */
     int64_t rtc_offset;
     json_t *notes;
 };
@@ -78,6 +78,8 @@ void pack_free(struct pack *pack)
             close(pack->files[i].fd);
         free(pack->files[i].extents);
     }
+    free(pack->files);
+    json_decref(pack->tree);
     json_decref(pack->notes);
     free(pack->name);
     free(pack);
@@ -99,13 +101,15 @@ bool pack_has(const struct pack *pack, const char *name)
 static struct file *new_file(struct pack *pack, const char *name, struct error **err)
 {
     assert(pack_name_is_plain(name) && !pack_has(pack, name));
-    if (pack->count == PACK_MAX_FILES) {
-        error_set(err, ERROR_INTERNAL, "an archive has at most %d files", PACK_MAX_FILES);
+    size_t most = pack->tree != NULL ? PACK_MAX_PARTS : PACK_MAX_FILES;
+    if (pack->count == most) {
+        error_set(err, ERROR_USAGE, "its archive would have more than %zu files", most);
         return NULL;
     }
+    pack->files = alloc_resize(pack->files, pack->count + 1, sizeof(*pack->files));
     struct file *file = &pack->files[pack->count++];
+    *file = (struct file){.fd = -1};
     strcpy(file->name, name);
-    file->fd = -1;
     return file;
 }
 
@@ -219,11 +223,13 @@ bool pack_add_file(struct pack *pack, const char *name, int fd, struct error **e
     return true;
 }
 
-/* Its pages of zeroes are holes. */
+/* A file that is one hole is nobody's strength: it has data from its beginning on. */
 static bool map_holes(struct file *file, struct error **err)
 {
     uint64_t hole_min = file->size / EXTENT_AIM > HOLE_MIN ? file->size / EXTENT_AIM : HOLE_MIN;
-    off_t at = 0, end;
+    off_t at = file->size < BLOCK_SECTOR ? (off_t)file->size : BLOCK_SECTOR, end;
+    if (at > 0)
+        add_extent(file, 0, (uint64_t)at, hole_min);
     while ((at = lseek(file->fd, at, SEEK_DATA)) >= 0) {
         end = lseek(file->fd, at, SEEK_HOLE);
         if (end < 0)
@@ -243,11 +249,41 @@ bool pack_add_saved(struct pack *pack, int fd, struct error **err)
         return false;
     }
     file->fd = fd;
-    file->saved = true;
+    file->role = "suspended";
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
         return error_set(err, ERROR_HOST, "'%s' is no file", file->name);
     file->size = (uint64_t)status.st_size;
     return map_holes(file, err);
+}
+
+bool pack_add_part(struct pack *pack, int fd, struct error **err)
+{
+    char name[PACK_MAX_NAME + 1];
+    struct stat status;
+    snprintf(name, sizeof(name), PACK_PART "%zu", pack->count);
+    struct file *file = new_file(pack, name, err);
+    if (file == NULL) {
+        close(fd);
+        return false;
+    }
+    file->fd = fd;
+    file->role = "part";
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+        return error_set(err, ERROR_HOST, "'%s' is no file", name);
+    file->size = (uint64_t)status.st_size;
+    return (file->size <= PACK_MAX_SIZE ||
+            error_set(err, ERROR_USAGE, "a file of it is too large for an archive")) &&
+           map_holes(file, err);
+}
+
+size_t pack_parts(const struct pack *pack)
+{
+    return pack->count;
+}
+
+void pack_set_tree(struct pack *pack, json_t *tree)
+{
+    pack->tree = tree;
 }
 
 void pack_set_clock(struct pack *pack, int64_t rtc_offset)
@@ -343,13 +379,16 @@ static bool write_manifest(const struct pack *pack, struct tar_writer *tar, cons
                                 (json_int_t)file->size, "data", (json_int_t)file->data);
         if (file->format != NULL)
             json_object_set_new(row, "format", json_string(file->format));
-        if (file->saved)
-            json_object_set_new(row, "role", json_string("suspended"));
+        if (file->role != NULL)
+            json_object_set_new(row, "role", json_string(file->role));
         json_array_append_new(files, row);
     }
+    int version = pack->tree != NULL ? 3 : pack_has(pack, PACK_SAVED) ? 2 : 1;
     json_t *manifest =
-        json_pack("{s:i, s:s, s:s, s:o, s:O}", "trapeze-archive", pack_has(pack, PACK_SAVED) ? 2 : 1, "name", pack->name,
+        json_pack("{s:i, s:s, s:s, s:o, s:O}", "trapeze-archive", version, "name", pack->name,
                   "description", description, "files", files, "notes", pack->notes);
+    if (pack->tree != NULL)
+        json_object_set(manifest, "tree", pack->tree);
     if (pack->rtc_offset != 0)
         json_object_set_new(manifest, "rtc-offset", json_integer(pack->rtc_offset));
     bool good = write_json(tar, PACK_MANIFEST, manifest, err);

@@ -15,6 +15,10 @@
  * "suspended" in its row, and the number of the format is 2. What its clock was set to is "rtc-offset" of
  * the manifest, nanoseconds (config/nvram.h).
  *
+ * A machine that moves with its snapshots (daemon/migrate_tree.h) has format 3, "tree" in its manifest, and
+ * instead of its files parts: bytes as they are, named "part-0", "part-1" ..., with "role": "part". What a
+ * part is the tree says. Nobody else takes such an archive.
+ *
  * Holes are a sparse file's (GNU.sparse 1.0), so any tar unpacks an archive. A sum is that of the
  * lines "OFFSET LENGTH\n" of the file's extents, in decimal, and then of their bytes. All that is
  * to be believed stands in front and is checked before space is taken; the same machine makes the
@@ -25,16 +29,19 @@
 #ifndef TRAPEZE_ARCHIVE_PACK_H
 #define TRAPEZE_ARCHIVE_PACK_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "block/chain.h"
 #include "config/text.h"
 
-#define PACK_VERSION   2
+#define PACK_VERSION   3
 #define PACK_SAVED     "suspended.vmss"
 #define PACK_MAX_NAME  63 /* bytes of a file's name */
 #define PACK_MAX_FILES 48
+#define PACK_MAX_PARTS 4096
+#define PACK_PART      "part-"
 #define PACK_MAX_SIZE  (UINT64_C(1) << 50) /* bytes of a file */
 #define PACK_MANIFEST  "manifest.json"
 #define PACK_SUMS      "sums.json"
@@ -59,6 +66,10 @@ bool pack_look(struct pack *pack, struct error **err);
 size_t pack_fds(const struct pack *pack, int *fds, size_t room);
 /* What it was at when it was suspended; as pack_add_file(). */
 bool pack_add_saved(struct pack *pack, int fd, struct error **err);
+/* Part `pack_parts() - 1` of a tree; as pack_add_file(), and what is a hole stays one. */
+bool pack_add_part(struct pack *pack, int fd, struct error **err);
+size_t pack_parts(const struct pack *pack);
+void pack_set_tree(struct pack *pack, json_t *tree); /* steals it; before the first part */
 void pack_set_clock(struct pack *pack, int64_t rtc_offset);
 /* Something that a user should know. */
 void pack_note(struct pack *pack, const char *sentence);

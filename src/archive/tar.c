@@ -199,7 +199,7 @@ struct tar_reader {
     struct tar_extent *extents;
     size_t count, current;
     uint64_t position; /* in the current extent */
-    char names[TAR_MAX_MEMBERS][TAR_MAX_NAME + 1];
+    char **names;
     size_t name_count;
 };
 
@@ -276,7 +276,8 @@ static bool take_name(struct tar_reader *reader, struct tar_member *member, cons
             return error_set(err, ERROR_HOST, "the archive has '%s' twice", name);
     if (reader->name_count == TAR_MAX_MEMBERS)
         return error_set(err, ERROR_HOST, "the archive has more than %d files", TAR_MAX_MEMBERS);
-    strcpy(reader->names[reader->name_count++], name);
+    reader->names = alloc_resize(reader->names, reader->name_count + 1, sizeof(*reader->names));
+    reader->names[reader->name_count++] = alloc_string(name);
     strcpy(member->name, name);
     return true;
 }
@@ -385,6 +386,9 @@ void tar_reader_free(struct tar_reader *reader)
     if (reader->archive != NULL)
         reader->library.archive_read_free(reader->archive);
     error_free(reader->error);
+    for (size_t i = 0; i < reader->name_count; i++)
+        free(reader->names[i]);
+    free(reader->names);
     free(reader->extents);
     free(reader);
 }

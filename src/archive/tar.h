@@ -21,7 +21,7 @@ struct tar_reader;
 struct tar_writer;
 
 #define TAR_MAX_NAME    255 /* bytes of a member's name */
-#define TAR_MAX_MEMBERS 64
+#define TAR_MAX_MEMBERS 4200
 #define TAR_MAX_EXTENTS 70000 /* of a sparse member */
 
 /* A stretch of a file that is not a hole. Stretches are sorted and do not touch. */

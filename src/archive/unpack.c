@@ -23,7 +23,7 @@
 #include "config/nvram.h"
 #include "sandbox/helper.h"
 
-enum { JSON_MAX = 1 << 20 /* bytes */, NOTES_MAX = 64, NOTE_MAX = 400 };
+enum { JSON_MAX = 4 << 20 /* bytes */, NOTES_MAX = 64, NOTE_MAX = 400 };
 #define TRAILER_MAX (1 * MIB) /* zeros behind the last file, with which a tar ends */
 #define SPARE_BYTES (16 * MIB)
 
@@ -34,6 +34,7 @@ struct place {
     int folder;
     struct sandbox_teller *teller; /* of who has no folder */
     bool (*allowed)(const char *name);
+    bool takes_tree;
 };
 
 /* A file that is being written: a disk image, or plain bytes. */
@@ -115,10 +116,29 @@ static const char *string_of(const json_t *row, const char *key)
     return json_string_value(json_object_get(row, key));
 }
 
+static bool has_role(const json_t *row, const char *role)
+{
+    const char *own = string_of(row, "role");
+    return own != NULL && strcmp(own, role) == 0;
+}
+
 /* The state of a machine that was suspended. */
 static bool is_saved(const json_t *row)
 {
-    return json_object_get(row, "role") != NULL;
+    return has_role(row, "suspended");
+}
+
+/* Of an archive with a tree each is one, and its number is its place. */
+static bool check_part(const json_t *row, size_t index, struct error **err)
+{
+    char wanted[PACK_MAX_NAME + 1];
+    const char *name = string_of(row, "name");
+    uint64_t size = number_of(row, "size");
+    snprintf(wanted, sizeof(wanted), PACK_PART "%zu", index);
+    return sense(name != NULL && strcmp(name, wanted) == 0 && has_role(row, "part") &&
+                     json_object_get(row, "format") == NULL,
+                 "the parts of a tree", err) &&
+           sense(size <= PACK_MAX_SIZE && number_of(row, "data") <= size, "a file's size", err);
 }
 
 static bool check_row(const json_t *files, size_t index, bool (*allowed)(const char *name),
@@ -127,11 +147,10 @@ static bool check_row(const json_t *files, size_t index, bool (*allowed)(const c
     const json_t *row = json_array_get(files, index);
     const char *name = string_of(row, "name"), *format = string_of(row, "format");
     uint64_t size = number_of(row, "size"), data = number_of(row, "data");
-    bool saved = is_saved(row);
-    if (saved && (!sense(name != NULL && strcmp(name, PACK_SAVED) == 0 && format == NULL &&
-                             string_of(row, "role") != NULL &&
-                             strcmp(string_of(row, "role"), "suspended") == 0,
-                         "the role of a file", err)))
+    bool saved = json_object_get(row, "role") != NULL;
+    if (saved && !sense(name != NULL && strcmp(name, PACK_SAVED) == 0 && format == NULL &&
+                            is_saved(row),
+                        "the role of a file", err))
         return false;
     if (!sense(name != NULL && pack_name_is_plain(name) &&
                    (saved || ((allowed == NULL || allowed(name)) && strcasecmp(name, PACK_SAVED) != 0)),
@@ -149,7 +168,7 @@ static bool check_row(const json_t *files, size_t index, bool (*allowed)(const c
            sense(size > 0 && size % BLOCK_SECTOR == 0, "a disk's size", err);
 }
 
-static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *name),
+static bool check_manifest(const json_t *manifest, const struct place *place,
                            struct unpacked *unpacked, struct error **err)
 {
     json_int_t version = json_integer_value(json_object_get(manifest, "trapeze-archive"));
@@ -161,9 +180,13 @@ static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *n
         return false;
     }
     char wanted[PACK_MAX_NAME + 8] = "";
+    json_t *tree = json_object_get(manifest, "tree");
+    size_t most = tree != NULL ? PACK_MAX_PARTS : PACK_MAX_FILES;
     if (!sense(version > 0, "its format", err) ||
+        !sense(tree == NULL || (place->takes_tree && json_is_object(tree)),
+               "a tree of snapshots, which moves between daemons alone", err) ||
         !sense(name != NULL && pack_name_is_plain(name), "the machine's name", err) ||
-        !sense(json_is_array(files) && json_array_size(files) <= PACK_MAX_FILES, "its files", err))
+        !sense(json_is_array(files) && json_array_size(files) <= most, "its files", err))
         return false;
     snprintf(wanted, sizeof(wanted), "%s.vmx", name);
     description = string_of(manifest, "description");
@@ -171,7 +194,8 @@ static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *n
                err))
         return false;
     for (size_t i = 0; i < json_array_size(files); i++)
-        if (!check_row(files, i, allowed, err) ||
+        if (tree != NULL ? !check_part(json_array_get(files, i), i, err)
+                         : !check_row(files, i, place->allowed, err) ||
             !sense(strcasecmp(string_of(json_array_get(files, i), "name"), wanted) != 0,
                    "a file is there twice", err))
             return false;
@@ -181,6 +205,7 @@ static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *n
     unpacked->rtc_offset = offset;
     for (size_t i = 0; i < json_array_size(files); i++)
         unpacked->has_saved = unpacked->has_saved || is_saved(json_array_get(files, i));
+    unpacked->tree = json_incref(tree);
     unpacked->name = alloc_string(name);
     unpacked->files = json_incref(files);
     unpacked->notes = json_array();
@@ -192,11 +217,11 @@ static bool check_manifest(const json_t *manifest, bool (*allowed)(const char *n
     return true;
 }
 
-static bool read_manifest(struct tar_reader *tar, bool (*allowed)(const char *name),
+static bool read_manifest(struct tar_reader *tar, const struct place *place,
                           struct unpacked *unpacked, struct error **err)
 {
     json_t *manifest = read_json(tar, PACK_MANIFEST, err);
-    bool good = manifest != NULL && check_manifest(manifest, allowed, unpacked, err);
+    bool good = manifest != NULL && check_manifest(manifest, place, unpacked, err);
     json_decref(manifest);
     return good;
 }
@@ -213,7 +238,7 @@ static bool find_space(struct place *place, struct error **err)
 static bool check_space(const json_t *files, uint64_t space, struct error **err)
 {
     uint64_t needed = SPARE_BYTES;
-    for (size_t i = 0; i < json_array_size(files); i++) { /* 48 of up to 2^50: no overflow */
+    for (size_t i = 0; i < json_array_size(files); i++) { /* 4096 of up to 2^50: no overflow */
         const json_t *row = json_array_get(files, i);
         const char *format = string_of(row, "format");
         needed += number_of(row, format != NULL && strcmp(format, "fixed") == 0 ? "size" : "data");
@@ -372,7 +397,7 @@ static bool read_to_end(struct tar_reader *tar, tar_read_fn *fn, void *opaque, s
 static bool read_members(struct tar_reader *tar, const struct place *place,
                          struct unpacked *unpacked, json_t *sums, struct error **err)
 {
-    bool good = read_manifest(tar, place->allowed, unpacked, err) &&
+    bool good = read_manifest(tar, place, unpacked, err) &&
                 check_space(unpacked->files, place->space, err) &&
                 read_description(tar, unpacked, sums, err);
     for (size_t i = 0; good && i < json_array_size(unpacked->files); i++) {
@@ -455,6 +480,8 @@ static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct er
                               "name", unpacked.name, "description", unpacked.name, ".vmx", "files",
                               unpacked.files, "notes", unpacked.notes, "rtc-offset",
                               (json_int_t)unpacked.rtc_offset);
+    if (unpacked.tree != NULL)
+        json_object_set(about, "tree", unpacked.tree);
     char *text = text_write(unpacked.text, &size);
     return (json_dumpfd(about, u->about, JSON_COMPACT) == 0 &&
             write(u->text, text, size) == (ssize_t)size) ||
@@ -465,9 +492,9 @@ static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct er
 static int make_asked(void *opaque, const char *name)
 {
     struct unpacking *u = opaque;
-    bool saved = strcmp(name, PACK_SAVED) == 0;
+    bool saved = strcmp(name, PACK_SAVED) == 0, tree = u->place.takes_tree;
     errno = EPERM;
-    if (u->made == PACK_MAX_FILES || !pack_name_is_plain(name) ||
+    if (u->made == (tree ? PACK_MAX_PARTS : PACK_MAX_FILES) || !pack_name_is_plain(name) ||
         (u->place.allowed != NULL && !u->place.allowed(name) && !saved))
         return -1;
     u->made++;
@@ -497,7 +524,7 @@ static bool take_back(const struct unpacking *u, struct unpacked *unpacked, stru
     json_t *about = bytes != NULL ? json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL) : NULL;
     free(bytes);
     bool good = bytes != NULL && sense(json_is_object(about), "its format", err) &&
-                check_manifest(about, u->place.allowed, unpacked, err);
+                check_manifest(about, &u->place, unpacked, err);
     json_decref(about);
     bytes = good ? read_back(u->text, TEXT_MAX_SIZE, &size, err) : NULL;
     if (bytes != NULL) {
@@ -513,10 +540,10 @@ static bool take_back(const struct unpacking *u, struct unpacked *unpacked, stru
     return false;
 }
 
-bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
-            struct error **err)
+static bool unpack_confined(int fd, const struct place *place, struct unpacked *unpacked,
+                            struct error **err)
 {
-    struct unpacking u = {.place = {.make = make_file, .folder = folder, .allowed = allowed},
+    struct unpacking u = {.place = *place,
                           .stream = fd,
                           .about = memfd_create("about", MFD_CLOEXEC),
                           .text = memfd_create("description", MFD_CLOEXEC)};
@@ -538,12 +565,28 @@ bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpack
     return good;
 }
 
+bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
+            struct error **err)
+{
+    const struct place place = {.make = make_file, .folder = folder, .allowed = allowed};
+    return unpack_confined(fd, &place, unpacked, err);
+}
+
+bool unpack_with_tree(int fd, int folder, bool (*allowed)(const char *name),
+                      struct unpacked *unpacked, struct error **err)
+{
+    const struct place place = {
+        .make = make_file, .folder = folder, .allowed = allowed, .takes_tree = true};
+    return unpack_confined(fd, &place, unpacked, err);
+}
+
 bool unpack_look(int fd, struct unpacked *unpacked, struct error **err)
 {
     *unpacked = (struct unpacked){0};
     struct zstream_reader *stream = zstream_reader_new(fd, err);
     struct tar_reader *tar = stream != NULL ? tar_reader_new(zstream_read, stream, err) : NULL;
-    bool good = tar != NULL && read_manifest(tar, NULL, unpacked, err);
+    const struct place place = {.folder = -1};
+    bool good = tar != NULL && read_manifest(tar, &place, unpacked, err);
     tar_reader_free(tar);
     zstream_reader_free(stream);
     if (!good)
@@ -557,6 +600,7 @@ void unpacked_clear(struct unpacked *unpacked)
     text_free(unpacked->text);
     json_decref(unpacked->files);
     json_decref(unpacked->notes);
+    json_decref(unpacked->tree);
     *unpacked = (struct unpacked){0};
 }
 

@@ -22,6 +22,7 @@ struct unpacked {
     json_t *notes; /* an array of strings */
     int64_t rtc_offset; /* as nvram.h has it */
     bool has_saved;     /* PACK_SAVED is there: a stranger's, that nobody has looked at */
+    json_t *tree;       /* what its parts are, which nobody has looked at; NULL: there are none */
 };
 
 /* From a file or a socket into an empty folder, by a confined process (sandbox/helper.h), so while
@@ -29,6 +30,9 @@ struct unpacked {
  * Everything is on stable storage then. False: err, and what is in the folder is worth nothing. */
 bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpacked *unpacked,
             struct error **err);
+/* The same of one that has perhaps a tree: its parts are files by their names then. */
+bool unpack_with_tree(int fd, int folder, bool (*allowed)(const char *name),
+                      struct unpacked *unpacked, struct error **err);
 /* The same from the tar inside, by this process. */
 bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
                 struct unpacked *unpacked, struct error **err);

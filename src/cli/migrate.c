@@ -234,8 +234,8 @@ const struct cli_command cli_command_migrate = {
         "A machine that runs goes on there, and its guest notices nothing but a moment in which it "
         "stood still. Disks on storage that both hosts see under the same name, or on NBD servers, "
         "stay where they are. With --copy-storage all others come along while it runs, as the guest "
-        "sees them (without layers), into images in the instance's folder there; without it they "
-        "are refused. Its networks have to be there. Connections through NAT end, as they are those "
+        "sees them (in layers only if it has snapshots), into images in the instance's folder there; "
+        "without it they are refused. Its networks have to be there. Connections through NAT end, as they are those "
         "of the host; on other networks they last. A machine that does not run takes its disks "
         "along in any case.\n\n"
         "With --post-copy a machine that writes too fast runs there before all of its memory is "
@@ -252,8 +252,12 @@ const struct cli_command cli_command_migrate = {
         "it needs for that, certificates and tokens, lies in the instance's folder until the "
         "machine "
         "is at its target.\n\n"
-        "A machine with shared folders or snapshots, a template, and a suspended machine are "
-        "refused.",
+        "Its snapshots move with it, and each can be restored and deleted there: memory, descriptions, "
+        "and layer by layer what its disks lie upon; of a machine that runs, these while it runs. "
+        "Layers that lie upon a disk which both hosts see come along without --copy-storage, too, "
+        "and that disk stays, also if the machine does not run.\n\n"
+        "A machine with shared folders, a template, one that instant clones lie upon, and a "
+        "suspended machine are refused.",
     .options = options,
     .option_count = ARRAY_SIZE(options),
     .examples = examples,

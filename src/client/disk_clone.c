@@ -140,6 +140,36 @@ static bool fill(const struct machine_disk *from, const struct block_image *name
     return good;
 }
 
+bool client_disk_put_upon(const struct machine_disk *below, int folder, const char *name,
+                          const char *backing, uint64_t size, struct error **err)
+{
+    const struct block_open_options look = {
+        .format = below->format, .read_only = true, .no_lock = true, .alone = true};
+    struct block_image *head = block_open_names(below->path, &look, err);
+    const struct block_create create = {.size = size,
+                                        .backing = backing,
+                                        .backing_format = head != NULL ? head->format->name : NULL};
+    if (head == NULL)
+        return false;
+    int fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct block_file *file =
+        fd >= 0 ? block_file_new(fd, false, BLOCK_CACHE_WRITEBACK, err) : NULL;
+    bool good = fd >= 0 || error_set_errno(err, errno, "cannot make '%s'", name);
+    good = good && file != NULL &&
+           (size > 0 && size % BLOCK_SECTOR == 0
+                ? overlay_format()->create(file, &create, err)
+                : error_set(err, ERROR_USAGE, "a disk of %llu bytes cannot be made",
+                            (unsigned long long)size)) &&
+           (fsync(fd) == 0 || error_set_errno(err, errno, "cannot keep '%s'", name));
+    if (file == NULL && fd >= 0)
+        close(fd);
+    block_file_close(file);
+    if (!good && fd >= 0)
+        unlinkat(folder, name, 0);
+    block_image_close(head);
+    return good;
+}
+
 bool client_disk_clone(const struct machine_disk *from, const struct client_disk_clone *clone,
                        const char **format, struct error **err)
 {

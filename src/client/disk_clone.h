@@ -12,6 +12,7 @@
 #define TRAPEZE_CLIENT_DISK_CLONE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "client/copy.h"
 #include "config/machine.h"
@@ -29,5 +30,11 @@ struct client_disk_clone {
  * the clone's file, NULL if it is as unknown as the original's. False: err, and there is no file. */
 bool client_disk_clone(const struct machine_disk *from, const struct client_disk_clone *clone,
                        const char **format, struct error **err);
+
+/* An empty image of `size` bytes in a folder that has no such file, on stable storage: upon a file of
+ * which nothing but its beginning is looked at, and which it calls `backing`. False: err, and there
+ * is none. */
+bool client_disk_put_upon(const struct machine_disk *below, int folder, const char *name,
+                          const char *backing, uint64_t size, struct error **err);
 
 #endif

@@ -57,7 +57,11 @@ static bool retarget(void *opaque, struct sandbox_teller *teller, struct error *
     const struct retargeting *r = opaque;
     (void)teller;
     struct block_image *image = open_alone(r->fd, r->path, false, err);
-    bool good = image != NULL && image->format->rebase(image, r->backing, r->format, err);
+    const char *format =
+        r->format != NULL || image == NULL ? r->format : image->backing_format;
+    if (image != NULL && format == NULL)
+        error_set(err, ERROR_HOST, "it does not record of which format what it lies on is");
+    bool good = format != NULL && image != NULL && image->format->rebase(image, r->backing, format, err);
     block_image_close(image);
     return good;
 }

@@ -17,8 +17,8 @@ struct error;
  * the upper one has recorded it; the caller frees it. False: err. */
 bool client_disk_merge(const char *upper, const char *lower, char **format, struct error **err);
 
-/* From now on the qcow2 image lies on `backing`, a name as it is recorded. Its data stay as they
- * are. */
+/* From now on the qcow2 image lies on `backing`, a name as it is recorded; `format` NULL: of the same
+ * format as before. Its data stay as they are. */
 bool client_disk_retarget(const char *path, const char *backing, const char *format,
                           struct error **err);
 

@@ -25,16 +25,28 @@ const struct api_verb api_incoming = {
         "it, by which it is known to be the same\", \"additionalProperties\": {\"type\": "
         "\"string\"}}, \"disks\": {\"type\": \"array\", \"items\": {\"type\": \"object\", "
         "\"properties\": {\"size\": {\"type\": \"integer\", \"description\": \"bytes\"}, "
-        "\"data\": {\"type\": \"integer\", \"description\": \"bytes that it takes\"}}}}, "
+        "\"data\": {\"type\": \"integer\", \"description\": \"bytes that it takes\"}, \"top\": "
+        "{\"type\": \"boolean\", \"description\": \"it lies upon what comes with the "
+        "snapshots\"}}}}, "
         "\"copy-storage\": {\"type\": \"boolean\", \"description\": \"disks that are not the same "
-        "come along\"}, \"streams\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16}}}}}",
+        "come along\"}, \"streams\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 16}}}, "
+        "\"tree\": {\"type\": \"object\", \"description\": \"it has snapshots\", "
+        "\"additionalProperties\": false, \"properties\": {\"data\": {\"type\": \"integer\", "
+        "\"description\": \"bytes of what comes in any case\"}, \"proofs\": {\"type\": "
+        "\"object\", \"additionalProperties\": {\"type\": \"string\"}}, \"files\": {\"type\": "
+        "\"array\", \"description\": \"what may be the same on both sides\", \"items\": {\"type\": "
+        "\"object\", \"required\": [\"file\", \"data\"], \"properties\": {\"file\": "
+        "{\"type\": \"string\"}, \"format\": {\"type\": \"string\"}, \"data\": {\"type\": "
+        "\"integer\"}}}}}}}}",
     .answer =
         "{\"type\": \"object\", \"required\": [\"id\", \"store\"], \"properties\": {\"id\": "
         "{\"type\": \"string\", \"description\": \"the migration's name\"}, \"store\": {\"type\": "
         "\"string\", \"description\": \"this daemon's\"}, \"disks\": {\"type\": \"array\", "
         "\"items\": "
-        "{\"type\": \"string\", \"enum\": [\"shared\", \"copy\", \"file\"]}, \"description\": "
-        "\"of one that runs: what becomes of each\"}}}",
+        "{\"type\": \"string\", \"enum\": [\"shared\", \"copy\", \"file\", \"top\"]}, "
+        "\"description\": \"of one that runs: what becomes of each\"}, \"stays\": {\"type\": "
+        "\"array\", \"items\": {\"type\": \"boolean\"}, \"description\": \"of each of the "
+        "tree's files whether it does\"}}}",
     .status = 201,
     .remote = true,
     .run = migrate_in_reserve,

@@ -16,15 +16,18 @@
 #include "archive/pack.h"
 #include "base/alloc.h"
 #include "base/error.h"
+#include "client/disk_clone.h"
 #include "client/disks.h"
 #include "client/worker.h"
 #include "config/vmx.h"
 #include "daemon/instance.h"
+#include "daemon/migrate_tree.h"
 #include "daemon/migration.h"
+#include "daemon/snapshot.h"
 
 #define SPARE_BYTES (UINT64_C(64) << 20) /* that stay free */
 
-static const char shared[] = "shared", copied[] = "copy", filed[] = "file";
+static const char shared[] = "shared", copied[] = "copy", filed[] = "file", topped[] = "top";
 
 /* On a server that is not this host's own affair, as a socket here would be. */
 static bool is_on_server(const struct machine_disk *disk)
@@ -53,8 +56,9 @@ json_t *migrate_disks_for_worker(const json_t *words)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < json_array_size(words); i++)
-        json_array_append_new(list,
-                              json_string(migrate_disks_is(words, i, copied) ? copied : shared));
+        json_array_append_new(list, json_string(migrate_disks_is(words, i, copied)   ? copied
+                                                : migrate_disks_is(words, i, topped) ? topped
+                                                                                     : shared));
     return list;
 }
 
@@ -71,24 +75,28 @@ struct proving {
 static void prove(void *opaque, const char *path, const struct stat *status)
 {
     struct proving *proving = opaque;
+    proving->data += (uint64_t)status->st_blocks * 512;
+    if (proving->wanted && proving->error == NULL)
+        (void)migrate_disks_prove(path, proving->proofs, &proving->error);
+}
+
+bool migrate_disks_prove(const char *path, json_t *proofs, struct error **err)
+{
     char id[MIGRATION_ID + 1], *beside = NULL, *name = NULL;
     const char *slash = strrchr(path, '/');
-    proving->data += (uint64_t)status->st_blocks * 512;
-    if (!proving->wanted || proving->error != NULL)
-        return;
-    bool good = slash != NULL && migration_make_id(id, &proving->error) &&
+    bool good = slash != NULL && migration_make_id(id, err) &&
                 asprintf(&name, MIGRATION_PROOF "%s", id) > 0 &&
                 asprintf(&beside, "%.*s/%s", (int)(slash - path), path, name) > 0;
     int fd = good ? open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
     if (fd >= 0) {
         close(fd);
-        json_object_set_new(proving->proofs, path, json_string(name));
+        json_object_set_new(proofs, path, json_string(name));
     } else if (good) {
-        error_set_errno(&proving->error, errno, "cannot prove to the target which file '%s' is",
-                        path);
+        error_set_errno(err, errno, "cannot prove to the target which file '%s' is", path);
     }
     free(beside);
     free(name);
+    return fd >= 0;
 }
 
 static bool is_own(const struct instance *instance, const struct machine_disk *disk)
@@ -140,6 +148,14 @@ static bool offer(const struct instance *instance, const struct machine_disk *di
     struct error *error = NULL;
     uint64_t size = size_of(rows, disk);
     bool is_file = disk->path[0] == '/';
+    if (migrate_tree_is_top(instance, disk)) {
+        struct stat status = {.st_blocks = 0};
+        (void)stat(disk->path, &status);
+        json_array_append_new(json_object_get(live, "disks"),
+                              json_pack("{s:I, s:I, s:b}", "size", (json_int_t)size, "data",
+                                        (json_int_t)status.st_blocks * 512, "top", 1));
+        return true;
+    }
     proving.wanted = is_file && can_be_shared(instance, disk, &error);
     if (is_file && error == NULL)
         (void)client_disk_files(disk, prove, &proving, &error);
@@ -184,11 +200,11 @@ bool migrate_disks_offer(const struct instance *instance, const struct machine_c
     return good;
 }
 
-void migrate_disks_retract(const json_t *live)
+void migrate_disks_retract(const json_t *proofs)
 {
     const char *path;
     json_t *name;
-    json_object_foreach(json_object_get(live, "proofs"), path, name)
+    json_object_foreach((json_t *)(uintptr_t)proofs, path, name)
     {
         const char *slash = strrchr(path, '/');
         char *beside = NULL;
@@ -204,7 +220,7 @@ bool migrate_disks_understood(const json_t *words, const json_t *live)
     bool good = json_is_array(words) && json_array_size(words) == count;
     for (size_t i = 0; i < count && good; i++)
         good = migrate_disks_is(words, i, shared) || migrate_disks_is(words, i, copied) ||
-               migrate_disks_is(words, i, filed);
+               migrate_disks_is(words, i, filed) || migrate_disks_is(words, i, topped);
     return good;
 }
 
@@ -270,7 +286,7 @@ static void look_beside(void *opaque, const char *path, const struct stat *statu
 }
 
 /* It and all that it lies upon; that is only looked for when it is clear that it is the same. */
-static bool sees(const struct machine_disk *disk, const json_t *proofs)
+bool migrate_disks_sees(const struct machine_disk *disk, const json_t *proofs)
 {
     struct looking looking = {.proofs = proofs, .seen = true};
     look_beside(&looking, disk->path, NULL);
@@ -278,9 +294,13 @@ static bool sees(const struct machine_disk *disk, const json_t *proofs)
            client_disk_files(disk, look_beside, &looking, NULL) && looking.seen;
 }
 
-static const char *judge(const struct machine_disk *disk, const json_t *live, struct error **err)
+static const char *judge(const struct machine_disk *disk, const json_t *row, const json_t *live,
+                         struct error **err)
 {
-    if (disk->path[0] == '\0' || is_on_server(disk) || sees(disk, json_object_get(live, "proofs")))
+    if (json_is_true(json_object_get(row, "top")) && is_written(disk))
+        return topped;
+    if (disk->path[0] == '\0' || is_on_server(disk) ||
+        migrate_disks_sees(disk, json_object_get(live, "proofs")))
         return shared;
     if (json_is_true(json_object_get(live, "copy-storage")))
         return is_written(disk) ? copied : filed;
@@ -290,7 +310,8 @@ static const char *judge(const struct machine_disk *disk, const json_t *live, st
     return NULL;
 }
 
-static bool has_space(const char *folder, uint64_t bytes, uint64_t reserved, struct error **err)
+bool migrate_disks_has_space(const char *folder, uint64_t bytes, uint64_t reserved,
+                             struct error **err)
 {
     struct statvfs status;
     if (statvfs(folder, &status) != 0)
@@ -317,16 +338,17 @@ json_t *migrate_disks_judge(const char *folder, const json_t *live, uint64_t res
     if (good && json_array_size(rows) != config.disk_count)
         good = error_set(err, ERROR_USAGE, "a machine that runs tells of each of its disks");
     for (size_t i = 0; i < config.disk_count && good; i++) {
-        const char *word = judge(&config.disks[i], live, err);
-        uint64_t data = number_of(json_array_get(rows, i), "data");
+        const json_t *row = json_array_get(rows, i);
+        const char *word = judge(&config.disks[i], row, live, err);
+        uint64_t data = number_of(row, "data");
         good = word != NULL &&
                (data <= PACK_MAX_SIZE || error_set(err, ERROR_USAGE, "a disk is too large"));
-        if (good && word == copied) /* 16 of up to 2^50: no overflow */
+        if (good && (word == copied || word == topped)) /* 16 of up to 2^50: no overflow */
             bytes += data;
         if (good)
             json_array_append_new(words, json_string(word));
     }
-    good = good && has_space(folder, bytes, reserved, err);
+    good = good && migrate_disks_has_space(folder, bytes, reserved, err);
     machine_config_clear(&config);
     if (good)
         return json_pack("{s:o, s:I}", "disks", words, "bytes", (json_int_t)bytes);
@@ -368,26 +390,51 @@ static bool make_image(int folder, struct machine_disk *disk, size_t number, uin
     return good;
 }
 
+/* An empty layer upon an image of the tree that came. */
+static bool make_top(int folder, const struct machine_disk *disk, uint64_t size, struct error **err)
+{
+    struct machine_disk below;
+    char path[MIGRATE_TREE_NAME + 40];
+    if (strncmp(disk->path, "snapshots/", 10) != 0 || !migrate_tree_name_check(disk->path) ||
+        disk->backing == NULL)
+        return error_set(err, ERROR_USAGE, "the layer '%.80s' lies upon nothing", disk->path);
+    char *backing = snapshot_name_below(disk->backing);
+    machine_disk_init(&below);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", folder, disk->backing);
+    below.path = alloc_string(disk->backing[0] == '/' ? disk->backing : path);
+    bool good = size <= PACK_MAX_SIZE
+                    ? client_disk_put_upon(&below, folder, disk->path, backing, size, err)
+                    : error_set(err, ERROR_USAGE, "a disk is too large");
+    if (!good)
+        error_prefix(err, "disk '%s' at the target", disk->path);
+    machine_disk_clear(&below);
+    free(backing);
+    return good;
+}
+
 /* `came`: how many of those in the archive have found their place. */
 static bool add_disk(int folder, struct machine_disk *disk, size_t number, const json_t *words,
-                     const json_t *live, struct machine_config *own, size_t *came,
+                     const json_t *live, const struct machine_config *own, size_t *came, bool tree,
                      struct error **err)
 {
+    uint64_t size = number_of(json_array_get(json_object_get(live, "disks"), number), "size");
     if (migrate_disks_is(words, number, shared))
         return true;
-    if (migrate_disks_is(words, number, copied)) {
-        const json_t *row = json_array_get(json_object_get(live, "disks"), number);
-        return make_image(folder, disk, number, number_of(row, "size"), err);
-    }
-    if (*came == own->disk_count)
+    if (migrate_disks_is(words, number, copied))
+        return make_image(folder, disk, number, size, err);
+    size_t at = tree ? number : *came;
+    if (at >= own->disk_count)
         return error_set(err, ERROR_USAGE, "the archive lacks the disk '%s'", disk->path);
+    (*came)++;
     machine_disk_clear(disk);
-    machine_disk_copy(disk, &own->disks[(*came)++]);
-    return true;
+    machine_disk_copy(disk, &own->disks[at]);
+    return !migrate_disks_is(words, number, topped) ||
+           (tree ? make_top(folder, disk, size, err)
+                 : error_set(err, ERROR_USAGE, "there is nothing that a layer could lie upon"));
 }
 
 bool migrate_disks_make(int folder, struct text *text, const json_t *words, const json_t *live,
-                        struct error **err)
+                        bool tree, struct error **err)
 {
     struct machine_config whole, own;
     size_t came = 0;
@@ -396,8 +443,8 @@ bool migrate_disks_make(int folder, struct text *text, const json_t *words, cons
     machine_config_init(&own);
     bool good = read_description(live, &whole, err) && vmx_read(text, &own, NULL, err);
     for (size_t i = 0; i < whole.disk_count && good; i++)
-        good = add_disk(folder, &whole.disks[i], i, words, live, &own, &came, err);
-    if (good && came != own.disk_count)
+        good = add_disk(folder, &whole.disks[i], i, words, live, &own, &came, tree, err);
+    if (good && (tree ? whole.disk_count : came) != own.disk_count)
         good = error_set(err, ERROR_USAGE, "the archive has disks that nobody described");
     for (size_t i = 0; i < own.disk_count; i++)
         machine_disk_clear(&own.disks[i]);

@@ -21,6 +21,7 @@
 #include "daemon/machine.h"
 #include "daemon/migrate_disks.h"
 #include "daemon/migrate_in_internal.h"
+#include "daemon/migrate_tree.h"
 #include "daemon/owner.h"
 
 enum { PATIENCE_S = 120, STREAMS_S = 10, INCOMING_MAX = 16 };
@@ -51,6 +52,8 @@ void incoming_forget(struct incoming *incoming)
     json_decref(incoming->texts);
     json_decref(incoming->live);
     json_decref(incoming->disks);
+    json_decref(incoming->tree);
+    json_decref(incoming->stays);
     free(incoming);
 }
 
@@ -153,10 +156,30 @@ static bool is_free(struct api_call *call, const char *name)
 static json_t *look(struct daemon *daemon, const char *name, const json_t *arguments,
                     struct error **err)
 {
-    json_int_t reserved = json_integer_value(json_object_get(arguments, "reserved"));
+    uint64_t reserved = (uint64_t)json_integer_value(json_object_get(arguments, "reserved"));
+    const json_t *live = json_object_get(arguments, "live");
+    const json_t *tree = json_object_get(arguments, "tree");
+    bool copies = json_is_true(json_object_get(live, "copy-storage"));
+    json_t *result = live != NULL ? migrate_disks_judge(daemon->store.path, live, reserved, err)
+                                  : json_pack("{s:I}", "bytes", (json_int_t)0);
     (void)name;
-    return migrate_disks_judge(daemon->store.path, json_object_get(arguments, "live"),
-                               (uint64_t)reserved, err);
+    if (result == NULL || tree == NULL)
+        return result;
+    json_t *judged = migrate_tree_judge(tree, live != NULL, copies, err);
+    json_int_t bytes = json_integer_value(json_object_get(judged, "bytes"));
+    json_int_t disks = json_integer_value(json_object_get(result, "bytes"));
+    bool good = judged != NULL &&
+                migrate_disks_has_space(daemon->store.path, (uint64_t)bytes,
+                                        reserved + (uint64_t)disks, err);
+    if (good) {
+        json_object_set(result, "stays", json_object_get(judged, "stays"));
+        json_object_set_new(result, "bytes", json_integer(bytes + disks));
+    }
+    json_decref(judged);
+    if (good)
+        return result;
+    json_decref(result);
+    return NULL;
 }
 
 static void admit(struct api_call *call, struct incoming *incoming)
@@ -171,6 +194,8 @@ static void admit(struct api_call *call, struct incoming *incoming)
     json_t *answer = json_pack("{s:s, s:s}", "id", incoming->id, "store", store);
     if (incoming->disks != NULL)
         json_object_set(answer, "disks", incoming->disks);
+    if (incoming->stays != NULL)
+        json_object_set(answer, "stays", incoming->stays);
     incoming->stage = INCOMING_RESERVED;
     incoming->since = incoming_now();
     api_reply(call, answer);
@@ -193,6 +218,7 @@ static void on_looked(void *opaque, const json_t *result, const struct error *er
     incoming->call = NULL;
     if (result != NULL && !incoming->dropped) {
         incoming->disks = json_incref(json_object_get(result, "disks"));
+        incoming->stays = json_incref(json_object_get(result, "stays"));
         incoming->bytes = (uint64_t)json_integer_value(json_object_get(result, "bytes"));
         admit(call, incoming);
         return;
@@ -204,9 +230,12 @@ static void look_first(struct api_call *call, struct incoming *incoming)
 {
     uint64_t reserved = 0;
     for (const struct incoming *at = call->daemon->incoming; at != NULL; at = at->next)
-        reserved += at->bytes; /* 16 of up to 2^54 */
-    json_t *arguments =
-        json_pack("{s:O, s:I}", "live", incoming->live, "reserved", (json_int_t)reserved);
+        reserved += at->bytes; /* 16 of up to 2^63 at the very most, which has_space() refuses */
+    json_t *arguments = json_pack("{s:I}", "reserved", (json_int_t)reserved);
+    if (incoming->live != NULL)
+        json_object_set(arguments, "live", incoming->live);
+    if (incoming->tree != NULL)
+        json_object_set(arguments, "tree", incoming->tree);
     incoming->stage = INCOMING_LOOKING;
     incoming->call = call;
     job_start(call->daemon, incoming->name, arguments, look, on_looked, incoming);
@@ -216,7 +245,7 @@ static void look_first(struct api_call *call, struct incoming *incoming)
 void migrate_in_reserve(struct api_call *call)
 {
     const char *name, *from, *source;
-    json_t *texts = NULL, *live = NULL;
+    json_t *texts = NULL, *live = NULL, *tree = NULL;
     json_int_t streams = 1;
     struct error *error = NULL;
     if (call->who != NULL && !call->daemon->accepts_migrations) {
@@ -225,14 +254,16 @@ void migrate_in_reserve(struct api_call *call)
                    "daemon --accept-migrations ...'");
         return;
     }
-    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s, s:s, s:s, s?o, s?o}", "name", &name,
-                       "from", &from, "source", &source, "texts", &texts, "live", &live) != 0 ||
+    if (json_unpack_ex(call->body, NULL, JSON_STRICT, "{s:s, s:s, s:s, s?o, s?o, s?o}", "name",
+                       &name, "from", &from, "source", &source, "texts", &texts, "live", &live,
+                       "tree", &tree) != 0 ||
         strlen(source) != MIGRATION_ID || (texts != NULL && !json_is_object(texts)) ||
+        (tree != NULL && !json_is_object(tree)) ||
         (live != NULL && json_unpack(live, "{s:I}", "streams", &streams) != 0) || streams < 1 ||
         streams > INCOMING_STREAMS) {
         api_refuse(call, 400,
                    "a machine on its way has a 'name', comes 'from' somewhere and out of "
-                   "the store 'source', and has perhaps 'texts' and 'live'");
+                   "the store 'source', and has perhaps 'texts', 'live' and 'tree'");
         return;
     }
     supersede(call->daemon, name, source);
@@ -247,10 +278,11 @@ void migrate_in_reserve(struct api_call *call)
     struct incoming *incoming = incoming_add(call->daemon, id, name);
     incoming->texts = json_incref(texts);
     incoming->live = json_incref(live);
+    incoming->tree = json_incref(tree);
     incoming->wanted = (unsigned)streams;
     memcpy(incoming->source, source, sizeof(incoming->source));
     snprintf(incoming->from, sizeof(incoming->from), "%s", from);
-    if (live == NULL)
+    if (live == NULL && tree == NULL)
         admit(call, incoming);
     else
         look_first(call, incoming);
@@ -281,16 +313,30 @@ static bool write_texts(int folder, const char *name, const json_t *texts, struc
     return true;
 }
 
+/* Makes the files of what came: with `stays`, of one with snapshots. */
+static bool make_files(int folder, const char *name, struct unpacked *unpacked,
+                       const json_t *arguments, struct error **err)
+{
+    const json_t *disks = json_object_get(arguments, "disks");
+    const json_t *live = json_object_get(arguments, "live");
+    const json_t *stays = json_object_get(arguments, "stays");
+    if (stays == NULL)
+        return machine_adopt(unpacked, name, MACHINE_KEEP_IDENTITY | MACHINE_KEEP_NETWORKS,
+                             is_allowed, err) &&
+               migrate_disks_make(folder, unpacked->text, disks, live, false, err);
+    return unpacked->tree != NULL
+               ? migrate_tree_unfold(folder, name, unpacked, stays, disks, live, err)
+               : error_set(err, ERROR_USAGE, "its snapshots did not come");
+}
+
 static bool fill(int folder, int stream, const char *name, const json_t *arguments, json_t **notes,
                  struct error **err)
 {
     struct unpacked unpacked;
     char file[INSTANCE_MAX_FILE], owner[OWNER_MAX];
-    bool good = unpack(stream, folder, is_allowed, &unpacked, err) &&
-                machine_adopt(&unpacked, name, MACHINE_KEEP_IDENTITY | MACHINE_KEEP_NETWORKS,
-                              is_allowed, err) &&
-                migrate_disks_make(folder, unpacked.text, json_object_get(arguments, "disks"),
-                                   json_object_get(arguments, "live"), err);
+    bool tree = json_object_get(arguments, "stays") != NULL;
+    bool good = (tree ? unpack_with_tree : unpack)(stream, folder, is_allowed, &unpacked, err) &&
+                make_files(folder, name, &unpacked, arguments, err);
     if (good) {
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
@@ -366,6 +412,19 @@ static struct incoming *find_at(struct api_call *call, enum incoming_stage stage
     return NULL;
 }
 
+/* {file: true} of those that stay. */
+static json_t *name_stays(const struct incoming *incoming)
+{
+    json_t *names = json_object();
+    const json_t *row;
+    size_t index;
+    json_array_foreach(json_object_get(incoming->tree, "files"), index, row)
+        if (json_is_true(json_array_get(incoming->stays, index)))
+            json_object_set(names, json_string_value(json_object_get(row, "file")),
+                            json_array_get(incoming->stays, index));
+    return names;
+}
+
 void migrate_in_archive(struct api_call *call)
 {
     struct incoming *incoming = find_at(call, INCOMING_RESERVED);
@@ -381,6 +440,8 @@ void migrate_in_archive(struct api_call *call)
         json_object_set(call->body, "live", incoming->live);
     if (incoming->disks != NULL)
         json_object_set(call->body, "disks", incoming->disks);
+    if (incoming->stays != NULL)
+        json_object_set_new(call->body, "stays", name_stays(incoming));
     incoming->stage = INCOMING_RECEIVING;
     incoming->call = call;
     job_start(call->daemon, incoming->name, call->body, receive, on_received, incoming);

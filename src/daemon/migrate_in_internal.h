@@ -44,11 +44,13 @@ struct incoming {
     struct api_call *call;             /* whose job is at work */
     struct api_call *asks;             /* wait until it is decided */
     json_t *texts;                     /* "nvram", "known-hosts" */
+    json_t *tree;                      /* of its snapshots (migrate_tree.h); NULL: it has none */
+    json_t *stays;                     /* what becomes of the tree's files */
     time_t since;                      /* monotonic: nothing has come */
     /* of one that runs */
     json_t *live;    /* what the source says of it; NULL: it does not run */
     json_t *disks;   /* what becomes of each (migrate_disks.h) */
-    uint64_t bytes;  /* that are to be written for them */
+    uint64_t bytes;  /* that are to be written for them, and for snapshots */
     unsigned wanted; /* streams */
     struct http_upgrade *upgrades[INCOMING_STREAMS];
     int streams[INCOMING_STREAMS];

@@ -33,7 +33,7 @@ enum { NEAR_PERCENT = 25 };
 
 /* ---- what the target has to know before ---- */
 
-/* False: err. Either way migrate_disks_retract() is due. */
+/* False: err. Either way what "proofs" of `live` names is to be removed. */
 static bool describe(struct sending *s, const json_t *arguments, json_int_t streams, json_t *live,
                      struct error **err)
 {
@@ -364,9 +364,10 @@ bool migrate_live(struct sending *s, const json_t *arguments, struct error **err
     for (size_t i = 0; i < STREAMS_MAX; i++)
         streams[i] = -1;
     count = count > 0 && count <= STREAMS_MAX ? count : 1;
-    bool good = sending_set_stage(s, MIGRATION_COPYING, err) &&
+    bool copies = json_is_true(json_object_get(arguments, "copy-storage"));
+    bool good = sending_set_stage(s, MIGRATION_COPYING, err) && sending_read_tree(s, copies, err) &&
                 describe(s, arguments, count, live, err) && sending_reserve(s, live, err);
-    migrate_disks_retract(live);
+    migrate_disks_retract(json_object_get(live, "proofs"));
     good = good && sending_upload(s, err);
     bool connected = good && connect_streams(s, streams, (size_t)count, err);
     if (!connected) {

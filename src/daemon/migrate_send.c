@@ -91,6 +91,33 @@ static void add_text(const struct sending *s, json_t *texts, const char *key, co
         close(fd);
 }
 
+bool sending_read_tree(struct sending *s, bool copies, struct error **err)
+{
+    return migrate_tree_read(&s->instance, s->live, copies, &s->tree, err);
+}
+
+static bool ask_for_place(struct sending *s, json_t *body, const json_t *live, struct error **err)
+{
+    json_t *answer = sending_ask(s, "", body, err);
+    const char *id = json_string_value(json_object_get(answer, "id"));
+    const char *store = json_string_value(json_object_get(answer, "store"));
+    json_t *disks = json_object_get(answer, "disks");
+    bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID &&
+                (live == NULL || migrate_disks_understood(disks, live));
+    if (good) {
+        s->disks = json_incref(disks);
+        memcpy(s->id, id, sizeof(s->id));
+        json_object_set_new(s->record, "id", json_string(id));
+        json_object_set_new(s->record, "store", json_string(store));
+        good = s->tree == NULL ||
+               migrate_tree_agree(s->tree, json_object_get(answer, "stays"), err);
+    } else if (answer != NULL) {
+        error_set(err, ERROR_HOST, "%s: its answer makes no sense", s->remote.url);
+    }
+    json_decref(answer);
+    return good;
+}
+
 bool sending_reserve(struct sending *s, const json_t *live, struct error **err)
 {
     char host[256] = "", nvram[INSTANCE_MAX_FILE], own[MIGRATION_ID + 1];
@@ -107,21 +134,18 @@ bool sending_reserve(struct sending *s, const json_t *live, struct error **err)
                              s->instance.store->path, "source", own, "texts", texts);
     if (live != NULL)
         json_object_set(body, "live", (json_t *)(uintptr_t)live);
-    json_t *answer = sending_ask(s, "", body, err);
-    const char *id = json_string_value(json_object_get(answer, "id"));
-    const char *store = json_string_value(json_object_get(answer, "store"));
-    json_t *disks = json_object_get(answer, "disks");
-    bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID &&
-                (live == NULL || migrate_disks_understood(disks, live));
-    if (good) {
-        s->disks = json_incref(disks);
-        memcpy(s->id, id, sizeof(s->id));
-        json_object_set_new(s->record, "id", json_string(id));
-        json_object_set_new(s->record, "store", json_string(store));
-    } else if (answer != NULL) {
-        error_set(err, ERROR_HOST, "%s: its answer makes no sense", s->remote.url);
-    }
-    json_decref(answer);
+    if (s->tree == NULL)
+        return ask_for_place(s, body, live, err);
+    json_t *proofs = live != NULL ? json_incref(json_object_get(live, "proofs")) : json_object();
+    json_t *tree = migrate_tree_offer(s->tree, proofs, err);
+    bool good = tree != NULL;
+    if (good)
+        json_object_set_new(body, "tree", tree);
+    else
+        json_decref(body);
+    good = good && ask_for_place(s, body, live, err);
+    migrate_disks_retract(proofs);
+    json_decref(proofs);
     return good;
 }
 
@@ -142,7 +166,8 @@ static _Noreturn void make_archive(const struct sending *s, int stream, int repo
     bool takes[MACHINE_MAX_DISKS];
     for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
         takes[i] = migrate_disks_is(s->disks, i, "file");
-    if (!export_instance(&s->instance, s->live ? takes : NULL, stream, &error))
+    if (s->tree != NULL ? !migrate_tree_send(s->tree, stream, &error)
+                        : !export_instance(&s->instance, s->live ? takes : NULL, stream, &error))
         dprintf(report, "%s", error_message(error));
     _exit(0);
 }
@@ -271,30 +296,40 @@ bool sending_leave(struct sending *s, struct error **err)
     return true;
 }
 
+/* Instant clones lie upon images of its snapshots' folder. */
+static bool has_no_clones(const struct sending *s, struct error **err)
+{
+    char **clones = instance_clones(&s->instance, err);
+    bool good = clones != NULL && clones[0] == NULL;
+    if (clones != NULL && !good) {
+        error_set(err, ERROR_USAGE, "the instance '%s' lies upon disks of '%s', which so stays",
+                  clones[0], s->instance.name);
+        error_hint(err, "Delete it first, or make a full clone of it.");
+    }
+    store_list_free(clones);
+    return good;
+}
+
 /* A copy of the machine would do without these, and who moves it does not expect that. */
 static bool sending_can_leave(struct sending *s, struct error **err)
 {
     struct machine_config config;
-    struct snapshots snapshots = {.count = 0};
     const char *name = s->instance.name;
     machine_config_init(&config);
-    bool good = snapshots_read(&s->instance, &snapshots, err) &&
-                migration_permits(&s->instance, true, err) &&
+    bool good = migration_permits(&s->instance, true, err) &&
                 instance_check_not_suspended(&s->instance, err) &&
                 instance_config(&s->instance, &config, NULL, err);
     if (good && s->instance.is_template) {
         good = error_set(err, ERROR_USAGE, "'%s' is a template, which stays where its clones are",
                          name);
         error_hint(err, "'trapeze export' makes a file of it, for another host.");
-    } else if (good && snapshots.count > 0) {
-        good = error_set(err, ERROR_USAGE, "'%s' has snapshots, which would not come along", name);
-        error_hint(err, "'trapeze snapshot delete' removes them.");
+    } else if (good && !has_no_clones(s, err)) {
+        good = false;
     } else if (good && config.share_count > 0) {
         good = error_set(err, ERROR_USAGE, "'%s' has the shared folder '%s', which is of this host",
                          name, config.shares[0].path);
         error_hint(err, "Take it out of its .vmx first.");
     }
-    snapshots_clear(&snapshots);
     machine_config_clear(&config);
     return good;
 }
@@ -331,7 +366,8 @@ static bool bring(struct sending *s, struct error **err)
 {
     if (!sending_set_stage(s, MIGRATION_COPYING, err))
         return false;
-    bool good = sending_reserve(s, NULL, err) && sending_upload(s, err);
+    bool good = snapshot_tidy(&s->instance, err) && sending_read_tree(s, true, err) &&
+                sending_reserve(s, NULL, err) && sending_upload(s, err);
     bool handed = good && sending_set_stage(s, MIGRATION_HAND_OVER, err);
     enum outcome outcome = handed ? hand_over(s, err) : NOT_HERE;
     if (!handed && s->id[0] != '\0') /* so that it need not wait for what does not come */
@@ -353,6 +389,7 @@ static void finish(struct sending *s)
     json_decref(s->record);
     json_decref(s->notes);
     json_decref(s->disks);
+    migrate_tree_free(s->tree);
 }
 
 json_t *migrate_send(struct daemon *daemon, const char *name, const json_t *arguments,

@@ -14,6 +14,7 @@
 #include "client/remote.h"
 #include "daemon/daemon.h"
 #include "daemon/instance.h"
+#include "daemon/migrate_tree.h"
 #include "daemon/migration.h"
 
 enum outcome { UNKNOWN, HERE, NOT_HERE }; /* at the target */
@@ -28,6 +29,7 @@ struct sending {
     uint64_t total;            /* bytes, about */
     bool over_nat;             /* a NIC of it is, and it runs */
     json_t *notes;
+    struct migrate_tree *tree; /* NULL: it has no snapshots */
     json_t *disks; /* of one that runs: what becomes of each (migrate_disks.h) */
 };
 
@@ -39,6 +41,8 @@ enum outcome sending_outcome(const struct sending *s, const char *verb, struct e
 bool sending_in_doubt(const struct sending *s, struct error *why, struct error **err);
 /* `live`: migrate_disks.h; NULL: it does not run. */
 bool sending_reserve(struct sending *s, const json_t *live, struct error **err);
+/* Reads its snapshots, if it has some. */
+bool sending_read_tree(struct sending *s, bool copies, struct error **err);
 bool sending_upload(struct sending *s, struct error **err);
 bool sending_set_stage(struct sending *s, const char *stage, struct error **err);
 /* It is at the target, and locked by us here: takes it away. */

@@ -11,7 +11,9 @@
  *     disks_final()       ─── the rest, END ───►   flushed: disks_target_finished()
  *
  * Holes and zeros are not sent. Whatever the formats and layers here are, the target gets the
- * contents: its image may be of another format, and has no backing file.
+ * contents: its image may be of another format, and has no backing file. Of a disk in layers whose lower
+ * ones are at the target already, only the top one comes (DISKS_TOP): what it has at first, zeros among
+ * it, as they hide what is below, and then what the guest changes.
  *
  * A message is a kind (1 byte) and what belongs to it; integers are little-endian:
  *     BEGIN  u16 disks, then of each u8 enum disks_how, u8 flags (1: there is one, 2: read-only),
@@ -47,7 +49,8 @@ struct error;
 enum disks_how {
     DISKS_COPY,   /* the target's image is a new one, of the same size, that reads as zeros */
     DISKS_VERIFY, /* both have it and only read it: what is in it is compared */
-    DISKS_SHARED  /* both reach the same one: nothing but its size is looked at */
+    DISKS_SHARED, /* both reach the same one: nothing but its size is looked at */
+    DISKS_TOP     /* the target's image is an empty layer upon images like those under the source's */
 };
 
 /* --- the source --- */

@@ -2,7 +2,8 @@
  *
  * See disks.h: the end that has the disks.
  *
- * One bitmap for each disk says what is still to be sent: at first whatever is not a hole, then
+ * One bitmap for each disk says what is still to be sent: at first whatever is not a hole, or all that the
+ * top layer has, then
  * what the guest changes. A stretch is taken out of it first and read then, so that what is changed
  * while it is being read is marked again. Reads go through the disk's queue, which keeps them apart
  * from the guest's requests on the same clusters; a few of them are under way while the one before
@@ -143,7 +144,7 @@ static bool send_runs(struct disks_source *source, size_t disk, uint64_t offset,
 static bool send_contents(struct disks_source *source, size_t disk, uint64_t offset, uint8_t *data,
                           size_t size, struct error **err)
 {
-    if (source->disks[disk].how == DISKS_COPY)
+    if (source->disks[disk].how != DISKS_VERIFY)
         return send_runs(source, disk, offset, data, size, err);
     uint8_t head[DISKS_SAME_BYTES];
     put_place(head, DISKS_SAME, disk, offset);
@@ -170,10 +171,21 @@ static int look(const struct disk *disk, uint64_t offset, uint64_t length, uint6
     unsigned depth;
     *alike = length;
     *zero = false;
-    if (disk->how != DISKS_COPY)
+    if (disk->how == DISKS_VERIFY)
         return 0;
     int error = block_image_extent(disk->image, offset, length, &extent, &depth);
     *zero = extent.kind == BLOCK_EXTENT_ZERO;
+    *alike = extent.length;
+    return error;
+}
+
+/* The same, and whether the top layer has nothing there. */
+static int look_at_top(const struct disk *disk, uint64_t offset, uint64_t length, uint64_t *alike,
+                       bool *absent)
+{
+    struct block_extent extent;
+    int error = disk->image->format->extent(disk->image, offset, length, &extent);
+    *absent = error == 0 && extent.kind == BLOCK_EXTENT_ABSENT;
     *alike = extent.length;
     return error;
 }
@@ -182,11 +194,13 @@ static bool mark_all(struct disks_source *source, size_t number, struct error **
 {
     struct disk *disk = &source->disks[number];
     for (uint64_t at = 0, length; at < disk->size; at += length) {
-        bool zero;
-        int error = look(disk, at, disk->size - at, &length, &zero);
+        bool there_already;
+        int error = disk->how == DISKS_TOP
+                        ? look_at_top(disk, at, disk->size - at, &length, &there_already)
+                        : look(disk, at, disk->size - at, &length, &there_already);
         if (error != 0)
             return cannot_read(source, number, error, err);
-        if (!zero)
+        if (!there_already)
             block_bitmap_mark(disk->block, disk->todo, at, length);
     }
     return true;

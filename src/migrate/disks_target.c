@@ -44,6 +44,11 @@ static bool damaged(struct error **err)
     return error_set(err, ERROR_USAGE, "what the other end sends of its disks is damaged");
 }
 
+static bool is_filled(const struct disks_target_disk *disk)
+{
+    return disk->how == DISKS_COPY || disk->how == DISKS_TOP;
+}
+
 /* --- flushing --- */
 
 static int flush_all(struct disks_target *target)
@@ -51,7 +56,7 @@ static int flush_all(struct disks_target *target)
     int error = 0;
     for (size_t i = 0; error == 0 && i < target->count; i++) {
         struct block_image *image = target->disks[i].image;
-        if (image != NULL && target->disks[i].how == DISKS_COPY)
+        if (image != NULL && is_filled(&target->disks[i]))
             error = image->format->flush(image);
     }
     return error;
@@ -137,6 +142,19 @@ static bool is_empty(struct disks_target *target, struct block_image *image, int
     return empty;
 }
 
+/* Nothing of its own hides what is below. */
+static bool is_empty_layer(struct block_image *image, int *error)
+{
+    struct block_extent extent;
+    bool empty = image->backing != NULL;
+    *error = 0;
+    for (uint64_t at = 0; empty && at < image->size; at += extent.length) {
+        *error = image->format->extent(image, at, image->size - at, &extent);
+        empty = *error == 0 && extent.kind == BLOCK_EXTENT_ABSENT;
+    }
+    return empty;
+}
+
 static bool prepare(struct disks_target *target, size_t number, struct error **err)
 {
     struct block_image *image = target->disks[number].image;
@@ -144,7 +162,12 @@ static bool prepare(struct disks_target *target, size_t number, struct error **e
     if (image->read_only)
         return error_set(err, ERROR_USAGE, "disk %zu ('%s') cannot be written to here", number,
                          image->name);
-    if (image->file->is_device) /* whose content means nothing, and which has no holes */
+    if (target->disks[number].how == DISKS_TOP) {
+        if (!is_empty_layer(image, &error) && error == 0)
+            return error_set(err, ERROR_USAGE,
+                             "disk %zu ('%s') here is no empty layer upon another image", number,
+                             image->name);
+    } else if (image->file->is_device) /* whose content means nothing, and which has no holes */
         error = image->format->zero(image, 0, image->size, BLOCK_ZERO_UNMAP);
     else if (!is_empty(target, image, &error) && error == 0) {
         error_set(err, ERROR_USAGE, "disk %zu ('%s') here is not empty", number, image->name);
@@ -160,10 +183,11 @@ static bool begin_disk(struct disks_target *target, size_t number, const uint8_t
                        struct error **err)
 {
     const struct disks_target_disk *disk = &target->disks[number];
-    static const char *const names[] = {"to be copied", "only read", "shared"};
+    static const char *const names[] = {"to be copied", "only read", "shared",
+                                        "to be copied in layers"};
     bool present = (row[1] & DISKS_PRESENT) != 0;
     uint64_t size = load_le64(row + 2);
-    if (row[0] > DISKS_SHARED || row[1] > (DISKS_PRESENT | DISKS_READ_ONLY))
+    if (row[0] > DISKS_TOP || row[1] > (DISKS_PRESENT | DISKS_READ_ONLY))
         return damaged(err);
     if (present != (disk->image != NULL))
         return error_set(err, ERROR_USAGE, "there is %s in disk %zu there, and %s here",
@@ -181,7 +205,7 @@ static bool begin_disk(struct disks_target *target, size_t number, const uint8_t
                          (unsigned long long)size);
     if (disk->how == DISKS_VERIFY && (row[1] & DISKS_READ_ONLY) == 0)
         return damaged(err);
-    return disk->how != DISKS_COPY || prepare(target, number, err);
+    return !is_filled(disk) || prepare(target, number, err);
 }
 
 static bool begin(struct disks_target *target, const uint8_t *message, size_t size,
@@ -203,14 +227,15 @@ static bool begin(struct disks_target *target, const uint8_t *message, size_t si
 
 /* --- contents --- */
 
-/* The disk that a message is about, if it may do that to those bytes; NULL: err. */
+/* The disk that a message is about, if it may write to those bytes, or compare them; NULL: err. */
 static const struct disks_target_disk *find(const struct disks_target *target,
-                                            const uint8_t *message, enum disks_how how,
-                                            uint64_t length, struct error **err)
+                                            const uint8_t *message, bool write, uint64_t length,
+                                            struct error **err)
 {
     size_t number = load_le16(message + 1);
     const struct disks_target_disk *disk = &target->disks[number < DISKS_MAX ? number : 0];
-    if (number < target->count && disk->image != NULL && disk->how == how && length > 0 &&
+    if (number < target->count && disk->image != NULL &&
+        (write ? is_filled(disk) : disk->how == DISKS_VERIFY) && length > 0 &&
         range_within(load_le64(message + 3), length, disk->image->size))
         return disk;
     (void)damaged(err);
@@ -231,7 +256,7 @@ static bool on_data(struct disks_target *target, const uint8_t *message, size_t 
     if (size <= DISKS_DATA_BYTES)
         return damaged(err);
     size -= DISKS_DATA_BYTES;
-    const struct disks_target_disk *disk = find(target, message, DISKS_COPY, size, err);
+    const struct disks_target_disk *disk = find(target, message, true, size, err);
     if (disk == NULL)
         return false;
     int error =
@@ -246,7 +271,7 @@ static bool on_zero(struct disks_target *target, const uint8_t *message, size_t 
     if (size != DISKS_ZERO_BYTES)
         return damaged(err);
     uint64_t length = load_le64(message + 11);
-    const struct disks_target_disk *disk = find(target, message, DISKS_COPY, length, err);
+    const struct disks_target_disk *disk = find(target, message, true, length, err);
     if (disk == NULL)
         return false;
     int error =
@@ -260,7 +285,7 @@ static bool on_same(struct disks_target *target, const uint8_t *message, size_t 
     uint64_t length = size == DISKS_SAME_BYTES ? load_le64(message + 11) : 0;
     if (length > DISKS_PIECE)
         return damaged(err);
-    const struct disks_target_disk *disk = find(target, message, DISKS_VERIFY, length, err);
+    const struct disks_target_disk *disk = find(target, message, false, length, err);
     if (disk == NULL)
         return false;
     uint64_t offset = load_le64(message + 3);

@@ -329,7 +329,7 @@ static bool take_disks(const struct vm *vm, const json_t *arguments,
                        struct error **err)
 {
     static const char *const names[] = {
-        [DISKS_COPY] = "copy", [DISKS_VERIFY] = "verify", [DISKS_SHARED] = "shared"};
+        [DISKS_COPY] = "copy", [DISKS_VERIFY] = "verify", [DISKS_SHARED] = "shared", [DISKS_TOP] = "top"};
     const json_t *list = json_object_get(arguments, "disks");
     size_t order[MACHINE_MAX_DISKS], count = vm_disk_order(vm, order);
     *disks = list != NULL ? how : NULL;
@@ -345,7 +345,7 @@ static bool take_disks(const struct vm *vm, const json_t *arguments,
         how[i] = (enum disks_how)k;
     }
     return good || error_set(err, ERROR_USAGE,
-                             "disks is a list of copy, verify or shared for each of the %zu disks",
+                             "disks is a list of copy, top, verify or shared for each of the %zu disks",
                              count);
 }
 
@@ -367,8 +367,8 @@ static bool take_options(const json_t *arguments, struct migrate_source_options 
 }
 
 /* {"downtime-ns": N, "bandwidth": bytes per second, "compress": true, "converge": true, "post-copy": true,
- * "rounds": N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "verify" or
- * "shared", … for each (migrate/disks.h), in the order in which they came]}, all of which may be missing,
+ * "rounds": N, "last-resort": "continue", "stop" or "fail", "patience-ns": N, "disks": ["copy", "top", "verify"
+ * or "shared", … for each (migrate/disks.h), in the order in which they came]}, all of which may be missing,
  * and descriptors. */
 json_t *verb_migrate(struct control_target *target, const json_t *arguments, struct error **err)
 {

@@ -25,12 +25,15 @@
 
 #define SIZE (64 * KIB + 512)
 
-enum { RAW, QCOW2, SAME, SHARED, NONE, DISKS };
+enum { RAW, QCOW2, SAME, SHARED, NONE, TOP, DISKS };
 
-static int make_file(const char *format)
+/* `upon`: another one, which is raw. */
+static int make_file(const char *format, bool upon)
 {
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
-    const struct block_create create = {.size = SIZE};
+    const struct block_create create = {.size = SIZE,
+                                        .backing = upon ? "below" : NULL,
+                                        .backing_format = upon ? "raw" : NULL};
     struct block_file *file =
         block_file_new(fcntl(fd, F_DUPFD_CLOEXEC, 3), false, BLOCK_CACHE_UNSAFE, NULL);
     fuzz_check(block_format_find(format)->create(file, &create, NULL));
@@ -38,9 +41,18 @@ static int make_file(const char *format)
     return fd;
 }
 
-static struct block_image *open_image(int fd, const char *format)
+static struct block_file *open_below(const struct block_opener *opener, const char *above,
+                                     const char *name, char **resolved, struct error **err)
 {
-    const struct block_image_options options = {.format = format};
+    const int *fd = opener->opaque;
+    (void)above;
+    *resolved = strdup(name);
+    return block_file_new(fcntl(*fd, F_DUPFD_CLOEXEC, 3), true, BLOCK_CACHE_UNSAFE, err);
+}
+
+static struct block_image *open_image(int fd, const char *format, const struct block_opener *opener)
+{
+    const struct block_image_options options = {.format = format, .opener = opener};
     struct block_file *file =
         block_file_new(fcntl(fd, F_DUPFD_CLOEXEC, 3), false, BLOCK_CACHE_UNSAFE, NULL);
     struct block_image *image = block_image_open(file, "fuzz", &options, NULL);
@@ -78,7 +90,8 @@ static void check_written(const struct disks_target_disk *disk, const uint8_t *m
     static uint8_t back[SIZE];
     uint64_t offset = load_le64(message + 3);
     uint64_t length = message[0] == DISKS_DATA ? size - DISKS_DATA_BYTES : load_le64(message + 11);
-    fuzz_check(disk->how == DISKS_COPY && range_within(offset, length, SIZE));
+    fuzz_check((disk->how == DISKS_COPY || disk->how == DISKS_TOP) &&
+               range_within(offset, length, SIZE));
     fuzz_check(block_image_read(disk->image, offset, back, (size_t)length) == 0);
     for (uint64_t i = 0; i < length; i++)
         fuzz_check(back[i] == (message[0] == DISKS_DATA ? message[DISKS_DATA_BYTES + i] : 0));
@@ -145,14 +158,19 @@ static uint64_t hash_file(int fd)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const formats[] = {"raw", "qcow2", "raw", "raw"};
-    static const enum disks_how hows[] = {DISKS_COPY, DISKS_COPY, DISKS_VERIFY, DISKS_SHARED};
+    static const char *const formats[] = {"raw", "qcow2", "raw", "raw", NULL, "qcow2"};
+    static const enum disks_how hows[] = {DISKS_COPY,   DISKS_COPY,   DISKS_VERIFY,
+                                          DISKS_SHARED, DISKS_SHARED, DISKS_TOP};
     struct fuzz_input input = {data, size};
     struct disks_target_disk disks[DISKS] = {{.image = NULL}};
-    int fds[NONE];
-    for (size_t i = 0; i < NONE; i++) {
-        fds[i] = make_file(formats[i]);
-        disks[i] = (struct disks_target_disk){open_image(fds[i], formats[i]), hows[i]};
+    int fds[DISKS];
+    for (size_t i = 0; i < DISKS; i++) {
+        const struct block_opener below = {open_below, &fds[SHARED]};
+        disks[i].how = hows[i];
+        if (i == NONE)
+            continue;
+        fds[i] = make_file(formats[i], i == TOP);
+        disks[i].image = open_image(fds[i], formats[i], i == TOP ? &below : NULL);
     }
     fuzz_check(pwrite(fds[SAME], "same", 4, 0) == 4 && pwrite(fds[SHARED], "shared", 6, 0) == 6);
     uint64_t same = hash_file(fds[SAME]), shared = hash_file(fds[SHARED]);
@@ -160,10 +178,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run(target, disks, &input);
     disks_target_free(target);
     fuzz_check(hash_file(fds[SAME]) == same && hash_file(fds[SHARED]) == shared);
-    for (size_t i = 0; i < NONE; i++) {
-        block_image_close(disks[i].image);
-        close(fds[i]);
-    }
+    for (size_t i = DISKS; i-- > 0;)
+        if (i != NONE) {
+            block_image_close(disks[i].image);
+            close(fds[i]);
+        }
     return 0;
 }
 
@@ -178,7 +197,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         data[size++] = (uint8_t)(r % 32 == 0  ? r >> 8
                                  : r % 8 == 0 ? r / 8 % 7
                                               : DISKS_DATA + r % 2);
-        data[size++] = (uint8_t)(r % 16 == 1 ? r >> 16 : r >> 16 & 1);
+        static const uint8_t written[] = {RAW, QCOW2, TOP, TOP};
+        data[size++] = (uint8_t)(r % 16 == 1 ? r >> 16 : written[r >> 16 & 3]);
         uint64_t offset = (r >> 20) % (SIZE / 512 + 1) * 512, length = (r >> 32) % 40 * 512;
         if (r % 16 == 2)
             offset = r >> 36, length = r >> 33;

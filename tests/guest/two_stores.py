@@ -94,8 +94,9 @@ class Gate:
     """A socket in front of a daemon's: `rule` says of each request, by its first line, what happens:
     "pass"; "drop": it never arrives; "mute": its answer does not; "hold": it waits for release()."""
 
-    def __init__(self, client, rule):
-        self.client, self.rule = client, rule
+    def __init__(self, client, rule=lambda verb: "pass", change=lambda data: data):
+        """`change`: of what is asked, a piece at a time; the length has to stay."""
+        self.client, self.rule, self.change = client, rule, change
         self.path = at(f"gate-{CHOICE.randrange(1 << 32)}")
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(self.path)
@@ -139,7 +140,7 @@ class Gate:
         far = self.client.connection()
         try:
             far.connect()
-            far.sock.sendall(first)
+            far.sock.sendall(self.change(first))
         except OSError:  # the daemon is dead
             near.close()
             return
@@ -149,15 +150,15 @@ class Gate:
             near.close()
             return
 
-        def pump(one, two):
+        def pump(one, two, change=lambda data: data):
             with contextlib.suppress(OSError):
                 while data := one.recv(1 << 16):
-                    two.sendall(data)
+                    two.sendall(change(data))
             with contextlib.suppress(OSError):  # also when it was reset, as it had not read all
                 two.shutdown(socket.SHUT_WR)
         back = threading.Thread(target=pump, args=(far.sock, near), daemon=True)
         back.start()
-        pump(near, far.sock)
+        pump(near, far.sock, self.change)
         back.join(LIMIT_S)
         near.close()
 

@@ -177,6 +177,76 @@ static void what_arrives_is_what_the_guest_wrote(void **state)
         copy_in_use(seed);
 }
 
+/* A disk in two layers of which both ends have the lower one: all of the load's sorts of requests, also what
+ * hides contents below by zeros, and discards. */
+static void top_in_use(uint64_t seed)
+{
+    struct copying c = {.loop = loop_new(NULL), .count = 1};
+    struct used used;
+    uint8_t before[BLOCK_SECTOR], after[BLOCK_SECTOR];
+    c.budget = seed % 3 == 0 ? 300 * KIB : 0;
+    use(&used, c.loop, "qcow2", true, seed + 1000);
+    work(&used, c.loop, (unsigned)(seed % 4 * 60));
+    const struct block_opener opener = {open_backing, &used.base};
+    int target = new_file("qcow2", SIZE, "base");
+    disk_sector(before, 0, 1);
+    c.from[0] = (struct disks_source_disk){used.block, DISKS_TOP};
+    c.to[0] = (struct disks_target_disk){open_image(target, "qcow2", &opener), DISKS_TOP};
+    c.loads[0] = seed % 4 != 0 ? &used.load : NULL;
+    bool finished = copy(&c);
+    assert_no_error(c.source_error);
+    assert_no_error(c.target_error);
+    assert_true(finished);
+    if (seed % 4 == 0) /* nothing is in the top layer */
+        assert_true(c.progress.total == 0 && c.progress.sent < 64);
+    disk_compare_all(&used.load, c.to[0].image);
+    assert_int_equal(used.load.wrong, 0);
+    assert_same(block_image(used.block), c.to[0].image);
+    assert_int_equal(pread(used.base, after, BLOCK_SECTOR, 0), BLOCK_SECTOR);
+    assert_memory_equal(before, after, BLOCK_SECTOR);
+    block_image_close(c.to[0].image);
+    used_free(&used);
+    close(target);
+    loop_free(c.loop);
+}
+
+static void of_layers_only_the_top_one_comes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < tier_count(8, 300); seed++)
+        top_in_use(seed);
+}
+
+/* Zeros in the top layer that hide what is below, large ones as well: they come, and as such. */
+static void zeros_of_a_top_hide_what_is_below(void **state)
+{
+    (void)state;
+    struct copying c = {.loop = loop_new(NULL), .count = 1};
+    struct used used;
+    struct stat status;
+    uint8_t sector[BLOCK_SECTOR], zero[BLOCK_SECTOR] = {0};
+    use(&used, c.loop, "qcow2", true, 1);
+    struct block_image *image = block_image(used.block);
+    assert_int_equal(image->format->zero(image, 0, 2 * MIB, BLOCK_ZERO_UNMAP), 0);
+    memset(used.load.version, 0, 2 * MIB / BLOCK_SECTOR * sizeof(used.load.version[0]));
+    const struct block_opener opener = {open_backing, &used.base};
+    int target = new_file("qcow2", SIZE, "base");
+    c.from[0] = (struct disks_source_disk){used.block, DISKS_TOP};
+    c.to[0] = (struct disks_target_disk){open_image(target, "qcow2", &opener), DISKS_TOP};
+    assert_true(copy(&c));
+    assert_true(c.progress.sent < 4 * KIB);
+    assert_int_equal(block_image_read(c.to[0].image, MIB, sector, BLOCK_SECTOR), 0);
+    assert_memory_equal(sector, zero, BLOCK_SECTOR);
+    disk_compare_all(&used.load, c.to[0].image);
+    assert_int_equal(used.load.wrong, 0);
+    assert_int_equal(fstat(target, &status), 0);
+    assert_true((uint64_t)status.st_blocks * 512 < MIB);
+    block_image_close(c.to[0].image);
+    used_free(&used);
+    close(target);
+    loop_free(c.loop);
+}
+
 /* One disk on a file, and an empty target; nothing happens meanwhile unless the test has a load. */
 struct pair {
     struct copying c;
@@ -428,6 +498,11 @@ static void targets_that_do_not_fit_are_refused(void **state)
     close(fd);
     refused(&p, "cannot be written to");
 
+    /* It lies upon nothing. */
+    pair_open(&p, file_with(4 * MIB, MIB, MIB), "raw", "qcow2", NULL);
+    p.c.from[0].how = p.c.to[0].how = DISKS_TOP;
+    refused(&p, "no empty layer upon another image");
+
     pair_open(&p, file_with(4 * MIB, MIB, MIB), "raw", "raw", NULL);
     struct block_image *image = p.c.to[0].image;
     p.c.to[0].image = NULL;
@@ -647,6 +722,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_arrives_is_what_the_guest_wrote),
+        cmocka_unit_test(of_layers_only_the_top_one_comes),
+        cmocka_unit_test(zeros_of_a_top_hide_what_is_below),
         cmocka_unit_test(another_implementation_agrees),
         cmocka_unit_test(holes_and_zeros_are_not_sent),
         cmocka_unit_test(discards_take_the_targets_space_too),
