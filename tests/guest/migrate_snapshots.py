@@ -298,7 +298,8 @@ def one_has_all(before):
     return owner
 
 
-def go(source, target, turn, victims, most):
+def go(before, source, target, victim, most):
+    """Who has it afterwards."""
     pids = [source.pid_of_daemon(), target.pid_of_daemon()]
     with Gate(target) as gate:
         process = subprocess.Popen([TRAPEZE, "migrate", "web", gate.path, "--copy-storage"],
@@ -306,19 +307,27 @@ def go(source, target, turn, victims, most):
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         time.sleep(CHOICE.random() ** 1.3 * most)
-        hit(turn % victims, source, target, process, pids, gate)
+        hit(victim, source, target, process, pids, gate)
         process.wait(timeout=LIMIT_S)
+        return one_has_all(before)  # while the target can be asked
+
+
+def unhurt():
+    """From A to B; seconds."""
+    began = time.monotonic()
+    A.trapeze("migrate", "web", socket_of(B), "--copy-storage")
+    until(lambda: is_settled(B))
+    return time.monotonic() - began
 
 
 def test_killed_while_a_tree_moves_cold():
     whole = Tree(at("elsewhere", "base.img"))
     whole.grow()
-    before, owner, moved = tree(A), A, 0
+    before, owner, moved, took = tree(A), B, 0, unhurt()
     turns = 150 if FULL else 7
     for turn in range(turns):
         source = owner
-        go(source, other(source), turn, 7, 0.4)
-        owner = one_has_all(before)
+        owner = go(before, source, other(source), turn % 7, 1.3 * took)
         moved += owner is not source
         name = CHOICE.choice(list(whole.held))
         until(lambda: owner.trapeze("snapshot", "restore", "web", name, status=None).returncode == 0)
@@ -334,12 +343,11 @@ def test_killed_while_a_tree_moves_live():
     machine = Writer(A, "web", WRITER_ELF)
     machine.start()
     flushed_at = grow_running(A)
-    before, owner, moved = tree(A), A, 0
+    before, owner, moved, took = tree(A), B, 0, unhurt()
     turns = 80 if FULL else 8
     for turn in range(turns):
         source = owner
-        go(source, other(source), turn, 8, 1)
-        owner = one_has_all(before)
+        owner = go(before, source, other(source), turn % 8, 1.3 * took)
         moved += owner is not source
         until(lambda: known(owner)["state"] == "running")
         said = flushed(owner)

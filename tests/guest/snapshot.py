@@ -254,6 +254,34 @@ def test_a_machine_that_runs():
     machine.verify(flushed)
 
 
+def test_snapshots_of_earlier_versions():
+    """An instance's folder with "disks" (without memory) and "packed", as the version of that time made them:
+    each can be restored, and the guest goes on with the disk of that moment."""
+    golden = os.path.join(os.environ["TRAPEZE_SOURCE"], "tests/guest/golden")
+    flushed = {"snapshots-2026-11.tar.xz": {"disks": 480, "packed": 896}}
+    trapeze("list")
+    for archive in sorted(os.listdir(golden)):
+        subprocess.run(["tar", "-xJf", os.path.join(golden, archive), "-C", folder("")], check=True,
+                       timeout=LIMIT_S)
+        machine, at = Writer(CLIENT, "web", None), flushed[archive]
+        tree = {row["name"]: row for row in rows("web")}
+        assert tree["packed"]["parent"] == "disks" and tree["packed"]["memory"], tree
+        trapeze("snapshot", "restore", "web", "disks")
+        assert CLIENT.info("web")["state"] == "stopped"
+        assert machine.verify(at["disks"]) < at["packed"] + 4 * writer.FLUSH_EVERY
+        trapeze("snapshot", "restore", "web", "packed")
+        assert CLIENT.info("web")["state"] == "suspended"
+        trapeze("start", "web")
+        until(lambda: machine.flushed() > at["packed"])
+        went = machine.go_on()
+        trapeze("stop", "--force", "web")
+        machine.verify(went)
+        for name in ("disks", "packed"):
+            trapeze("snapshot", "delete", "web", name)
+        machine.verify(went)
+        trapeze("delete", "web")
+
+
 # ---- what others make of it ----
 
 def test_what_other_commands_make_of_it():
