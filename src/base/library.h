@@ -24,5 +24,8 @@
  * in the struct of function pointers at `to`; both lists end with NULL. False: NULL, or what
  * dlerror() says, in *why. */
 bool library_load(const char *const *names, const char *const *calls, void *to, const char **why);
+/* Whether this process has it, without touching a file: where nothing can be opened any more,
+ * library_load() is fine if so. */
+bool library_is_loaded(const char *name);
 
 #endif

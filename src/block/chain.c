@@ -21,6 +21,20 @@ void block_chain_close(struct block_chain *chain)
     chain->count = 0;
 }
 
+static bool is_socket(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
+bool block_chain_needs_nbd(const struct block_chain *chain)
+{
+    for (size_t i = 0; i < chain->count; i++)
+        if (is_socket(chain->fds[i]))
+            return true;
+    return false;
+}
+
 struct taker {
     struct block_chain *chain;
     const struct block_chain_options *options;
@@ -30,15 +44,13 @@ struct taker {
 static struct block_file *take_file(struct taker *taker, const char *name, bool read_only,
                                     struct error **err)
 {
-    struct stat status;
     if (taker->next == taker->chain->count) {
         error_set(err, ERROR_HOST, "whoever attached the disk did not hand this file over");
         error_hint(err, "Has another program changed the image meanwhile? Attach it again");
         return NULL;
     }
     int *fd = &taker->chain->fds[taker->next++];
-    bool socket = fstat(*fd, &status) == 0 && S_ISSOCK(status.st_mode);
-    struct block_file *file = socket
+    struct block_file *file = is_socket(*fd)
                                   ? block_file_nbd_socket(*fd, name, read_only, taker->options, err)
                                   : block_file_new(*fd, read_only, taker->options->cache, err);
     if (file != NULL)
@@ -121,9 +133,8 @@ struct block_image *block_chain_open_top(struct block_chain *chain, const char *
 {
     const struct block_image_options how = {
         .format = options->format, .alone = true, .warn = options->warn, .opaque = options->opaque};
-    struct block_image *top = chain->count == 2
-                                  ? open_alone(chain, 0, name, false, &how, options, err)
-                                  : NULL;
+    struct block_image *top =
+        chain->count == 2 ? open_alone(chain, 0, name, false, &how, options, err) : NULL;
     if (chain->count != 2)
         error_set(err, ERROR_USAGE, "an image on top takes two descriptors");
     if (top == NULL)
@@ -140,8 +151,8 @@ static bool put_on_top(struct block_image *below, struct block_image *top,
     for (const struct block_image *image = below; image != NULL; image = image->backing)
         depth++;
     if (depth > BLOCK_DEPTH_MAX)
-        return error_set(err, ERROR_USAGE,
-                         "its chain of backing files would be more than %d deep", BLOCK_DEPTH_MAX);
+        return error_set(err, ERROR_USAGE, "its chain of backing files would be more than %d deep",
+                         BLOCK_DEPTH_MAX);
     /* Twice: what the first gives up, the second counts as free. */
     int error = below->read_only ? 0 : below->format->flush(below);
     error = error != 0 || below->read_only ? error : below->format->flush(below);

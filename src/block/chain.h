@@ -35,6 +35,8 @@ struct block_chain_options {
 struct block_image *block_chain_open(struct block_chain *chain, const char *name,
                                      const struct block_chain_options *options, struct error **err);
 void block_chain_close(struct block_chain *chain);
+/* Whether nbd_library_load() has to be called before nothing can be opened any more. */
+bool block_chain_needs_nbd(const struct block_chain *chain);
 /* The same image opened anew, by the descriptors that it has: another process has written to it since,
  * and what `image` keeps of it in memory is of before. For files only. NULL: err. */
 struct block_image *block_chain_again(const struct block_image *image,

@@ -14,7 +14,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <libnbd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -26,6 +25,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "block/nbd_library.h"
 
 #define TRANSFER_BYTES (1 * MIB) /* of one command; servers take up to 32 MiB */
 #define ZERO_BYTES     (1 * GIB)
@@ -37,6 +37,7 @@
 struct nbd_file {
     struct block_file file;
     struct block_nbd_connector connector;
+    struct nbd_library library;
     pthread_mutex_t lock;
     pthread_cond_t changed;    /* a command is through, or `handle` changed */
     struct nbd_handle *handle; /* NULL: no connection */
@@ -80,9 +81,9 @@ static void say(struct nbd_file *nbd, const char *text)
 }
 
 /* libnbd says "nbd_connect_socket: …": the function's name is of no use to users. */
-static const char *reason(void)
+static const char *reason(const struct nbd_library *library)
 {
-    const char *text = nbd_get_error();
+    const char *text = library->nbd_get_error();
     if (text == NULL)
         return "no reason given";
     const char *colon = strstr(text, ": ");
@@ -90,30 +91,34 @@ static const char *reason(void)
 }
 
 /* False: it failed, or *late. A server that falls silent must not keep the machine waiting. */
-static bool negotiate(struct nbd_handle *handle, int fd, bool *late)
+static bool negotiate(const struct nbd_library *library, struct nbd_handle *handle, int fd,
+                      bool *late)
 {
     int64_t end = now_ns() + NEGOTIATE_S * NS_PER_S, left = NEGOTIATE_S * NS_PER_S;
-    bool good = nbd_aio_connect_socket(handle, fd) == 0; /* whose socket it is, come what may */
-    while (good && nbd_aio_is_connecting(handle) == 1 && left > 0) {
-        good = nbd_poll(handle, (int)(left / 1000000) + 1) >= 0;
+    bool good =
+        library->nbd_aio_connect_socket(handle, fd) == 0; /* whose socket it is, come what may */
+    while (good && library->nbd_aio_is_connecting(handle) == 1 && left > 0) {
+        good = library->nbd_poll(handle, (int)(left / 1000000) + 1) >= 0;
         left = end - now_ns();
     }
-    *late = good && nbd_aio_is_connecting(handle) == 1;
-    return good && nbd_aio_is_ready(handle) == 1;
+    *late = good && library->nbd_aio_is_connecting(handle) == 1;
+    return good && library->nbd_aio_is_ready(handle) == 1;
 }
 
-struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error **err)
+struct nbd_handle *block_nbd_negotiate(const struct nbd_library *library, int fd,
+                                       const char *export, struct error **err)
 {
-    struct nbd_handle *handle = nbd_create();
-    bool named = handle != NULL && nbd_set_export_name(handle, export) == 0, late = false;
+    struct nbd_handle *handle = library->nbd_create();
+    bool named = handle != NULL && library->nbd_set_export_name(handle, export) == 0, late = false;
     if (!named)
         close(fd);
-    else if (negotiate(handle, fd, &late))
+    else if (negotiate(library, handle, fd, &late))
         return handle;
-    error_set(err, ERROR_HOST, "cannot connect: %s", late ? "the server falls silent" : reason());
+    error_set(err, ERROR_HOST, "cannot connect: %s",
+              late ? "the server falls silent" : reason(library));
     error_hint(err, "Is the server running, and is this its address?");
     if (handle != NULL)
-        nbd_close(handle);
+        library->nbd_close(handle);
     return NULL;
 }
 
@@ -122,20 +127,21 @@ struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error 
 static bool take_properties(struct nbd_file *nbd, struct nbd_handle *handle, bool first,
                             struct error **err)
 {
-    int64_t size = nbd_get_size(handle);
+    int64_t size = nbd->library.nbd_get_size(handle);
     if (size < 0)
-        return error_set(err, ERROR_HOST, "the server does not tell the size: %s", nbd_get_error());
+        return error_set(err, ERROR_HOST, "the server does not tell the size: %s",
+                         nbd->library.nbd_get_error());
     if (!first && (uint64_t)size != nbd->size)
         return error_set(err, ERROR_HOST, "the disk on the server has another size now");
-    if (!nbd->file.read_only && nbd_is_read_only(handle) == 1) {
+    if (!nbd->file.read_only && nbd->library.nbd_is_read_only(handle) == 1) {
         error_set(err, ERROR_USAGE, "the server lets nobody write to it");
         error_hint(err, "Attach it read-only");
         return false;
     }
     nbd->size = (uint64_t)size;
-    nbd->can_flush = nbd_can_flush(handle) == 1;
-    nbd->can_trim = nbd_can_trim(handle) == 1;
-    nbd->can_zero = nbd_can_zero(handle) == 1;
+    nbd->can_flush = nbd->library.nbd_can_flush(handle) == 1;
+    nbd->can_trim = nbd->library.nbd_can_trim(handle) == 1;
+    nbd->can_zero = nbd->library.nbd_can_zero(handle) == 1;
     return true;
 }
 
@@ -149,7 +155,7 @@ static void lose(struct nbd_file *nbd)
         pthread_cond_wait(&nbd->changed, &nbd->lock);
     pthread_mutex_unlock(&nbd->lock);
     /* Fails what is still under way: callbacks run in here. */
-    nbd_close(handle);
+    nbd->library.nbd_close(handle);
     say(nbd, "the connection to the server is lost; trying to get it back");
     pthread_mutex_lock(&nbd->lock);
     pthread_cond_broadcast(&nbd->changed);
@@ -168,9 +174,10 @@ static void reconnect(struct nbd_file *nbd)
 {
     pthread_mutex_unlock(&nbd->lock);
     struct error *error = NULL;
-    struct nbd_handle *handle = nbd->connector.connect(nbd->connector.opaque, &error);
+    struct nbd_handle *handle =
+        nbd->connector.connect(nbd->connector.opaque, &nbd->library, &error);
     if (handle != NULL && !take_properties(nbd, handle, false, &error)) {
-        nbd_close(handle);
+        nbd->library.nbd_close(handle);
         handle = NULL;
     }
     error_free(error);
@@ -184,35 +191,35 @@ static void reconnect(struct nbd_file *nbd)
         pthread_cond_broadcast(&nbd->changed);
 }
 
-static bool is_dead(struct nbd_handle *handle)
+static bool is_dead(const struct nbd_library *library, struct nbd_handle *handle)
 {
-    return nbd_aio_is_dead(handle) == 1 || nbd_aio_is_closed(handle) == 1;
+    return library->nbd_aio_is_dead(handle) == 1 || library->nbd_aio_is_closed(handle) == 1;
 }
 
 /* One turn of the connection; false: it is lost. Without the lock. */
 static bool move(struct nbd_file *nbd, struct nbd_handle *handle)
 {
-    if (is_dead(handle))
+    if (is_dead(&nbd->library, handle))
         return false;
-    unsigned direction = nbd_aio_get_direction(handle);
+    unsigned direction = nbd->library.nbd_aio_get_direction(handle);
     short events = (short)(((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? POLLIN : 0) |
                            ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? POLLOUT : 0));
-    struct pollfd set[] = {{.fd = nbd_aio_get_fd(handle), .events = events},
+    struct pollfd set[] = {{.fd = nbd->library.nbd_aio_get_fd(handle), .events = events},
                            {.fd = nbd->wake, .events = POLLIN}};
     uint64_t count;
     if (poll(set, 2, -1) < 0)
         return errno == EINTR;
     if (set[1].revents != 0 && read(nbd->wake, &count, sizeof(count)) < 0)
         return false;
-    direction = nbd_aio_get_direction(handle);
+    direction = nbd->library.nbd_aio_get_direction(handle);
     int result = 0;
     if ((set[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0 &&
         (direction & LIBNBD_AIO_DIRECTION_READ) != 0)
-        result = nbd_aio_notify_read(handle);
+        result = nbd->library.nbd_aio_notify_read(handle);
     else if ((set[0].revents & (POLLOUT | POLLERR)) != 0 &&
              (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0)
-        result = nbd_aio_notify_write(handle);
-    return result == 0 || !is_dead(handle);
+        result = nbd->library.nbd_aio_notify_write(handle);
+    return result == 0 || !is_dead(&nbd->library, handle);
 }
 
 static void *connection_thread(void *opaque)
@@ -259,20 +266,22 @@ static int command_done(void *opaque, int *error)
 
 static int64_t issue(struct nbd_handle *handle, struct command *command)
 {
+    const struct nbd_library *library = &command->nbd->library;
     nbd_completion_callback callback = {.callback = command_done, .user_data = command};
     switch (command->kind) {
     case READ:
-        return nbd_aio_pread(handle, command->data, (size_t)command->length, command->offset,
-                             callback, 0);
+        return library->nbd_aio_pread(handle, command->data, (size_t)command->length,
+                                      command->offset, callback, 0);
     case WRITE:
-        return nbd_aio_pwrite(handle, command->data, (size_t)command->length, command->offset,
-                              callback, 0);
+        return library->nbd_aio_pwrite(handle, command->data, (size_t)command->length,
+                                       command->offset, callback, 0);
     case FLUSH:
-        return nbd_aio_flush(handle, callback, 0);
+        return library->nbd_aio_flush(handle, callback, 0);
     case ZERO:
-        return nbd_aio_zero(handle, command->length, command->offset, callback, command->flags);
+        return library->nbd_aio_zero(handle, command->length, command->offset, callback,
+                                     command->flags);
     case TRIM:
-        return nbd_aio_trim(handle, command->length, command->offset, callback, 0);
+        return library->nbd_aio_trim(handle, command->length, command->offset, callback, 0);
     }
     return -1;
 }
@@ -304,7 +313,8 @@ static int issue_once(struct nbd_file *nbd, struct command *command)
     command->nbd = nbd;
     command->through = false;
     bool issued = issue(handle, command) >= 0;
-    bool lost = !issued && (nbd_get_errno() == ENOTCONN || is_dead(handle));
+    bool lost =
+        !issued && (nbd->library.nbd_get_errno() == ENOTCONN || is_dead(&nbd->library, handle));
     pthread_mutex_lock(&nbd->lock);
     nbd->users--;
     pthread_cond_broadcast(&nbd->changed);
@@ -485,8 +495,8 @@ static void nbd_file_close(struct block_file *file)
     struct nbd_file *nbd = nbd_of(file);
     threads_stop(file);
     if (nbd->handle != NULL) {
-        (void)nbd_shutdown(nbd->handle, 0);
-        nbd_close(nbd->handle);
+        (void)nbd->library.nbd_shutdown(nbd->handle, 0);
+        nbd->library.nbd_close(nbd->handle);
     }
     if (nbd->connector.free != NULL)
         nbd->connector.free(nbd->connector.opaque);
@@ -520,7 +530,8 @@ static void init_lock(struct nbd_file *nbd)
     pthread_mutex_init(&nbd->lock, NULL);
 }
 
-struct block_file *block_file_nbd(const struct block_nbd_connector *connector, bool read_only,
+struct block_file *block_file_nbd(const struct block_nbd_connector *connector,
+                                  const struct nbd_library *library, bool read_only,
                                   enum block_cache cache, struct error **err)
 {
     struct nbd_file *nbd = alloc_zeroed(1, sizeof(*nbd));
@@ -532,10 +543,11 @@ struct block_file *block_file_nbd(const struct block_nbd_connector *connector, b
                                     .is_device = true,
                                     .parallel = PARALLEL};
     nbd->connector = *connector;
+    nbd->library = *library;
     nbd->connector.free = NULL; /* not before this is a success */
     nbd->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     init_lock(nbd);
-    nbd->handle = connector->connect(connector->opaque, err);
+    nbd->handle = connector->connect(connector->opaque, &nbd->library, err);
     if (nbd->handle != NULL && take_properties(nbd, nbd->handle, true, err) &&
         threads_start(&nbd->file, err)) {
         nbd->connector.free = connector->free;

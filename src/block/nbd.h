@@ -14,11 +14,13 @@
 #include "block/file.h"
 
 struct nbd_handle; /* libnbd's */
+struct nbd_library;
 
 struct block_nbd_connector {
     /* A connected, negotiated handle; takes a few seconds at most. NULL: err. Any thread, one
      * at a time. */
-    struct nbd_handle *(*connect)(void *opaque, struct error **err);
+    struct nbd_handle *(*connect)(void *opaque, const struct nbd_library *library,
+                                  struct error **err);
     void (*free)(void *opaque); /* nobody connects any more; may be NULL */
     void *opaque;
     int64_t reconnect_ns; /* how long requests wait for a new connection */
@@ -27,10 +29,12 @@ struct block_nbd_connector {
 };
 
 /* Makes the first connection. On failure the connector stays the caller's. */
-struct block_file *block_file_nbd(const struct block_nbd_connector *connector, bool read_only,
+struct block_file *block_file_nbd(const struct block_nbd_connector *connector,
+                                  const struct nbd_library *library, bool read_only,
                                   enum block_cache cache, struct error **err);
 
 /* Negotiates on a connected socket, which is taken over. NULL: err. */
-struct nbd_handle *block_nbd_negotiate(int fd, const char *export, struct error **err);
+struct nbd_handle *block_nbd_negotiate(const struct nbd_library *library, int fd,
+                                       const char *export, struct error **err);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "block/nbd.h"
+#include "block/nbd_library.h"
 
 enum { PATIENCE_MS = 20000 /* of which the other side uses at most 15000 */ };
 
@@ -74,7 +75,8 @@ static bool ask(struct asker *asker, struct answer *answer, int *connection, str
     return error_set(err, ERROR_HOST, "cannot connect: the process that would is gone");
 }
 
-static struct nbd_handle *connect_socket(void *opaque, struct error **err)
+static struct nbd_handle *connect_socket(void *opaque, const struct nbd_library *library,
+                                         struct error **err)
 {
     struct asker *asker = opaque;
     struct answer answer;
@@ -85,7 +87,7 @@ static struct nbd_handle *connect_socket(void *opaque, struct error **err)
         error_set(err, ERROR_HOST, "cannot connect: %s", answer.text);
         return NULL;
     }
-    return block_nbd_negotiate(connection, answer.text, err);
+    return block_nbd_negotiate(library, connection, answer.text, err);
 }
 
 static void free_asker(void *opaque)
@@ -107,6 +109,9 @@ struct block_file *block_file_nbd_socket(int fd, const char *name, bool read_onl
                                          const struct block_chain_options *options,
                                          struct error **err)
 {
+    struct nbd_library library;
+    if (!nbd_library_find(&library, err))
+        return NULL;
     struct asker *asker = alloc_zeroed(1, sizeof(*asker));
     *asker = (struct asker){fd, 0, alloc_string(name), options->warn, options->opaque};
     const struct block_nbd_connector connector = {
@@ -117,7 +122,7 @@ struct block_file *block_file_nbd_socket(int fd, const char *name, bool read_onl
         .say = say,
     };
     struct block_file *file = block_file_nbd(
-        &connector, read_only,
+        &connector, &library, read_only,
         options->cache == BLOCK_CACHE_NONE ? BLOCK_CACHE_WRITEBACK : options->cache, err);
     if (file == NULL) {
         free(asker->name);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "block/nbd_library.h"
 #include "block/open/open.h"
 #include "client/backend.h"
 
@@ -96,7 +97,9 @@ static bool open_disk(const struct machine_disk *disk, bool no_lock, struct bloc
         return false;
     if (!block_name_is_uri(disk->path))
         return true;
-    chain->fds[0] = start_connector(disk->path, err);
+    /* Here, or in a process that was made of this one and can open nothing any more. */
+    struct nbd_library library;
+    chain->fds[0] = nbd_library_load(&library, err) ? start_connector(disk->path, err) : -1;
     if (chain->fds[0] >= 0)
         return true;
     error_prefix(err, "disk '%s'", disk->path);

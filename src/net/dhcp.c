@@ -5,19 +5,20 @@
 #include "net/dhcp.h"
 
 #include <arpa/inet.h>
-#include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/alloc.h"
 #include "net/nat_frames.h"
+#include "net/slirp.h"
 
 enum { FIRST = 16, CLIENTS = 16 }; /* places of addresses in the network */
 enum { ETHERTYPE_IP4 = 0x0800, IP4_BYTES = 20, IP4_PROTOCOL = 9, IP4_FRAGMENT = 6, IP4_TO = 16 };
 enum { PROTOCOL_UDP = 17, UDP_BYTES = 8, UDP_TO = 2, PORT_SERVER = 67 };
 
 struct net_dhcp {
+    struct slirp_library library;
     Slirp *slirp;
     struct in_addr host;
     net_emit_fn *emit;
@@ -86,7 +87,8 @@ static const SlirpCb callbacks = {
     .notify = ignore_notify,
 };
 
-struct net_dhcp *net_dhcp_new(const char *host, unsigned length, net_emit_fn *emit, void *opaque)
+struct net_dhcp *net_dhcp_new(const char *host, unsigned length, net_emit_fn *emit, void *opaque,
+                              struct error **err)
 {
     struct net_dhcp *dhcp = alloc_zeroed(1, sizeof(*dhcp));
     *dhcp = (struct net_dhcp){.emit = emit, .opaque = opaque};
@@ -106,9 +108,11 @@ struct net_dhcp *net_dhcp_new(const char *host, unsigned length, net_emit_fn *em
         .vdhcp_start = {htonl(network + first)},
         .vnameserver = {htonl(network + (at == 1 ? 2u : 1u))},
     };
-    dhcp->slirp = good ? slirp_new(&config, &callbacks, dhcp) : NULL;
-    if (dhcp->slirp != NULL)
-        return dhcp;
+    if (good && slirp_load(&dhcp->library, err)) {
+        dhcp->slirp = dhcp->library.slirp_new(&config, &callbacks, dhcp);
+        if (dhcp->slirp != NULL)
+            return dhcp;
+    }
     free(dhcp);
     return NULL;
 }
@@ -117,7 +121,7 @@ void net_dhcp_free(struct net_dhcp *dhcp)
 {
     if (dhcp == NULL)
         return;
-    slirp_cleanup(dhcp->slirp);
+    dhcp->library.slirp_cleanup(dhcp->slirp);
     free(dhcp);
 }
 
@@ -141,6 +145,6 @@ bool net_dhcp_take(struct net_dhcp *dhcp, struct net_frame *frame)
     if (!is_request(dhcp, frame))
         return false;
     net_nat_from_guest(frame);
-    slirp_input(dhcp->slirp, frame->data, (int)frame->size);
+    dhcp->library.slirp_input(dhcp->slirp, frame->data, (int)frame->size);
     return true;
 }

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <slirp/libslirp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +28,7 @@
 #include "net/link.h"
 #include "net/nat_filter.h"
 #include "net/nat_frames.h"
+#include "net/slirp.h"
 
 #define QUEUE_LIMIT (8u << 20) /* bytes for a guest that does not keep up */
 #define TURN_FRAMES 64
@@ -44,6 +44,7 @@ struct timer {
 };
 
 struct nat {
+    struct slirp_library library;
     Slirp *slirp;
     struct net_link link;
     struct net_nat_frames frames;
@@ -176,7 +177,7 @@ static void run_timers(struct nat *nat)
         if (timer->deadline_ms == 0 || timer->deadline_ms > now)
             continue;
         timer->deadline_ms = 0;
-        slirp_handle_timer(nat->slirp, timer->id, timer->opaque);
+        nat->library.slirp_handle_timer(nat->slirp, timer->id, timer->opaque);
     }
 }
 
@@ -187,7 +188,7 @@ static void take_frame(struct nat *nat, struct net_frame *frame)
     switch (net_nat_filter_judge(&nat->filter, frame)) {
     case NET_NAT_PASS:
         net_nat_from_guest(frame);
-        slirp_input(nat->slirp, frame->data, (int)frame->size);
+        nat->library.slirp_input(nat->slirp, frame->data, (int)frame->size);
         break;
     case NET_NAT_REFUSE:
         net_nat_refuse(frame, refusal, &answer);
@@ -219,14 +220,14 @@ static void serve(struct nat *nat)
         int own = add_poll(nat->link.fd, SLIRP_POLL_IN, nat);
         if (nat->link.first != NULL)
             nat->polls[own].events |= POLLOUT;
-        slirp_pollfds_fill(nat->slirp, &stack_ms, add_poll, nat);
+        nat->library.slirp_pollfds_fill(nat->slirp, &stack_ms, add_poll, nat);
         int ready = poll(nat->polls, nat->poll_count, wait_ms(nat, stack_ms));
         if (ready < 0 && errno != EINTR)
             return;
         if (ready >= 0 && nat->polls[own].revents != 0) {
             alive = net_link_flush(&nat->link) != NET_GONE && take_frames(nat);
         }
-        slirp_pollfds_poll(nat->slirp, ready < 0, get_events, nat);
+        nat->library.slirp_pollfds_poll(nat->slirp, ready < 0, get_events, nat);
         run_timers(nat);
         net_nat_flush(&nat->frames, put, &nat->link);
     }
@@ -267,7 +268,7 @@ static Slirp *make_stack(struct nat *nat, bool restricted, unsigned mtu)
         .if_mtu = mtu,
         .if_mru = mtu,
     };
-    return slirp_new(&config, &callbacks, nat);
+    return nat->library.slirp_new(&config, &callbacks, nat);
 }
 
 /* Where the guest is: DHCP's first address, or what it makes of our prefix and its MAC (RFC 4291,
@@ -299,9 +300,9 @@ static bool add_forward(struct nat *nat, const char *text, const uint8_t *mac, s
     if (!net_forward_parse(text, &forward, err))
         return false;
     socklen_t size = guest_address(&forward, mac, &guest);
-    if (slirp_add_hostxfwd(nat->slirp, (const struct sockaddr *)&forward.host, size,
-                           (const struct sockaddr *)&guest, size,
-                           forward.udp ? SLIRP_HOSTFWD_UDP : 0) == 0)
+    if (nat->library.slirp_add_hostxfwd(nat->slirp, (const struct sockaddr *)&forward.host, size,
+                                        (const struct sockaddr *)&guest, size,
+                                        forward.udp ? SLIRP_HOSTFWD_UDP : 0) == 0)
         return true;
     int number = errno;
     error_set_errno(err, number, "--forward %s: the port cannot be used", text);
@@ -343,9 +344,12 @@ int net_nat_main(int argc, char **argv)
     unsigned mtu = (unsigned)atoi(argv[MTU]);
     net_nat_frames_init(&nat->frames, mtu);
     net_nat_filter_init(&nat->filter, strcmp(argv[MODE], "host") == 0);
-    nat->slirp = make_stack(nat, strcmp(argv[MODE], "restricted") == 0, mtu);
-    bool good = nat->slirp != NULL ||
-                error_set(&error, ERROR_INTERNAL, "libslirp refused the network's addresses");
+    bool good = slirp_load(&nat->library, &error);
+    if (good) {
+        nat->slirp = make_stack(nat, strcmp(argv[MODE], "restricted") == 0, mtu);
+        good = nat->slirp != NULL ||
+               error_set(&error, ERROR_INTERNAL, "libslirp refused the network's addresses");
+    }
     for (int i = FORWARDS; good && i < argc; i++)
         good = add_forward(nat, argv[i], mac, &error);
     if (good) {
@@ -358,7 +362,7 @@ int net_nat_main(int argc, char **argv)
     if (good) /* confined: what else looks at a process's end (LeakSanitizer) would try for ever */
         _exit(status);
     if (nat->slirp != NULL)
-        slirp_cleanup(nat->slirp);
+        nat->library.slirp_cleanup(nat->slirp);
     net_link_clear(&nat->link);
     free(nat->polls);
     free(nat);

@@ -117,6 +117,7 @@ int net_tap_main(int argc, char **argv)
         fputs("trapeze: 'net-tap' is started by 'trapeze run', not by hand\n", stderr);
         return 1;
     }
+    struct error *error = NULL;
     struct tap *tap = alloc_zeroed(1, sizeof(*tap));
     net_link_init(&tap->link, atoi(argv[LINK_FD]), QUEUE_LIMIT);
     tap->fd = atoi(argv[TAP_FD]);
@@ -125,10 +126,12 @@ int net_tap_main(int argc, char **argv)
     tell_kernel(tap);
     net_link_announce(&tap->link, NET_ACCEPT_CHECKSUM | NET_ACCEPT_TCP4 | NET_ACCEPT_TCP6);
     if (argc == MOST)
-        tap->dhcp = net_dhcp_new(argv[ADDRESS], (unsigned)atoi(argv[LENGTH]), answer, tap);
+        tap->dhcp = net_dhcp_new(argv[ADDRESS], (unsigned)atoi(argv[LENGTH]), answer, tap, &error);
+    bool good = error == NULL;
     net_confine(NULL);
-    int status = net_backend_ready(atoi(argv[STATUS_FD]), NULL);
-    serve(tap);
+    int status = net_backend_ready(atoi(argv[STATUS_FD]), error);
+    if (good)
+        serve(tap);
     net_dhcp_free(tap->dhcp);
     net_link_clear(&tap->link);
     free(tap);

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "block/chain.h"
+#include "block/nbd_library.h"
 #include "block/rings.h"
 #include "config/vmx.h"
 #include "migrate/save.h"
@@ -505,6 +506,18 @@ static bool begin_talking(struct worker *worker, const int fds[KIND], struct err
     return worker->control != NULL;
 }
 
+/* While files can be opened: for disks on NBD servers, those that are there and those that may come
+ * (block/nbd_library.h). Who goes on from a file does not wait for what it does not need. */
+static void load_libraries(const struct worker *worker)
+{
+    struct nbd_library library;
+    bool wanted = worker->resume_fd < 0;
+    for (size_t i = 0; i < worker->config.disk_count && !wanted; i++)
+        wanted = block_chain_needs_nbd(&worker->disks[i]);
+    if (wanted)
+        (void)nbd_library_load(&library, NULL);
+}
+
 struct worker *worker_begin(int argc, char **argv)
 {
     struct error *error = NULL;
@@ -516,6 +529,8 @@ struct worker *worker_begin(int argc, char **argv)
     json_object_seed(0); /* from a file */
     bool good = begin_talking(worker, fds, &error) && read_config(worker, fds[CONFIG], &error) &&
                 vm_files_open(&worker->files, &worker->config, worker->target.pid, &error);
+    if (good)
+        load_libraries(worker);
     if (good)
         worker->files.rings = block_rings_new(vm_files_rings(&worker->config));
     if (good && worker_confine(argv[SANDBOX], &worker->config, &worker->files, &worker->log,

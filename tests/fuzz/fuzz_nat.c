@@ -82,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     t.in = t.out = 0;
     unsigned how = (unsigned)fuzz_take(&input, 1);
     net_nat_filter_init(&t.filter, how % 2 != 0);
-    t.dhcp = how % 8 == 7 ? net_dhcp_new("10.0.2.2", 24, emitted, &t) : NULL;
+    t.dhcp = how % 8 == 7 ? net_dhcp_new("10.0.2.2", 24, emitted, &t, NULL) : NULL;
     net_nat_frames_init(&t.frames, 576);
     while (input.left > HEADER) {
         enum record record = fuzz_take(&input, 1) % RECORD_COUNT;

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,21 @@ def linux(*options):
     return guest
 
 
+def refuses_nbd(guest):
+    """libnbd is loaded at a start, and one that goes on without such disks spares that."""
+    place = machine.scratch("nbd.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+        attach = [TRAPEZE, "disk", "attach", f"nbd+unix:///?socket={place},format=raw", guest.control]
+        with subprocess.Popen(attach, stderr=subprocess.PIPE, text=True) as asker:
+            with listener.accept()[0] as server:
+                server.sendall(b"NBDMAGICIHAVEOPT\0\3")
+                said = asker.communicate(timeout=machine.LIMIT_S)[1]
+            assert asker.returncode in (USAGE, HOST) and "before it is started anew" in said, said
+    os.unlink(place)
+
+
 def goes_on(engines, kinds):
     """What is in memory, in the page cache and on the disk is there again; so are processes."""
     path = disk("data.qcow2")
@@ -76,6 +92,8 @@ def goes_on(engines, kinds):
             guest.run("sleep 1")
             assert int(guest.run("cat /count")) > count  # it runs
             assert int(guest.run("cat /proc/uptime").split(".")[0]) < before + 600
+            if i == 0:
+                refuses_nbd(guest)
             if i < len(kinds) - 1:
                 guest.run(f"echo {i} > /dev/vda; sync")
                 sums = guest.run("md5sum /dev/shm/a /a 2>/dev/null; md5sum /dev/vda; true")

@@ -13,6 +13,7 @@
 
 #include "base/bits.h"
 #include "block/chain.h"
+#include "block/nbd_library.h"
 #include "block/nbd_socket.h"
 #include "block/open/nbd_uri.h"
 #include "block/open/open.h"
@@ -329,6 +330,21 @@ static void *peer_thread(void *opaque)
     return NULL;
 }
 
+/* What cannot be loaded in a sandbox is not tried there. Before the first test that loads it. */
+static void without_the_library_nobody_is_asked(void **state)
+{
+    (void)state;
+    static const struct block_chain_options how = {.format = "raw"};
+    struct error *err = NULL;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    struct block_chain chain = {.fds = {pair[0]}, .count = 1};
+    assert_true(block_chain_needs_nbd(&chain));
+    assert_null(block_chain_open(&chain, "nbd://there", &how, &err));
+    assert_error(&err, ERROR_USAGE, "before it is started anew");
+    close(pair[1]);
+}
+
 static void who_connects_may_fail_lag_and_die(void **state)
 {
     (void)state;
@@ -339,9 +355,11 @@ static void who_connects_may_fail_lag_and_die(void **state)
     } cases[] = {{{-1, 0, true}, "the cat sits on it"},
                  {{-1, 3, true}, "the cat sits on it"},
                  {{-1, 0, false}, "is gone"}};
+    struct nbd_library library;
+    struct error *err = NULL;
+    assert_true(nbd_library_load(&library, &err));
     unsigned before = open_descriptors();
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct error *err = NULL;
         struct peer peer = cases[i].peer;
         pthread_t thread;
         int pair[2];
@@ -458,6 +476,7 @@ int main(void)
         cmocka_unit_test(another_name_of_what_it_lies_on),
         cmocka_unit_test(names_are_read_as_carefully_as_images),
         cmocka_unit_test(impossible_sizes_do_not_stop_the_opener),
+        cmocka_unit_test(without_the_library_nobody_is_asked),
         cmocka_unit_test(who_connects_may_fail_lag_and_die),
         cmocka_unit_test(addresses_of_servers),
         cmocka_unit_test(what_is_no_address),

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "block/nbd.h"
+#include "block/nbd_library.h"
 #include "block/open/connector.h"
 
 struct server {
@@ -19,12 +20,13 @@ struct server {
     void *opaque;
 };
 
-static struct nbd_handle *connect_server(void *opaque, struct error **err)
+static struct nbd_handle *connect_server(void *opaque, const struct nbd_library *library,
+                                         struct error **err)
 {
     const struct server *server = opaque;
     int fd = block_connect(&server->uri, err);
     if (fd >= 0)
-        return block_nbd_negotiate(fd, server->uri.export, err);
+        return block_nbd_negotiate(library, fd, server->uri.export, err);
     error_prefix(err, "cannot connect");
     return NULL;
 }
@@ -48,7 +50,8 @@ struct block_file *block_open_nbd(const char *uri, const struct block_open_optio
                                   struct error **err)
 {
     struct nbd_uri address;
-    if (!nbd_uri_parse(uri, &address, err))
+    struct nbd_library library;
+    if (!nbd_library_load(&library, err) || !nbd_uri_parse(uri, &address, err))
         return NULL;
     struct server *server = alloc_zeroed(1, sizeof(*server));
     *server = (struct server){alloc_string(uri), address, options->warn, options->opaque};
@@ -60,7 +63,7 @@ struct block_file *block_open_nbd(const char *uri, const struct block_open_optio
         .say = say,
     };
     struct block_file *file = block_file_nbd(
-        &connector, options->read_only,
+        &connector, &library, options->read_only,
         options->cache == BLOCK_CACHE_NONE ? BLOCK_CACHE_WRITEBACK : options->cache, err);
     if (file == NULL)
         free_server(server);
