@@ -125,6 +125,20 @@ static void find_htif(const struct boot_file *file, const Elf64_Ehdr *header, ui
     free(sections);
 }
 
+/* A kernel's entry is a virtual address; before paging it is found by its segment. Linux' on x86 is a
+ * physical one (vmlinux.lds.S: phys_startup_64). */
+static bool find_entry(const Elf64_Ehdr *header, const Elf64_Phdr *segment, uint64_t gpa,
+                       uint64_t *entry)
+{
+    bool physical = header->e_machine == EM_X86_64 &&
+                    header->e_entry - segment->p_paddr < segment->p_memsz;
+    uint64_t offset = header->e_entry - (physical ? segment->p_paddr : segment->p_vaddr);
+    if (offset >= segment->p_memsz)
+        return false;
+    *entry = gpa + offset;
+    return true;
+}
+
 bool boot_load_elf(struct boot *boot, const struct boot_file *file, unsigned machine,
                    uint64_t ram_base, uint64_t ram_size, struct elf_result *result,
                    struct error **err)
@@ -152,11 +166,8 @@ bool boot_load_elf(struct boot *boot, const struct boot_file *file, unsigned mac
         good = boot_add_segment(boot, &wanted, ram_base, ram_size, err);
         if (good && gpa + segment->p_memsz > result->end)
             result->end = gpa + segment->p_memsz;
-        /* A kernel's entry is a virtual address; before paging it is found by its segment. */
-        if (!entry_found && header.e_entry - segment->p_vaddr < segment->p_memsz) {
-            result->entry = header.e_entry - segment->p_vaddr + gpa;
-            entry_found = true;
-        }
+        if (!entry_found)
+            entry_found = find_entry(&header, segment, gpa, &result->entry);
     }
     free(headers);
     if (good && !entry_found)

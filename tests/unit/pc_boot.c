@@ -254,6 +254,30 @@ static void test_initrd_keeps_below_the_kernels_limit(void **state)
     done(&b);
 }
 
+/* Linux' vmlinux: segments are linked to high addresses, and the entry is a physical one. */
+static void test_elf_of_linux(void **state)
+{
+    struct boot_bytes file;
+    (void)state;
+    for (unsigned note = 0; note < 2; note++) {
+        struct bench b = {0};
+        make_pvh(&file, "", 0);
+        Elf64_Ehdr *header = (Elf64_Ehdr *)(void *)file.data;
+        Elf64_Phdr *segments = (Elf64_Phdr *)(void *)(file.data + ELF_PHDR);
+        segments[0].p_vaddr = UINT64_C(0xffffffff81000000);
+        header->e_entry = PVH_GPA + 8;
+        if (note == 0)
+            header->e_phnum = 1;
+        give(&b, BOOT_KERNEL, &file);
+        if (!plan(&b, RAM_SIZE, ""))
+            fail_msg("%s", error_message(b.err));
+        assert_int_equal(b.boot.protocol, note == 0 ? PC_LINUX64 : PC_PVH);
+        assert_int_equal(b.boot.entry, note == 0 ? PVH_GPA + 8 : PVH_GPA + 16);
+        assert_int_equal(b.boot.segments[0].gpa, PVH_GPA);
+        done(&b);
+    }
+}
+
 static void test_who_looks_at_acpi(void **state)
 {
     struct boot_bytes file;
@@ -337,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_elf_without_note_is_entered_in_64_bit_mode),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_initrd_keeps_below_the_kernels_limit),
+        cmocka_unit_test(test_elf_of_linux),
         cmocka_unit_test(test_who_looks_at_acpi),
         cmocka_unit_test(test_mp_tables),
     };
