@@ -435,9 +435,10 @@ static bool unpack_from(tar_read_fn *fn, void *opaque, const struct place *place
 }
 
 bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
-                struct unpacked *unpacked, struct error **err)
+                bool tree, struct unpacked *unpacked, struct error **err)
 {
-    struct place place = {.make = make_file, .folder = folder, .allowed = allowed};
+    struct place place = {
+        .make = make_file, .folder = folder, .allowed = allowed, .takes_tree = tree};
     *unpacked = (struct unpacked){0};
     return find_space(&place, err) && unpack_from(fn, opaque, &place, unpacked, err);
 }

@@ -33,9 +33,9 @@ bool unpack(int fd, int folder, bool (*allowed)(const char *name), struct unpack
 /* The same of one that has perhaps a tree: its parts are files by their names then. */
 bool unpack_with_tree(int fd, int folder, bool (*allowed)(const char *name),
                       struct unpacked *unpacked, struct error **err);
-/* The same from the tar inside, by this process. */
+/* The same from the tar inside, by this process; `tree`: it may have one. */
 bool unpack_tar(tar_read_fn *fn, void *opaque, int folder, bool (*allowed)(const char *name),
-                struct unpacked *unpacked, struct error **err);
+                bool tree, struct unpacked *unpacked, struct error **err);
 void unpacked_clear(struct unpacked *unpacked);
 
 /* The manifest alone, from the beginning of a file, which is left wherever. */

@@ -5,7 +5,8 @@
  * Input: 1 byte of flags, then patches of a tar that is good otherwise: 2 bytes of offset (with
  * ANYWHERE times 7, so that all of it is reached), 1 byte of how many bytes, those bytes. With
  * CHECKSUMS the headers get new checksums then, with SUMS a last patch's bytes count as the
- * description. With WHOLE the input is the tar itself; with FRAME it is the compressed file.
+ * description. With TREE it is one with a tree of snapshots (daemon/migrate_tree.h), and such a one is
+ * taken. With WHOLE the input is the tar itself; with FRAME it is the compressed file.
  *
  * The checks are those of asserts and sanitizers, and: what is refused says why; what lies in the
  * folder was announced; the machine names nothing but files of the archive or of its own making.
@@ -26,7 +27,7 @@
 #include "config/nvram.h"
 #include "config/vmx.h"
 
-enum flag { CHECKSUMS = 1, ANYWHERE = 2, WHOLE = 4, FRAME = 8, SAME = 16 };
+enum flag { CHECKSUMS = 1, ANYWHERE = 2, WHOLE = 4, FRAME = 8, SAME = 16, TREE = 32 };
 enum { TAR_MAX = 64 << 10, BLOCK = 512, HEADER_SUM = 148, HEADER_SUM_SIZE = 8, PIECE = 1000 };
 
 static const char vmx[] = "memsize = \"64\"\n"
@@ -73,8 +74,25 @@ static struct block_image *disk(void)
     return image;
 }
 
+static bool add_parts(struct pack *pack)
+{
+    pack_set_tree(pack, json_pack("{s:i, s:[{s:i, s:s}], s:[]}", "current", 0, "files", "part", 0, "as",
+                                  "disk.img", "snapshots"));
+    int holes = file_of("data", 4);
+    fuzz_check(ftruncate(holes, 1 << 20) == 0);
+    return pack_add_part(pack, file_of("\x7f" "ELF", 4), NULL) &&
+           pack_add_part(pack, file_of("", 0), NULL) && pack_add_part(pack, holes, NULL);
+}
+
+static bool add_files(struct pack *pack)
+{
+    return pack_add_file(pack, "firmware", file_of("\x7f" "ELF", 4), NULL) &&
+           pack_add_disk(pack, "disk.img", disk(), "qcow2", NULL) &&
+           pack_add_saved(pack, file_of("state", 5), NULL);
+}
+
 /* A good one; the same every time, so it is made once. */
-static void make_tar(struct bytes *tar)
+static void make_tar(struct bytes *tar, bool tree)
 {
     struct text *text = text_parse(vmx, sizeof(vmx) - 1, "vmx", NULL);
     struct pack *pack = pack_new("web", text);
@@ -83,14 +101,7 @@ static void make_tar(struct bytes *tar)
     size_t size = 1;
     pack_note(pack, "a note");
     pack_set_clock(pack, -1234567);
-    fuzz_check(pack_add_file(pack, "firmware",
-                             file_of("\x7f"
-                                     "ELF",
-                                     4),
-                             NULL) &&
-               pack_add_disk(pack, "disk.img", disk(), "qcow2", NULL) &&
-               pack_add_saved(pack, file_of("state", 5), NULL) &&
-               pack_write(pack, compressed, NULL));
+    fuzz_check((tree ? add_parts(pack) : add_files(pack)) && pack_write(pack, compressed, NULL));
     lseek(compressed, 0, SEEK_SET);
     struct zstream_reader *reader = zstream_reader_new(compressed, NULL);
     *tar = (struct bytes){.size = 0};
@@ -207,7 +218,7 @@ static bool unpack_frame(int frame, int folder, struct unpacked *unpacked, struc
 {
     *unpacked = (struct unpacked){0};
     struct zstream_reader *stream = zstream_reader_new(frame, err);
-    bool good = stream != NULL && unpack_tar(zstream_read, stream, folder, NULL, unpacked, err);
+    bool good = stream != NULL && unpack_tar(zstream_read, stream, folder, NULL, false, unpacked, err);
     zstream_reader_free(stream);
     return good;
 }
@@ -220,7 +231,8 @@ static void unpack_one(struct bytes *tar, int frame, unsigned flags)
     fuzz_check(mkdtemp(path) != NULL);
     int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool good = frame >= 0 ? unpack_frame(frame, folder, &unpacked, &error)
-                           : unpack_tar(next_piece, tar, folder, NULL, &unpacked, &error);
+                           : unpack_tar(next_piece, tar, folder, NULL, (flags & TREE) != 0, &unpacked,
+                                        &error);
     fuzz_check(good == (error == NULL));
     error_free(error);
     check_folder(folder, good ? &unpacked : NULL);
@@ -246,10 +258,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         *tar = (struct bytes){.size = 0};
         append(tar, input.data, input.left, NULL);
     } else {
-        static struct bytes good;
-        if (good.size == 0)
-            make_tar(&good);
-        *tar = good;
+        static struct bytes good[2];
+        bool tree = (flags & TREE) != 0;
+        if (good[tree].size == 0)
+            make_tar(&good[tree], tree);
+        *tar = good[tree];
         patch(tar, &input, flags);
         if (flags & CHECKSUMS)
             renew_checksums(tar);
@@ -291,7 +304,7 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     size_t size = 0;
     data[size++] = (uint8_t)(random % 64 == 0   ? WHOLE
                              : random % 64 == 1 ? FRAME
-                                                : random % 4 | (random & SAME));
+                                                : random % 4 | (random & (SAME | TREE)));
     for (unsigned patches = (unsigned)(random >> 8) % 4; patches > 0; patches--) {
         uint64_t more = fuzz_random(seed);
         const char *word = words[more % (sizeof(words) / sizeof(words[0]))];

@@ -9,7 +9,7 @@ import os
 import sys
 import tarfile
 
-CHECKSUMS, ANYWHERE, WHOLE, FRAME, SAME = 1, 2, 4, 8, 16
+CHECKSUMS, ANYWHERE, WHOLE, FRAME, SAME, TREE = 1, 2, 4, 8, 16, 32
 
 
 def patch(flags, *patches):
@@ -32,6 +32,8 @@ MANIFEST = (b'{"trapeze-archive":1,"name":"w","description":"w.vmx","files":'
 SEEDS = {
     "good": patch(0),
     "good-same": patch(SAME),
+    "tree": patch(TREE),
+    "tree-manifest": patch(TREE, (560, b"{{")),
     "link": patch(CHECKSUMS, (156, b"2")),
     "device": patch(CHECKSUMS, (156, b"3")),
     "other-name": patch(CHECKSUMS, (0, b"../x\0")),
