@@ -263,6 +263,24 @@ static void addresses_are_translated_for_a_debugger(void **state)
     close_fixture(&f);
 }
 
+/* The code that it was about to execute: "inc %r8", and what comes behind. */
+static void a_dump_has_registers_and_code(void **state)
+{
+    char text[4096];
+    OPEN(f);
+    LOAD(&f, forever);
+    state_of(&f)->gpr[13] = 0x1234abcd;
+    x86_changed(x86_cpu_of(f.vcpus[0]));
+    isa_x86_64.dump(f.vcpus[0], text, sizeof(text));
+    assert_non_null(strstr(text, "r13 000000001234abcd"));
+    assert_non_null(strstr(text, " code 49 ff c0 eb fb"));
+    state_of(&f)->rip = UINT64_C(1) << 33; /* where nothing is mapped */
+    x86_changed(x86_cpu_of(f.vcpus[0]));
+    isa_x86_64.dump(f.vcpus[0], text, sizeof(text));
+    assert_non_null(strstr(text, " code\n"));
+    close_fixture(&f);
+}
+
 /* ---- the log of written pages ---- */
 
 PROGRAM(writer, "mov $0x30000, %edi\n1: movl $1, (%rdi)\n mov $0xf4, %dx\n out %eax, %dx\n"
@@ -383,6 +401,7 @@ int main(void)
         cmocka_unit_test(impossible_state_is_refused),
         cmocka_unit_test(a_reset_is_as_at_power_on),
         cmocka_unit_test(addresses_are_translated_for_a_debugger),
+        cmocka_unit_test(a_dump_has_registers_and_code),
         cmocka_unit_test(written_pages_are_in_the_log),
         cmocka_unit_test(more_is_written_than_a_ring_holds),
     };

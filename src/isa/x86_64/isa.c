@@ -190,6 +190,20 @@ static void cpu_count(const struct vcpu *vcpu, vcpu_count_fn *each, void *opaque
     (void)vcpu, (void)each, (void)opaque;
 }
 
+/* What it was about to execute, for a disassembler. */
+static void dump_code(struct vcpu *vcpu, const struct x86_state *state, struct dump *dump)
+{
+    enum { BYTES = 16 };
+    uint64_t va = state->segments[X86_CS].base + state->rip, gpa;
+    uint8_t byte;
+    dump_put(dump, " code");
+    for (unsigned i = 0; i < BYTES && cpu_translate(vcpu, va + i, &gpa) && mem_ram_find(vcpu->mem, gpa) != NULL &&
+                         mem_read(vcpu->mem, gpa, &byte, 1);
+         i++)
+        dump_put(dump, " %02x", byte);
+    dump_put(dump, "\n");
+}
+
 static void cpu_dump(const struct vcpu *vcpu, char *to, size_t size)
 {
     static const char *const names[X86_REGISTERS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
@@ -218,6 +232,7 @@ static void cpu_dump(const struct vcpu *vcpu, char *to, size_t size)
              (unsigned long long)state->cr0, (unsigned long long)state->cr2,
              (unsigned long long)state->cr3, (unsigned long long)state->cr4,
              (unsigned long long)state->cr8, (unsigned long long)state->efer);
+    dump_code((struct vcpu *)(uintptr_t)vcpu, state, &dump);
 }
 
 const struct isa isa_x86_64 = {
