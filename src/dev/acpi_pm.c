@@ -18,8 +18,14 @@
 
 #define TIMER_HZ 3579545
 
-enum { EVENT_TIMER = 1 << 0, EVENT_BUTTON = 1 << 8, EVENT_RTC = 1 << 10, EVENT_WAKE = 1 << 15 };
-enum { EVENTS = EVENT_TIMER | EVENT_BUTTON | EVENT_RTC | EVENT_WAKE };
+enum {
+    EVENT_TIMER = 1 << 0,
+    EVENT_GLOBAL = 1 << 5, /* the firmware let go of the global lock, which it never has */
+    EVENT_BUTTON = 1 << 8,
+    EVENT_RTC = 1 << 10,
+    EVENT_WAKE = 1 << 15
+};
+enum { EVENTS = EVENT_TIMER | EVENT_GLOBAL | EVENT_BUTTON | EVENT_RTC | EVENT_WAKE };
 enum { CONTROL_SCI = 1 << 0, CONTROL_KEPT = 0x1c06, CONTROL_SLEEP = 1 << 13 };
 enum { SLEEP_TYPE_BIT = 10, SLEEP_TYPE_OFF = 5 };
 

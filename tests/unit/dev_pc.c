@@ -37,6 +37,22 @@ static void test_pm_button(void **state)
     bench_close(&b);
 }
 
+/* The firmware never lets go of the global lock; Linux looks whether it could hear of it. */
+static void test_pm_global_lock(void **state)
+{
+    enum { GLOBAL = 1 << 5 };
+    struct bench b;
+    (void)state;
+    bench_open_at(&b, &device_acpi_pm, PORT);
+    bench_write(&b, ACPI_PM_EVENT + 2, 2, GLOBAL);
+    assert_int_equal(bench_read(&b, ACPI_PM_EVENT, 4), GLOBAL << 16);
+    assert_false(b.irq);
+    bench_check_state(&b);
+    bench_write(&b, ACPI_PM_EVENT + 2, 2, 0);
+    assert_int_equal(bench_read(&b, ACPI_PM_EVENT, 4), 0);
+    bench_close(&b);
+}
+
 static void test_pm_switches_off(void **state)
 {
     struct bench b;
@@ -304,6 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pm_button),
+        cmocka_unit_test(test_pm_global_lock),
         cmocka_unit_test(test_pm_switches_off),
         cmocka_unit_test(test_pm_timer),
         cmocka_unit_test(test_rtc_time_in_every_format),
