@@ -244,6 +244,8 @@ static const struct row rows[] = {
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_X86_SET_MSR_FILTER)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_TSC_KHZ)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_TSC_KHZ)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_DEVICE_ATTR)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_DEVICE_ATTR)}},
     {SANDBOX_KVM, "timer_create", 0, {{0}}},
     {SANDBOX_KVM, "timer_settime", 0, {{0}}},
     {SANDBOX_KVM, "timer_delete", 0, {{0}}},

@@ -2,7 +2,17 @@
 # SPDX-License-Identifier: MIT
 """x86-64 guests on KVM, on a host whose processor QEMU emulates (kvm_host.py).
 
-    nested.py TRAPEZE
+    nested.py TRAPEZE KVM_ENGINE
+
+All tests have one host, and most of them one guest, in the order in which they stand here: a boot
+costs 20 s of CPU time. A test of something else takes the guest as it finds it and leaves it
+running; where it fails, the next one finds a new host and a new guest:
+
+    def test_something():
+        with HOST.use() as host:
+            guest = web(host)
+            guest.run("…")                 # in the guest's shell
+            host.run("trapeze … web")      # in the host's
 """
 import json
 import os
@@ -10,28 +20,72 @@ import re
 import sys
 
 import tap
-from kvm_host import KvmHost
+from kvm_host import KvmHost, guest_initrd, libraries
 from machine import SHELL_PROMPT, Shared, image
 
-TRAPEZE = os.path.abspath(sys.argv[1])
-HOST = Shared(lambda: KvmHost(TRAPEZE, {"/tiny": image("tiny-x86_64", TRAPEZE)}))
-RUN = ("trapeze run --arch x86_64 --kernel /tiny/bzImage --initrd /tiny/initrd --memory 192M "
-       "--append 'console=ttyS0 quiet' ")
+TRAPEZE, KVM_ENGINE = (os.path.abspath(name) for name in sys.argv[1:3])
+HOST = Shared(lambda: KvmHost(TRAPEZE, {
+    "/bin/kvm_engine": KVM_ENGINE, **libraries(KVM_ENGINE),
+    "/tiny": image("tiny-x86_64", TRAPEZE),
+    "/tiny/initrd": guest_initrd(TRAPEZE, ["virtio_scsi", "sd_mod"])}))
+WHAT = "--arch x86_64 --kernel /tiny/bzImage --initrd /tiny/initrd --memory 192M "
+STORE = "/root/.local/share/trapeze"
+QUIET = "--append 'console=ttyS0 quiet mitigations=off' "
 
 
 class Guest:
-    """A guest whose console is the host's shell for as long as it lives; run() is about it then."""
+    """A guest of `trapeze run` whose console is one of the host's screens for as long as it lives."""
 
-    def __init__(self, host, *options):
-        self.host = host
-        host.send(RUN + " ".join(options) + "; echo ended'='$?\n")
-        host.expect(rb"trapeze-tiny: ready")
-        host.expect(SHELL_PROMPT)
+    def __init__(self, host, *options, number=0):
+        self.screen = host.screens[number]
+        self.run, self.send, self.expect = self.screen.run, self.screen.send, self.screen.expect
+        self.send(f"trapeze run {WHAT} {' '.join(options)}; echo ended'='$?\n")
+        self.is_up()
+
+    def is_up(self):
+        self.expect(rb"trapeze-tiny: ready")
+        self.expect(SHELL_PROMPT)
 
     def ends(self, status=0):
-        _, match = self.host.expect(rb"ended=(\d+)\r")
-        assert int(match.group(1)) == status, self.host.tail()
-        self.host.expect(SHELL_PROMPT)
+        _, match = self.expect(rb"ended=(\d+)\r")
+        assert int(match.group(1)) == status, self.screen.tail()
+        self.expect(SHELL_PROMPT)
+
+    def poweroff(self):
+        self.send("poweroff -f\n")
+        self.ends()
+
+
+class Instance(Guest):
+    """A guest that is an instance, with its console on a screen."""
+
+    def __init__(self, host, name, number=0):  # pylint: disable=super-init-not-called
+        self.host, self.name, self.screen = host, name, host.screens[number]
+        self.run, self.send, self.expect = self.screen.run, self.screen.send, self.screen.expect
+
+    def attach(self, store=""):
+        self.send(f"{store} trapeze console {self.name}; echo ended'='$?\n")
+
+    def answers(self):
+        """It goes on from where it was, perhaps behind output that nobody saw."""
+        self.send("\n")
+        self.expect(SHELL_PROMPT)
+
+    def state(self):
+        return json.loads(self.host.run(f"trapeze info --json {self.name}"))["state"]
+
+
+def web(host):
+    """The instance that the tests share; runs, and its console is the first screen."""
+    if "web" not in host.guests:
+        host.run("dd if=/dev/zero of=/root/disk bs=1M count=8 2>/dev/null; "
+                 "echo 'trapeze.pciSlots = \"2\"' >/root/slots.vmx")
+        host.run(f"trapeze create web {WHAT} --append 'console=ttyS0 loglevel=4 mitigations=off' --cpus 2 --balloon "
+                 "--vmx /root/slots.vmx --net nat --disk /root/disk,format=raw --start")
+        guest = host.guests["web"] = Instance(host, "web")
+        guest.attach()
+        guest.is_up()
+    return host.guests["web"]
 
 
 def test_kvm_is_found_usable_where_it_is():
@@ -40,36 +94,90 @@ def test_kvm_is_found_usable_where_it_is():
         assert said["kvm"]["offer"] == "yes", said
 
 
+def test_small_programs():
+    """What the unit test kvm_engine has, here on a processor that runs guests."""
+    with HOST.use() as host:
+        said = host.run("CMOCKA_MESSAGE_OUTPUT=TAP kvm_engine 2>&1")
+        assert re.search(r"^ok \d+ - time_stamp_counters_stand_still$", said, re.M), said
+
+
 def test_debians_kernel_boots_and_switches_itself_off():
     """Interrupts by the I/O APIC, the clock that KVM offers, the button's registers."""
     with HOST.use() as host:
-        guest = Guest(host, "--net none")
-        assert host.run("nproc").strip() == "1"
-        assert host.run("uname -m").strip() == "x86_64"
-        assert re.search(r"IO-APIC +4-edge +ttyS0", host.run("cat /proc/interrupts"))
+        guest = Guest(host, QUIET, "--net none")
+        assert guest.run("nproc").strip() == "1"
+        assert guest.run("uname -m").strip() == "x86_64"
+        assert re.search(r"IO-APIC +4-edge +ttyS0", guest.run("cat /proc/interrupts"))
         clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-        assert host.run(f"cat {clock}").strip() == "kvm-clock"
-        host.send("poweroff -f\n")
-        guest.ends()
+        assert guest.run(f"cat {clock}").strip() == "kvm-clock"
+        guest.poweroff()
 
 
-def test_two_processors_a_disk_and_a_reset():
-    """The disk's queues have messages; what is written before a reset is there after it."""
-    with HOST.use(last=True) as host:
-        host.run("dd if=/dev/zero of=/tmp/disk bs=1M count=8")
-        guest = Guest(host, "--net none --cpus 2 --disk /tmp/disk,format=raw")
-        assert host.run("nproc").strip() == "2"
-        host.run("dd if=/bin/busybox of=/dev/vda bs=64k count=8 conv=fsync")
-        wanted = host.run("dd if=/bin/busybox bs=64k count=8 | md5sum").splitlines()
-        interrupts = host.run("cat /proc/interrupts")
+def test_two_processors_and_a_disk():
+    """The disk's queues have messages; what our tables say is to the kernel's taste."""
+    with HOST.use() as host:
+        guest = web(host)
+        assert guest.run("nproc").strip() == "2"
+        guest.run("dd if=/bin/busybox of=/dev/vda bs=64k count=8 conv=fsync 2>/dev/null")
+        interrupts = guest.run("cat /proc/interrupts")
         assert re.search(r"PCI-MSIX?-\S+ +\d+-edge +virtio\d+-req\.1", interrupts), interrupts
-        host.send("reboot -f\n")
-        host.expect(rb"trapeze-tiny: ready")
-        host.expect(SHELL_PROMPT)
-        found = host.run("dd if=/dev/vda bs=64k count=8 | md5sum").splitlines()
-        assert [line for line in found if "-" in line] == [line for line in wanted if "-" in line]
-        host.send("poweroff -f\n")
+        said = guest.run("dmesg | grep -E 'ACPI.*(Error|Warning)|WARNING: CPU|BUG:' || true")
+        assert said == "", said
+
+
+def test_a_network_by_address_translation():
+    """A lease from NAT, and a page from a server on the host."""
+    with HOST.use() as host:
+        guest = web(host)
+        host.run("ip addr add 192.0.2.1/24 dev lo; mkdir /tmp/www; echo from'-'the-host >/tmp/www/page; "
+                 "httpd -p 192.0.2.1:80 -h /tmp/www")
+        guest.run("ip link set eth0 up")
+        lease = guest.run("udhcpc -i eth0 -n -q -s /bin/true 2>&1")
+        assert "lease of 10.0.2.15 obtained from 10.0.2.2" in lease, lease
+        guest.run("ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2")
+        assert guest.run("wget -q -O - http://192.0.2.1/page").strip() == "from-the-host"
+
+
+def test_it_is_suspended_and_goes_on():
+    """Its processes go on, its clocks have stood still, and it knows that it may be one of several."""
+    with HOST.use() as host:
+        guest = web(host)
+        guest.run("echo kept >/tmp/kept; (while sleep 0.2; do echo >>/tmp/ticks; done) & "
+                  "echo $! >/tmp/pid; mount -t tmpfs none /mnt; dd if=/dev/urandom of=/mnt/random "
+                  "bs=1M count=4 2>/dev/null; md5sum /mnt/random >/tmp/sum")
+        before = float(guest.run("cat /proc/uptime").split()[0])
+        host.run("trapeze suspend web >/dev/null")
         guest.ends()
+        assert guest.state() == "suspended"
+        host.run("sleep 2; trapeze start web")
+        guest.attach()
+        guest.answers()
+        assert guest.run("cat /tmp/kept").strip() == "kept"
+        guest.run("md5sum -c /tmp/sum; rm /mnt/random")
+        guest.run("n=$(wc -l </tmp/ticks); while [ $(wc -l </tmp/ticks) = $n ]; do sleep 0.1; done; "
+                  "kill $(cat /tmp/pid)")
+        assert float(guest.run("cat /proc/uptime").split()[0]) > before
+        assert "crng reseeded due to virtual machine fork" in guest.run("dmesg | tail -n 20")
+        assert guest.run("wget -q -O - http://192.0.2.1/page").strip() == "from-the-host"
+
+
+def test_a_reset():
+    """What is written before it is there after it."""
+    with HOST.use() as host:
+        guest = web(host)
+        sum_of_disk = "dd if=/dev/vda bs=64k count=8 2>/dev/null | md5sum"
+        guest.run("dd if=/bin/busybox of=/dev/vda bs=64k count=8 conv=fsync 2>/dev/null")
+        wanted = guest.run(sum_of_disk)
+        guest.send("reboot -f\n")
+        guest.is_up()
+        assert guest.run(sum_of_disk) == wanted
+
+
+def test_it_switches_itself_off():
+    with HOST.use(last=True) as host:
+        guest = web(host)
+        guest.poweroff()
+        assert guest.state() == "stopped"
 
 
 if __name__ == "__main__":

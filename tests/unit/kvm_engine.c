@@ -6,6 +6,8 @@
  */
 #include "kvm_guest.h"
 
+#include "engine/kvm/kvm_internal.h"
+
 #ifdef __x86_64__
 
 #include <linux/kvm.h>
@@ -221,6 +223,76 @@ static void state_goes_to_another_machine(void **state)
     close_fixture(&f);
 }
 
+static uint64_t *tsc_of(struct fixture *f, unsigned cpu)
+{
+    struct x86_state *state = &x86_cpu_of(f->vcpus[cpu])->state;
+    x86_fetch(x86_cpu_of(f->vcpus[cpu]));
+    for (unsigned i = 0; i < state->msr_count; i++)
+        if (state->msrs[i].index == 0x10)
+            return &state->msrs[i].value;
+    fail();
+    return NULL;
+}
+
+/* The machine's time goes on and stands still again: no counter has advanced by more than the host's. */
+static void check_it_stood(struct fixture *f, uint64_t first, uint64_t distance)
+{
+    assert_true(*tsc_of(f, 0) == first && *tsc_of(f, 1) == first + distance);
+    usleep(20000);
+    uint64_t begin = __builtin_ia32_rdtsc();
+    f->machine->stop_time(f->machine, false);
+    f->machine->stop_time(f->machine, true);
+    uint64_t most = __builtin_ia32_rdtsc() - begin, now = *tsc_of(f, 0);
+    assert_true(now > first && now - first <= most);
+    assert_true(*tsc_of(f, 1) == now + distance);
+}
+
+/* Not of a /dev/kvm that emulates. */
+static bool offsets_are_obeyed(struct fixture *f)
+{
+    uint64_t offset = 1000000007, seen = 0;
+    struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
+    int fd = ((struct kvm_cpu *)f->vcpus[0]->engine_data)->fd;
+    bool set = kvm_ioctl(fd, KVM_SET_DEVICE_ATTR, &attribute) == 0;
+    attribute.addr = (uintptr_t)&seen;
+    return set && kvm_ioctl(fd, KVM_GET_DEVICE_ATTR, &attribute) == 0 && seen == offset;
+}
+
+static void time_stamp_counters_stand_still(void **state)
+{
+    enum { DISTANCE = 1000000007 };
+    struct error *error = NULL;
+    struct state_buffer saved = {0};
+    size_t at = 0;
+    OPEN(f);
+    free_vcpus(&f);
+    make_vcpus(&f, 2);
+    if (!offsets_are_obeyed(&f)) {
+        close_fixture(&f);
+        skip();
+    }
+    for (unsigned i = 0; i < 2; i++) /* as if it had run */
+        assert_true(x86_cpu_of(f.vcpus[i])->keeper->store(x86_cpu_of(f.vcpus[i]), &error));
+    f.machine->stop_time(f.machine, true);
+    check_it_stood(&f, *tsc_of(&f, 0), *tsc_of(&f, 1) - *tsc_of(&f, 0));
+    uint64_t first = *tsc_of(&f, 0);
+    *tsc_of(&f, 1) = first + DISTANCE;
+    x86_changed(x86_cpu_of(f.vcpus[1]));
+    state_save(isa_x86_64.state, f.vcpus[0], &saved);
+    state_save(isa_x86_64.state, f.vcpus[1], &saved);
+    state_save(f.machine->state, f.machine, &saved);
+    free_vcpus(&f);
+    make_vcpus(&f, 2);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(state_restore(isa_x86_64.state, f.vcpus[i], saved.data, saved.size, &at, &error));
+    assert_true(state_restore(f.machine->state, f.machine, saved.data, saved.size, &at, &error));
+    assert_no_error(error);
+    check_it_stood(&f, first, DISTANCE);
+    state_buffer_free(&saved);
+    close_fixture(&f);
+}
+
 static void impossible_state_is_refused(void **state)
 {
     struct error *error = NULL;
@@ -398,6 +470,7 @@ int main(void)
         cmocka_unit_test(messages_wake_a_halted_processor),
         cmocka_unit_test(kicks_are_heard),
         cmocka_unit_test(state_goes_to_another_machine),
+        cmocka_unit_test(time_stamp_counters_stand_still),
         cmocka_unit_test(impossible_state_is_refused),
         cmocka_unit_test(a_reset_is_as_at_power_on),
         cmocka_unit_test(addresses_are_translated_for_a_debugger),

@@ -34,6 +34,7 @@ struct kvm_machine {
     struct kvm_chips chips, power_on;
     uint64_t clock_ns;  /* kvmclock, while it stands still */
     bool clock_stands;  /* ... or comes from a saved state */
+    struct kvm_cpu **attached; /* vcpu_count; NULL: not yet, or not any more */
 
     pthread_mutex_t log_lock; /* a leaf */
     bool logging;             /* KVM notes which pages are written */
@@ -56,6 +57,7 @@ struct kvm_cpu {
     struct kvm_dirty_gfn *ring; /* pages that this vCPU wrote; NULL: there is none */
     uint32_t ring_next;         /* the entry that is read next */
     bool debugged;   /* KVM was told of a debugger */
+    uint64_t tsc; /* the time stamp counter, while the machine's clock stands still */
     bool incomplete; /* the instruction that left the guest goes on when it is entered again */
     /* Sends the owner thread a signal, which ends KVM_RUN: unlike tgkill(), a timer can reach nobody
      * outside of its process. */
@@ -110,6 +112,13 @@ bool kvm_saves_msr(const struct kvm_machine *machine, uint32_t index);
 /* Of a vCPU; features of processors are also read from /dev/kvm itself. */
 bool kvm_get_msr(int fd, struct x86_msr *msr);
 bool kvm_set_msr(int fd, const struct x86_msr *msr);
+#define KVM_MSR_TSC          0x10u
+#define KVM_MSR_TSC_DEADLINE 0x6e0u
+
+/* tsc.c: vCPUs' time stamp counters stand still while the machine's clock does. */
+bool kvm_tsc_can_stop(struct kvm_cpu *kvm);
+void kvm_tsc_stop(struct kvm_machine *machine);
+void kvm_tsc_go_on(struct kvm_machine *machine);
 
 /* cpuid.c */
 bool kvm_read_host(int kvm, struct x86_cpu_host *host, struct error **err);

@@ -142,10 +142,13 @@ static void stop_time(struct engine_machine *engine_machine, bool stop)
     struct kvm_machine *machine = kvm_machine_of(engine_machine);
     if (stop) {
         machine->clock_ns = read_clock(machine);
+        kvm_tsc_stop(machine);
         machine->clock_stands = true;
         return;
     }
     struct kvm_clock_data clock = {.clock = machine->clock_ns};
+    if (machine->clock_stands)
+        kvm_tsc_go_on(machine);
     if (machine->clock_stands && kvm_ioctl(machine->vm, KVM_SET_CLOCK, &clock) != 0)
         log_error(machine->log, "KVM does not set its clock: %s", strerror(errno));
     machine->clock_stands = false;
@@ -199,6 +202,7 @@ static void free_machine(struct engine_machine *engine_machine)
         close(machine->vm);
     pthread_mutex_destroy(&machine->log_lock);
     free(machine->log_bitmap);
+    free(machine->attached);
     free(machine);
 }
 
@@ -253,6 +257,7 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
         .kvm = setup->kvm_fd,
         .vm = -1,
         .vcpu_count = setup->vcpu_count,
+        .attached = alloc_zeroed(setup->vcpu_count, sizeof(struct kvm_cpu *)),
     };
     pthread_mutex_init(&machine->log_lock, NULL);
     if (!kvm_choose_cpu(machine, setup->cpu, err) || !create(machine, setup, err)) {

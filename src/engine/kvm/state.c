@@ -15,8 +15,6 @@
 #include "base/log.h"
 #include "engine/kvm/kvm_internal.h"
 
-#define MSR_TSC_DEADLINE 0x6e0u
-
 /* ---- general registers ---- */
 
 /* In the order of enum x86_register. */
@@ -179,6 +177,12 @@ struct one_msr {
     struct kvm_msr_entry entries[1];
 };
 
+/* The time stamp counter, which KVM does not stop. */
+static bool stands(struct kvm_cpu *kvm)
+{
+    return kvm->machine->clock_stands && kvm_tsc_can_stop(kvm);
+}
+
 static bool get_msrs(struct kvm_cpu *kvm, struct x86_state *state)
 {
     struct msr_list list = {.head = {.nmsrs = kvm->machine->msr_count}};
@@ -188,6 +192,9 @@ static bool get_msrs(struct kvm_cpu *kvm, struct x86_state *state)
         return false;
     for (unsigned i = 0; i < kvm->machine->msr_count; i++)
         state->msrs[i] = (struct x86_msr){list.entries[i].index, list.entries[i].data};
+    for (unsigned i = 0; i < kvm->machine->msr_count; i++)
+        if (state->msrs[i].index == KVM_MSR_TSC && stands(kvm))
+            state->msrs[i].value = kvm->tsc;
     state->msr_count = kvm->machine->msr_count;
     return true;
 }
@@ -217,13 +224,21 @@ bool kvm_saves_msr(const struct kvm_machine *machine, uint32_t index)
     return false;
 }
 
+/* The time stamp counter waits until the machine goes on (tsc.c). */
+static bool put_msr(struct kvm_cpu *kvm, const struct x86_msr *msr)
+{
+    if (msr->index != KVM_MSR_TSC || !kvm_tsc_can_stop(kvm))
+        return kvm_saves_msr(kvm->machine, msr->index) && kvm_set_msr(kvm->fd, msr);
+    kvm->tsc = msr->value;
+    return true;
+}
+
 /* One that this host does not have is missed by a guest only if it held something. Whoever made the state
  * sets no others than those that we save. */
 static bool set_msrs(struct kvm_cpu *kvm, const struct x86_state *state)
 {
     for (unsigned i = 0; i < state->msr_count; i++)
-        if ((!kvm_saves_msr(kvm->machine, state->msrs[i].index) || !kvm_set_msr(kvm->fd, &state->msrs[i])) &&
-            state->msrs[i].value != 0) {
+        if (!put_msr(kvm, &state->msrs[i]) && state->msrs[i].value != 0) {
             log_error(kvm->machine->log, "KVM does not take MSR %#x with %#llx",
                       state->msrs[i].index, (unsigned long long)state->msrs[i].value);
             errno = EINVAL;
@@ -265,7 +280,7 @@ bool kvm_find_msrs(struct kvm_cpu *kvm, struct error **err)
         if (is_usable(kvm, list->indices[i]))
             machine->msrs[machine->msr_count++] = list->indices[i];
     free(list);
-    sort_last(machine, MSR_TSC_DEADLINE);
+    sort_last(machine, KVM_MSR_TSC_DEADLINE);
     return good || error_set_errno(err, errno, "KVM does not list its MSRs");
 }
 

@@ -149,6 +149,8 @@ static bool make(struct kvm_cpu *kvm, struct error **err)
     if (run == MAP_FAILED)
         return error_set_errno(err, errno, "KVM makes no vCPU %u", index);
     kvm->run = run;
+    /* A copy of this process (vm/fork.h) makes vCPUs of its own, and shall not keep ours alive. */
+    (void)madvise(run, kvm->machine->run_size, MADV_DONTFORK);
     return kvm_map_ring(kvm, err) && kvm_set_cpuid(kvm, err) && kvm_find_msrs(kvm, err);
 }
 
@@ -158,6 +160,7 @@ bool kvm_attach(struct vcpu *vcpu, struct error **err)
     *kvm = (struct kvm_cpu){
         .cpu = x86_cpu_of(vcpu), .machine = kvm_machine_of(vcpu->machine), .fd = -1};
     vcpu->engine_data = kvm;
+    kvm->machine->attached[vcpu->index] = kvm;
     if (!make(kvm, err)) {
         kvm_detach(vcpu);
         return false;
@@ -173,6 +176,7 @@ void kvm_detach(struct vcpu *vcpu)
 {
     struct kvm_cpu *kvm = vcpu->engine_data;
     x86_cpu_of(vcpu)->keeper = NULL;
+    kvm->machine->attached[vcpu->index] = NULL;
     drop_timer(kvm);
     kvm_drop_ring(kvm);
     if (kvm->run != NULL)
