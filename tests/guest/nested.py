@@ -29,7 +29,6 @@ HOST = Shared(lambda: KvmHost(TRAPEZE, {
     "/tiny": image("tiny-x86_64", TRAPEZE),
     "/tiny/initrd": guest_initrd(TRAPEZE, ["virtio_scsi", "sd_mod"])}))
 WHAT = "--arch x86_64 --kernel /tiny/bzImage --initrd /tiny/initrd --memory 192M "
-STORE = "/root/.local/share/trapeze"
 QUIET = "--append 'console=ttyS0 quiet mitigations=off' "
 
 
@@ -71,8 +70,9 @@ class Instance(Guest):
         self.send("\n")
         self.expect(SHELL_PROMPT)
 
-    def state(self):
-        return json.loads(self.host.run(f"trapeze info --json {self.name}"))["state"]
+    def becomes(self, state):
+        self.host.run(f"until trapeze info --json {self.name} | grep -q '\"state\": *\"{state}\"'; do "
+                      "sleep 0.2; done")
 
 
 def web(host):
@@ -148,7 +148,7 @@ def test_it_is_suspended_and_goes_on():
         before = float(guest.run("cat /proc/uptime").split()[0])
         host.run("trapeze suspend web >/dev/null")
         guest.ends()
-        assert guest.state() == "suspended"
+        guest.becomes("suspended")
         host.run("sleep 2; trapeze start web")
         guest.attach()
         guest.answers()
@@ -177,7 +177,7 @@ def test_it_switches_itself_off():
     with HOST.use(last=True) as host:
         guest = web(host)
         guest.poweroff()
-        assert guest.state() == "stopped"
+        guest.becomes("stopped")
 
 
 if __name__ == "__main__":
