@@ -144,6 +144,33 @@ def test_a_connection_goes_on_elsewhere():
     assert rarp[0][0] in arp, (rarp, arp)
 
 
+def test_hardware_is_as_the_guest_left_it():
+    """A hart that it has switched off and memory that it has given up stay so, and both come back."""
+    file, given = machine.scratch("hardware.saved"), 40 << 20
+    balloon, online = "balloon", "cat /sys/devices/system/cpu/online"
+    with linux("--cpus", "2", "--balloon") as guest:
+        guest.run("echo 0 > /sys/devices/system/cpu/cpu1/online")
+        guest.verb(balloon, "size=88M")
+        until(lambda: guest.verb(balloon)["given-up"] == given)
+        suspend(guest, file)
+    for last in (False, True):
+        with resume(file) as guest:
+            guest.send("\n")
+            guest.shell()
+            assert guest.run(online).strip() == ("0-1" if last else "0")
+            assert guest.verb(balloon)["given-up"] == given
+            if last:
+                guest.verb(balloon, "size=128M")
+                until(lambda: guest.verb(balloon)["given-up"] == 0)
+                guest.run("echo 0 > /sys/devices/system/cpu/cpu1/online")
+                assert guest.run(online).strip() == "0"
+                guest.poweroff()
+            else:
+                guest.run("echo 1 > /sys/devices/system/cpu/cpu1/online")
+                assert guest.run(online).strip() == "0-1"
+                suspend(guest, file)
+
+
 def test_the_clock_is_put_forward():
     file = machine.scratch("clock.saved")
     with linux() as guest:
