@@ -32,6 +32,8 @@ MODULES = ["kvm_amd"]
 # they have switched on.
 PROCESSOR = "EPYC,+svm,+npt,-xsave"
 SCREENS = 3
+LOADED_LATER = ["libarchive.so.13", "libcurl-gnutls.so.4", "libnbd.so.0", "libslirp.so.0", "libsqlite3.so.0",
+                "libgcc_s.so.1"]
 
 # The root becomes a file system of its own: no process can be walled off from an initramfs.
 INIT = """#!/bin/busybox sh
@@ -77,8 +79,8 @@ def libraries(program):
 def loaded_later():
     """The same of what trapeze loads when it needs it, as far as it is installed here."""
     known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"\s(?:libarchive\.so\.13|libcurl-gnutls\.so\.4|libgcc_s\.so\.1) \(.*x86-64.*"
-                       r"=> (\S+)", known)
+    names = "|".join(map(re.escape, LOADED_LATER))
+    found = re.findall(rf"\s(?:{names}) \(.*x86-64.*=> (\S+)", known)
     return {there: here for library in found
             for there, here in {library: library, **libraries(library)}.items()}
 
