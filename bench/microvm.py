@@ -16,7 +16,13 @@ time is what the log then says. CPU is that of the VMM's processes, the guest's 
 of the mappings that are not the guest's RAM, after the boot, of the machine's process and of the one
 that serves the API: private dirty pages (what a machine more costs), and resident ones (which is what
 Firecracker's tests call overhead; shared libraries count once for each). "answer" is the time until
-InstanceStart is answered.
+InstanceStart is answered. "first ms" is the VMM's own part of the way: from InstanceStart to the first
+instruction of the guest, which is a program of a few bytes then, no Linux.
+
+    bench/microvm.py --payload FILE --arch ARCH TRAPEZE
+
+only writes that program, for a run where each instruction takes 1 ns of the host's clock: in QEMU
+(-cpu EPYC,+svm,+npt -icount shift=0,sleep=off) with `trapeze firecracker --boot-timer` in it.
 
 Compare figures of one run only, on a host that does nothing else.
 """
@@ -29,6 +35,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -50,6 +57,7 @@ def arguments():
                         default="x86_64" if KVM_HOST else "riscv64")
     parser.add_argument("--kernel")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--payload", metavar="FILE")
     parser.add_argument("--memory", type=int, default=128, metavar="MIB")
     return parser.parse_args()
 
@@ -64,6 +72,20 @@ def tiny_kernel(trapeze, arch):
     if not os.path.exists(file):
         sys.exit(f"microvm.py: there is no {file}: {done.stderr}")
     return file
+
+
+def payload(arch):
+    """An ELF file that writes to the boot timer as the first thing it does, and waits."""
+    if arch == "x86_64":  # mov eax, 0xc0000000; mov byte [rax], 123; hlt; jmp to it
+        machine, gpa, code = 62, 0x1000000, bytes.fromhex("b8000000c0 c6007b f4 ebfd")
+    else:  # lui a0, 0x103; li a1, 123; sb a1, (a0); wfi; j to it
+        machine, gpa = 243, 0x80200000
+        code = struct.pack("<5I", 0x00103537, 0x07b00593, 0x00b50023, 0x10500073, 0xffdff06f)
+    header = 64 + 56
+    size = header + len(code)
+    return (struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, machine, 1, gpa + header, 64, 0, 0, 64,
+                        56, 1, 0, 0, 0) +
+            struct.pack("<IIQQQQQQ", 1, 7, 0, gpa, gpa, size, size, 4096) + code)
 
 
 def write_initrd(program, output):
@@ -140,7 +162,8 @@ def measure(argv, options, kernel, initrd, folder):
         wait_until(lambda: os.path.exists(path), process)
         put(path, "/logger", log_path=log, level="Info")
         put(path, "/machine-config", vcpu_count=1, mem_size_mib=options.memory)
-        put(path, "/boot-source", kernel_image_path=kernel, initrd_path=initrd, boot_args=QUIET)
+        put(path, "/boot-source", kernel_image_path=kernel, boot_args=QUIET,
+            **({"initrd_path": initrd} if initrd else {}))
         before = time.monotonic()
         put(path, "/actions", action_type="InstanceStart")
         answer = (time.monotonic() - before) * 1000
@@ -161,6 +184,10 @@ def measure(argv, options, kernel, initrd, folder):
 
 def main():
     options = arguments()
+    if options.payload:
+        with open(options.payload, "wb") as file:
+            file.write(payload(options.arch))
+        return
     trapeze = os.path.abspath(options.trapeze)
     kernel = options.kernel or tiny_kernel(trapeze, options.arch)
     program = os.path.join(os.path.dirname(trapeze), "bench", "booted-" + options.arch)
@@ -172,9 +199,14 @@ def main():
     with tempfile.TemporaryDirectory(prefix="trapeze-microvm-") as folder:
         initrd = os.path.join(folder, "initrd")
         write_initrd(program, initrd)
+        first = os.path.join(folder, "payload")
+        with open(first, "wb") as file:
+            file.write(payload(options.arch))
         for _ in range(options.rounds):
             for name, argv in programs.items():
-                rows[name].append(measure(argv, options, kernel, initrd, folder))
+                row = measure(argv, options, kernel, initrd, folder)
+                row["first ms"] = measure(argv, options, first, None, folder)["boot ms"]
+                rows[name].append(row)
     print(f"{options.arch}, {kernel}, {options.memory} MiB, {options.rounds} rounds: median (best)")
     for name, measured in rows.items():
         for figure in measured[0]:

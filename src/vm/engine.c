@@ -32,6 +32,7 @@ static bool make_machine(struct vm *vm, struct error **err)
                                        .vcpu_count = vm->cpu_count,
                                        .cpu = vm->config.cpu,
                                        .kvm_fd = vm->files.kvm,
+                                       .kvm_may_emulate = vm->files.kvm_hardware,
                                        .no_kvm = vm->files.no_kvm};
     if (vm->engine->machine_new == NULL)
         return true;

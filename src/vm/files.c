@@ -56,6 +56,7 @@ static void open_kvm(struct vm_files *files, const struct machine_config *config
     if (strcmp(config->arch, "x86_64") != 0)
         return;
     files->kvm = kvm_open(KVM_DEVICE, &error);
+    files->kvm_hardware = files->kvm >= 0 && kvm_is_hardware();
     if (files->kvm < 0)
         files->no_kvm = alloc_string(error_message(error));
     error_free(error);

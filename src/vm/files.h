@@ -30,6 +30,7 @@ struct vm_files {
     int captures[MACHINE_MAX_NICS];
     int shares[MACHINE_MAX_SHARES];
     int kvm;           /* /dev/kvm, for guests that it can run */
+    bool kvm_hardware; /* it is known to be the processor's, and need not be tried */
     char *no_kvm;      /* why it is not open; or NULL */
     int own_fds; /* a folder of this process's descriptors, as /proc/self/fd; for shares */
     struct trace *trace;

@@ -5,6 +5,9 @@
  */
 #include "engine/kvm/probe.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -181,6 +184,17 @@ static bool run(const struct guest *guest, struct error **err)
                      guest->run->exit_reason);
 }
 
+bool kvm_is_hardware(void)
+{
+    enum { LEAF_FEATURES = 1, LEAF_MORE_FEATURES = 0x80000001 };
+    enum { VMX = 1 << 5, SVM = 1 << 2 };
+    unsigned eax, ebx, ecx, edx;
+    if (__get_cpuid(LEAF_FEATURES, &eax, &ebx, &ecx, &edx) != 0 && (ecx & VMX) != 0)
+        return access("/sys/module/kvm_intel", F_OK) == 0;
+    return __get_cpuid(LEAF_MORE_FEATURES, &eax, &ebx, &ecx, &edx) != 0 && (ecx & SVM) != 0 &&
+           access("/sys/module/kvm_amd", F_OK) == 0;
+}
+
 bool kvm_runs_guests(int kvm, struct error **err)
 {
     struct guest guest = {.vm = -1, .vcpu = -1};
@@ -210,6 +224,11 @@ bool kvm_runs_guests(int kvm, struct error **err)
     return error_set(err, ERROR_HOST,
                      "KVM runs guests of the host's own kind, and this host is not "
                      "an x86-64 one");
+}
+
+bool kvm_is_hardware(void)
+{
+    return false;
 }
 
 #endif
