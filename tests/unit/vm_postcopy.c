@@ -15,9 +15,9 @@
 struct post {
     struct side *side;
     sem_t late;
-    bool lost, switched;
-    uint64_t left; /* when it went on here */
-    unsigned came; /* how often it did */
+    _Atomic bool lost;
+    _Atomic uint64_t left; /* when it went on here */
+    _Atomic unsigned came; /* how often it did */
     bool good;
     char error[400];
 };
