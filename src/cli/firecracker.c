@@ -2,7 +2,9 @@
  *
  * trapeze firecracker, also what the program is when it is called "firecracker".
  */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -13,7 +15,7 @@
 #include "firecracker/api.h"
 #include "firecracker/session.h"
 
-#define TAKEN "Taken for the sake of jailers and clients that give it; means nothing here."
+#define TAKEN         "Taken for the sake of jailers and clients that give it; means nothing here."
 #define PAYLOAD_LIMIT (64 * MIB)
 
 static const struct cli_option options[] = {
@@ -30,14 +32,19 @@ static const struct cli_option options[] = {
      "A register by which the guest says that it has booted: the byte 123, written to 0xc0000000 "
      "(x86-64) or 0x103000 (riscv64). The log says how long after InstanceStart that was.",
      NULL},
+    {"metadata", 0, "FILE", "What the metadata service's document is at first: a file of JSON.",
+     NULL},
+    {"mmds-size-limit", 0, "BYTES",
+     "How large that document may be (default: what --http-api-max-payload-size says).", NULL},
     {"no-seccomp", 0, NULL,
      "Do not lock the machine's process in (--sandbox off of 'trapeze run'); for debugging.", NULL},
     {"level", 0, "LEVEL", "How much is said on standard error: off, error, warning, info or debug.",
      NULL},
-    {"log-path", 0, "FILE", "As the resource logger: where requests are noted, a file or FIFO.", NULL},
+    {"log-path", 0, "FILE", "As the resource logger: where requests are noted, a file or FIFO.",
+     NULL},
     {"metrics-path", 0, "FILE", "As the resource metrics: where these go.", NULL},
-    {"http-api-max-payload-size", 0, "BYTES",
-     "The largest body of a request (default: 51200).", NULL},
+    {"http-api-max-payload-size", 0, "BYTES", "The largest body of a request (default: 51200).",
+     NULL},
     {"version", 0, NULL, "Say which version of Firecracker's API this is.", NULL},
     {"show-level", 0, NULL, TAKEN, NULL},
     {"show-log-origin", 0, NULL, TAKEN, NULL},
@@ -106,11 +113,27 @@ static bool choose_files(const struct cli_args *args, struct fc_options *fc, str
     return true;
 }
 
+/* A message to the network's processes has to fit, too (base/frame.h). */
+static bool choose_limit(const struct cli_args *args, struct fc_options *fc, struct error **err)
+{
+    enum { MOST = 1 << 20 };
+    const char *text = cli_last(args, "mmds-size-limit");
+    char *end = NULL;
+    errno = 0;
+    unsigned long long number = text != NULL ? strtoull(text, &end, 10) : fc->body_max;
+    fc->store_limit = number <= MOST ? (size_t)number : MOST;
+    if (text == NULL ||
+        (errno == 0 && end != text && *end == '\0' && text[0] != '-' && number <= MOST))
+        return true;
+    return error_set(err, ERROR_USAGE, "--mmds-size-limit is a number of bytes, %d at most", MOST);
+}
+
 static int run(const struct cli_args *args, struct error **err)
 {
     struct fc_options fc = {.socket = cli_last(args, "api-sock"),
                             .id = cli_last(args, "id"),
                             .resources = cli_last(args, "config-file"),
+                            .metadata = cli_last(args, "metadata"),
                             .log_level = LOG_LEVEL_WARNING};
     const char *level = cli_last(args, "level");
     struct client_result result;
@@ -132,7 +155,7 @@ static int run(const struct cli_args *args, struct error **err)
         return CLI_USAGE;
     }
     if ((level != NULL && !choose_level(level, &fc.log_level, err)) ||
-        !choose_files(args, &fc, err))
+        !choose_files(args, &fc, err) || !choose_limit(args, &fc, err))
         return CLI_USAGE;
     return fc_serve(&fc, &result, err) ? exit_status(&result) : CLI_HOST_FAILURE;
 }
@@ -147,9 +170,11 @@ const struct cli_command cli_command_firecracker = {
         "program is called by the name firecracker.\n\n"
         "The kernel chooses the machine's processor: riscv64 (an Image or ELF file) needs no KVM, "
         "x86-64 (a vmlinux, entered by PVH or in 64-bit mode, or a bzImage) does. There are no PCI "
-        "devices: kernels need the drivers virtio_mmio and, for drives, virtio_blk. There are the resources machine-config, "
+        "devices: kernels need the drivers virtio_mmio and, for drives, virtio_blk. There are the "
+        "resources machine-config, "
         "boot-source, drives, network-interfaces, vsock, balloon, entropy, serial, logger, "
-        "metrics, actions, vm and snapshots (full and of changes); mmds, cpu-config, pmem and memory "
+        "metrics, actions, vm, snapshots (full and of changes) and mmds; cpu-config, pmem and "
+        "memory "
         "hot-plug are refused "
         "with a sentence, and so is what else a machine of trapeze does not have.",
     .options = options,

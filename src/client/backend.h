@@ -29,15 +29,15 @@ struct error;
 struct backend {
     const char *arguments[BACKEND_ARGUMENTS_MAX]; /* borrowed */
     size_t count;
-    char numbers[3][16];
-    int fds[3];
+    char numbers[4][16];
+    int fds[4];
     size_t fd_count;
 };
 
 bool backend_pipe(int status[2], struct error **err);
 void backend_begin(struct backend *backend, const char *name, int status_fd);
 void backend_add(struct backend *backend, const char *argument);
-void backend_add_fd(struct backend *backend, int fd); /* 2 at most beside the status pipe */
+void backend_add_fd(struct backend *backend, int fd); /* 3 at most beside the status pipe */
 
 /* `orphan`: the process is nobody's child, because others will use it when we are gone. Returns
  * its id, 0 for an orphan, -1 with err: what it wrote to the status pipe. Closes the pipe. */

@@ -164,12 +164,19 @@ static bool set_address(const char *tap, const char *host, unsigned length, unsi
 struct tap_arguments {
     int fd;
     char address[16], length[16]; /* of a host-only network, or empty */
+    const char *metadata;         /* where its service is; NULL: nowhere */
+    int talk;
 };
 
 static void prepare_tap(struct backend *backend, void *opaque)
 {
     const struct tap_arguments *tap = opaque;
     backend_add_fd(backend, tap->fd);
+    if (tap->metadata != NULL) {
+        backend_add(backend, tap->metadata);
+        backend_add(backend, "metadata");
+        backend_add_fd(backend, tap->talk);
+    }
     if (tap->address[0] == '\0')
         return;
     backend_add(backend, tap->address);
@@ -207,6 +214,11 @@ static bool start_tap(struct client_network *network, size_t index, const char *
         return error_set(err, ERROR_USAGE, "'%s' is too long for the name of an interface", wanted);
     snprintf(name, sizeof(name), "%s", bridge != NULL ? "trapeze%d" : interface);
     struct tap_arguments tap = {.fd = open_tap(name, err)};
+    const struct client_metadata *metadata = network->metadata;
+    if (metadata != NULL && metadata->talks[index] >= 0) {
+        tap.metadata = metadata->address;
+        tap.talk = metadata->talks[index];
+    }
     bool good = tap.fd >= 0 && (bridge == NULL || join_bridge(bridge, name, err)) &&
                 start_own(network, index, "net-tap", prepare_tap, &tap, err);
     if (tap.fd >= 0)
@@ -325,7 +337,8 @@ static bool start_one(struct client_network *network, size_t index, const struct
 bool client_network_start(const struct machine_config *config, struct client_network *network,
                           struct error **err)
 {
-    *network = (struct client_network){.count = config->nic_count};
+    *network =
+        (struct client_network){.count = config->nic_count, .metadata = network->metadata};
     for (size_t i = 0; i < MACHINE_MAX_NICS; i++)
         network->links[i] = -1;
     for (size_t i = 0; i < config->nic_count; i++)

@@ -18,8 +18,15 @@
 
 struct error;
 
+/* A metadata service (net/metadata.h) on links that lead to tap devices. */
+struct client_metadata {
+    const char *address;        /* IPv4 */
+    int talks[MACHINE_MAX_NICS]; /* stream sockets for net-tap's ends, borrowed; -1: this NIC has none */
+};
+
 struct client_network {
     size_t count;
+    const struct client_metadata *metadata; /* before the start; NULL: there is none */
     int links[MACHINE_MAX_NICS];      /* the worker's ends; -1 once handed over */
     pid_t backends[MACHINE_MAX_NICS]; /* 0: none of our own */
     bool orphans; /* backends end with their frame sockets, not with us */

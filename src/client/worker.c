@@ -451,7 +451,7 @@ bool client_run(const struct machine_config *config, const struct client_options
     snprintf(session.group, sizeof(session.group), "run-%d", (int)getpid());
     char *path = options->control_path != NULL ? strdup(options->control_path)
                                                : default_control_path(err);
-    struct client_network network = {0};
+    struct client_network network = {.metadata = options->metadata};
     struct client_disks disks = {.count = 0};
     struct client_vsock vsock = {.listen = -1, .connector = -1};
     int listen_fd = path != NULL ? client_listen(path, err) : -1, gdb_fd = -1;

@@ -39,6 +39,7 @@ struct client_options {
     const struct saved_image *resume; /* of a machine that was suspended; NULL: it begins anew */
     bool resume_anyway;       /* though its disks may have changed since */
     bool paused;              /* it does not run before it is resumed */
+    const struct client_metadata *metadata; /* client/network.h; or NULL */
     bool gdb_wait;            /* the machine does not start before one says so */
     bool incoming;            /* ... before it has been migrated here */
     /* The guest says that it has booted (machine_config.boot_timer): when, by CLOCK_MONOTONIC, and the

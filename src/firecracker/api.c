@@ -621,10 +621,10 @@ static const struct route {
     {"PUT", "/cpu-config", ANY, NULL, NULL, false},
     {"PUT", "/snapshot/create", AFTER, fc_put_snapshot_create, fc_snapshot_create_params, false},
     {"PUT", "/snapshot/load", BEFORE, fc_put_snapshot_load, fc_snapshot_load_params, false},
-    {"GET", "/mmds", ANY, NULL, NULL, false},
-    {"PUT", "/mmds", ANY, NULL, NULL, false},
-    {"PATCH", "/mmds", ANY, NULL, NULL, false},
-    {"PUT", "/mmds/config", ANY, NULL, NULL, false},
+    {"GET", "/mmds", ANY, fc_get_mmds, NULL, false},
+    {"PUT", "/mmds", ANY, fc_put_mmds, fc_any, false},
+    {"PATCH", "/mmds", ANY, fc_patch_mmds, fc_any, true},
+    {"PUT", "/mmds/config", CONFIGURES, fc_put_mmds_config, fc_mmds_config, false},
     {"PUT", "/pmem/{id}", ANY, NULL, NULL, false},
     {"PATCH", "/pmem/{id}", ANY, NULL, NULL, false},
     {"GET", "/hotplug/memory", ANY, NULL, NULL, false},
@@ -705,7 +705,7 @@ void fc_init(struct fc *fc, const char *id, const struct fc_host *host, void *op
 {
     char why[FC_FAULT_MAX];
     static const char machine[] = "{\"vcpu_count\": 1, \"mem_size_mib\": 128}";
-    *fc = (struct fc){.host = host, .opaque = opaque, .id = id};
+    *fc = (struct fc){.host = host, .opaque = opaque, .id = id, .store_limit = FC_BODY_MAX};
     fc->resources = json_pack("{s:o, s:[], s:[]}", "machine-config",
                               fc_check(fc_machine_configuration, machine, strlen(machine), why),
                               "drives", "network-interfaces");
@@ -714,4 +714,5 @@ void fc_init(struct fc *fc, const char *id, const struct fc_host *host, void *op
 void fc_clear(struct fc *fc)
 {
     json_decref(fc->resources);
+    json_decref(fc->store);
 }

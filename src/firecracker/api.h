@@ -18,12 +18,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "config/machine.h"
+
 struct error;
-struct machine_config;
 
 /* The version of the published API description that we follow. */
 #define FC_API_VERSION "1.17.0"
 #define FC_BODY_MAX    51200 /* bytes, as there */
+
+/* What the metadata service answers, and where. */
+struct fc_metadata {
+    const char *address; /* IPv4 */
+    bool nics[MACHINE_MAX_NICS];
+    json_t *
+        message; /* net/metadata.h's, without the key, which is the host's affair; may be changed */
+};
 
 struct fc_snapshot {
     const char *state, *memory; /* paths */
@@ -50,6 +59,8 @@ struct fc_host {
                         struct machine_config *was, struct error **err);
     /* As start(), with what was opened last, and it is paused. */
     bool (*go_on)(void *opaque, const struct machine_config *config, struct error **err);
+    /* From now on; of a machine that has not started, from its start on. */
+    bool (*metadata)(void *opaque, const struct fc_metadata *metadata, struct error **err);
 };
 
 enum fc_state { FC_NOT_STARTED, FC_RUNNING, FC_PAUSED };
@@ -59,6 +70,8 @@ struct fc {
     void *opaque;
     const char *id; /* of the microVM; borrowed */
     json_t *resources;
+    json_t *store;      /* the metadata service's document; NULL: none was given */
+    size_t store_limit; /* bytes of it as text; FC_BODY_MAX at first */
     enum fc_state state;
     bool configured; /* something that a snapshot would bring along was tried */
     bool failed; /* a snapshot could not be loaded: the process is to end, once that is answered */

@@ -210,3 +210,16 @@ const struct fc_field fc_snapshot_load_params[] = {
      .choices = CHOICES("Snapshot", "None", "Transparent", "2M")},
     END,
 };
+
+const struct fc_field fc_any[] = {
+    {.kind = FC_ANY},
+    END,
+};
+
+const struct fc_field fc_mmds_config[] = {
+    {.name = "version", .kind = FC_TEXT, .choices = CHOICES("V1", "V2"), .preset = "\"V1\""},
+    {.name = "network_interfaces", .kind = FC_LIST, .required = true},
+    {.name = "ipv4_address", .kind = FC_TEXT},
+    {.name = "imds_compat", .kind = FC_BOOL, .preset = "false"},
+    END,
+};

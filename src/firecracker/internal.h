@@ -31,4 +31,10 @@ typedef void fc_run_fn(struct fc *fc, const char *id, json_t *body, struct fc_an
 
 fc_run_fn fc_put_snapshot_create, fc_put_snapshot_load; /* snapshot.c */
 
+/* mmds.c */
+fc_run_fn fc_put_mmds_config, fc_put_mmds, fc_patch_mmds, fc_get_mmds;
+/* False: the answer says why not. */
+bool fc_metadata_fits(const json_t *resources, const json_t *config, struct fc_answer *answer);
+bool fc_tell_metadata(struct fc *fc, struct error **err); /* fine if there is no such service */
+
 #endif

@@ -74,7 +74,8 @@ static bool check_value(const struct fc_field *field, json_t *value, bool part,
     static const char *const kinds[] = {
         [FC_BOOL] = "a boolean", [FC_UINT] = "an unsigned integer",
         [FC_TEXT] = "a string",  [FC_OBJECT] = "an object",
-        [FC_LIST] = "an array",  [FC_UNSUPPORTED] = "",
+        [FC_LIST] = "an array",  [FC_ANY] = "",
+        [FC_UNSUPPORTED] = "",
     };
     bool fits =
         (field->kind == FC_BOOL && json_is_boolean(value)) ||
@@ -137,7 +138,10 @@ static json_t *check(const struct fc_field *fields, const char *body, size_t siz
                      char fault[FC_FAULT_MAX])
 {
     json_error_t error;
-    json_t *object = json_loadb(body, size, JSON_REJECT_DUPLICATES, &error);
+    bool any = fields->kind == FC_ANY;
+    json_t *object = json_loadb(body, size, any ? JSON_DECODE_ANY : JSON_REJECT_DUPLICATES, &error);
+    if (object != NULL && any)
+        return object;
     if (object == NULL)
         refuse(fault, "%.160s at line %d column %d", error.text, error.line, error.column);
     else if (!json_is_object(object))

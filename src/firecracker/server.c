@@ -32,7 +32,8 @@ struct call {
 
 static enum MHD_Result send_answer(struct MHD_Connection *connection, struct fc_answer *answer)
 {
-    char *text = answer->body != NULL ? json_dumps(answer->body, JSON_COMPACT) : NULL;
+    char *text =
+        answer->body != NULL ? json_dumps(answer->body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     struct MHD_Response *response = MHD_create_response_from_buffer(text != NULL ? strlen(text) : 0,
                                                                     text, MHD_RESPMEM_MUST_FREE);
     json_decref(answer->body);

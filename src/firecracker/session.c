@@ -14,12 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/frame.h"
+#include "client/network.h"
 #include "client/saved.h"
 #include "client/signals.h"
 #include "config/machine.h"
@@ -35,10 +39,18 @@ struct session {
     int log, metrics; /* files; -1: none. The server's thread's */
     int wake;         /* eventfd: there is something to start */
 
+    /* The metadata service, the server's thread's: what it is told, and our and the backends' ends
+     * of the sockets to them, -1: there is none. */
+    char *metadata, *metadata_address;
+    char key[65];
+    bool serves[MACHINE_MAX_NICS];
+    int talks[MACHINE_MAX_NICS];
+    struct client_metadata places;
+
     pthread_mutex_t requests; /* one at a time; before `lock` */
 
-    pthread_mutex_t lock;         /* what follows */
-    struct machine_config config; /* to start, if `wanted`; the main thread takes it */
+    pthread_mutex_t lock;               /* what follows */
+    struct machine_config config;       /* to start, if `wanted`; the main thread takes it */
     int64_t started_ns, started_cpu_ns; /* when its start was asked for, and our CPU time then */
     bool wanted;
     struct saved_image
@@ -77,9 +89,92 @@ static bool take_failure(struct session *session, struct error **err)
     return error_propagate(err, error);
 }
 
-static bool start_machine(void *opaque, const struct machine_config *config, struct error **err)
+/* ---- the metadata service ---- */
+
+/* To all of its processes, which say when they have it. */
+static bool tell_places(const struct session *session, struct error **err)
+{
+    char answer = '-';
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++) {
+        struct frame_writer writer = {0};
+        if (session->talks[i] < 0)
+            continue;
+        bool good = frame_writer_add(&writer, session->metadata, strlen(session->metadata)) &&
+                    frame_writer_flush(&writer, session->talks[i]) == FRAME_MESSAGE &&
+                    recv(session->talks[i], &answer, 1, 0) == 1 && answer == '+';
+        frame_writer_clear(&writer);
+        if (!good)
+            return error_set(err, ERROR_HOST,
+                             "the metadata service of interface %zu does not answer", i);
+    }
+    return true;
+}
+
+static void close_places(struct session *session)
+{
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++) {
+        if (session->places.talks[i] >= 0)
+            close(session->places.talks[i]);
+        session->places.talks[i] = -1;
+    }
+}
+
+static void close_talks(struct session *session)
+{
+    close_places(session);
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++) {
+        if (session->talks[i] >= 0)
+            close(session->talks[i]);
+        session->talks[i] = -1;
+    }
+}
+
+/* A socket for each interface that has the service, at the machine's start. */
+static bool open_talks(struct session *session, struct error **err)
+{
+    session->places.address = session->metadata_address;
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++) {
+        int pair[2];
+        if (!session->serves[i])
+            continue;
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+            error_set_errno(err, errno, "cannot make a socket pair");
+            close_talks(session);
+            return false;
+        }
+        session->talks[i] = pair[0];
+        session->places.talks[i] = pair[1];
+    }
+    return true;
+}
+
+static bool metadata(void *opaque, const struct fc_metadata *what, struct error **err)
 {
     struct session *session = opaque;
+    json_object_set_new(what->message, "key", json_string(session->key));
+    free(session->metadata);
+    free(session->metadata_address);
+    session->metadata = json_dumps(what->message, JSON_COMPACT);
+    session->metadata_address = strdup(what->address);
+    memcpy(session->serves, what->nics, sizeof(session->serves));
+    return tell_places(session, err);
+}
+
+static bool make_key(char key[65], struct error **err)
+{
+    uint8_t bytes[32];
+    if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+        return error_set_errno(err, errno, "cannot get random numbers");
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        snprintf(key + 2 * i, 3, "%02x", bytes[i]);
+    return true;
+}
+
+/* ---- the machine ---- */
+
+static bool await_start(struct session *session, const struct machine_config *config,
+                        struct error **err)
+{
     uint64_t one = 1;
     pthread_mutex_lock(&session->lock);
     session->over = false;
@@ -99,6 +194,18 @@ static bool start_machine(void *opaque, const struct machine_config *config, str
         nanosleep(&(struct timespec){.tv_nsec = ASK_AGAIN_NS}, NULL);
     }
     return take_failure(session, err);
+}
+
+static bool start_machine(void *opaque, const struct machine_config *config, struct error **err)
+{
+    struct session *session = opaque;
+    if (!open_talks(session, err))
+        return false;
+    bool good = await_start(session, config, err);
+    close_places(session); /* the backends have theirs */
+    if (!good)
+        close_talks(session);
+    return good && tell_places(session, err);
 }
 
 static bool save(void *opaque, const struct fc_snapshot *snapshot, struct error **err)
@@ -190,6 +297,7 @@ static const struct fc_host host = {
     .save = save,
     .open_saved = open_saved,
     .go_on = go_on,
+    .metadata = metadata,
 };
 
 /* ---- requests ---- */
@@ -254,7 +362,8 @@ static void on_answered(void *opaque)
 
 /* ---- a file of resources ---- */
 
-/* What the file has under a name is put, each entry of a list by its id. */
+/* What the file has under a name is put, each entry of a list by its id; in this order, as some
+ * need others. */
 static const struct {
     const char *name, *path, *id; /* id NULL: no list */
 } sections[] = {
@@ -284,15 +393,25 @@ static bool put(struct session *session, const char *path, const json_t *body, s
     return good;
 }
 
-static bool put_section(struct session *session, const char *name, const json_t *value,
-                        struct error **err)
+static bool are_known(json_t *all, struct error **err)
 {
-    size_t i = 0, index;
+    const char *name;
+    json_t *value;
+    json_object_foreach(all, name, value)
+    {
+        size_t i = 0;
+        while (i < ARRAY_SIZE(sections) && strcmp(sections[i].name, name) != 0)
+            i++;
+        if (i == ARRAY_SIZE(sections))
+            return error_set(err, ERROR_USAGE, "there is no resource '%s'", name);
+    }
+    return true;
+}
+
+static bool put_section(struct session *session, size_t i, const json_t *value, struct error **err)
+{
+    size_t index;
     const json_t *entry;
-    while (i < ARRAY_SIZE(sections) && strcmp(sections[i].name, name) != 0)
-        i++;
-    if (i == ARRAY_SIZE(sections))
-        return error_set(err, ERROR_USAGE, "there is no resource '%s'", name);
     if (sections[i].id == NULL)
         return json_is_null(value) || put(session, sections[i].path, value, err);
     json_array_foreach(value, index, entry)
@@ -310,14 +429,15 @@ static bool put_resources(struct session *session, const char *path, struct erro
 {
     json_error_t error;
     json_t *all = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    const char *name;
-    json_t *value;
     if (!json_is_object(all)) {
         json_decref(all);
         return error_set(err, ERROR_USAGE, "'%s' is no file of resources: %s", path, error.text);
     }
-    bool good = true;
-    json_object_foreach(all, name, value) good = good && put_section(session, name, value, err);
+    bool good = are_known(all, err);
+    for (size_t i = 0; good && i < ARRAY_SIZE(sections); i++) {
+        const json_t *value = json_object_get(all, sections[i].name);
+        good = value == NULL || put_section(session, i, value, err);
+    }
     json_decref(all);
     return good;
 }
@@ -331,6 +451,19 @@ static bool put_files(struct session *session, struct error **err)
                 (options->metrics_path == NULL || put(session, "/metrics", metrics, err));
     json_decref(log);
     json_decref(metrics);
+    return good;
+}
+
+static bool put_metadata(struct session *session, const char *path, struct error **err)
+{
+    json_error_t error;
+    if (path == NULL)
+        return true;
+    json_t *document = json_load_file(path, JSON_DECODE_ANY, &error);
+    if (document == NULL)
+        return error_set(err, ERROR_USAGE, "'%s' is no JSON: %s", path, error.text);
+    bool good = put(session, "/mmds", document, err);
+    json_decref(document);
     return good;
 }
 
@@ -389,6 +522,7 @@ static bool run_machine(struct session *session, const struct machine_config *co
     struct error *error = NULL;
     if (options.console_path != NULL)
         options.console = CLIENT_CONSOLE_FILE;
+    options.metadata = &session->places;
     if (session->saved.fd >= 0) {
         options.resume = &session->saved;
         options.resume_anyway = true; /* disks are the client's affair */
@@ -449,7 +583,8 @@ static bool listen_for_requests(struct session *session, struct fc_server **serv
         return true;
     int fd = client_listen(path, err);
     if (fd >= 0)
-        *server = fc_server_new(fd, session->options->body_max, on_request, on_answered, session, err);
+        *server =
+            fc_server_new(fd, session->options->body_max, on_request, on_answered, session, err);
     return *server != NULL;
 }
 
@@ -471,10 +606,14 @@ bool fc_serve(const struct fc_options *options, struct client_result *result, st
         session.control = NULL;
     free(folder);
     fc_init(&session.fc, options->id, &host, &session);
+    session.fc.store_limit = options->store_limit;
+    for (size_t i = 0; i < MACHINE_MAX_NICS; i++)
+        session.talks[i] = session.places.talks[i] = -1;
     signals_of_the_end(&blocked);
     pthread_sigmask(SIG_BLOCK, &blocked, &before); /* for the threads, too */
     int signals = signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK);
-    bool good = session.control != NULL && put_files(&session, err) &&
+    bool good = session.control != NULL && make_key(session.key, err) && put_files(&session, err) &&
+                put_metadata(&session, options->metadata, err) &&
                 listen_for_requests(&session, &server, err);
     bool configures = good && options->resources != NULL;
     if (configures && pthread_create(&thread, NULL, configure, &session) != 0)
@@ -487,6 +626,9 @@ bool fc_serve(const struct fc_options *options, struct client_result *result, st
         unlink(options->socket);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     client_saved_close(&session.saved);
+    close_talks(&session);
+    free(session.metadata);
+    free(session.metadata_address);
     error_free(session.error);
     error_free(session.failure);
     fc_clear(&session.fc);

@@ -22,6 +22,8 @@ struct fc_options {
     bool boot_timer; /* the guest has a register to say that it has booted, and the log says when */
     const char *log_path, *metrics_path; /* NULL: as requests say */
     size_t body_max;                     /* bytes of a request's body */
+    size_t store_limit;   /* bytes of the metadata service's document */
+    const char *metadata; /* a file of JSON: that document; or NULL */
     int log_level;
 };
 

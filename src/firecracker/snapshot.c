@@ -27,6 +27,7 @@ static const struct {
     {"vsock", NULL, 1, fc_vsock},
     {"balloon", NULL, 1, fc_balloon},
     {"entropy", NULL, 1, fc_entropy_device},
+    {"mmds-config", NULL, 1, fc_mmds_config},
 };
 
 static char *write_notes(const struct fc *fc)
@@ -189,7 +190,9 @@ static bool override(json_t *resources, const json_t *body, struct fc_answer *an
         if (!fc_device_fits(json_string_value(json_object_get(entry, "host_dev_name")), answer))
             return false;
     }
-    return fc_machine_is_possible(json_object_get(resources, "machine-config"), answer);
+    const json_t *metadata = json_object_get(resources, "mmds-config");
+    return (metadata == NULL || fc_metadata_fits(resources, metadata, answer)) &&
+           fc_machine_is_possible(json_object_get(resources, "machine-config"), answer);
 }
 
 /* What is not in the resources is as it was. A machine that goes on needs no kernel's file, but on
@@ -214,10 +217,11 @@ static bool go_on(struct fc *fc, json_t *resources, struct machine_config *was,
 {
     struct machine_config config;
     struct error *error = NULL;
-    json_t *all = json_copy(fc->resources);
+    json_t *all = json_copy(fc->resources), *before = fc->resources;
     json_object_update(all, resources);
     machine_config_init(&config);
-    bool good = fc_machine(all, was->arch, &config, &error);
+    fc->resources = all;
+    bool good = fc_tell_metadata(fc, &error) && fc_machine(all, was->arch, &config, &error);
     if (good) {
         take_over(&config, was);
         good = machine_config_check_parts(&config, &error) &&
@@ -225,11 +229,11 @@ static bool go_on(struct fc *fc, json_t *resources, struct machine_config *was,
     }
     machine_config_clear(&config);
     if (good) {
-        json_decref(fc->resources);
-        fc->resources = all;
+        json_decref(before);
         fc->state = FC_PAUSED;
         return true;
     }
+    fc->resources = before;
     json_decref(all);
     fc_fault(answer, "%s%s", RESTORE, error_message(error));
     error_free(error);

@@ -4,12 +4,14 @@
  * (net/link.h) and without disks or guest memory. They end when their last link does.
  *
  *     trapeze net-nat    STATUS_FD LINK_FD open|host|restricted MTU MAC [FORWARD...]
- *     trapeze net-tap    STATUS_FD LINK_FD TAP_FD [ADDRESS LENGTH]
+ *     trapeze net-tap    STATUS_FD LINK_FD TAP_FD [ADDRESS LENGTH | ADDRESS metadata TALK_FD]
  *     trapeze net-switch STATUS_FD LISTEN_FD PATH
  *
  * NAT leads out of this host (open), to its loopback addresses too (host), or nowhere (restricted).
  *
- * Beside the tap device of a host-only network, where this host has ADDRESS, answers DHCP.
+ * Beside the tap device of a host-only network, where this host has ADDRESS, answers DHCP. A metadata service
+ * is at ADDRESS, and takes messages (net/metadata.h) from TALK_FD in frames (base/frame.h), each of which it
+ * answers with a byte.
  *
  * STATUS_FD is a pipe: before it starts to serve, a backend writes nothing and closes it, or
  * writes the sentence that says why it cannot.

@@ -3,8 +3,8 @@
  * Firecracker's API against clients that send anything.
  *
  * Input: requests, each "METHOD PATH\n" and a body up to a zero byte. The checks are those of
- * asserts and sanitizers, and: every answer is 200 with a body, 204 without one or 400 with nothing
- * but a fault_message; a machine that is started passes the check of its description.
+ * asserts and sanitizers, and: every answer is 200 with a body, 204 without one or 400 or 413 with
+ * a fault_message; a machine that is started passes the check of its description.
  */
 #include "fuzz.h"
 
@@ -73,18 +73,27 @@ static bool go_on(void *opaque, const struct machine_config *config, struct erro
     return config->cpus % 2 != 0 || error_set(err, ERROR_HOST, "no");
 }
 
-static const struct fc_host host = {start,         verb, open_file,  open_file,
-                                    write_metrics, save, open_saved, go_on};
+static bool metadata(void *opaque, const struct fc_metadata *metadata, struct error **err)
+{
+    (void)opaque;
+    const json_t *store = json_object_get(metadata->message, "store");
+    fuzz_check(strncmp(metadata->address, "169.254.", 8) == 0 && store != NULL);
+    return !json_is_string(store) || error_set(err, ERROR_HOST, "no");
+}
+
+static const struct fc_host host = {start, verb,       open_file, open_file, write_metrics,
+                                    save,  open_saved, go_on,     metadata};
 
 static void check_answer(const struct fc_answer *answer)
 {
     const json_t *why = json_object_get(answer->body, "fault_message");
-    fuzz_check(answer->status == 200 || answer->status == 204 || answer->status == 400);
+    bool failed = answer->status == 400 || answer->status == 413;
+    fuzz_check(answer->status == 200 || answer->status == 204 || failed);
     fuzz_check((answer->body == NULL) == (answer->status == 204));
-    fuzz_check((why != NULL) == (answer->status == 400));
+    fuzz_check(why != NULL || !failed);
     if (answer->body == NULL)
         return;
-    char *text = json_dumps(answer->body, JSON_COMPACT);
+    char *text = json_dumps(answer->body, JSON_COMPACT | JSON_ENCODE_ANY);
     fuzz_check(text != NULL && strchr(text, '\n') == NULL);
     free(text);
 }
@@ -149,7 +158,12 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         "PATCH /vm\n{\"state\": \"Resumed\"}",
         "GET /vm/config",
         "GET /",
-        "PUT /mmds\n{}",
+        "PUT /mmds\n{\"a\": {\"b\": [1, \"c\"]}}",
+        "PUT /mmds\n\"text\"",
+        "PATCH /mmds\n{\"a\": {\"b\": null}, \"d\": {\"e\": {\"f\": 1}}}",
+        "GET /mmds",
+        "PUT /mmds/config\n{\"network_interfaces\": [\"n\"], \"version\": \"V2\", "
+        "\"ipv4_address\": \"169.254.1.1\"}",
         "PUT /snapshot/create\n{\"snapshot_path\": \"s\", \"mem_file_path\": \"m\", "
         "\"snapshot_type\": \"Diff\"}",
         "PUT /snapshot/load\n{\"snapshot_path\": \"{\\\"boot-source\\\": "

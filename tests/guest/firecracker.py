@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import namespace
 import tap
 from kernels import bzimage
 from machine import Machine, image, scratch
@@ -241,6 +242,66 @@ def test_a_snapshot_is_loaded_by_new_processes():
         vm.finish(HOST_FAILURE)
 
 
+def metadata_by_wget(vm, path, header=None):
+    """Busybox' wget closes after each answer."""
+    option = f'--header "{header}" ' if header else ""
+    return vm.run(f"wget -q -O - {option}http://169.254.169.254{path} 2>&1; echo").strip()
+
+
+def request_by_nc(vm, text):
+    """The whole answer, to requests that wget cannot make."""
+    return vm.run(f"printf '{text}' | nc 169.254.169.254 80")
+
+
+def test_metadata():
+    """Documents of both versions over a tap device, whose other traffic goes on; after a load, too."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        raise tap.Skip("tap devices need root and /dev/net/tun")
+    if not namespace.unshare(namespace.CLONE_NEWNET):
+        raise tap.Skip("this machine allows no network namespaces")
+    for words in (["tuntap", "add", "dev", "tap0", "mode", "tap"],
+                  ["addr", "add", "172.16.0.1/24", "dev", "tap0"], ["link", "set", "tap0", "up"]):
+        subprocess.run(["ip", *words], check=True)
+    state, memory = scratch("mmds.state"), scratch("mmds.mem")
+    document = {"latest": {"meta-data": {"name": "web", "large": "x" * 20000}}}
+    with MicroVM("--id", "mmds") as vm:
+        vm.put("/machine-config", vcpu_count=1, mem_size_mib=96)
+        vm.put("/boot-source", **BOOT)
+        vm.put("/network-interfaces/eth0", iface_id="eth0", host_dev_name="tap0",
+               guest_mac="02:00:00:00:00:01")
+        vm.put("/mmds/config", network_interfaces=["eth0"], version="V2")
+        vm.accepts("PUT", "/mmds", document)
+        vm.put("/actions", action_type="InstanceStart")
+        vm.shell()
+        vm.run("ip addr add 172.16.0.2/24 dev eth0; ip link set eth0 up; "
+               "ip route add 169.254.169.254 dev eth0")
+        vm.run("ping -c 1 172.16.0.1")
+        assert "401" in request_by_nc(vm, r"GET /latest HTTP/1.1\r\nConnection: close\r\n\r\n")
+        token = request_by_nc(vm, r"PUT /latest/api/token HTTP/1.1\r\nConnection: close\r\n"
+                                  r"X-metadata-token-ttl-seconds: 600\r\n\r\n").split()[-1]
+        header = "X-metadata-token: " + token
+        assert metadata_by_wget(vm, "/latest/meta-data/name", header) == "web"
+        assert metadata_by_wget(vm, "/latest/meta-data", header).split() == ["large", "name"]
+        assert metadata_by_wget(vm, "/latest/meta-data/large", header) == "x" * 20000
+        vm.accepts("PATCH", "/mmds", {"latest": {"meta-data": {"name": "shop"}}})
+        assert metadata_by_wget(vm, "/latest/meta-data/name", header) == "shop"
+        vm.run("ping -c 1 172.16.0.1")
+        vm.accepts("PATCH", "/vm", {"state": "Paused"})
+        vm.put("/snapshot/create", snapshot_path=state, mem_file_path=memory)
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
+    with loaded({"snapshot_path": state, "mem_file_path": memory, "resume_vm": True}) as vm:
+        shell_again(vm)
+        assert vm.get("/mmds") == {} # that is in no snapshot
+        vm.accepts("PUT", "/mmds", document)
+        assert "401" in request_by_nc(vm, r"GET / HTTP/1.1\r\nConnection: close\r\n"
+                                          rf"X-metadata-token: {token}\r\n\r\n") # another life
+        token = request_by_nc(vm, r"PUT /latest/api/token HTTP/1.1\r\nConnection: close\r\n"
+                                  r"X-aws-ec2-metadata-token-ttl-seconds: 9000\r\n\r\n").split()[-1]
+        assert metadata_by_wget(vm, "/latest/meta-data/name", "X-metadata-token: " + token) == "web"
+        vm.poweroff()
+
+
 def test_a_start_that_fails_can_be_mended():
     nothing = scratch("nothing")
     with open(nothing, "wb") as out:
@@ -330,6 +391,19 @@ def test_what_cannot_be_served():
         assert status == 413 and "too large" in answer["fault_message"], (status, answer)
         vm.process.terminate()
         vm.finish(INTERRUPTED)
+    document = scratch("metadata.json")
+    with open(document, "w", encoding="utf-8") as out:
+        json.dump({"a": ["b"]}, out)
+    with MicroVM("--metadata", document) as vm:
+        assert vm.get("/mmds") == {"a": ["b"]}
+        vm.process.terminate()
+        vm.finish(INTERRUPTED)
+    for options, part in [(["--metadata", document, "--mmds-size-limit", "5"], "doesn't fit"),
+                          (["--mmds-size-limit", "many"], "--mmds-size-limit"),
+                          (["--metadata", "/not/there"], "/not/there")]:
+        done = subprocess.run([program(), "--api-sock", scratch("m.sock"), *options], text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode != 0 and part in done.stderr, done
     done = subprocess.run([program(), "--no-api"], capture_output=True, text=True, check=False)
     assert done.returncode == USAGE and "--config-file" in done.stderr, done
 

@@ -16,9 +16,9 @@ struct world {
     struct fc fc;
     struct machine_config config; /* as it was started */
     unsigned starts, loads;
-    char *notes; /* of the snapshot that was saved last, or that there is to load */
+    char *notes;         /* of the snapshot that was saved last, or that there is to load */
     const char *refusal; /* what the next start or verb fails with */
-    char asked[512], metrics[512];
+    char asked[512], metrics[512], metadata[1024];
     struct fc_answer answer;
 };
 
@@ -88,8 +88,18 @@ static bool go_on(void *opaque, const struct machine_config *config, struct erro
     return start(opaque, config, err);
 }
 
-static const struct fc_host host = {start,         verb, open_file,  open_file,
-                                    write_metrics, save, open_saved, go_on};
+static bool metadata(void *opaque, const struct fc_metadata *metadata, struct error **err)
+{
+    struct world *w = opaque;
+    char *text = json_dumps(metadata->message, JSON_COMPACT | JSON_SORT_KEYS);
+    snprintf(w->metadata, sizeof(w->metadata), "%s %d%d %s", metadata->address, metadata->nics[0],
+             metadata->nics[1], text);
+    free(text);
+    return w->refusal == NULL || error_set(err, ERROR_HOST, "%s", w->refusal);
+}
+
+static const struct fc_host host = {start, verb,       open_file, open_file, write_metrics,
+                                    save,  open_saved, go_on,     metadata};
 
 static int setup(void **state)
 {
@@ -428,16 +438,9 @@ static void logs_and_metrics(void **state)
 static void what_there_is_not(void **state)
 {
     struct world *w = *state;
-    static const char *const lines[] = {"GET /mmds",
-                                        "PUT /mmds",
-                                        "PATCH /mmds",
-                                        "PUT /mmds/config",
-                                        "PUT /cpu-config",
-                                        "PUT /pmem/a",
-                                        "PATCH /pmem/a",
-                                        "GET /hotplug/memory",
-                                        "PUT /hotplug/memory",
-                                        "PATCH /balloon/hinting/start"};
+    static const char *const lines[] = {"PUT /cpu-config",     "PUT /pmem/a",
+                                        "PATCH /pmem/a",       "GET /hotplug/memory",
+                                        "PUT /hotplug/memory", "PATCH /balloon/hinting/start"};
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
         refuses(w, lines[i], lines[i][0] == 'G' ? NULL : "{}", "trapeze does not support");
     refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': false}", "deflate_on_oom");
@@ -636,6 +639,97 @@ static void what_cannot_be_loaded(void **state)
     }
 }
 
+#define CONFIG "PUT /mmds/config"
+
+static void the_metadata_service_is_configured(void **state)
+{
+    struct world *w = *state;
+    refuses(w, CONFIG, "{'network_interfaces': []}", "MMMDS config error: The list of network");
+    refuses(w, CONFIG, "{'network_interfaces': ['n']}", "does not correspond to any existing");
+    refuses(w, CONFIG, "{}", "missing field `network_interfaces`");
+    accepts(w, "PUT /network-interfaces/m", "{'iface_id': 'm', 'host_dev_name': 'tap0'}");
+    accepts(w, "PUT /network-interfaces/n", "{'iface_id': 'n', 'host_dev_name': 'tap1'}");
+    static const char *const bad[][2] = {
+        {"{'network_interfaces': ['n', 'o']}", "does not correspond to any existing"},
+        {"{'network_interfaces': 'n'}", "expected an array"},
+        {"{'network_interfaces': [1]}", "expected a string"},
+        {"{'network_interfaces': ['n'], 'version': 'V3'}", "unknown variant `V3`"},
+        {"{'network_interfaces': ['n'], 'ipv4_address': ''}", "invalid IPv4 address syntax"},
+        {"{'network_interfaces': ['n'], 'ipv4_address': '169.254.0.1'}", "is not link local"},
+        {"{'network_interfaces': ['n'], 'ipv4_address': '169.254.255.1'}", "is not link local"},
+        {"{'network_interfaces': ['n'], 'ipv4_address': '10.0.0.1'}", "is not link local"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        refuses(w, CONFIG, bad[i][0], bad[i][1]);
+    accepts(w, CONFIG, "{'network_interfaces': ['n']}");
+    assert_true(w->answer.deprecated); /* version 1 */
+    assert_string_equal(w->metadata,
+                        "169.254.169.254 01 "
+                        "{\"id\":\"vm1\",\"plain\":false,\"store\":null,\"version\":1}");
+    accepts(w, CONFIG,
+            "{'network_interfaces': ['m', 'n'], 'version': 'V2', 'ipv4_address': '169.254.170.2', "
+            "'imds_compat': true}");
+    assert_false(w->answer.deprecated);
+    assert_string_equal(w->metadata,
+                        "169.254.170.2 11 "
+                        "{\"id\":\"vm1\",\"plain\":true,\"store\":null,\"version\":2}");
+    accepts(w, "PUT /mmds", "{'a': 1}");
+    accepts(w, BOOT);
+    accepts(w, START);
+    refuses(w, CONFIG, "{'network_interfaces': ['n']}", TOO_LATE);
+    accepts(w, "PATCH /mmds", "{'b': 2}");
+    assert_non_null(strstr(w->metadata, "\"store\":{\"a\":1,\"b\":2}"));
+    accepts(w, "PATCH /vm", "{'state': 'Paused'}");
+    accepts(w, CREATE, FILES "}");
+    begin_anew(w);
+    accepts(w, LOAD, FILES "}");
+    assert_string_equal(w->metadata,
+                        "169.254.170.2 11 "
+                        "{\"id\":\"vm2\",\"plain\":true,\"store\":null,\"version\":2}");
+    assert_int_equal(request(w, "GET /mmds", NULL), 200);
+    assert_int_equal(json_object_size(w->answer.body), 0);
+    refuses(w, "PATCH /mmds", "{'b': 2}", "The MMDS data store is not initialized.");
+    accepts(w, "PUT /mmds", "{'c': 3}");
+}
+
+static void contains(struct world *w, const char *text)
+{
+    assert_int_equal(request(w, "GET /mmds", NULL), 200);
+    char *got = json_dumps(w->answer.body, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    assert_string_equal(got, text);
+    free(got);
+}
+
+static void the_metadata_are_kept(void **state)
+{
+    struct world *w = *state;
+    contains(w, "{}");
+    refuses(w, "PATCH /mmds", "{'a': 1}", "MMDS error: The MMDS data store is not initialized.");
+    refuses(w, "PUT /mmds", "{", "deserializing the json body");
+    refuses(w, "PUT /mmds", NULL, "Empty PUT request.");
+    accepts(w, "PUT /mmds", "{'a': {'b': 1, 'c': [1, 2]}, 'd': 'e'}");
+    contains(w, "{\"a\":{\"b\":1,\"c\":[1,2]},\"d\":\"e\"}");
+    accepts(w, "PATCH /mmds", "{'a': {'b': null, 'c': {'x': null, 'y': {}}}, 'd': null, 'f': 1.5}");
+    contains(w, "{\"a\":{\"c\":{\"y\":{}}},\"f\":1.5}");
+    accepts(w, "PATCH /mmds", "'text'");
+    contains(w, "\"text\"");
+    accepts(w, "PUT /mmds", "null");
+    contains(w, "{}");
+    w->fc.store_limit = 12;
+    accepts(w, "PUT /mmds", "{'a': '1234'}");
+    assert_int_equal(request(w, "PUT /mmds", "{'a': '12345'}"), 413);
+    assert_non_null(strstr(json_string_value(json_object_get(w->answer.body, "fault_message")),
+                           "MMDS limit exceeded error: The MMDS patch request doesn't fit."));
+    assert_int_equal(request(w, "PATCH /mmds", "{'b': 1}"), 413);
+    contains(w, "{\"a\":\"1234\"}");
+    assert_string_equal(w->metadata, ""); /* there is no service */
+    begin_anew(w);
+    accepts(w, BOOT);
+    accepts(w, START);
+    refuses(w, "PUT /mmds", "{'a': 1}", "MMDS error: The MMDS data store is not initialized.");
+    refuses(w, "GET /mmds", NULL, "MMDS error: The MMDS data store is not initialized.");
+}
+
 static void limits_are_of_a_second(void **state)
 {
     static const struct {
@@ -670,6 +764,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_snapshot_is_made, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_is_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_loaded, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_metadata_service_is_configured, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_metadata_are_kept, setup, teardown),
         cmocka_unit_test(limits_are_of_a_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
