@@ -63,6 +63,7 @@ openssl
 mtools
 fuse2fs
 u-boot-qemu
+ovmf
 qemu-system-x86
 acpica-tools
 "

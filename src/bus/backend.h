@@ -33,6 +33,17 @@ struct entropy {
     void (*fill)(struct entropy *entropy, void *data, size_t size);
 };
 
+/* What a flash memory holds while the machine is not there; NULL members: nothing does. Called before
+ * the machine runs, and on any thread with the device's lock held. */
+struct flash_store {
+    uint64_t size; /* of the flash, bytes */
+    void (*format)(uint8_t *to, uint64_t size); /* what an erased flash is to hold at first */
+    /* False: it holds nothing for a flash of that size, and `to` is as it was. */
+    bool (*load)(void *opaque, uint8_t *to, uint64_t size);
+    void (*save)(void *opaque, uint64_t offset, const uint8_t *from, uint64_t length);
+    void *opaque;
+};
+
 /* The machine's power button, which some device makes heard in the guest. */
 struct power_button {
     /* Outside → device; set by the device when it is realized. Event-loop thread, no vCPU

@@ -37,6 +37,7 @@ struct loop;
 struct mem_space;
 struct net_port;
 struct pci_host;
+struct pci_identity;
 struct pci_window;
 struct state_table;
 struct vclock;
@@ -89,6 +90,7 @@ struct device_params {
     struct power_button *button;
     struct balloon *balloon;
     struct generation *generation;
+    const struct flash_store *flash; /* of a flash memory; copied */
     const struct device_share *share;
     const struct device_vsock *vsock;
     const char *serial;          /* disks */
@@ -97,6 +99,7 @@ struct device_params {
     unsigned mtu;                /* and the largest IP packet; 0: what Ethernet has */
     unsigned queues;             /* disks, NICs: queues (pairs) for requests; 0: one */
     unsigned pci_slot;           /* PCI functions: device number, 0 = next free (bus/pci.h) */
+    const struct pci_identity *bridge; /* PCIe hosts: what is at 00:00.0; NULL: QEMU's generic one */
     const struct pci_window *window; /* PCIe hosts: to 32-bit addresses; NULL: as on QEMU's `virt` */
     const struct device_port *port; /* PCIe root ports: what the board is to them */
     unsigned inputs;             /* interrupt controllers: number of sources */

@@ -49,6 +49,7 @@ static void header_init(struct pci_function *function, const struct pci_identity
     store_le16(initial + PCI_REG_DEVICE, identity->device);
     store_le32(initial + PCI_REG_REVISION, identity->class_code << 8 | identity->revision);
     initial[PCI_REG_INTERRUPT_PIN] = identity->pin;
+    initial[PCI_REG_HEADER_TYPE] = identity->multifunction ? PCI_HEADER_MULTIFUNCTION : 0;
 
     uint8_t *writable = function->writable;
     store_le16(writable + PCI_REG_COMMAND,
@@ -108,6 +109,16 @@ void pci_bar_add(struct pci_function *function, unsigned index, const char *name
         store_le64(function->writable + at, ~(size - 1));
     else
         store_le32(function->writable + at, (uint32_t) ~(size - 1));
+    memcpy(function->config, function->power_on, PCI_CONFIG_SIZE);
+}
+
+void pci_register_add(struct pci_function *function, unsigned offset, uint32_t value,
+                      uint32_t writable)
+{
+    assert(function->host == NULL && offset % 4 == 0 && offset >= PCI_FIRST_CAPABILITY &&
+           offset < PCI_CONFIG_SIZE);
+    store_le32(function->power_on + offset, value);
+    store_le32(function->writable + offset, writable);
     memcpy(function->config, function->power_on, PCI_CONFIG_SIZE);
 }
 
@@ -431,6 +442,16 @@ void pci_plug_bridge(struct pci_host *host, struct pci_function *function)
 {
     assert(host->functions[0] == NULL);
     plug_at(host, function, 0);
+}
+
+void pci_plug_further(struct pci_host *host, struct pci_function *function,
+                      const struct pci_function *first, unsigned number)
+{
+    assert(number > 0 && number < 8 && first->host == host && first->above == NULL);
+    assert((first->config[PCI_REG_HEADER_TYPE] & PCI_HEADER_MULTIFUNCTION) != 0);
+    function->host = host;
+    function->devfn = (uint8_t)(first->devfn + number);
+    host->functions[function->devfn] = function;
 }
 
 void pci_unplug(struct pci_function *function)

@@ -95,6 +95,7 @@ enum {
 };
 enum { PCI_EXPRESS_ENDPOINT = 0, PCI_EXPRESS_ROOT_PORT = 4 };
 
+enum { PCI_HEADER_MULTIFUNCTION = 1 << 7 };
 enum { PCI_COMMAND_MEMORY = 1 << 1, PCI_COMMAND_MASTER = 1 << 2, PCI_COMMAND_NO_INTX = 1 << 10 };
 enum { PCI_STATUS_INTX = 1 << 3, PCI_STATUS_CAPABILITIES = 1 << 4 };
 enum { PCI_BAR_64BIT = 1, PCI_BAR_PREFETCHABLE = 2 };
@@ -105,6 +106,7 @@ struct pci_identity {
     uint32_t class_code; /* 24 bits: class, subclass, interface */
     uint8_t revision;
     uint8_t pin; /* 1..4 = INTA..INTD, 0: no interrupt */
+    bool multifunction; /* the first of several functions (pci_plug_further()) */
 };
 
 struct pci_bar {
@@ -177,6 +179,10 @@ void pci_bar_add(struct pci_function *function, unsigned index, const char *name
  * in here. Returns the capability's offset. */
 unsigned pci_capability_add(struct pci_function *function, uint8_t id, const void *body,
                             const void *writable, unsigned size);
+/* Four bytes of a function's own, at a multiple of four outside of capabilities; what the guest may
+ * change is `writable`. */
+void pci_register_add(struct pci_function *function, unsigned offset, uint32_t value,
+                      uint32_t writable);
 /* A function with a type-1 header and no I/O window, instead of pci_function_init(); BAR 0 is its
  * own. */
 void pci_bridge_init(struct pci_function *function, const struct pci_identity *identity);
@@ -196,6 +202,9 @@ void pci_move(struct pci_host *host, const uint8_t to[32]);
 bool pci_plug(struct pci_host *host, struct pci_function *function, unsigned slot,
               struct error **err);
 void pci_plug_bridge(struct pci_host *host, struct pci_function *function); /* slot 0 */
+/* A further function (1..7) of the device in a slot of the root bus, whose first one is plugged. */
+void pci_plug_further(struct pci_host *host, struct pci_function *function,
+                      const struct pci_function *first, unsigned number);
 void pci_unplug(struct pci_function *function); /* fine if it is not plugged */
 void pci_function_reset(struct pci_function *function);
 /* Nothing in the host bridge's windows is an access fault from now on: what no BAR answers reads

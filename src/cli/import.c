@@ -141,8 +141,8 @@ static json_t *import_foreign(const struct cli_args *args, const char *file, str
     const char *name = foreign != NULL ? choose_name(args, foreign_name(foreign), err) : NULL;
     struct error *why = NULL;
     if (name != NULL && foreign_wants_boot_loader(foreign)) {
-        char *loader = image_boot_loader(&why);
-        if (loader != NULL)
+        char *loader = NULL, *none = NULL; /* riscv64's is no firmware */
+        if (image_boot_loader("riscv64", &loader, &none, &why))
             foreign_use_boot_loader(foreign, loader);
         else
             fprintf(stderr, "trapeze: %s\n", error_message(why));

@@ -280,7 +280,7 @@ static void add_copy(struct machine_config *config, const char *path, const char
 }
 
 /* A whole disk has a kernel of its own. */
-static bool find_kernel(const char *name, struct image *image, struct error **err)
+static bool find_loader(const char *name, struct image *image, struct error **err)
 {
     const char *isa = image->isa != NULL ? image->isa : "riscv64";
     if (!machine_has_arch(isa)) {
@@ -289,14 +289,8 @@ static bool find_kernel(const char *name, struct image *image, struct error **er
         error_hint(err, "It runs riscv64 and x86_64.");
         return false;
     }
-    if (image->kernel == NULL && strcmp(isa, "riscv64") != 0)
-        return error_set(err, ERROR_USAGE,
-                         "the image '%s' is a whole disk for %s, which this build cannot run: it has "
-                         "no firmware for its boot loader",
-                         name, isa);
-    if (image->kernel == NULL)
-        image->kernel = image_boot_loader(err);
-    return image->kernel != NULL;
+    return image->kernel != NULL ||
+           image_boot_loader(isa, &image->kernel, &image->firmware, err);
 }
 
 /* Of an architecture that was asked for: "tiny" is "tiny-x86_64" then. */
@@ -307,7 +301,7 @@ static bool find_image(const char *name, const char *arch, struct image *image, 
         full = strdup(name);
     else if (asprintf(&full, "%s-%s", name, arch) < 0)
         abort();
-    bool good = image_find(full, image, err) && find_kernel(full, image, err);
+    bool good = image_find(full, image, err) && find_loader(full, image, err);
     if (good && arch != NULL && image->isa != NULL && strcmp(image->isa, arch) != 0)
         good = error_set(err, ERROR_USAGE, "the image '%s' is for %s, not for %s", full, image->isa,
                          arch);
@@ -326,7 +320,10 @@ static bool apply_image(const char *name, const char *arch, struct cli_machine *
     }
     if (image.isa != NULL)
         replace(&config->arch, image.isa);
-    replace(&config->kernel, image.kernel);
+    if (image.kernel != NULL)
+        replace(&config->kernel, image.kernel);
+    if (image.firmware != NULL)
+        replace(&config->firmware, image.firmware);
     if (image.initrd != NULL)
         replace(&config->initrd, image.initrd);
     if (image.append != NULL)

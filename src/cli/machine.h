@@ -40,7 +40,9 @@
         "firmware", 0, "FILE",                                                                     \
             "M-mode firmware such as OpenSBI (it then starts the kernel), or a bare-metal ELF "    \
             "program, "                                                                            \
-            "whose exit code becomes trapeze's exit status.",                                      \
+            "whose exit code becomes trapeze's exit status. x86_64: an image for QEMU's pc, such " \
+            "as Debian's OVMF (/usr/share/OVMF/OVMF_CODE_4M.fd), which starts the kernel if one "  \
+            "is named, and otherwise what is on the disks; an instance keeps its variables.",      \
             NULL                                                                                   \
     }
 

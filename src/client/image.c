@@ -79,18 +79,34 @@ char *image_folder(const char *name, struct error **err)
     return path;
 }
 
-char *image_boot_loader(struct error **err)
+static const struct boot_loader {
+    const char *isa, *name, *variable, *path, *package;
+    bool is_kernel; /* to the machine */
+} boot_loaders[] = {
+    {"riscv64", "U-Boot", "TRAPEZE_UBOOT", "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf",
+     "u-boot-qemu", true},
+    {"x86_64", "OVMF", "TRAPEZE_OVMF", "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", false},
+};
+
+bool image_boot_loader(const char *isa, char **kernel, char **firmware, struct error **err)
 {
-    static const char installed[] = "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf";
-    const char *chosen = getenv("TRAPEZE_UBOOT");
-    const char *path = chosen != NULL ? chosen : installed;
-    if (access(path, R_OK) == 0)
-        return strdup(path);
-    error_set(err, ERROR_HOST,
-              "the image is a whole disk with a boot loader, which U-Boot starts, and there is "
-              "no '%s'", path);
-    error_hint(err, "Install it: apt-get install u-boot-qemu");
-    return NULL;
+    const struct boot_loader *loader = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(boot_loaders); i++)
+        if (strcmp(boot_loaders[i].isa, isa) == 0)
+            loader = &boot_loaders[i];
+    if (loader == NULL)
+        return error_set(err, ERROR_INTERNAL, "whole disks for %s have nothing to start them", isa);
+    const char *chosen = getenv(loader->variable), *path = chosen != NULL ? chosen : loader->path;
+    if (access(path, R_OK) != 0) {
+        error_set(err, ERROR_HOST,
+                  "the image is a whole disk with a boot loader, which %s starts, and there is "
+                  "no '%s'",
+                  loader->name, path);
+        error_hint(err, "Install it: apt-get install %s", loader->package);
+        return false;
+    }
+    *(loader->is_kernel ? kernel : firmware) = strdup(path);
+    return true;
 }
 
 /* The builder that was installed with this executable: PREFIX/bin/trapeze has it in
@@ -269,6 +285,7 @@ void image_clear(struct image *image)
 {
     free(image->title);
     free(image->kernel);
+    free(image->firmware);
     free(image->initrd);
     free(image->disk);
     free(image->disk_format);

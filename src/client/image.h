@@ -19,6 +19,7 @@ struct image {
     char *title;
     char *isa;    /* "riscv64"; NULL: not known */
     char *kernel; /* NULL: the disk has a boot loader (image_boot_loader()) */
+    char *firmware; /* NULL: none */
     char *initrd; /* NULL: none */
     char *disk;   /* the immutable original; NULL: none */
     char *disk_format; /* NULL: raw */
@@ -38,9 +39,11 @@ bool image_is_built(const char *name);
 const char *image_recipe_title(const char *name);
 const char *image_recipe_at(size_t index);
 
-/* What starts the boot loader of a whole disk: U-Boot for S-mode, which runs EFI programs. It is
- * $TRAPEZE_UBOOT or where Debian's u-boot-qemu has it. The caller frees it; NULL: err. */
-char *image_boot_loader(struct error **err);
+/* What starts the boot loader of a whole disk, an EFI program. riscv64: U-Boot for S-mode, as a kernel
+ * ($TRAPEZE_UBOOT, or where Debian's u-boot-qemu has it); x86_64: OVMF, as firmware ($TRAPEZE_OVMF, or
+ * where Debian's ovmf has it). The caller frees what comes to *kernel or *firmware, the other one is left
+ * alone. False: err. */
+bool image_boot_loader(const char *isa, char **kernel, char **firmware, struct error **err);
 
 /* Of image_store.c. A folder of the cache; the caller frees its path, NULL: err. */
 char *image_folder(const char *name, struct error **err);

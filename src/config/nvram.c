@@ -48,6 +48,7 @@ bool nvram_parse(const char *bytes, size_t size, const char *name, struct nvram 
                  struct error **err)
 {
     *nvram = (struct nvram){.rtc_offset = 0};
+    size = strnlen(bytes, size);
     if (size == 0)
         return true;
     bool good = size <= NVRAM_MAX_SIZE || error_set(err, ERROR_USAGE, "%s is larger than %zu KiB",

@@ -84,6 +84,7 @@ static void add_text(const struct sending *s, json_t *texts, const char *key, co
     char *text = NULL;
     int fd = openat(s->instance.fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     ssize_t size = fd >= 0 && (text = malloc(TEXT_MAX)) != NULL ? read(fd, text, TEXT_MAX) : 0;
+    size = size > 0 ? (ssize_t)strnlen(text, (size_t)size) : 0; /* an .nvram has more behind it */
     if (size > 0)
         json_object_set_new(texts, key, json_stringn(text, (size_t)size));
     free(text);

@@ -10,7 +10,7 @@
  *
  * The 64-bit window begins at 16 GiB, or behind RAM if there is more of that.
  *
- * params: gpa (ECAM), window, irq (the first of four consecutive inputs of its sink), irq_number,
+ * params: gpa (ECAM), window, bridge, irq (the first of four consecutive inputs of its sink), irq_number,
  * irq_phandle, msi (then functions have MSI-X).
  */
 #include "dev/pcie_host.h"
@@ -114,13 +114,14 @@ static bool pcie_host_realize(struct device *device, const struct device_params 
     for (unsigned i = 0; i < PCI_PIN_COUNT; i++)
         irq_line_bind(&host->bus.pins[i], params->irq.set, params->irq.sink, params->irq.input + i);
 
-    pci_function_init(&host->bridge, &(struct pci_identity){
-                                         .vendor = 0x1b36, /* as QEMU's generic bridge */
-                                         .device = 0x0008,
-                                         .subsystem_vendor = 0x1af4,
-                                         .subsystem = 0x1100,
-                                         .class_code = 0x060000,
-                                     });
+    static const struct pci_identity generic = {
+        .vendor = 0x1b36, /* as QEMU's generic bridge */
+        .device = 0x0008,
+        .subsystem_vendor = 0x1af4,
+        .subsystem = 0x1100,
+        .class_code = 0x060000,
+    };
+    pci_function_init(&host->bridge, params->bridge != NULL ? params->bridge : &generic);
     pci_plug_bridge(&host->bus, &host->bridge);
 
     host->ecam = (struct mem_io){.name = "pcie-ecam",

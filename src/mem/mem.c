@@ -66,6 +66,7 @@ void mem_space_free(struct mem_space *space)
         return;
     for (size_t i = 0; i < space->ram_count; i++)
         free_region(space->ram[i]);
+    mem_rom_destroy(space);
     mem_io_destroy(space);
     pthread_mutex_destroy(&space->watch_lock);
     mem_late_destroy(space);

@@ -70,6 +70,13 @@ struct mem_ram {
     bool replaced;     /* parts of it are mem_map_file()'s */
 };
 
+/* What a guest reads and runs, and nobody writes: no RAM, so nobody's DMA reaches it, it is in no
+ * log and no saved state. Who makes it fills it. Only engines with memory of their own (KVM) show it. */
+struct mem_rom {
+    uint64_t gpa, size; /* whole pages */
+    uint8_t *host;      /* owned by the space */
+};
+
 /* Offsets are relative to the region. Called without any lock of mem/. size is 1, 2, 4 or 8
  * and the access is naturally aligned and inside the region. */
 struct mem_io_ops {
@@ -99,6 +106,12 @@ struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t 
 /* Moves a region from a space that nobody uses any more, with its contents, all of which are there. */
 struct mem_ram *mem_take_ram(struct mem_space *space, struct mem_space *from, size_t index);
 size_t mem_ram_count(const struct mem_space *space);
+/* Zeroes at first; it overlaps neither RAM nor another one, and I/O regions under it are reached by
+ * writes alone. Before the engine is there. */
+struct mem_rom *mem_add_rom(struct mem_space *space, uint64_t gpa, uint64_t size,
+                            struct error **err);
+size_t mem_rom_count(const struct mem_space *space);
+const struct mem_rom *mem_rom_at(const struct mem_space *space, size_t index);
 struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
 
 /* The region that holds gpa, or NULL. Lock-free, any thread. */

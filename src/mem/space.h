@@ -10,11 +10,14 @@
 #include "mem/mem.h"
 
 #define MEM_RAM_MAX 16
+#define MEM_ROM_MAX 2
 
 struct mem_space {
     /* Sorted by gpa, disjoint. Constant once vCPUs run: no lock. */
     struct mem_ram *ram[MEM_RAM_MAX];
     size_t ram_count;
+    struct mem_rom rom[MEM_ROM_MAX]; /* likewise */
+    size_t rom_count;
     struct mem_listener *listeners; /* constant once vCPUs run */
     const struct mem_source *source; /* of lazy regions */
     pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
@@ -32,6 +35,7 @@ struct mem_space {
 
 void mem_io_init(struct mem_space *space);
 void mem_io_destroy(struct mem_space *space);
+void mem_rom_destroy(struct mem_space *space);
 void mem_late_init(struct mem_space *space);
 void mem_late_destroy(struct mem_space *space);
 

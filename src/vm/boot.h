@@ -35,10 +35,17 @@ struct boot_segment {
     uint64_t gpa, memory_size;
 };
 
+/* What is in read-only memory: all of a file. */
+struct boot_rom {
+    const struct boot_file *file; /* NULL: there is none */
+    uint64_t gpa;
+};
+
 struct boot {
     struct boot_file files[BOOT_FILES]; /* without a path: there is none */
     struct boot_segment segments[BOOT_MAX_SEGMENTS];
     size_t segment_count;
+    struct boot_rom rom;
     bool sbi;                          /* the VMM is the firmware: the kernel starts in S-mode */
     uint64_t entry;                    /* gpa of the first instruction */
     uint64_t next_entry;               /* with firmware: the kernel's, 0 = none */

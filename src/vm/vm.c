@@ -99,6 +99,15 @@ static bool take_memory(struct vm *vm, const struct board_ram *ranges, size_t co
     return true;
 }
 
+static bool make_rom(struct vm *vm, struct error **err)
+{
+    const struct boot_rom *planned = &vm->files.boot.rom;
+    if (planned->file == NULL)
+        return true;
+    struct mem_rom *rom = mem_add_rom(vm->mem, planned->gpa, planned->file->size, err);
+    return rom != NULL && boot_read(planned->file, 0, rom->host, (size_t)rom->size, err);
+}
+
 static bool make_memory(struct vm *vm, struct error **err)
 {
     struct board_ram ranges[BOARD_MAX_RAM];
@@ -114,6 +123,8 @@ static bool make_memory(struct vm *vm, struct error **err)
         if (mem_add_ram(vm->mem, i == 0 ? "ram" : "ram-high", ranges[i].gpa, ranges[i].size, backend,
                         -1, err) == NULL)
             return false;
+    if (!make_rom(vm, err))
+        return false;
     vm->ram = mem_ram_at(vm->mem, 0);
     vm->listener = (struct mem_listener){.dirty_reset = on_dirty_reset, .opaque = vm};
     mem_listen(vm->mem, &vm->listener);

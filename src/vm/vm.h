@@ -65,6 +65,9 @@ struct vm_env {
     /* The guest says that it has booted: when, by CLOCK_MONOTONIC, and what CPU time this process had
      * taken by then. On the loop's thread, may be NULL. */
     void (*on_booted)(void *opaque, int64_t at_ns, int64_t cpu_ns);
+    /* Where firmware keeps its variables (bus/backend.h); any thread; members may be NULL. */
+    bool (*load_variables)(void *opaque, uint8_t *to, uint64_t size);
+    void (*save_variables)(void *opaque, uint64_t offset, const uint8_t *from, uint64_t length);
     int64_t clock_offset; /* what it was set to in an earlier life; 0: the host's time */
     /* Of the machine that this process is a copy of (vm/fork.h): its memory becomes ours. NULL: we have
      * our own. */

@@ -148,6 +148,18 @@ static void on_booted(void *opaque, int64_t at_ns, int64_t cpu_ns)
                                 "cpu-ns", (json_int_t)cpu_ns));
 }
 
+static bool load_variables(void *opaque, uint8_t *to, uint64_t size)
+{
+    struct worker *worker = opaque;
+    return nvram_load_flash(worker->nvram, to, size, &worker->log);
+}
+
+static void save_variables(void *opaque, uint64_t offset, const uint8_t *from, uint64_t length)
+{
+    struct worker *worker = opaque;
+    nvram_save_flash(worker->nvram, offset, from, length, &worker->log);
+}
+
 static void wait_after_panic(struct worker *worker)
 {
     struct itimerspec grace = {.it_value = {.tv_sec = PANIC_GRACE_S}};
@@ -314,6 +326,8 @@ static bool build(struct worker *worker, const struct worker_origin *origin, str
         .on_state = on_state,
         .on_clock = worker->nvram >= 0 ? on_clock : NULL,
         .on_booted = on_booted,
+        .load_variables = worker->nvram >= 0 ? load_variables : NULL,
+        .save_variables = worker->nvram >= 0 ? save_variables : NULL,
         .clock_offset = nvram.rtc_offset,
         .memory = origin != NULL ? vm_memory(origin->vm) : NULL,
         .restored = worker->resume_fd >= 0,

@@ -365,11 +365,33 @@ def test_an_archive_becomes_an_image():
 
 
 def test_a_disk_for_another_processor():
-    path = scratch("debian-amd64.raw")
+    path = scratch("debian-arm64.raw")
     with open(path, "wb") as file:
         file.write(disk(13))
     trapeze("image", "pull", path)
-    refuses("x86_64", "cannot run", arguments=["create", "l", "--image", "debian-amd64"])
+    refuses("aarch64", "cannot run", arguments=["create", "l", "--image", "debian-arm64"])
+    trapeze("image", "remove", "debian-arm64")
+
+
+def test_a_disk_for_x86_64_gets_firmware():
+    """That it boots by it is nested.py's."""
+    path, firmware = scratch("debian-amd64.raw"), scratch("OVMF_CODE.fd")
+    with open(path, "wb") as file:
+        file.write(disk(13))
+    trapeze("image", "pull", path)
+    os.environ["TRAPEZE_OVMF"] = firmware
+    refuses("OVMF", "apt-get install ovmf", arguments=["create", "l", "--image", "debian-amd64"])
+    with open(firmware, "wb") as file:
+        file.write(disk(14)[:1 << 18])
+    trapeze("create", "l", "--image", "debian-amd64")
+    del os.environ["TRAPEZE_OVMF"]
+    folder = f"{os.environ['TRAPEZE_HOME']}/instances/l"
+    with open(f"{folder}/l.vmx", encoding="utf-8") as file:
+        text = file.read()
+    assert 'trapeze.arch = "x86_64"' in text and "trapeze.kernel" not in text, text
+    assert 'trapeze.firmware = "firmware"' in text, text
+    assert read(f"{folder}/firmware") == read(firmware)
+    trapeze("delete", "l")
     trapeze("image", "remove", "debian-amd64")
 
 

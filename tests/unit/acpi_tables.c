@@ -70,6 +70,30 @@ static void write_file(const char *folder, const char *name, const uint8_t *byte
         exit(2);
 }
 
+/* Firmware that puts the tables there itself comes to the same. */
+static bool links_lead_there(struct pc_acpi_setup setup, const uint8_t *wanted, size_t size)
+{
+    static uint8_t bytes[PC_ACPI_MAX];
+    struct pc_acpi_links links = {.pointer_count = 0};
+    setup.links = &links;
+    if (pc_acpi_build(&setup, 0, bytes, sizeof(bytes)) != size)
+        return false;
+    for (size_t i = 0; i < links.pointer_count; i++) {
+        uint8_t *at = bytes + links.pointers[i].at;
+        if (links.pointers[i].size == 4)
+            store_le32(at, (uint32_t)(load_le32(at) + GPA));
+        else
+            store_le64(at, load_le64(at) + GPA);
+    }
+    for (size_t i = 0; i < links.sum_count; i++) {
+        uint8_t sum = 0;
+        for (uint32_t j = 0; j < links.sums[i].size; j++)
+            sum = (uint8_t)(sum + bytes[links.sums[i].from + j]);
+        bytes[links.sums[i].at] = (uint8_t)(0 - sum);
+    }
+    return memcmp(bytes, wanted, size) == 0;
+}
+
 int main(int argc, char **argv)
 {
     static uint8_t bytes[PC_ACPI_MAX];
@@ -104,6 +128,8 @@ int main(int argc, char **argv)
         if (pc_acpi_build(&setup, GPA, bytes, room) != 0)
             return 3;
     pc_acpi_build(&setup, GPA, bytes, sizeof(bytes));
+    if (!links_lead_there(setup, bytes, size))
+        return 4;
     write_file(argv[2], "memory", bytes, size);
     for (size_t i = ARRAY_SIZE(rows); i-- > 0;)
         device_free(devices[i]);

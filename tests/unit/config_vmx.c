@@ -485,7 +485,13 @@ static void test_nvram(void **state)
     assert_true(nvram_parse(text, size, "n", &again, &err));
     assert_int_equal(again.rtc_offset, nvram.rtc_offset);
     free(text);
-    text = calloc(1, NVRAM_MAX_SIZE + 1);
+    static const char with_flash[] = "trapeze.nvram = \"1\"\nrtc.offset = \"5\"\n\0\xff\xff";
+    assert_true(nvram_parse(with_flash, sizeof(with_flash) - 1, "n", &again, &err));
+    assert_int_equal(again.rtc_offset, 5);
+    assert_true(nvram_parse("\0\xff", 2, "n", &again, &err)); /* nothing but a flash */
+    assert_int_equal(again.rtc_offset, 0);
+    text = malloc(NVRAM_MAX_SIZE + 1);
+    memset(text, '\n', NVRAM_MAX_SIZE + 1);
     assert_false(nvram_parse(text, NVRAM_MAX_SIZE + 1, "n", &nvram, &err));
     assert_error(&err, ERROR_USAGE, "larger than 64 KiB");
     free(text);

@@ -5,11 +5,13 @@
  */
 #include "support.h"
 
+
 #include "boot_files.h"
 #include "config/machine.h"
 #include "mem/mem.h"
 #include "vm/boot.h"
 #include "vm/pc/boot.h"
+#include "vm/pc/firmware.h"
 #include "vm/pc/load_linux.h"
 #include "vm/pc/mp.h"
 
@@ -352,6 +354,90 @@ static void test_mp_tables(void **state)
     assert_int_equal(pc_mp_build(&setup, 0xf0000, bytes, size - 1), 0);
 }
 
+/* ---- firmware ---- */
+
+static bool plan_firmware(struct bench *b, size_t size, const struct boot_bytes *kernel)
+{
+    static uint8_t bytes[2 * MIB];
+    *b = (struct bench){0};
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i / KIB);
+    b->fds[1] = put_file(bytes, size, b->paths[1]);
+    assert_true(b->fds[1] >= 0);
+    b->config.firmware = b->paths[1];
+    if (kernel != NULL)
+        give(b, BOOT_KERNEL, kernel);
+    return boot_open(&b->boot, &b->config, &b->err) &&
+           pc_firmware_plan(&b->boot, RAM_SIZE, &b->err);
+}
+
+static void test_firmware_ends_where_a_processor_begins(void **state)
+{
+    static const struct {
+        uint64_t size, flash;
+    } rows[] = {{256 * KIB, 0}, {1920 * KIB, 128 * KIB}, {1100 * KIB, 948 * KIB}};
+    struct bench b;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        uint64_t gpa;
+        assert_true(plan_firmware(&b, rows[i].size, NULL));
+        assert_int_equal(b.boot.rom.gpa, 4 * GIB - rows[i].size);
+        assert_int_equal(pc_firmware_flash(&b.boot, &gpa), rows[i].flash);
+        assert_int_equal(gpa + rows[i].flash, b.boot.rom.gpa);
+        assert_int_equal(b.boot.segment_count, 1); /* its end, in RAM */
+        assert_int_equal(b.boot.segments[0].gpa, 0xe0000);
+        assert_int_equal(b.boot.segments[0].offset, rows[i].size - 128 * KIB);
+        done(&b);
+    }
+    assert_true(plan_firmware(&b, 64 * KIB, NULL));
+    assert_int_equal(b.boot.segments[0].gpa, 0xf0000);
+    done(&b);
+}
+
+/* As Debian's package has it, in both sizes. */
+static void test_new_flash_has_an_empty_store_of_variables(void **state)
+{
+    static const struct {
+        const char *path;
+        size_t size;
+    } rows[] = {{"/usr/share/OVMF/OVMF_VARS_4M.fd", 0x84000}, {"/usr/share/OVMF/OVMF_VARS.fd", 0x20000}};
+    static uint8_t wanted[0x84000], flash[0x84000];
+    unsigned seen = 0;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        FILE *file = fopen(rows[i].path, "rb");
+        if (file == NULL)
+            continue;
+        assert_int_equal(fread(wanted, 1, sizeof(wanted), file), rows[i].size);
+        fclose(file);
+        memset(flash, 0xff, sizeof(flash));
+        pc_firmware_format(flash, rows[i].size);
+        assert_memory_equal(flash, wanted, rows[i].size);
+        seen++;
+    }
+    if (seen == 0)
+        skip(); /* Debian's ovmf is not installed */
+    memset(flash, 0xff, sizeof(flash));
+    pc_firmware_format(flash, 948 * KIB - 1); /* of no size that there is */
+    assert_int_equal(flash[0], 0xff);
+}
+
+static void test_firmware_that_is_none(void **state)
+{
+    static const size_t sizes[] = {4096, 64 * KIB + 1, 256 * KIB - 512};
+    struct bench b;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        assert_false(plan_firmware(&b, sizes[i], NULL));
+        assert_error(&b.err, ERROR_USAGE, "no image for x86_64 machines");
+        done(&b);
+    }
+    const struct boot_bytes kernel = {.size = 4096};
+    assert_false(plan_firmware(&b, 256 * KIB, &kernel));
+    assert_error(&b.err, ERROR_USAGE, "bzImages only");
+    done(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -364,6 +450,9 @@ int main(void)
         cmocka_unit_test(test_elf_of_linux),
         cmocka_unit_test(test_who_looks_at_acpi),
         cmocka_unit_test(test_mp_tables),
+        cmocka_unit_test(test_firmware_ends_where_a_processor_begins),
+        cmocka_unit_test(test_new_flash_has_an_empty_store_of_variables),
+        cmocka_unit_test(test_firmware_that_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,9 +17,10 @@
 #include "engine/kvm/kvm_internal.h"
 #include "engine/kvm/probe.h"
 
-/* Four pages below 4 GiB that KVM on Intel wants for itself, where the board has nothing. */
-#define IDENTITY_MAP_GPA UINT64_C(0xfffbc000)
-#define TSS_GPA          0xfffbd000UL
+/* Four pages that KVM on Intel wants for itself, where the board has nothing: in front of what
+ * firmware there is. */
+#define IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
+#define TSS_GPA          0xfeffd000UL
 
 int kvm_ioctl(int fd, unsigned long request, void *argument)
 {
@@ -75,6 +76,28 @@ static bool set_slot(struct kvm_machine *machine, size_t index, uint32_t flags)
         .userspace_addr = (uintptr_t)ram->host,
     };
     return kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+}
+
+/* Behind RAM's slots. */
+static bool set_rom_slots(struct kvm_machine *machine, struct error **err)
+{
+    size_t count = mem_rom_count(machine->mem);
+    if (count > 0 && ioctl(machine->vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
+        return error_set(err, ERROR_HOST, "this host's KVM is too old: it has no %s",
+                         "KVM_CAP_READONLY_MEM");
+    for (size_t i = 0; i < count; i++) {
+        const struct mem_rom *rom = mem_rom_at(machine->mem, i);
+        struct kvm_userspace_memory_region region = {
+            .slot = (uint32_t)(mem_ram_count(machine->mem) + i),
+            .flags = KVM_MEM_READONLY,
+            .guest_phys_addr = rom->gpa,
+            .memory_size = rom->size,
+            .userspace_addr = (uintptr_t)rom->host,
+        };
+        if (kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
+            return error_set_errno(err, errno, "KVM does not take the guest's firmware");
+    }
+    return true;
 }
 
 bool kvm_set_slots(struct kvm_machine *machine, uint32_t flags)
@@ -227,7 +250,9 @@ static bool create(struct kvm_machine *machine, const struct engine_setup *setup
         return false;
     if (!kvm_filter_msrs(machine, err) || !kvm_drop_pmu(machine, err))
         return false;
-    return kvm_set_slots(machine, 0) || error_set_errno(err, errno, "KVM does not take the guest's memory");
+    if (!kvm_set_slots(machine, 0))
+        return error_set_errno(err, errno, "KVM does not take the guest's memory");
+    return set_rom_slots(machine, err);
 }
 
 static bool has_guests_of_its_own(const struct kvm_machine *machine)

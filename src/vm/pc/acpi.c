@@ -5,6 +5,7 @@
  */
 #include "vm/pc/acpi.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 
 enum {
     HEADER_SIZE = 36,
-    RSDP_SIZE = 36,
+    RSDP_SIZE = PC_ACPI_RSDP_SIZE,
     FACS_SIZE = 64,
     FADT_SIZE = 276,
     ALIGNMENT = 64 /* the FACS's; others need none */
@@ -40,6 +41,33 @@ static uint8_t checksum(const uint8_t *bytes, size_t size)
     for (size_t i = 0; i < size; i++)
         sum += bytes[i];
     return (uint8_t)(0u - sum);
+}
+
+/* The table at `table` has an address in it. */
+static void put_pointer(struct tables *t, uint8_t *table, size_t at, uint64_t gpa, unsigned size)
+{
+    struct pc_acpi_links *links = t->setup->links;
+    size == 4 ? store_le32(table + at, (uint32_t)gpa) : store_le64(table + at, gpa);
+    if (links == NULL)
+        return;
+    assert(links->pointer_count < PC_ACPI_LINKS_MAX);
+    links->pointers[links->pointer_count].at = (uint32_t)(table + at - t->bytes);
+    links->pointers[links->pointer_count++].size = size;
+}
+
+/* Of the first `size` bytes of a table that has addresses in it. */
+static void put_sum(struct tables *t, uint8_t *table, size_t at, size_t size)
+{
+    struct pc_acpi_links *links = t->setup->links;
+    table[at] = 0;
+    if (links == NULL) {
+        table[at] = checksum(table, size);
+        return;
+    }
+    assert(links->sum_count < PC_ACPI_LINKS_MAX);
+    links->sums[links->sum_count].at = (uint32_t)(table + at - t->bytes);
+    links->sums[links->sum_count].from = (uint32_t)(table - t->bytes);
+    links->sums[links->sum_count++].size = (uint32_t)size;
 }
 
 /* Zeroed bytes; where there is no room, a place that nobody looks at. */
@@ -143,8 +171,8 @@ static uint64_t add_fadt(struct tables *t, uint64_t facs, uint64_t dsdt)
     uint8_t *fadt = reserve(t, FADT_SIZE, &gpa);
     if (fadt == NULL)
         return 0;
-    store_le32(fadt + 36, (uint32_t)facs);
-    store_le32(fadt + 40, (uint32_t)dsdt);
+    put_pointer(t, fadt, 36, facs, 4);
+    put_pointer(t, fadt, 40, dsdt, 4);
     store_le16(fadt + 46, (uint16_t)setup->sci);
     store_le32(fadt + 56, event);
     store_le32(fadt + 64, control);
@@ -160,12 +188,13 @@ static uint64_t add_fadt(struct tables *t, uint64_t facs, uint64_t dsdt)
     put_port(fadt + 116, setup->reset_port, 1, 1);
     put8(fadt + 128, setup->reset_value);
     put8(fadt + 131, 5); /* ACPI 6.5 */
-    store_le64(fadt + 140, dsdt);
+    put_pointer(t, fadt, 140, dsdt, 8);
     put_port(fadt + 148, event, ACPI_PM_EVENT_SIZE, 2);
     put_port(fadt + 172, control, ACPI_PM_CONTROL_SIZE, 2);
     put_port(fadt + 208, timer, ACPI_PM_TIMER_SIZE, 4);
     memcpy(fadt + 268, "Trapeze", 8); /* the hypervisor */
     finish(fadt, "FACP", 6, FADT_SIZE);
+    put_sum(t, fadt, 9, FADT_SIZE);
     return gpa;
 }
 
@@ -239,14 +268,15 @@ size_t pc_acpi_build(const struct pc_acpi_setup *setup, uint64_t gpa, uint8_t *b
     if (t.full)
         return 0;
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
-        store_le64(xsdt + HEADER_SIZE + 8 * i, tables[i]);
+        put_pointer(&t, xsdt, HEADER_SIZE + 8 * i, tables[i], 8);
     finish(xsdt, "XSDT", 1, xsdt_size);
+    put_sum(&t, xsdt, 9, xsdt_size);
     memcpy(rsdp, "RSD PTR ", 8); /* 5.2.5.3 */
     memcpy(rsdp + 9, "TRAPEZ", 6);
     put8(rsdp + 15, 2); /* revision */
     store_le32(rsdp + 20, RSDP_SIZE);
-    store_le64(rsdp + 24, xsdt_gpa);
-    put8(rsdp + 8, checksum(rsdp, 20));
-    put8(rsdp + 32, checksum(rsdp, RSDP_SIZE));
+    put_pointer(&t, rsdp, 24, xsdt_gpa, 8);
+    put_sum(&t, rsdp, 8, 20);
+    put_sum(&t, rsdp, 32, RSDP_SIZE);
     return t.size;
 }

@@ -25,6 +25,21 @@ struct pc_acpi_setup {
     /* Adds the devices' objects, inside \_SB. */
     void (*devices)(void *opaque, struct aml *aml);
     void *opaque;
+    struct pc_acpi_links *links; /* NULL: the tables stay where they are written */
+};
+
+/* What somebody who puts the tables elsewhere has to do: to add their address to the pointers, and to
+ * sum up then (checksums are zero until then). The RSDP is the first RSDP_SIZE bytes. */
+#define PC_ACPI_RSDP_SIZE 36
+#define PC_ACPI_LINKS_MAX 16
+struct pc_acpi_links {
+    struct {
+        uint32_t at, size; /* bytes */
+    } pointers[PC_ACPI_LINKS_MAX];
+    struct {
+        uint32_t at, from, size; /* where the checksum is, and of what */
+    } sums[PC_ACPI_LINKS_MAX];
+    size_t pointer_count, sum_count;
 };
 
 #define PC_ACPI_MAX 0x10000

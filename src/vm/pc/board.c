@@ -15,7 +15,9 @@
 #include "isa/x86_64/cpu.h"
 #include "isa/x86_64/guest_cpu.h"
 #include "vm/board.h"
+#include "vm/boot.h"
 #include "vm/machine.h"
+#include "vm/pc/firmware.h"
 #include "vm/pc/pc.h"
 
 #define TIMEBASE_HZ 1000000000 /* nobody on this board reads it */
@@ -24,28 +26,52 @@ static const struct pci_window window = {PC_MMIO32_GPA, PC_MMIO32_SIZE};
 
 static const uint8_t slot_gsis[] = PC_SLOT_GSIS;
 
-/* virtio's slots are there if devices go into them. */
+/* What firmware takes the board for: QEMU's `pc`. */
+static const struct pci_identity i440fx = {.vendor = 0x8086,
+                                           .device = 0x1237,
+                                           .revision = 2,
+                                           .subsystem_vendor = 0x1af4,
+                                           .subsystem = 0x1100,
+                                           .class_code = 0x060000};
+
+/* A part is there if the machine has what it is for: virtio devices in slots, firmware. */
+enum when { ALWAYS, WITH_SLOTS, WITH_FIRMWARE };
+
 static const struct part {
     const struct device_ops *ops;
     const char *id;
     uint64_t gpa, port;
     unsigned gsi; /* 0: none */
+    enum when when;
 } parts[] = {
-    {&device_acpi_pm, "pm", 0, PC_PM_PORT, PC_SCI_GSI},
-    {&device_cmos_rtc, "rtc", 0, PC_RTC_PORT, PC_RTC_GSI},
-    {&device_i8042, "i8042", 0, PC_I8042_PORT, 0},
-    {&device_uart16550, "uart0", 0, PC_COM1_PORT, PC_COM1_GSI},
-    {&device_pcie_host, "pcie", PC_ECAM_GPA, 0, PC_PCI_GSI},
-    {&device_virtio_slots, "virtio", PC_SLOTS_GPA, 0, PC_SLOT_GSI_FIRST},
-    {&device_vmgenid, "vmgenid", PC_VMGENID_GPA, 0, PC_VMGENID_GSI},
+    {&device_acpi_pm, "pm", 0, PC_PM_PORT, PC_SCI_GSI, ALWAYS},
+    {&device_cmos_rtc, "rtc", 0, PC_RTC_PORT, PC_RTC_GSI, ALWAYS},
+    {&device_i8042, "i8042", 0, PC_I8042_PORT, 0, ALWAYS},
+    {&device_uart16550, "uart0", 0, PC_COM1_PORT, PC_COM1_GSI, ALWAYS},
+    {&device_pcie_host, "pcie", PC_ECAM_GPA, 0, PC_PCI_GSI, ALWAYS},
+    {&device_virtio_slots, "virtio", PC_SLOTS_GPA, 0, PC_SLOT_GSI_FIRST, WITH_SLOTS},
+    {&device_vmgenid, "vmgenid", PC_VMGENID_GPA, 0, PC_VMGENID_GSI, ALWAYS},
+    {&device_piix, "piix", 0, PC_PM_PORT, 0, WITH_FIRMWARE},
+    {&device_fw_cfg, "fw-cfg", 0, PC_FW_CFG_PORT, 0, WITH_FIRMWARE},
 };
+
+static bool add_flash(struct vm *vm, struct error **err)
+{
+    uint64_t gpa, size = pc_firmware_flash(&vm->files.boot, &gpa);
+    const struct flash_store store = {size, pc_firmware_format, vm->env.load_variables,
+                                      vm->env.save_variables, vm->env.opaque};
+    const struct device_params params = {.id = "flash0", .gpa = gpa, .flash = &store};
+    return size == 0 || vm_board_add(vm, &device_nor_flash, &params, err) != NULL;
+}
 
 static bool pc_parts(struct vm *vm, struct error **err)
 {
     const struct engine_irqchip *irqchip = vm->machine->irqchip;
+    bool firmware = boot_file_of(&vm->files.boot, BOOT_FIRMWARE) != NULL;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         const struct part *part = &parts[i];
-        if (part->ops == &device_virtio_slots && vm->config.virtio != MACHINE_VIRTIO_MMIO)
+        if ((part->when == WITH_SLOTS && vm->config.virtio != MACHINE_VIRTIO_MMIO) ||
+            (part->when == WITH_FIRMWARE && !firmware))
             continue;
         struct device_params params = {
             .id = part->id,
@@ -55,6 +81,7 @@ static bool pc_parts(struct vm *vm, struct error **err)
             .shared_irqs = slot_gsis,
             .inputs = ARRAY_SIZE(slot_gsis),
             .window = &window,
+            .bridge = firmware ? &i440fx : NULL,
             .msi = {irqchip->send, vm->machine},
             .button = &vm->button,
             .generation = &vm->generation,
@@ -70,7 +97,7 @@ static bool pc_parts(struct vm *vm, struct error **err)
         else if (part->ops == &device_virtio_slots)
             vm->device_env.virtio_slots = virtio_slots_of(device);
     }
-    return true;
+    return add_flash(vm, err);
 }
 
 /* With messages each vCPU's queue has an interrupt of its own; one wire serves all of a device's. */
@@ -105,5 +132,6 @@ const struct board board_pc = {
     .parts = pc_parts,
     .queues = pc_queues,
     .load = pc_load,
+    .restored = pc_restored,
     .describe_isa = pc_describe_isa,
 };

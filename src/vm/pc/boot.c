@@ -126,8 +126,6 @@ bool pc_boot_plan(struct boot *boot, uint64_t low_ram, const char *command_line,
     struct plan plan = {.boot = boot, .low_ram = low_ram};
     const struct boot_file *kernel = boot_file_of(boot, BOOT_KERNEL),
                            *initrd = boot_file_of(boot, BOOT_INITRD);
-    if (boot_file_of(boot, BOOT_FIRMWARE) != NULL)
-        return error_set(err, ERROR_USAGE, "x86_64 machines have no firmware to choose yet");
     if (kernel == NULL) {
         error_set(err, ERROR_USAGE, "there is nothing to start");
         error_hint(err, "Give it a kernel with --kernel, or an image with --image.");

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "bus/aml.h"
 #include "bus/virtio_mmio.h"
 #include "dev/devices.h"
@@ -21,6 +22,7 @@
 #include "vm/machine.h"
 #include "vm/pc/acpi.h"
 #include "vm/pc/boot.h"
+#include "vm/pc/firmware.h"
 #include "vm/pc/load_linux.h"
 #include "vm/pc/mp.h"
 #include "vm/pc/pc.h"
@@ -65,9 +67,8 @@ static bool add_slots(const struct vm *vm, struct words *words, struct error **e
     return true;
 }
 
-/* The caller frees it. A kernel starts those vCPUs only that are wished for, and can switch on the
- * others later. */
-static char *command_line(const struct vm *vm, struct error **err)
+/* A kernel starts those vCPUs only that are wished for, and can switch on the others later. */
+char *pc_command_line(const struct vm *vm, struct error **err)
 {
     struct words *words = alloc_zeroed(1, sizeof(*words));
     if (vm->cpu_count != 0 && vm->config.cpus < vm->cpu_count)
@@ -85,7 +86,9 @@ static char *command_line(const struct vm *vm, struct error **err)
 bool pc_plan(struct vm *vm, struct error **err)
 {
     uint64_t low = vm->config.memory < PC_LOW_RAM_MAX ? vm->config.memory : PC_LOW_RAM_MAX;
-    char *words = command_line(vm, err);
+    if (boot_file_of(&vm->files.boot, BOOT_FIRMWARE) != NULL)
+        return pc_firmware_plan(&vm->files.boot, low, err);
+    char *words = pc_command_line(vm, err);
     bool good = words != NULL && pc_boot_plan(&vm->files.boot, low, words, err);
     free(words);
     return good;
@@ -101,19 +104,24 @@ static void describe_devices(void *opaque, struct aml *aml)
             vm->devices[i]->ops->acpi(vm->devices[i], aml);
 }
 
+struct pc_acpi_setup pc_acpi_setup(struct vm *vm)
+{
+    return (struct pc_acpi_setup){.cpus = vm->cpu_count,
+                                  .ecam_gpa = PC_ECAM_GPA,
+                                  .ecam_size = PCIE_HOST_ECAM_SIZE,
+                                  .pm_port = PC_PM_PORT,
+                                  .reset_port = RESET_PORT,
+                                  .reset_value = RESET_VALUE,
+                                  .sci = PC_SCI_GSI,
+                                  .ioapic_gpa = PC_IOAPIC_GPA,
+                                  .lapic_gpa = PC_LAPIC_GPA,
+                                  .devices = describe_devices,
+                                  .opaque = vm};
+}
+
 static bool write_acpi(struct vm *vm, struct error **err)
 {
-    const struct pc_acpi_setup setup = {.cpus = vm->cpu_count,
-                                        .ecam_gpa = PC_ECAM_GPA,
-                                        .ecam_size = PCIE_HOST_ECAM_SIZE,
-                                        .pm_port = PC_PM_PORT,
-                                        .reset_port = RESET_PORT,
-                                        .reset_value = RESET_VALUE,
-                                        .sci = PC_SCI_GSI,
-                                        .ioapic_gpa = PC_IOAPIC_GPA,
-                                        .lapic_gpa = PC_LAPIC_GPA,
-                                        .devices = describe_devices,
-                                        .opaque = vm};
+    const struct pc_acpi_setup setup = pc_acpi_setup(vm);
     uint8_t *tables = alloc_zeroed(1, PC_ACPI_MAX);
     size_t size = pc_acpi_build(&setup, PC_TABLES_GPA, tables, PC_ACPI_MAX);
     bool good = size != 0 && mem_write(vm->mem, PC_TABLES_GPA, tables, size);
@@ -152,7 +160,7 @@ static size_t memory_map(const struct vm *vm, struct pc_memory map[PC_MEMORY_MAX
 static bool write_info(struct vm *vm, struct error **err)
 {
     struct pc_memory map[PC_MEMORY_MAX];
-    char *words = command_line(vm, err);
+    char *words = pc_command_line(vm, err);
     if (words == NULL)
         return false;
     struct pc_boot_info info = {.command_line = words,
@@ -193,10 +201,23 @@ static void set_registers(struct x86_cpu *cpu, const struct boot *boot)
     x86_changed(cpu);
 }
 
+/* Firmware begins with the registers of a reset. */
 bool pc_load(struct vm *vm, struct error **err)
 {
+    if (boot_file_of(&vm->files.boot, BOOT_FIRMWARE) != NULL)
+        return pc_firmware_describe(vm, err);
     if (!write_acpi(vm, err) || !write_mp(vm, err) || !write_info(vm, err))
         return false;
     set_registers(x86_cpu_of(vm->vcpus[0]), &vm->files.boot);
     return true;
+}
+
+void pc_restored(struct vm *vm)
+{
+    struct error *err = NULL;
+    if (boot_file_of(&vm->files.boot, BOOT_FIRMWARE) == NULL || pc_firmware_describe(vm, &err))
+        return;
+    log_warning(vm->log, "the guest's firmware is not told all that it should be: %s",
+                error_message(err));
+    error_free(err);
 }

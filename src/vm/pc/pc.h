@@ -43,8 +43,15 @@ struct vm;
 #define PC_SLOT_GSI_FIRST 5
 #define PC_SLOT_GSIS      {PC_SLOT_GSI_FIRST, 6, 7, 10, 11, 12, 14, 15, 21, 22, 23}
 
-/* boot.c: struct board's plan and load. */
+#define PC_FW_CFG_PORT 0x510
+
+/* load.c: struct board's plan, load and restored. */
 bool pc_plan(struct vm *vm, struct error **err);
 bool pc_load(struct vm *vm, struct error **err);
+void pc_restored(struct vm *vm);
+
+struct pc_acpi_setup pc_acpi_setup(struct vm *vm);
+/* The caller frees it; NULL: err. */
+char *pc_command_line(const struct vm *vm, struct error **err);
 
 #endif
