@@ -4,7 +4,7 @@
  * a valid one is changed as the input says, and restored. It is refused with a sentence, or it can be
  * looked at, saved again as the same, and run; where there is a /dev/kvm, KVM takes it.
  *
- * The input: a byte that says what (enum what), then changes of 4 bytes: behind which field's name (1),
+ * The input: a byte that says what (enum what, RUN), then changes of 4 bytes: behind which field's name (1),
  * how far (2), and the byte that is put there (1).
  */
 #include "fuzz.h"
@@ -29,6 +29,7 @@
 
 #define RAM_SIZE (UINT64_C(64) << 10)
 
+#define RUN 0x80u /* of the first byte: what KVM took is run as well, which may take it a second */
 enum what { PROCESSOR, PROCESSOR_ON_KVM, CHIPS_ON_KVM, WHATS };
 
 static const char *const names[] = {"gpr",   "segments", "cr0",   "cr3",    "cr4",        "efer",
@@ -161,42 +162,78 @@ static void is_kept(const struct state_table *table, void *object, const struct 
     state_buffer_free(&more);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Machines are slow to come and go with KVM: one serves many inputs, each of which begins with the state
+ * that it had at first. */
+struct stage {
+    struct target target;
+    struct state_buffer first[2]; /* of the processor, and of what processors share */
+    bool made;
+};
+
+static void set_up(struct stage *stage, bool kvm)
 {
-    struct fuzz_input input = {data, size};
-    enum what what = (enum what)(fuzz_take(&input, 1) % WHATS);
-    struct target t;
-    struct error *error = NULL;
+    make(&stage->target, kvm);
+    state_save(isa_x86_64.state, stage->target.vcpu, &stage->first[0]);
+    if (stage->target.machine != NULL)
+        state_save(stage->target.machine->state, stage->target.machine, &stage->first[1]);
+    stage->made = true;
+}
+
+static void clear_up(struct stage *stage)
+{
+    drop(&stage->target);
+    state_buffer_free(&stage->first[0]);
+    state_buffer_free(&stage->first[1]);
+    *stage = (struct stage){0};
+}
+
+static void try_state(struct stage *stage, struct fuzz_input *input, bool chips, bool runs)
+{
+    struct target *t = &stage->target;
+    const struct state_buffer *first = &stage->first[chips ? 1 : 0];
+    const struct state_table *table = chips ? t->machine->state : isa_x86_64.state;
+    void *object = chips ? (void *)t->machine : (void *)t->vcpu;
     struct state_buffer state = {0};
+    struct error *error = NULL;
     size_t at = 0;
-    make(&t, what != PROCESSOR);
-    bool chips = what == CHIPS_ON_KVM && t.machine != NULL;
-    const struct state_table *table = chips ? t.machine->state : isa_x86_64.state;
-    void *object = chips ? (void *)t.machine : (void *)t.vcpu;
-    state_save(table, object, &state);
-    change(&state, &input);
+    state_buffer_add(&state, first->data, first->size);
+    change(&state, input);
     if (state_restore(table, object, state.data, state.size, &at, &error)) {
         fuzz_check(at <= state.size);
-        look(&t);
-        if (t.machine == NULL)
+        look(t);
+        if (t->machine == NULL)
             is_kept(table, object, &state);
-        else
-            run(&t);
+        else if (runs)
+            run(t);
     } else {
         fuzz_check(error != NULL && error_message(error)[0] != '\0');
     }
     error_free(error);
     state_buffer_free(&state);
-    drop(&t);
+    at = 0;
+    if (runs || !state_restore(table, object, first->data, first->size, &at, NULL))
+        clear_up(stage);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct stage stages[2];
+    struct fuzz_input input = {data, size};
+    unsigned first = (unsigned)fuzz_take(&input, 1);
+    enum what what = (enum what)((first & ~RUN) % WHATS);
+    struct stage *stage = &stages[what == PROCESSOR ? 0 : 1];
+    if (!stage->made)
+        set_up(stage, what != PROCESSOR);
+    try_state(stage, &input, what == CHIPS_ON_KVM && stage->target.machine != NULL, (first & RUN) != 0);
     return 0;
 }
 
-/* KVM makes a machine for each input that is for it: some milliseconds. */
+/* KVM takes its time: few inputs are for it, and fewer are run. */
 size_t fuzz_generate(uint64_t *seed, uint8_t *data)
 {
     size_t size = 0;
-    uint64_t kind = fuzz_random(seed) % 64;
-    data[size++] = (uint8_t)(kind < 3 ? kind : PROCESSOR);
+    uint64_t kind = fuzz_random(seed) % 512;
+    data[size++] = (uint8_t)(kind < 3 ? kind | (fuzz_random(seed) % 8 == 0 ? RUN : 0) : PROCESSOR);
     for (uint64_t changes = fuzz_random(seed) % 12; changes > 0; changes--) {
         uint64_t random = fuzz_random(seed);
         uint16_t far = (uint16_t)((random >> 8 & 3) != 0 ? random >> 16 & 63 : random >> 16 & 4095);

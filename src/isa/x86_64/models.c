@@ -3,7 +3,8 @@
  * See models.h. Levels: the x86-64 psABI, "Micro-Architecture Levels". Processors: their vendors' public
  * documentation (SDM 4, table 2-1 and the processors' datasheets; AMD's processor programming references).
  *
- * Intel's are without what microcode took away again: TSX (hle, rtm) and MPX.
+ * Intel's are without what microcode took away again: TSX (hle, rtm) and MPX. None has vme: 64-bit kernels
+ * have no use for it, some AMD ones have lost it to an erratum, and emulators do without.
  */
 #include "isa/x86_64/models.h"
 
@@ -21,7 +22,7 @@
 static const struct x86_model models[] = {
     {.name = "host"},
     {.name = "x86-64-v1",
-     .features = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx "
+     .features = "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx "
                  "fxsr sse sse2 syscall nx lm",
      LEVEL,
      .brand = "x86-64-v1"},
