@@ -213,8 +213,10 @@ static int connect_to(void *opaque, bool again, struct error **err)
     return guest_connect(open_there, way, way->name, GUEST_SSH_PORT, &patience, err);
 }
 
-int cli_guest_run(const struct cli_args *args, const char *name, const char *program,
-                  char *const *words, size_t count, struct error **err)
+typedef int use_fn(const struct guest_ssh *ssh, void *opaque, struct error **err);
+
+static int go(const struct cli_args *args, const char *name, use_fn *use, void *opaque,
+              struct error **err)
 {
     struct way way = {.name = name};
     const char *user = cli_last(args, "user");
@@ -231,8 +233,51 @@ int cli_guest_run(const struct cli_args *args, const char *name, const char *pro
                                       .hosts = way.hosts,
                                       .certificate = way.certificate,
                                       .alias = way.alias};
-        status = guest_ssh_run(&ssh, program, words, count, err);
+        status = use(&ssh, opaque, err);
     }
     way_clear(&way);
     return status;
+}
+
+struct command {
+    const char *program;
+    char *const *words;
+    size_t count;
+};
+
+static int run_command(const struct guest_ssh *ssh, void *opaque, struct error **err)
+{
+    const struct command *command = opaque;
+    return guest_ssh_run(ssh, command->program, command->words, command->count, err);
+}
+
+int cli_guest_run(const struct cli_args *args, const char *name, const char *program,
+                  char *const *words, size_t count, struct error **err)
+{
+    struct command command = {program, words, count};
+    return go(args, name, run_command, &command, err);
+}
+
+struct script {
+    const char *text, *word;
+    unsigned seconds;
+};
+
+static int run_script(const struct guest_ssh *ssh, void *opaque, struct error **err)
+{
+    const struct script *script = opaque;
+    char said[256];
+    int status = guest_ssh_tell(ssh, script->text, script->word, script->seconds, said, err);
+    if (status > 0)
+        error_set(err, ERROR_HOST, "the guest did not do it%s%s", said[0] != '\0' ? ": " : "",
+                  said);
+    return status;
+}
+
+int cli_guest_tell(const struct cli_args *args, const char *name, const char *text,
+                   const char *word, struct error **err)
+{
+    struct script script = {text, word, 0};
+    return parse_timeout(args, &script.seconds, err) ? go(args, name, run_script, &script, err)
+                                                     : -1;
 }

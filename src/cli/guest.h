@@ -24,6 +24,11 @@
 int cli_guest_run(const struct cli_args *args, const char *name, const char *program,
                   char *const *words, size_t count, struct error **err);
 
+/* Has the guest's shell run a program (guest_ssh_tell()) with a word as its $1. 0: done. Else err:
+ * its exit status, or -1: it was not reached, or had not done it in time. */
+int cli_guest_tell(const struct cli_args *args, const char *name, const char *text,
+                   const char *word, struct error **err);
+
 /* As cli_instance(), of the first operand, with others behind it. */
 const char *cli_guest_name(const struct cli_args *args, struct error **err);
 

@@ -49,9 +49,11 @@ struct session {
     const struct guest_ssh *ssh;
     int connection; /* that nobody has been given yet; -1: none */
     int listener, signals, handle;
-    int said;      /* a pipe with what the program says; -1: it is not heard */
-    int64_t until; /* ms; 0: as long as it likes */
-    char *text;    /* 256 bytes, a string */
+    int said;         /* a pipe with what the program says; -1: it is not heard */
+    unsigned seconds; /* that it may take once it is connected; 0: as long as it likes */
+    int64_t until;    /* ms; 0: as long as it likes */
+    bool late;        /* it took longer, and was killed */
+    char *text;       /* 256 bytes, a string */
 };
 
 static int64_t now_ms(void)
@@ -149,7 +151,7 @@ static int await(struct session *session, pid_t pid)
         set[3].fd = session->said;
         count = poll(set, ARRAY_SIZE(set), time_left(session));
         if (count == 0)
-            kill(pid, SIGKILL);
+            session->late = kill(pid, SIGKILL) == 0;
         if (count <= 0)
             continue;
         if (set[1].revents != 0)
@@ -221,6 +223,8 @@ static int run(struct session *session, const char *program, char *const *words,
     sigset_t ends;
     int status = -1;
     session->connection = ssh->connect(ssh->opaque, false, err);
+    if (session->seconds > 0)
+        session->until = now_ms() + (int64_t)session->seconds * 1000;
     session->listener = session->connection >= 0 ? offer(err) : -1;
     if (session->listener >= 0) {
         setenv("TRAPEZE_SSH_KEY", ssh->key, 1);
@@ -287,24 +291,28 @@ static int hold_script(const char *script)
 int guest_ssh_tell(const struct guest_ssh *ssh, const char *script, const char *word,
                    unsigned seconds, char said[256], struct error **err)
 {
-    struct session session = {.ssh = ssh, .said = -1, .text = said};
+    struct session session = {.ssh = ssh, .said = -1, .text = said, .seconds = seconds};
     const bool sudo = strcmp(ssh->user, "root") != 0;
     int pair[2], status = -1, in = hold_script(script);
-    char *command = NULL;
+    char *command = NULL, timeout[40];
     said[0] = '\0';
     if (in < 0 || pipe2(pair, O_CLOEXEC) != 0) {
         error_set_errno(err, errno, "cannot make a pipe");
     } else {
         if (asprintf(&command, "%ssh -s -- '%s'", sudo ? "sudo -n " : "", word) < 0)
             abort();
-        char *words[] = {
-            "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-T", "-a", "-x", GUEST_SSH_HOST,
-            "--", command};
+        snprintf(timeout, sizeof(timeout), "ConnectTimeout=%u",
+                 seconds); /* of its handshake, too */
+        char *words[] = {"-o", "BatchMode=yes", "-o", timeout, "-T", "-a",
+                         "-x", GUEST_SSH_HOST,  "--", command};
         session.said = pair[0];
-        session.until = now_ms() + (int64_t)seconds * 1000;
         status = run(&session, "ssh", words, ARRAY_SIZE(words), in, pair[1], err);
         if (session.said >= 0)
             close(session.said);
+        if (session.late) {
+            error_set(err, ERROR_HOST, "the guest had not done it after %u seconds", seconds);
+            status = -1;
+        }
         free(command);
     }
     if (in >= 0)

@@ -36,8 +36,8 @@ int guest_ssh_run(const struct guest_ssh *ssh, const char *program, char *const 
                   size_t count, struct error **err);
 
 /* The same for a program that the guest's shell gets on its standard input, with a word as its $1.
- * What it says first is in `said`, a string; after `seconds` it is killed. As another user than
- * root it runs by sudo. */
+ * What it says first is in `said`, a string. `word` has nothing that a shell reads within ''. Who
+ * is not root runs it by sudo. It has `seconds` from when it is connected: then -1. */
 int guest_ssh_tell(const struct guest_ssh *ssh, const char *script, const char *word,
                    unsigned seconds, char said[256], struct error **err);
 

@@ -66,7 +66,20 @@ def test_what_cannot_be_reached():
     lines = done.stderr.decode().splitlines()
     assert len(lines) == 2 and "waiting for 'loop'" in lines[0], lines
     assert "nothing listens" in lines[1] and "--timeout" in lines[1], lines
+    done = trapeze("clone", "--instant", "--identity", "--timeout", "2", "loop", "twin",
+                   status=HOST)
+    assert b"nothing was cloned: " in done.stderr and b"nothing listens" in done.stderr, done
+    assert os.listdir(f"{STORE}/instances") == ["loop"]
+    refuses(USAGE, "--instant", arguments=["clone", "--identity", "loop", "twin"])
+    refuses(USAGE, "--identity", arguments=["clone", "--instant", "--user", "x", "loop", "twin"])
     trapeze("pause", "loop")
+    clones, message = clone_with_identity("--timeout", "2", "--count", "2", "loop", "twin", status=HOST)
+    assert [row["identity"] for row in clones] == [False, False], clones
+    assert "nothing listens" in clones[0]["message"] and "was not asked" in clones[1]["message"]
+    assert "2 of 2" in message and "'loop': 'twin-1', 'twin-2' (" in message, message
+    for name in ("twin-1", "twin-2"):
+        trapeze("stop", "--force", name)
+        trapeze("delete", name)
     refuses(USAGE, "paused", "trapeze resume loop", arguments=["exec", "loop", "--", "true"])
     trapeze("resume", "loop")
     refuses(USAGE, "--timeout", arguments=["ssh", "--timeout", "soon", "loop"])
@@ -84,7 +97,7 @@ def test_what_cannot_be_reached():
 
 
 def test_exec_is_the_command():
-    trapeze("create", "deb", "--image", "debian", "--net", "none", "--cpus", "2", "--max-cpus",
+    trapeze("create", "deb", "--image", "debian", "--net", "nat", "--cpus", "2", "--max-cpus",
             "4", "--start")
     done = run("sh", "-c", "cat; echo err >&2; exit 7", given=b"\0in\xff", status=7)
     assert done.stdout == b"\0in\xff" and b"err\n" in done.stderr, done
@@ -103,9 +116,57 @@ def test_ssh_takes_options_and_a_command():
     assert done.stdout == b"42\nroot\n" and b"debug1" in done.stderr, done
     run("useradd", "-m", "bob")
     assert trapeze("exec", "-u", "bob", "deb", "--", "id", "-un").stdout == b"bob\n"
-    # There is no other network.
-    assert run("sh", "-c", "ls /sys/class/net").stdout == b"lo\n"
     assert run("systemctl", "--failed", "--no-legend", "--plain").stdout == b""
+    # There is no other way.
+    run("sh", "-c", "systemctl stop trapeze-dhcp; ip link set dev $(ls /sys/class/net | grep -v lo) down")
+    assert run("ip", "-br", "link", "show", "up").stdout.split()[0::4] == [b"lo"]
+
+
+def who(name):
+    """The guest's own view of who it is."""
+    done = trapeze("exec", name, "--", "sh", "-c",
+                   "hostname; cat /etc/hostname /etc/machine-id /sys/class/net/[!l]*/address; "
+                   "grep 127.0 /etc/hosts; grep elsewhere /etc/hosts")
+    return done.stdout.decode().split("\n")
+
+
+def clone_with_identity(*words, status=0):
+    done = trapeze("clone", "--instant", "--identity", "--json", *words, status=status)
+    return json.loads(done.stdout)["clones"], done.stderr.decode()
+
+
+def test_instant_clones_are_told_who_they_are():
+    def address(name):
+        with open(f"{folder_of(name)}/{name}.vmx", encoding="utf-8") as vmx:
+            return re.search(r'^ethernet0.*ddress = "([0-9a-f:]+)"$', vmx.read(), re.M)[1]
+
+    run("sh", "-c", "systemctl start trapeze-dhcp; hostname old; echo old >/etc/hostname; "
+                    "echo '127.0.0.1 localhost\n127.0.1.1 old.lan old old-x\n10.1.1.1 old elsewhere' "
+                    ">/etc/hosts; mkdir /etc/hosts.new")
+    before = who("deb")
+    clones, message = clone_with_identity("deb", "wrong", status=HOST)
+    assert clones[0]["identity"] is False and "hosts.new" in clones[0]["message"], clones
+    assert "1 of 1" in message and "'deb': 'wrong' (" in message, message
+    trapeze("stop", "--force", "wrong")
+    trapeze("delete", "wrong")
+    run("rmdir", "/etc/hosts.new")
+    clones, _ = clone_with_identity("--count", "2", "deb", "twin")
+    names = ["twin-1", "twin-2"]
+    assert [(row["name"], row["identity"]) for row in clones] == [(n, True) for n in names], clones
+    rows = {name: who(name) for name in names}
+    for name, row in rows.items():
+        assert row[:2] == [name, name] and row[3] == address(name), (name, row)
+        assert row[4:6] == ["127.0.0.1 localhost", f"127.0.1.1 {name}.lan {name} old-x"], row
+        assert row[6] == "10.1.1.1 old elsewhere", row
+        assert re.fullmatch("[0-9a-f]{32}", row[2]), row
+    assert who("deb") == before and before[:2] == ["old", "old"], before
+    assert len({row[2] for row in (before, *rows.values())}) == 3, rows
+    # Its network works again.
+    until(lambda: b"10.0.2." in trapeze("exec", "twin-2", "--", "ip", "-br", "-4", "addr", "show",
+                                        "scope", "global").stdout)
+    for name in names:
+        trapeze("stop", "--force", name)
+        trapeze("delete", name)
 
 
 def test_cpus_come_and_go():
