@@ -142,8 +142,6 @@ bool vm_files_take(struct vm_files *files, const struct machine_config *config, 
                    struct error **err)
 {
     int fds[BOOT_FILES];
-    if (strcmp(config->arch, "x86_64") == 0)
-        files->no_kvm = alloc_string("a copy of a machine cannot have one of KVM's");
     if (sscanf(list, "%d,%d,%d", &fds[BOOT_KERNEL], &fds[BOOT_INITRD], &fds[BOOT_FIRMWARE]) !=
         BOOT_FILES)
         return error_set(err, ERROR_INTERNAL, "'%s' are not the files of a clone", list);

@@ -17,6 +17,11 @@
 #include "mem/mem.h"
 #include "vm/machine.h"
 
+int vm_kvm_device(const struct vm *vm)
+{
+    return vm->files.kvm;
+}
+
 static void sort(int *numbers, size_t count)
 {
     for (size_t i = 1; i < count; i++)
@@ -27,13 +32,16 @@ static void sort(int *numbers, size_t count)
         }
 }
 
-static bool close_others(const struct vm_fork *how)
+static bool close_others(const struct vm *vm, const struct vm_fork *how)
 {
-    int kept[VM_FORK_KEEP_MAX];
+    int kept[VM_FORK_KEEP_MAX + 1];
+    size_t count = how->keep_count;
     unsigned from = STDERR_FILENO + 1;
-    memcpy(kept, how->keep, how->keep_count * sizeof(kept[0]));
-    sort(kept, how->keep_count);
-    for (size_t i = 0; i < how->keep_count; i++) {
+    memcpy(kept, how->keep, count * sizeof(kept[0]));
+    if (vm_kvm_device(vm) >= 0)
+        kept[count++] = vm_kvm_device(vm);
+    sort(kept, count);
+    for (size_t i = 0; i < count; i++) {
         unsigned number = (unsigned)kept[i];
         if (number > from && close_range(from, number - 1, 0) != 0)
             return false;
@@ -43,10 +51,10 @@ static bool close_others(const struct vm_fork *how)
     return close_range(from, ~0U, 0) == 0;
 }
 
-static _Noreturn void be_the_copy(const struct vm_fork *how)
+static _Noreturn void be_the_copy(const struct vm *vm, const struct vm_fork *how)
 {
     sigset_t none;
-    if (!close_others(how))
+    if (!close_others(vm, how))
         _exit(1);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -69,7 +77,7 @@ pid_t vm_fork(struct vm *vm, const struct vm_fork *how, struct error **err)
         vm_save_state(vm, &vm->forked_state);
     pid_t pid = fork();
     if (pid == 0)
-        be_the_copy(how);
+        be_the_copy(vm, how);
     state_buffer_free(&vm->forked_state);
     if (pid < 0)
         error_set_errno(err, errno, "cannot make a copy of the machine's process");

@@ -29,7 +29,7 @@ bool vm_stand_still(struct vm *vm, struct error **err);
 void vm_go_on(struct vm *vm);
 
 struct vm_fork {
-    const int *keep; /* descriptors that stay open in the copy, besides 0, 1 and 2 */
+    const int *keep; /* descriptors that stay open in the copy, besides 0, 1, 2 and vm_kvm_device() */
     size_t keep_count;
     /* In the copy, which has this one thread; when it returns the copy ends. It may read guest
      * memory (vm_memory()), make threads and allocate memory. Everything else of the machine
@@ -37,6 +37,10 @@ struct vm_fork {
     void (*child)(void *opaque);
     void *opaque;
 };
+
+/* The descriptor of /dev/kvm, with which a copy may make a machine of its own: KVM's machines belong to the
+ * process that has made them. -1: it does without. */
+int vm_kvm_device(const struct vm *vm);
 
 /* The copy's process id; -1: err. It ends whenever it likes, and who wants to know when keeps a
  * socket to it. While the machine stands still. */

@@ -30,6 +30,7 @@
 #include "migrate/save.h"
 #include "sandbox/sandbox.h"
 #include "vm/files.h"
+#include "vm/fork.h"
 #include "vm/vm.h"
 #include "worker/confine.h"
 #include "worker/console.h"
@@ -605,6 +606,7 @@ static bool begin_clone(struct worker *worker, const struct worker_origin *origi
     free(config->interrupts);
     config->interrupts = alloc_string(vm_uses_aia(origin->vm) ? "aia" : "plic");
     worker->files.rings = block_rings_new(0); /* we may not make any: disks use threads */
+    worker->files.kvm = vm_kvm_device(origin->vm); /* for a machine of our own there */
     return vm_files_take(&worker->files, config, files, err) && begin_console(worker, err) &&
            build(worker, origin, err);
 }

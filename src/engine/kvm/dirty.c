@@ -56,6 +56,7 @@ bool kvm_map_ring(struct kvm_cpu *kvm, struct error **err)
     if (ring == MAP_FAILED)
         return error_set_errno(err, errno, "KVM makes no ring for the pages that vCPU %u writes",
                                kvm->cpu->vcpu.index);
+    (void)madvise(ring, size, MADV_DONTFORK); /* as what is behind struct kvm_run */
     kvm->ring = ring;
     pthread_mutex_lock(&machine->log_lock);
     machine->cpus[kvm->cpu->vcpu.index] = kvm;
