@@ -161,6 +161,48 @@ def test_it_is_suspended_and_goes_on():
         assert guest.run("wget -q -O - http://192.0.2.1/page").strip() == "from-the-host"
 
 
+def test_a_snapshot():
+    """What is in memory and on the disk is what was there then."""
+    with HOST.use() as host:
+        guest = web(host)
+        sum_of_disk = "dd if=/dev/vda bs=64k count=8 iflag=direct 2>/dev/null | md5sum"
+        guest.run("echo before >/tmp/when; dd if=/dev/urandom of=/dev/vda bs=64k count=8 conv=fsync "
+                  "2>/dev/null")
+        wanted = guest.run(sum_of_disk)
+        host.run("trapeze snapshot create web then >/dev/null")
+        guest.run("echo after >/tmp/when; dd if=/dev/urandom of=/dev/vda bs=64k count=8 conv=fsync "
+                  "2>/dev/null")
+        assert guest.run(sum_of_disk) != wanted
+        host.run("trapeze snapshot restore web then >/dev/null")
+        guest.ends()
+        guest.attach()
+        guest.answers()
+        assert guest.run("cat /tmp/when").strip() == "before"
+        assert guest.run(sum_of_disk) == wanted
+
+
+def test_an_instant_clone():
+    """It goes on from the same moment, with memory and a disk of its own, and knows that it is another."""
+    with HOST.use() as host:
+        guest = web(host)
+        guest.run("echo both >/tmp/who; dmesg -c >/dev/null")
+        host.run("trapeze clone --instant web twin")
+        twin = Instance(host, "twin", 1)
+        twin.attach()
+        twin.answers()
+        assert twin.run("cat /tmp/who").strip() == "both"
+        assert "crng reseeded due to virtual machine fork" in twin.run("dmesg")
+        assert "crng reseeded" not in guest.run("dmesg")
+        twin.run("echo twin >/tmp/who; echo twin | dd of=/dev/vda conv=fsync 2>/dev/null")
+        guest.run("echo web | dd of=/dev/vda conv=fsync 2>/dev/null")
+        assert guest.run("cat /tmp/who; nproc") == "both\n2\n"
+        for one in twin, guest:
+            said = one.run("dd if=/dev/vda bs=512 count=1 iflag=direct 2>/dev/null | head -n 1")
+            assert said.strip() == one.name, said
+        twin.poweroff()
+        host.run("trapeze delete twin")
+
+
 def test_a_reset():
     """What is written before it is there after it."""
     with HOST.use() as host:
