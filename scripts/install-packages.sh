@@ -45,6 +45,7 @@ e2fsprogs
 test_packages="
 $run_packages
 libcmocka-dev
+curl
 gcc-riscv64-linux-gnu
 libc6-dev-riscv64-cross
 qemu-user

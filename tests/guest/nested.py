@@ -17,14 +17,23 @@ running; where it fails, the next one finds a new host and a new guest:
 import json
 import os
 import re
+import shutil
 import sys
 
 import tap
 from kvm_host import KvmHost, guest_initrd, libraries
-from machine import SHELL_PROMPT, Shared, image
+from machine import SHELL_PROMPT, SOURCE, Shared, image, scratch
 
+sys.path.insert(0, os.path.join(SOURCE, "bench"))
+from microvm import payload  # noqa: E402
+
+CURL = shutil.which("curl") or sys.exit("nested.py: needs curl")
 TRAPEZE, KVM_ENGINE = (os.path.abspath(name) for name in sys.argv[1:3])
+PAYLOAD = scratch("payload")
+with open(PAYLOAD, "wb") as out:
+    out.write(payload("x86_64"))
 HOST = Shared(lambda: KvmHost(TRAPEZE, {
+    "/payload": PAYLOAD, "/bin/curl": CURL, **libraries(CURL),
     "/bin/kvm_engine": KVM_ENGINE, **libraries(KVM_ENGINE),
     "/tiny": image("tiny-x86_64", TRAPEZE),
     "/tiny/initrd": guest_initrd(TRAPEZE, ["virtio_scsi", "sd_mod"])}))
@@ -213,6 +222,39 @@ def test_a_reset():
         guest.send("reboot -f\n")
         guest.is_up()
         assert guest.run(sum_of_disk) == wanted
+
+
+class Client:
+    """What curl asks of `firecracker` on the host."""
+
+    def __init__(self, host, *options):
+        self.host = host
+        host.run("rm -f /tmp/fc*; ln -sf /bin/trapeze /bin/firecracker")
+        host.run(f"(firecracker --api-sock /tmp/fc.api {' '.join(options)} </dev/null "
+                 ">/tmp/fc.console 2>/tmp/fc.log; echo ended=$? >/tmp/fc.end) & true")
+        host.run("until [ -S /tmp/fc.api ]; do sleep 0.1; done")
+
+    def put(self, path, **body):
+        said = self.host.run(f"curl -s -w 'status=%{{http_code}}' --unix-socket /tmp/fc.api -X PUT "
+                             f"http://localhost{path} -d '{json.dumps(body)}'")
+        assert "status=204" in said, (path, said)
+
+    def wait_for(self, file, words):
+        """In seconds of the host, which are not ours."""
+        found = self.host.run(f"n=0; until grep -q '{words}' {file} || [ $n = 600 ]; do n=$((n+1)); "
+                              f"sleep 0.5; done; tail -n 30 {file}")
+        assert words in found, found
+
+
+def test_a_client_of_firecracker_starts_a_program():
+    """Its first instructions say that it has booted."""
+    with HOST.use() as host:
+        client = Client(host, "--boot-timer")
+        client.put("/boot-source", kernel_image_path="/payload")
+        client.put("/actions", action_type="InstanceStart")
+        client.wait_for("/tmp/fc.log", "Guest-boot-time")
+        host.run("kill $(pidof firecracker)")
+        client.wait_for("/tmp/fc.end", "ended=130")
 
 
 def test_it_switches_itself_off():
