@@ -38,6 +38,7 @@ HOST = Shared(lambda: KvmHost(TRAPEZE, {
     "/tiny": image("tiny-x86_64", TRAPEZE),
     "/tiny/initrd": guest_initrd(TRAPEZE, ["virtio_scsi", "sd_mod"])}))
 WHAT = "--arch x86_64 --kernel /tiny/bzImage --initrd /tiny/initrd --memory 192M "
+STORE = "/root/.local/share/trapeze"
 QUIET = "--append 'console=ttyS0 quiet mitigations=off' "
 
 
@@ -168,6 +169,37 @@ def test_it_is_suspended_and_goes_on():
         assert float(guest.run("cat /proc/uptime").split()[0]) > before
         assert "crng reseeded due to virtual machine fork" in guest.run("dmesg | tail -n 20")
         assert guest.run("wget -q -O - http://192.0.2.1/page").strip() == "from-the-host"
+
+
+def test_a_balloon():
+    with HOST.use() as host:
+        web(host)
+        control = f"trapeze control {STORE}/instances/web/control.sock balloon"
+        for size in 160, 192:
+            host.run(f"{control} size={size}M >/dev/null")
+            host.run(f"until {control} | grep -q '\"given-up\": {(192 - size) << 20}[,]*$'; do sleep 0.2; done")
+
+
+def moves(host, guest, store, there):
+    """It writes all the while, and compares what it has written."""
+    host.run(f"TRAPEZE_HOME={store} trapeze migrate --downtime 2s web {there}/daemon.sock >/dev/null")
+    guest.ends()
+    guest.attach(f"TRAPEZE_HOME={there}")
+    guest.answers()
+    assert guest.run("ls /tmp/differs 2>/dev/null || true") == ""
+
+
+def test_it_moves_while_it_runs():
+    """To another daemon's store and back."""
+    with HOST.use() as host:
+        guest = web(host)
+        guest.run("mount -t tmpfs none /mnt; dd if=/dev/urandom of=/mnt/random bs=64k count=16 "
+                  "2>/dev/null; (while cp /mnt/random /mnt/copy; cmp /mnt/random /mnt/copy; do :; done; "
+                  "echo 1 >/tmp/differs) & echo $! >/tmp/pid")
+        host.run("TRAPEZE_HOME=/root/b trapeze list >/dev/null")
+        moves(host, guest, STORE, "/root/b")
+        moves(host, guest, "/root/b", STORE)
+        guest.run("kill $(cat /tmp/pid); rm /mnt/*")
 
 
 def test_a_snapshot():
