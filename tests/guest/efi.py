@@ -8,13 +8,11 @@ The emulated processors count instructions: QEMU's (7.2) end with an assertion w
 an interrupt waits for it, which firmware's handlers do when they are slower than its timer.
 """
 import os
-import shutil
 import sys
 
 import tap
-import whole_disk
 from kvm_host import KvmHost
-from machine import FULL, SHELL_PROMPT, image, scratch
+from machine import FULL, SHELL_PROMPT, image
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -43,28 +41,6 @@ def test_ovmf_starts_the_kernel_that_is_named():
         host.begin()
         host.send(RUN + "--kernel /tiny/bzImage --initrd /tiny/initrd --append console=ttyS0; "
                   "echo ended'='$?\n")
-        host.expect(rb"trapeze-tiny: ready")
-        host.expect(SHELL_PROMPT)
-        runs_in_efi(host)
-        host.send("poweroff -f\n")
-        host.expect(rb"ended=0\r")
-
-
-def test_a_whole_disk_boots_by_grub():
-    """OVMF finds the disk's default boot loader, GRUB its configuration, a kernel and an initramfs."""
-    needs_ovmf()
-    if shutil.which("mformat") is None:
-        raise tap.Skip("mtools is not installed")
-    folder = scratch("grub")
-    os.mkdir(folder)
-    disk = scratch("whole-x86_64.raw")
-    whole_disk.write_small(disk, image("tiny-x86_64", TRAPEZE), folder)
-    options = (*COUNTED, "-drive", f"if=virtio,format=raw,file={disk}")
-    with KvmHost(TRAPEZE, {"/ovmf.fd": OVMF}, options=options) as host:
-        host.begin()
-        host.run("modprobe virtio_blk")
-        host.send(RUN + "--disk /dev/vda,format=raw; echo ended'='$?\n")
-        host.expect(rb"GRUB was here")
         host.expect(rb"trapeze-tiny: ready")
         host.expect(SHELL_PROMPT)
         runs_in_efi(host)

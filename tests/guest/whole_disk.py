@@ -17,10 +17,7 @@ MIB = 1 << 20
 SECTOR = 512
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
-TOOL = "grub-common"
-# What Debian calls its package, GRUB its platform and EFI the file, by our name of the architecture.
-GRUBS = {"riscv64": ("grub-efi-riscv64-bin", "riscv64-efi", "BOOTRISCV64.EFI"),
-         "x86_64": ("grub-efi-amd64-bin", "x86_64-efi", "BOOTX64.EFI")}
+PACKAGE, TOOL = "grub-efi-riscv64-bin", "grub-common"
 MODULES = ["part_gpt", "fat", "ext2", "linux", "search", "search_label", "normal", "echo", "boot"]
 
 def write_table(path, partitions):
@@ -80,8 +77,8 @@ def copy_sparse(source, path, at):
                 here += os.sendfile(out.fileno(), data.fileno(), here, stop - here)
 
 
-def make_grub(folder, isa="riscv64"):
-    """As grub-install does: a program of Debian's modules, their signatures checked as those
+def make_grub(folder):
+    """As grub-install does: a program of Debian's modules for riscv64, their signatures checked as those
     of everything in our images. They want their own version of grub-mkimage, and that its C library."""
     sys.path.insert(0, os.path.join(os.environ["TRAPEZE_SOURCE"], "images"))
     # pylint: disable=import-outside-toplevel,import-error
@@ -89,9 +86,8 @@ def make_grub(folder, isa="riscv64"):
     progress = host.Progress()
     store = cache.Cache(progress)
     store.lock()
-    name, platform, _ = GRUBS[isa]
-    guests = archive.Archive(store, progress, {each.isa: each for each in arch.ALL}[isa])
-    package = guests.fetch_one(guests.resolve([name]), name)
+    guests = archive.Archive(store, progress, arch.RISCV64)
+    package = guests.fetch_one(guests.resolve([PACKAGE]), PACKAGE)
     hosts = archive.Archive(store, progress, arch.X86_64)
     tools = hosts.download(hosts.resolve([TOOL]), [TOOL])
     for deb in [package.deb] + [one.deb for one in tools]:
@@ -99,25 +95,9 @@ def make_grub(folder, isa="riscv64"):
     made = f"{folder}/grub.efi"
     libraries = f"{folder}/usr/lib/x86_64-linux-gnu"
     subprocess.run([f"{libraries}/ld-linux-x86-64.so.2", "--library-path", libraries,
-                    f"{folder}/usr/bin/grub-mkimage", "-O", platform, "-p", "/EFI/debian",
-                    "-d", f"{folder}/usr/lib/grub/{platform}", "-o", made, *MODULES], check=True)
+                    f"{folder}/usr/bin/grub-mkimage", "-O", "riscv64-efi", "-p", "/EFI/debian",
+                    "-d", f"{folder}/usr/lib/grub/riscv64-efi", "-o", made, *MODULES], check=True)
     return made
-
-
-def write_small(path, image, folder):
-    """An EFI system partition with GRUB, and with kernel and initramfs of a folder of ours."""
-    with open(f"{image}/image.json", encoding="utf-8") as file:
-        manifest = json.load(file)
-    with open(f"{folder}/grub.cfg", "w", encoding="utf-8") as file:
-        file.write(f"echo 'GRUB was here'\nlinux /{manifest['kernel']} {manifest['append']}\n"
-                   "initrd /initrd\nboot\n")
-    size = 64 * MIB
-    at = write_table(path, [(ESP, "esp", size)])[0]
-    isa = manifest["isa"]
-    write_esp(path, at, size, [(make_grub(folder, isa), f"EFI/BOOT/{GRUBS[isa][2]}"),
-                               (f"{folder}/grub.cfg", "EFI/debian/grub.cfg"),
-                               (f"{image}/{manifest['kernel']}", manifest["kernel"]),
-                               (f"{image}/initrd", "initrd")])
 
 
 def write_debian(path, image, folder):
