@@ -19,6 +19,15 @@
 #include "base/error.h"
 #include "base/state.h"
 
+/* In place of cmocka's, which says "not ok" of what was skipped: a failure to Meson. To be used in the
+ * case itself; scripts/count_tests.py counts by what it prints. */
+#undef skip
+#define skip()                                                                                     \
+    do {                                                                                           \
+        print_message("# SKIP %s\n", __func__);                                                    \
+        return;                                                                                    \
+    } while (0)
+
 /* How many random cases to try in this tier (see scripts/test.sh). */
 static inline unsigned long tier_count(unsigned long quick, unsigned long full)
 {

@@ -146,7 +146,7 @@ static void test_stores_ask_for_no_flag(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
         struct test_hart test;
         begin(&test, &ways[i]);
-        print_message("%s\n", ways[i].name);
+        print_message("# %s\n", ways[i].name);
         run(&test, TURNS);
         close_flags(&test, true);
         run(&test, TURNS);
