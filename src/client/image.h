@@ -40,8 +40,8 @@ const char *image_recipe_title(const char *name);
 const char *image_recipe_at(size_t index);
 
 /* What starts the boot loader of a whole disk, an EFI program. riscv64: U-Boot for S-mode, as a kernel
- * ($TRAPEZE_UBOOT, or where Debian's u-boot-qemu has it); x86_64: OVMF, as firmware ($TRAPEZE_OVMF, or
- * where Debian's ovmf has it). The caller frees what comes to *kernel or *firmware, the other one is left
+ * ($TRAPEZE_UBOOT, or where Debian's u-boot-qemu has it); x86_64: OVMF, as firmware ($TRAPEZE_OVMF; only
+ * if that is set, since no disk has booted by it yet). The caller frees what comes to *kernel or *firmware, the other one is left
  * alone. False: err. */
 bool image_boot_loader(const char *isa, char **kernel, char **firmware, struct error **err);
 

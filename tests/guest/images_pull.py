@@ -374,11 +374,12 @@ def test_a_disk_for_another_processor():
 
 
 def test_a_disk_for_x86_64_gets_firmware():
-    """That it boots by it is nested.py's."""
+    """If somebody says so: that it boots by it has not been seen yet."""
     path, firmware = scratch("debian-amd64.raw"), scratch("OVMF_CODE.fd")
     with open(path, "wb") as file:
         file.write(disk(13))
     trapeze("image", "pull", path)
+    refuses("not been seen", "TRAPEZE_OVMF=", arguments=["create", "l", "--image", "debian-amd64"])
     os.environ["TRAPEZE_OVMF"] = firmware
     refuses("OVMF", "apt-get install ovmf", arguments=["create", "l", "--image", "debian-amd64"])
     with open(firmware, "wb") as file:
