@@ -254,10 +254,12 @@ def test_whole_chains_move_live():
 def test_layers_move_and_shared_disks_stay():
     """What lies upon a disk that both sides see comes along without --copy-storage, and nothing else does."""
     disk = make_writer(A)
+    shared = set(os.listdir(SHARED))
     start_writer(A, 0)
     flushed_at = grow_running(A)
     moves(A, B)
-    assert "writer.raw" not in files_of(B) and os.listdir(SHARED) == ["writer.raw"], files_of(B)
+    assert "writer.raw" not in files_of(B), files_of(B)
+    assert set(os.listdir(SHARED)) == shared, os.listdir(SHARED)  # and no proof
     assert B.info("web")["disks"][0].startswith(folder(B, "web") + "/snapshots/")
     with blind(A) as gate:  # where nobody sees it, it does not go
         B.refuses(USAGE, "does not see", "--copy-storage", arguments=["migrate", "web", gate.path])
@@ -324,7 +326,7 @@ def test_killed_while_a_tree_moves_cold():
     whole = Tree(at("elsewhere", "base.img"))
     whole.grow()
     before, owner, moved, took = tree(A), B, 0, unhurt()
-    turns = 150 if FULL else 4
+    turns = 150 if FULL else 2
     for _ in range(turns):
         source = owner
         owner = go(before, source, other(source), CHOICE.randrange(7), 1.3 * took)
@@ -344,7 +346,7 @@ def test_killed_while_a_tree_moves_live():
     machine.start()
     flushed_at = grow_running(A)
     before, owner, moved, took = tree(A), B, 0, unhurt()
-    turns = 80 if FULL else 4
+    turns = 80 if FULL else 2
     for _ in range(turns):
         source = owner
         victim = CHOICE.randrange(8)
