@@ -54,8 +54,11 @@ static bool taken(void *opaque, struct error **err)
 static void arrived(void *opaque, const struct error *error)
 {
     struct post *post = opaque;
-    on_arrived(post->side, error);
-    sem_post(&post->late); /* nothing more will come of it */
+    struct side *side = post->side;
+    side->arrived = error == NULL;
+    sem_post(
+        &post->late); /* nothing more will come of it; the last use: who waits for done frees it */
+    on_arrived(side, error);
 }
 
 static void do_arrive_late(void *opaque)
@@ -559,8 +562,7 @@ static void a_page_comes_once_and_only_if_it_is_absent(void **state)
     static uint8_t body[WIRE_MEMORY_HEADER + WIRE_RUN_HEADER + 3 * 4096];
     struct mem_space *mem = mem_space_new();
     struct error *err = NULL;
-    struct mem_ram *ram =
-        mem_add_ram(mem, "ram", RAM, 100 * 4096, MEM_BACKEND_ANONYMOUS, -1, &err);
+    struct mem_ram *ram = mem_add_ram(mem, "ram", RAM, 100 * 4096, MEM_BACKEND_ANONYMOUS, -1, &err);
     struct demand *demand = demand_new(mem);
     struct intake intake = {.mem = mem, .demand = demand};
     uint8_t list[WIRE_ABSENT_HEADER + 16] = {0};
