@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Private to the leaving machine: source.c, and source_late.c for what comes after it has gone
- * without all of its memory.
+ * Private to the leaving machine: source.c; source_precopy.c for the rounds while it still runs;
+ * and source_late.c for what comes after it has gone without all of its memory.
  */
 #ifndef TRAPEZE_MIGRATE_SOURCE_INTERNAL_H
 #define TRAPEZE_MIGRATE_SOURCE_INTERNAL_H
@@ -34,9 +34,9 @@ struct migrate_source {
         *server;       /* of a machine that stands still here, with what the target does not have */
     uint32_t features; /* that both sides have */
     uint64_t left;     /* bytes of memory and disks, after a round; the thread's */
-    uint64_t trip_ns, record_ns; /* of the link, the fastest; what it takes the target to record that it
-                                  * has the machine; the thread's */
-    bool writes_disks; /* a good part of what is sent again is theirs; the thread's */
+    uint64_t trip_ns, record_ns; /* of the link, the fastest; what it takes the target to record
+                                  * that it has the machine; the thread's */
+    bool writes_disks;           /* a good part of what is sent again is theirs; the thread's */
 
     bool was_running; /* the loop's: before it was paused for this */
     bool held;        /* ... and it is */
@@ -61,14 +61,29 @@ int64_t source_patience(const struct migrate_source *source);
 void source_report(struct migrate_source *source, bool at_once);
 void source_enter(struct migrate_source *source, enum migrate_stage stage);
 bool source_join_streams(struct migrate_source *source, struct error **err);
-/* True: the target has it, but for the last one, which it says later. */
-bool source_send_round(struct migrate_source *source, unsigned round, enum wire_last last,
-                       struct error **err);
 /* What the target says next, but for what is the server's. */
 bool source_hear(struct migrate_source *source, struct wire_frame *frame, struct error **err);
+/* ... which has to be `type`. */
+bool source_expect(struct migrate_source *source, enum wire_type type, struct wire_frame *frame,
+                   struct error **err);
 /* The thread's last act; the error is taken over. */
 void source_end(struct migrate_source *source, enum migrate_result result, struct error *error);
 loop_post_fn source_finished;
+
+/* ---- source_precopy.c: the thread's ---- */
+
+enum source_next { ANOTHER_ROUND, STOP_NOW, SWITCH_NOW, GIVE_UP };
+
+/* Stage 2. `then` is what to do next: to stop it and send the rest, or to let it go without. */
+bool source_precopy(struct migrate_source *source, enum source_next *then, struct error **err);
+/* True: the target has it, but for the last one, which it says later by source_await_round(). */
+bool source_send_round(struct migrate_source *source, unsigned round, enum wire_last last,
+                       struct error **err);
+bool source_await_round(struct migrate_source *source, unsigned round, struct error **err);
+
+/* The loop's: the guest runs for as much of the time as progress.throttle says, or as ever. */
+loop_post_fn source_throttle;
+void source_throttle_no_more(struct migrate_source *source);
 
 /* ---- source_late.c: the thread's ---- */
 

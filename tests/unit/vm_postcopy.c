@@ -51,13 +51,13 @@ static bool taken(void *opaque, struct error **err)
     return on_taken(((struct post *)opaque)->side, err);
 }
 
+/* Whoever waits for `done` frees what is posted here, so that comes first. */
 static void arrived(void *opaque, const struct error *error)
 {
     struct post *post = opaque;
     struct side *side = post->side;
     side->arrived = error == NULL;
-    sem_post(
-        &post->late); /* nothing more will come of it; the last use: who waits for done frees it */
+    sem_post(&post->late); /* nothing more will come of it */
     on_arrived(side, error);
 }
 
