@@ -83,18 +83,67 @@ static void say_where(const struct store *store, const char *name, struct error 
 {
     json_t *moved = migration_moved(store, name);
     if (moved != NULL)
-        error_set(err, ERROR_USAGE, "there is no instance '%s' any more: it moved to %s on %s", name,
-                  json_string_value(json_object_get(moved, "url")),
+        error_set(err, ERROR_USAGE, "there is no instance '%s' any more: it moved to %s on %s",
+                  name, json_string_value(json_object_get(moved, "url")),
                   json_string_value(json_object_get(moved, "time")));
     else
         error_set(err, ERROR_USAGE, "there is no instance '%s'", name);
     json_decref(moved);
 }
 
+/* Nobody has removed the folder or given it another name since it was opened. */
+static bool has_its_name(const struct instance *instance)
+{
+    struct stat ours, named;
+    return fstat(instance->fd, &ours) == 0 &&
+           fstatat(instance->store->instances, instance->name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+}
+
+/* Gives the description its own name, if it has another one yet: a folder that has just got its
+ * name, or came from elsewhere. *again: somebody else did so meanwhile, so that it was seen under
+ * both names or none. */
+static bool find_own_description(struct instance *instance, bool *again, struct error **err)
+{
+    char found[NAME_MAX + 1], wanted[INSTANCE_MAX_FILE];
+    *again = true;
+    if (!find_description(instance->fd, found, &instance->is_template)) {
+        error_set(err, ERROR_HOST, "'%s' has no .vmx, or several", instance->path);
+        error_hint(err, "An instance has one file NAME.vmx or NAME.vmtx.");
+        return false;
+    }
+    own_description(instance, wanted);
+    if (strcmp(found, wanted) == 0)
+        return true;
+    rename_nvram(instance, found);
+    if (renameat2(instance->fd, found, instance->fd, wanted, RENAME_NOREPLACE) == 0)
+        return true;
+    *again = errno == ENOENT || errno == EEXIST;
+    return error_set_errno(err, errno, "cannot rename '%s/%s'", instance->path, found);
+}
+
+static bool take_description(struct instance *instance, struct error **err)
+{
+    enum { TRIES = 5, PAUSE_NS = 2000000 };
+    struct error *error = NULL;
+    bool again = true, found = false;
+    for (unsigned tries = 0; again && !found && tries < TRIES; tries++) {
+        if (tries > 0)
+            nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+        error_free(error);
+        error = NULL;
+        found = find_own_description(instance, &again, &error);
+    }
+    if (found || has_its_name(instance))
+        return found || error_propagate(err, error);
+    error_free(error);
+    say_where(instance->store, instance->name, err);
+    return false;
+}
+
 bool instance_open(struct instance *instance, const struct store *store, const char *name,
                    struct error **err)
 {
-    char found[NAME_MAX + 1], wanted[INSTANCE_MAX_FILE];
     *instance = (struct instance){.store = store, .fd = -1, .lock = -1};
     if (!instance_name_check(name, err))
         return false;
@@ -102,24 +151,12 @@ bool instance_open(struct instance *instance, const struct store *store, const c
     if (asprintf(&instance->path, "%s/instances/%s", store->path, name) < 0)
         return error_set(err, ERROR_HOST, "out of memory");
     instance->fd = openat(store->instances, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (instance->fd < 0) {
-        int number = errno;
-        if (number == ENOENT)
-            say_where(store, name, err);
-        else
-            error_set_errno(err, number, "cannot open the instance '%s'", name);
-    } else if (!find_description(instance->fd, found, &instance->is_template)) {
-        error_set(err, ERROR_HOST, "'%s' has no .vmx, or several", instance->path);
-        error_hint(err, "An instance has one file NAME.vmx or NAME.vmtx.");
-    } else {
-        own_description(instance, wanted);
-        bool named = strcmp(found, wanted) == 0;
-        if (!named)
-            rename_nvram(instance, found);
-        if (named || renameat2(instance->fd, found, instance->fd, wanted, RENAME_NOREPLACE) == 0)
-            return true;
-        error_set_errno(err, errno, "cannot rename '%s/%s'", instance->path, found);
-    }
+    if (instance->fd < 0 && errno == ENOENT)
+        say_where(store, name, err);
+    else if (instance->fd < 0)
+        error_set_errno(err, errno, "cannot open the instance '%s'", name);
+    else if (take_description(instance, err))
+        return true;
     instance_close(instance);
     return false;
 }
@@ -134,22 +171,28 @@ void instance_close(struct instance *instance)
     *instance = (struct instance){.fd = -1, .lock = -1};
 }
 
-static int open_lock(const struct instance *instance)
+static int open_lock(const struct instance *instance, int flags)
 {
-    return openat(instance->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return openat(instance->fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
 }
 
 static bool take_lock(struct instance *instance, short type, struct error **err)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
-    int fd = open_lock(instance);
-    if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+    /* Nothing is made in a folder that somebody is removing. */
+    int fd = open_lock(instance, has_its_name(instance) ? O_CREAT : 0);
+    int number = fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
+    bool named = has_its_name(instance);
+    if (number == 0 && named) {
         instance->lock = fd;
         return true;
     }
-    int number = errno;
     if (fd >= 0)
         close(fd);
+    if (!named) {
+        say_where(instance->store, instance->name, err);
+        return false;
+    }
     if (fd < 0 || (number != EAGAIN && number != EACCES))
         return error_set_errno(err, number, "cannot lock '%s/lock'", instance->path);
     if (instance->is_template)
@@ -195,7 +238,7 @@ bool instance_open_locked(struct instance *instance, const struct store *store, 
 bool instance_is_locked(const struct instance *instance)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int fd = open_lock(instance);
+    int fd = open_lock(instance, 0); /* where there is none nobody holds it */
     bool locked = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
     if (fd >= 0)
         close(fd);
@@ -249,7 +292,8 @@ static int64_t last_use(const struct instance *instance)
     return fstatat(instance->fd, "end", &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_mtime : 0;
 }
 
-/* Of the files in a folder, and in folders of it, `depth` deep; each name of a file has its part. */
+/* Of the files in a folder, and in folders of it, `depth` deep; each name of a file has its part.
+ */
 static uint64_t space_of(int parent, const char *name, unsigned depth)
 {
     uint64_t bytes = 0;
@@ -339,7 +383,8 @@ bool instance_check_not_suspended(const struct instance *instance, struct error 
     if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
         return true;
     error_set(err, ERROR_USAGE, "'%s' is suspended: what it was at is in no copy", instance->name);
-    error_hint(err, "Start and stop it first, or give that up: trapeze start --discard-suspended %s",
+    error_hint(err,
+               "Start and stop it first, or give that up: trapeze start --discard-suspended %s",
                instance->name);
     return false;
 }
@@ -390,7 +435,8 @@ static bool has_no_clones(const struct instance *instance, struct error **err)
     char list[NAMED * (INSTANCE_MAX_NAME + 3) + 16] = "";
     char **names = instance_clones(instance, instance->is_template ? err : NULL);
     if (names == NULL && !instance->is_template)
-        return true; /* one description that nobody can read shall not keep every machine from going */
+        return true; /* one description that nobody can read shall not keep every machine from going
+                      */
     if (names == NULL) {
         error_prefix(err, "it is not known what lies upon '%s'", instance->name);
         return false;

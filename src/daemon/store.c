@@ -48,8 +48,9 @@ static bool take_lock(struct store *store, struct error **err)
     return false;
 }
 
-/* The folder `name` with all in it. Links are removed, not followed. */
-static bool remove_tree(int parent, const char *name, unsigned depth)
+static bool remove_tree(int parent, const char *name, unsigned depth);
+
+static void remove_entries(int parent, const char *name, unsigned depth)
 {
     enum { DEEPEST = 64 };
     int fd = depth < DEEPEST ? openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -66,7 +67,21 @@ static bool remove_tree(int parent, const char *name, unsigned depth)
         closedir(listing);
     else if (fd >= 0)
         close(fd);
-    return unlinkat(parent, name, AT_REMOVEDIR) == 0;
+}
+
+/* The folder `name` with all in it. Links are removed, not followed. Who opened it before it lost
+ * its name may still make a file in it (a lock), so that it has more than was seen. */
+static bool remove_tree(int parent, const char *name, unsigned depth)
+{
+    const unsigned most = depth == 0 ? 3 : 1;
+    for (unsigned tries = 0; tries < most; tries++) {
+        remove_entries(parent, name, depth);
+        if (unlinkat(parent, name, AT_REMOVEDIR) == 0)
+            return true;
+        if (errno != ENOTEMPTY && errno != EEXIST)
+            return false;
+    }
+    return false;
 }
 
 static bool begins_with(const char *text, const char *prefix)

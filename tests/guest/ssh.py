@@ -22,6 +22,12 @@ TRAPEZE = os.path.abspath(sys.argv[1])
 image("debian", TRAPEZE)
 PROMPT = rb"root@\S+:\S+# (\x1b\[[0-9;?]*[a-zA-Z])*$"
 
+# The guest has its address and the key from its seed; or else what there is to know about it.
+READY = "ip -4 addr | grep -q 10.0.2.15 && [ -s /root/.ssh/authorized_keys ]"
+WHY_NOT = ("ip addr; systemctl --no-pager --full status trapeze-dhcp trapeze-seed; "
+           "systemctl --no-pager list-jobs; ls -l /dev/vd* /dev/disk/by-label; "
+           "cat /proc/interrupts; journalctl --no-pager -b | tail -n 80")
+
 
 def free_port():
     with socket.socket() as probe:
@@ -47,8 +53,8 @@ class Debian(Machine):
         self.expect(PROMPT)
         self.send("PS1=\"~ # \"; bind 'set enable-bracketed-paste off'; cd\n")
         self.shell()
-        self.run("until ip -4 addr | grep -q 10.0.2.15 && [ -s /root/.ssh/authorized_keys ]; do "
-                 "sleep 1; done")
+        self.run(f"SECONDS=0; until {READY}; do [ $SECONDS -lt {LIMIT_S * 2 // 3} ] || "
+                 f"{{ {WHY_NOT}; break; }}; sleep 1; done; {READY}")
 
     def ssh(self, *command, given=None, program="ssh", port="-p"):
         return subprocess.run(

@@ -51,8 +51,7 @@ static bool create(const struct store *store, const char *name, struct error **e
 {
     const struct instance_file files[] = {{source, "kernel"}, {source, "disk.img"}};
     struct text *text = text_parse(description, sizeof(description) - 1, "t", NULL);
-    const struct instance_plan plan = {
-        .name = name, .text = text, .files = files, .file_count = 2};
+    const struct instance_plan plan = {.name = name, .text = text, .files = files, .file_count = 2};
     bool good = instance_create(store, &plan, err);
     text_free(text);
     return good;
@@ -206,7 +205,7 @@ static void clone(const struct store *store, const char *from, const char *to, b
     instance_close(&instance);
 }
 
-static void delete(const struct store *store, const char *name, struct error **err)
+static void delete (const struct store *store, const char *name, struct error **err)
 {
     struct instance instance;
     open_instance(&instance, store, name);
@@ -253,13 +252,14 @@ static void test_linked_clones(void **state)
     instance_close(&instance);
     snprintf(command, sizeof(command), "echo nonsense >'%s/instances/full/full.vmx'", store.path);
     assert_int_equal(system(command), 0);
-    delete(&store, "two", &err);
+    delete (&store, "two", &err);
     assert_no_error(err);
-    delete(&store, "base", &err); /* 'full' cannot say that it is none */
+    delete (&store, "base", &err); /* 'full' cannot say that it is none */
     assert_error(&err, ERROR_USAGE, "not known");
-    snprintf(command, sizeof(command), "cp '%s/instances/upper/upper.vmx' '%s/instances/full/full.vmx'",
-             store.path, store.path);
-    delete(&store, "full", &err);
+    snprintf(command, sizeof(command),
+             "cp '%s/instances/upper/upper.vmx' '%s/instances/full/full.vmx'", store.path,
+             store.path);
+    delete (&store, "full", &err);
     clone(&store, "upper", "full", false);
 
     snprintf(moved, sizeof(moved), "%s-moved", store.path);
@@ -267,9 +267,9 @@ static void test_linked_clones(void **state)
     store_close(&store);
     assert_true(store_open(&store, moved, &err));
     assert_string_equal(names_of(&store, names), "base full one upper ");
-    delete(&store, "upper", &err);
-    delete(&store, "one", &err);
-    delete(&store, "base", &err);
+    delete (&store, "upper", &err);
+    delete (&store, "one", &err);
+    delete (&store, "base", &err);
     assert_no_error(err);
     assert_string_equal(names_of(&store, names), "full ");
     store_close(&store);
@@ -340,9 +340,18 @@ static void test_identity(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", ".", "..", ".a", "-a", "a/b", "../a", "a b", "\xc3\xbc",
-                                      "a\n", "0123456789012345678901234567890123456789012345678901"
-                                             "234567890123"};
+    static const char *const bad[] = {"",
+                                      ".",
+                                      "..",
+                                      ".a",
+                                      "-a",
+                                      "a/b",
+                                      "../a",
+                                      "a b",
+                                      "\xc3\xbc",
+                                      "a\n",
+                                      "0123456789012345678901234567890123456789012345678901"
+                                      "234567890123"};
     struct store store = fresh_store();
     struct error *err = NULL;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -361,8 +370,8 @@ static void test_files_that_cannot_be_copied(void **state)
 {
     (void)state;
     static const struct instance_file bad[] = {
-        {"/nowhere", "k"}, {"/tmp", "k"},        {"/dev/null", "k"},  {source, "../k"},
-        {source, ".k"},    {source, "x/y"},      {source, "b.vmx"},   {source, ""},
+        {"/nowhere", "k"}, {"/tmp", "k"},   {"/dev/null", "k"}, {source, "../k"},
+        {source, ".k"},    {source, "x/y"}, {source, "b.vmx"},  {source, ""},
     };
     struct store store = fresh_store();
     struct text *text = text_new("t");
@@ -427,6 +436,59 @@ static void test_locks(void **state)
     close(inherited);
     assert_false(instance_is_locked(&two));
     instance_close(&two);
+    store_close(&store);
+}
+
+/* Somebody removes it, and nothing is made in what is being removed: it could not be. */
+static void test_locks_of_what_is_being_removed(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    char command[600];
+    create(&store, "a", &err);
+    open_instance(&instance, &store, "a");
+    snprintf(command, sizeof(command), "cd '%s/instances' && rm -f a/lock && mv a .del-1-x",
+             store.path);
+    assert_int_equal(system(command), 0);
+    assert_false(instance_is_locked(&instance));
+    assert_false(instance_lock(&instance, &err));
+    assert_error(&err, ERROR_USAGE, "there is no instance 'a'");
+    snprintf(command, sizeof(command), "test ! -e '%s/instances/.del-1-x/lock'", store.path);
+    assert_int_equal(system(command), 0);
+    /* Another one has its name by now. */
+    create(&store, "a", &err);
+    assert_false(instance_lock(&instance, &err));
+    assert_error(&err, ERROR_USAGE, "there is no instance 'a'");
+    instance_close(&instance);
+    store_close(&store);
+}
+
+/* Whoever opens it gives the description its name, several at once. */
+static void test_a_description_that_is_being_renamed(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    create(&store, "a", &err);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    while (pid == 0) { /* until it is killed */
+        (void)!renameat(store.instances, "a/a.vmx", store.instances, "a/before.vmx");
+        (void)!renameat(store.instances, "a/before.vmx", store.instances, "a/a.vmx");
+    }
+    for (unsigned n = 0; n < 20000; n++) {
+        bool found = instance_open(&instance, &store, "a", &err);
+        if (!found) {
+            kill(pid, SIGKILL);
+            fail_msg("try %u: %s", n, error_message(err));
+        }
+        instance_close(&instance);
+    }
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
     store_close(&store);
 }
 
@@ -534,7 +596,8 @@ static void do_link(const char *path)
     struct store store;
     struct instance instance;
     open_locked(path, &store, &instance);
-    require(instance_clone(&instance, &(struct instance_plan){.name = "new", .linked = true}, NULL));
+    require(
+        instance_clone(&instance, &(struct instance_plan){.name = "new", .linked = true}, NULL));
 }
 
 static void do_write(const char *path)
@@ -562,12 +625,9 @@ static void test_killed_anywhere(void **state)
         const char *name;
         void (*operation)(const char *path);
         const char *before, *after; /* names */
-    } cases[] = {{"create", do_create, "old ", "new old "},
-                 {"delete", do_delete, "old ", ""},
-                 {"rename", do_rename, "old ", "new "},
-                 {"clone", do_clone, "old ", "new old "},
-                 {"link", do_link, "old ", "new old "},
-                 {"write", do_write, "old ", "old "},
+    } cases[] = {{"create", do_create, "old ", "new old "}, {"delete", do_delete, "old ", ""},
+                 {"rename", do_rename, "old ", "new "},     {"clone", do_clone, "old ", "new old "},
+                 {"link", do_link, "old ", "new old "},     {"write", do_write, "old ", "old "},
                  {"template", do_template, "old ", "old "}};
     unsigned long points = 0, stride = tier_count(4, 1);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -629,6 +689,8 @@ int main(void)
         cmocka_unit_test(test_files_that_cannot_be_copied),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_locks),
+        cmocka_unit_test(test_locks_of_what_is_being_removed),
+        cmocka_unit_test(test_a_description_that_is_being_renamed),
         cmocka_unit_test(test_folders_by_hand),
         cmocka_unit_test(test_killed_anywhere),
     };
