@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "archive/machine.h"
@@ -118,12 +119,27 @@ static bool saved_fits(const struct instance *instance, const struct saved_image
     return good;
 }
 
+/* Not so if it is suspended: then they are part of its state. */
+static void note_variables(const struct instance *instance, struct pack *pack)
+{
+    char name[INSTANCE_MAX_FILE];
+    struct stat status;
+    snprintf(name, sizeof(name), "%s.nvram", instance->name);
+    if (fstatat(instance->fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+        status.st_size > (off_t)NVRAM_FLASH_AT)
+        pack_note(pack, "what its firmware keeps (boot entries, keys) stays behind: there it "
+                        "begins with none, and "
+                        "starts the disk's default boot loader");
+}
+
 /* What it was at, if it is suspended. False: err, and it should not go without. */
 static bool add_saved(const struct instance *instance, struct pack *pack, struct error **err)
 {
     struct saved_image saved;
-    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
+        note_variables(instance, pack);
         return true;
+    }
     bool good = client_saved_open(instance->fd, INSTANCE_SAVED, &saved, NULL, err);
     if (good) {
         int fd = -1;
@@ -134,7 +150,8 @@ static bool add_saved(const struct instance *instance, struct pack *pack, struct
         client_saved_close(&saved);
     }
     if (!good)
-        error_hint(err, "'trapeze start --discard-suspended %s' gives its state up.", instance->name);
+        error_hint(err, "'trapeze start --discard-suspended %s' gives its state up.",
+                   instance->name);
     return good;
 }
 

@@ -92,6 +92,19 @@ def layered(name, raw):
 
 # ---- there and back ----
 
+def test_what_firmware_keeps_stays_behind():
+    """And that is said. The flash of an .nvram file begins at 64 KiB."""
+    trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
+    assert "firmware" not in trapeze("export", "a", scratch("plain.trapeze")).stderr
+    with open(f"{folder('a')}/a.nvram", "wb") as file:
+        file.write(b'trapeze.nvram = "1"\nrtc.offset = "5"\n'.ljust(64 << 10, b"\0") + b"\xff" * 4096)
+    done = trapeze("export", "a", scratch("a.trapeze"))
+    assert "what its firmware keeps" in done.stderr and "stays behind" in done.stderr, done
+    trapeze("import", scratch("a.trapeze"), "b")
+    assert os.path.getsize(f"{folder('b')}/b.nvram") < 4096
+    delete("a", "b")
+
+
 def test_a_machine_goes_into_a_file_and_comes_back():
     raw = make_raw("plain.raw", 64 * MIB, 1)
     top, seen = layered("top.qcow2", make_raw("base.raw", 16 * MIB, 2))
