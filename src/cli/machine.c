@@ -293,6 +293,22 @@ static bool find_loader(const char *name, struct image *image, struct error **er
            image_boot_loader(isa, &image->kernel, &image->firmware, err);
 }
 
+/* Said before what it is made of is downloaded. */
+static bool can_be_built(const char *name, struct error **err)
+{
+    if (!image_recipe_needs_kvm(name) || image_is_built(name))
+        return true;
+    int kvm = kvm_open(KVM_DEVICE, err);
+    bool good = kvm >= 0 && kvm_runs_guests(kvm, err);
+    if (kvm >= 0)
+        close(kvm);
+    if (!good) {
+        error_prefix(err, "the image '%s', which is not there yet, would configure itself in a guest", name);
+        kvm_is_needed("x86_64", err);
+    }
+    return good;
+}
+
 /* Of an architecture that was asked for: "tiny" is "tiny-x86_64" then. */
 static bool find_image(const char *name, const char *arch, struct image *image, struct error **err)
 {
@@ -301,7 +317,7 @@ static bool find_image(const char *name, const char *arch, struct image *image, 
         full = strdup(name);
     else if (asprintf(&full, "%s-%s", name, arch) < 0)
         abort();
-    bool good = image_find(full, image, err) && find_loader(full, image, err);
+    bool good = can_be_built(full, err) && image_find(full, image, err) && find_loader(full, image, err);
     if (good && arch != NULL && image->isa != NULL && strcmp(image->isa, arch) != 0)
         good = error_set(err, ERROR_USAGE, "the image '%s' is for %s, not for %s", full, image->isa,
                          arch);

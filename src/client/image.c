@@ -27,15 +27,16 @@
 
 static const struct {
     const char *name, *title;
+    bool needs_kvm; /* to be made: it configures itself in a guest */
 } recipes[] = {
-    {"debian", "Debian 13 (trixie), with systemd, ssh and apt"},
-    {"debian-dev", "the same with compiler, Python and stress-ng, for tests"},
-    {"tiny", "Debian's kernel and busybox; a shell in seconds"},
-    {"kernel", "only the kernel, a part of the others"},
-    {"debian-x86_64", "the debian image for x86-64; needs KVM"},
-    {"debian-dev-x86_64", "the debian-dev image for x86-64; needs KVM"},
-    {"tiny-x86_64", "the tiny image for x86-64"},
-    {"kernel-x86_64", "only the kernel for x86-64"},
+    {"debian", "Debian 13 (trixie), with systemd, ssh and apt", false},
+    {"debian-dev", "the same with compiler, Python and stress-ng, for tests", false},
+    {"tiny", "Debian's kernel and busybox; a shell in seconds", false},
+    {"kernel", "only the kernel, a part of the others", false},
+    {"debian-x86_64", "the debian image for x86-64; needs KVM", true},
+    {"debian-dev-x86_64", "the debian-dev image for x86-64; needs KVM", true},
+    {"tiny-x86_64", "the tiny image for x86-64", false},
+    {"kernel-x86_64", "only the kernel for x86-64", false},
 };
 
 const char *image_recipe_title(const char *name)
@@ -44,6 +45,14 @@ const char *image_recipe_title(const char *name)
         if (strcmp(recipes[i].name, name) == 0)
             return recipes[i].title;
     return NULL;
+}
+
+bool image_recipe_needs_kvm(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(recipes); i++)
+        if (strcmp(recipes[i].name, name) == 0)
+            return recipes[i].needs_kvm;
+    return false;
 }
 
 const char *image_recipe_at(size_t index)

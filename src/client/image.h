@@ -38,6 +38,7 @@ bool image_is_built(const char *name);
 /* Of an image that there is a recipe for, in the order of `index`; NULL: there is none. */
 const char *image_recipe_title(const char *name);
 const char *image_recipe_at(size_t index);
+bool image_recipe_needs_kvm(const char *name); /* for it to be built */
 
 /* What starts the boot loader of a whole disk, an EFI program. riscv64: U-Boot for S-mode, as a kernel
  * ($TRAPEZE_UBOOT, or where Debian's u-boot-qemu has it); x86_64: OVMF, as firmware ($TRAPEZE_OVMF; only

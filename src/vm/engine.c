@@ -10,6 +10,7 @@
 #include "engine/dbt/dbt.h"
 #include "engine/interp/interp.h"
 #include "engine/kvm/kvm.h"
+#include "engine/kvm/probe.h"
 #include "vm/machine.h"
 
 /* The fastest first; the last one works everywhere. */
@@ -97,15 +98,6 @@ static bool attach_named(struct vm *vm, const char *name, struct error **err)
     return false;
 }
 
-/* Guests that only one engine can run, and that does not. */
-static bool nothing_runs(const struct vm *vm, struct error **err)
-{
-    error_prefix(err, "%s guests run on KVM alone", vm->isa->name);
-    error_hint(err, "'trapeze host' tells what this host offers. Without KVM, trapeze runs riscv64 "
-                    "guests (--arch riscv64), on any host.");
-    return false;
-}
-
 bool vm_engine_attach(struct vm *vm, struct error **err)
 {
     const char *name = vm->config.engine;
@@ -117,7 +109,7 @@ bool vm_engine_attach(struct vm *vm, struct error **err)
         return false;
     }
     if (!good && vm->engine == &engine_kvm && err != NULL && error_kind(*err) == ERROR_HOST)
-        return nothing_runs(vm, err);
+        kvm_is_needed(vm->isa->name, err);
     return good;
 }
 

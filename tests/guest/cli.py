@@ -20,6 +20,7 @@ import sys
 import tempfile
 import termios
 import time
+import unittest.mock
 
 import tap
 from kernels import bzimage
@@ -205,9 +206,12 @@ def test_x86_guests_without_kvm():
             arguments=["run", "--firmware", EXIT_ELF, "--cpu", "EPYC"])
     if json.loads(trapeze("host", "--json").stdout)["kvm"]["offer"] == "yes":
         raise tap.Skip("KVM runs guests here")
+    said = "x86_64 guests run on KVM alone", "trapeze host", "--arch riscv64"
     for engine in "auto", "kvm":
-        refuses(HOST, "x86_64 guests run on KVM alone", "trapeze host", "--arch riscv64",
-                arguments=[*arguments, "--engine", engine])
+        refuses(HOST, *said, arguments=[*arguments, "--engine", engine])
+    with unittest.mock.patch.dict(os.environ, TRAPEZE_CACHE=path("empty-cache")):
+        refuses(HOST, *said, "'debian-x86_64', which is not there",
+                arguments=["run", "--image", "debian", "--arch", "x86_64"])
 
 
 # ---- running machines ----

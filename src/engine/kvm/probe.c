@@ -53,6 +53,13 @@ bool kvm_knows_cpu(const char *text, struct error **err)
     return x86_cpu_parse(text, &wish, err);
 }
 
+void kvm_is_needed(const char *isa, struct error **err)
+{
+    error_prefix(err, "%s guests run on KVM alone", isa);
+    error_hint(err, "'trapeze host' tells what this host offers. Without KVM, trapeze runs riscv64 "
+                    "guests (--arch riscv64), on any host.");
+}
+
 #ifdef __x86_64__
 
 enum {

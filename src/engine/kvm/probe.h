@@ -25,6 +25,9 @@ int kvm_open(const char *path, struct error **err);
  * x86-64. The descriptor is borrowed. */
 bool kvm_runs_guests(int kvm, struct error **err);
 
+/* To an error of these: that guests for `isa` run on KVM alone, and what runs without it. */
+void kvm_is_needed(const char *isa, struct error **err);
+
 /* The names of the processor models that a guest can have here, with spaces between. */
 bool kvm_models(int kvm, char *text, size_t size, struct error **err);
 /* Whether that names a model, and features, at all (--cpu). */
