@@ -12,6 +12,8 @@
 
 #include <assert.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/loop.h"
@@ -111,6 +113,53 @@ void virtio_notified(void *opaque, unsigned queue)
     pthread_mutex_unlock(&virtio->device->lock);
 }
 
+/* --- doorbells --- */
+
+/* What was rung until now: the count says how often, which nobody asks. */
+static void on_doorbell(void *opaque, int fd, unsigned events)
+{
+    struct virtio_ear *ear = opaque;
+    struct virtio *virtio = ear->virtio;
+    uint64_t count;
+    (void)events;
+    if (read(fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+        return;
+    /* As if it had been posted, and the loop's turn had come. */
+    atomic_fetch_or(&virtio->notified, 1u << (unsigned)(ear - virtio->ears));
+    pass_on_notifications(virtio);
+}
+
+/* Queues that get none for want of descriptors are heard of by vCPUs' threads. */
+static void make_doorbells(struct virtio *virtio)
+{
+    const struct device_env *env = virtio->device->env;
+    if (env->deterministic || !mem_takes_doorbells(env->mem))
+        return;
+    for (unsigned i = 0; i < virtio->queue_count; i++) {
+        int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        struct virtio_ear *ear = &virtio->ears[i];
+        ear->virtio = virtio;
+        ear->watch =
+            fd >= 0 ? loop_watch_add(env->loop, fd, LOOP_READABLE, on_doorbell, ear, NULL) : NULL;
+        if (ear->watch == NULL) {
+            if (fd >= 0)
+                close(fd);
+            return;
+        }
+        virtio->doorbells[i] = (struct mem_doorbell){.fd = fd};
+        virtio->doorbell_count = i + 1;
+    }
+}
+
+static void drop_doorbells(struct virtio *virtio)
+{
+    for (unsigned i = 0; i < virtio->doorbell_count; i++) {
+        loop_watch_remove(virtio->ears[i].watch);
+        close(virtio->doorbells[i].fd);
+    }
+    virtio->doorbell_count = 0;
+}
+
 static void notify_all(struct virtio *virtio)
 {
     for (unsigned i = 0; i < virtio->queue_count; i++)
@@ -152,11 +201,13 @@ void virtio_init(struct virtio *virtio, struct device *device, const struct virt
         notifier_bind(&queue->notify, virtio_notified, virtio);
         virtqueue_reset(queue);
     }
+    make_doorbells(virtio);
 }
 
 void virtio_destroy(struct virtio *virtio)
 {
     (void)deactivate(virtio);
+    drop_doorbells(virtio);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
         virtqueue_forget(&virtio->queues[i]);
     if (virtio->device->env->loop != NULL)

@@ -10,9 +10,12 @@
  *     reset      → deactivate()  requests end; the driver reads status 0 once nothing of the
  *                          device touches guest memory any more (2.4.2: it has to wait for that)
  *
- * The queue's `notify` object is where a notification comes in; its default sink is
- * virtio_notified(), so that an ioeventfd can be put in front of it. The queue's `interrupt`
- * and `config_interrupt` are bound by the transport.
+ * The queue's `notify` object is where a notification comes in that a vCPU's thread brings; its sink
+ * is virtio_notified(). Where an engine takes doorbells (mem/mem.h) a queue has one besides, which the
+ * transport puts where the driver writes, and for which the loop waits: what comes in there goes the
+ * same way, and waits in the same places (a pause, bus mastering). Nothing of it is state, as all queues
+ * count as notified after a pause or where they are restored. The queue's `interrupt` and
+ * `config_interrupt` are bound by the transport.
  *
  * A driver that breaks the rules gets DEVICE_NEEDS_RESET, a configuration interrupt and a
  * log line; all queues stand still until it resets the device (2.1.2).
@@ -30,6 +33,7 @@
 #include "base/log.h"
 #include "bus/device.h"
 #include "bus/virtqueue.h"
+#include "mem/mem.h"
 
 #define VIRTIO_QUEUE_MAX  32 /* one bit of `notified` each */
 #define VIRTIO_CONFIG_MAX 136
@@ -84,6 +88,12 @@ struct virtio_ops {
     void (*config_write)(struct virtio *virtio, unsigned offset, uint8_t value);
 };
 
+/* Who waits for a queue's doorbell. */
+struct virtio_ear {
+    struct virtio *virtio;
+    struct loop_watch *watch;
+};
+
 struct virtio {
     const struct virtio_ops *ops;
     struct device *device; /* its lock and env; the device that embeds this */
@@ -102,6 +112,11 @@ struct virtio {
     struct virtqueue queues[VIRTIO_QUEUE_MAX];
     struct notifier config_interrupt;
     _Atomic uint32_t notified; /* queues with a notification not yet passed on; any thread */
+    /* Of the first queues, all if nothing is lacking: where they are is the transport's to say, before it
+     * maps its registers. */
+    unsigned doorbell_count;
+    struct mem_doorbell doorbells[VIRTIO_QUEUE_MAX];
+    struct virtio_ear ears[VIRTIO_QUEUE_MAX];
     struct log_limit log_limit;
 };
 
@@ -121,7 +136,7 @@ static inline bool virtio_has(const struct virtio *virtio, uint64_t feature)
 
 /* --- for transports --- */
 
-/* `features`: the device's own bits; `queues`: as in struct device_params. */
+/* `features`: the device's own bits; `queues`: as in struct device_params. The loop's thread. */
 void virtio_init(struct virtio *virtio, struct device *device, const struct virtio_ops *ops,
                  unsigned queues, uint64_t features);
 void virtio_destroy(struct virtio *virtio); /* the loop's thread, machine quiesced */

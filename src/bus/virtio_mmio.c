@@ -211,6 +211,17 @@ static void mmio_transport_set_line(struct virtio_transport *transport, bool lev
 
 /* --- life --- */
 
+/* QueueNotify is one register for all queues, which tells them apart by what is written. */
+static void place_doorbells(struct virtio_transport *transport)
+{
+    struct virtio *virtio = &transport->virtio;
+    for (unsigned i = 0; i < virtio->doorbell_count; i++) {
+        virtio->doorbells[i].offset = REGISTER_QUEUE_NOTIFY;
+        virtio->doorbells[i].size = 4;
+        virtio->doorbells[i].value = i;
+    }
+}
+
 static bool mmio_transport_plug(struct virtio_transport *transport,
                                 const struct device_params *params, struct error **err)
 {
@@ -232,7 +243,10 @@ static bool mmio_transport_plug(struct virtio_transport *transport,
                                .gpa = slots->gpa + slot * VIRTIO_SLOT_SIZE,
                                .size = VIRTIO_SLOT_SIZE,
                                .ops = &io_ops,
-                               .opaque = transport};
+                               .opaque = transport,
+                               .doorbells = transport->virtio.doorbells,
+                               .doorbell_count = transport->virtio.doorbell_count};
+    place_doorbells(transport);
     for (unsigned i = 0; i < VIRTIO_QUEUE_MAX; i++)
         notifier_bind(&transport->virtio.queues[i].interrupt, queue_interrupt, transport);
     notifier_bind(&transport->virtio.config_interrupt, config_interrupt, transport);

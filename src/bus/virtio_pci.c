@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Registers of the virtio PCI transport. Each structure has a page of the BAR to itself, so
- * that a page of it can later be mapped or trapped on its own (ioeventfd for the notify page):
+ * that a page of it can be mapped or trapped on its own:
  *
  *     0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 notify
  *     0x4000 MSI-X table            0x5000 MSI-X pending bits
@@ -9,8 +9,8 @@
  * On a board with message-signalled interrupts each queue and configuration changes have a
  * vector of their own.
  *
- * Queue n is notified at 0x3000 + 4 * n. Accesses of a width a register does not have read as
- * zero and change nothing (4.1.3.1 obliges the driver, not us).
+ * Queue n is notified at 0x3000 + 4 * n, by any write that begins there. Other accesses of a width
+ * that a register does not have read as zero and change nothing (4.1.3.1 obliges the driver, not us).
  *
  * Lock: device->lock around each access, except that a notification is fired without it.
  */
@@ -343,16 +343,16 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
 static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct virtio_transport *transport = opaque;
-    if (size == 8) {
-        bar_write(opaque, offset, (uint32_t)value, 4);
-        bar_write(opaque, offset + 4, value >> 32, 4);
-        return;
-    }
     unsigned index = (unsigned)(offset >> REGION_SHIFT);
     if (index == NOTIFY_REGION) {
         uint64_t queue = offset % REGION_SIZE / NOTIFY_MULTIPLIER;
         if (offset % NOTIFY_MULTIPLIER == 0 && queue < transport->virtio.queue_count)
             notifier_fire(&transport->virtio.queues[queue].notify, (unsigned)queue);
+        return;
+    }
+    if (size == 8) {
+        bar_write(opaque, offset, (uint32_t)value, 4);
+        bar_write(opaque, offset + 4, value >> 32, 4);
         return;
     }
     if (regions[index].write == NULL)
@@ -436,6 +436,17 @@ static void add_capabilities(struct virtio_transport *transport)
 
 /* --- life --- */
 
+/* Wherever the BAR goes, they go with it. */
+static void place_doorbells(struct virtio_transport *transport)
+{
+    struct virtio *virtio = &transport->virtio;
+    struct mem_io *io = &transport->pci.function.bars[BAR_INDEX].io;
+    for (unsigned i = 0; i < virtio->doorbell_count; i++)
+        virtio->doorbells[i].offset = regions[NOTIFY_REGION].offset + NOTIFY_MULTIPLIER * i;
+    io->doorbells = virtio->doorbells;
+    io->doorbell_count = virtio->doorbell_count;
+}
+
 static bool pci_transport_plug(struct virtio_transport *transport,
                                const struct device_params *params, struct error **err)
 {
@@ -457,6 +468,7 @@ static bool pci_transport_plug(struct virtio_transport *transport,
     pci->function.ops = &function_ops;
     pci->function.opaque = transport;
     pci_bar_add(&pci->function, BAR_INDEX, ops->name, BAR_SIZE, PCI_BAR_64BIT, &bar_ops, transport);
+    place_doorbells(transport);
     add_capabilities(transport);
     msix_init(&pci->msix, &pci->function,
               env->pci->msi.send != NULL ? transport->virtio.queue_count + 1u : 0, BAR_INDEX,

@@ -77,7 +77,10 @@ bool virtio_transport_realize(struct virtio_transport *transport, const struct v
     bool slot = device->env->virtio_slots != NULL && params->pci_slot == PCI_SLOT_ANY;
     transport->ops = slot ? &virtio_mmio_transport : &virtio_pci_transport;
     virtio_init(&transport->virtio, device, ops, params->queues, features);
-    return transport->ops->plug(transport, params, err);
+    if (transport->ops->plug(transport, params, err))
+        return true;
+    virtio_destroy(&transport->virtio);
+    return false;
 }
 
 void virtio_transport_unrealize(struct device *device)

@@ -60,6 +60,23 @@ static void insert_at(struct mem_space *space, size_t at, struct mem_io *io)
     space->io_count++;
 }
 
+bool mem_takes_doorbells(const struct mem_space *space)
+{
+    const struct mem_listener *listener = space->listeners;
+    while (listener != NULL && listener->doorbell == NULL)
+        listener = listener->next;
+    return listener != NULL;
+}
+
+/* Lock held: so a region's doorbells come and go in the order in which it does. */
+static void set_doorbells(struct mem_space *space, const struct mem_io *io, bool on)
+{
+    for (struct mem_listener *listener = space->listeners; listener != NULL;
+         listener = listener->next)
+        for (unsigned i = 0; listener->doorbell != NULL && i < io->doorbell_count; i++)
+            listener->doorbell(listener->opaque, io->gpa, &io->doorbells[i], on);
+}
+
 bool mem_io_add(struct mem_space *space, struct mem_io *io)
 {
     assert(!io->mapped);
@@ -73,6 +90,7 @@ bool mem_io_add(struct mem_space *space, struct mem_io *io)
     if (fits) {
         insert_at(space, at, io);
         io->mapped = true;
+        set_doorbells(space, io, true);
     }
     pthread_rwlock_unlock(&space->io_lock);
     return fits;
@@ -120,6 +138,7 @@ void mem_io_remove(struct mem_space *space, struct mem_io *io)
     if (io->mapped && !remove_background(space, io)) {
         size_t at = lower_bound(space, io->gpa);
         assert(at < space->io_count && space->io[at] == io && "gpa changed while mapped");
+        set_doorbells(space, io, false);
         space->io_count--;
         memmove(&space->io[at], &space->io[at + 1], (space->io_count - at) * sizeof(*space->io));
         io->mapped = false;

@@ -85,6 +85,17 @@ struct mem_io_ops {
     unsigned min_size, max_size; /* bytes; other sizes are an access fault for a CPU */
 };
 
+/* A register of a region of which a write says no more than that it happened. An engine that can
+ * (mem_takes_doorbells()) has it add 1 to an eventfd, wherever the region is just then, and the vCPU goes
+ * on at once. It need not: what it does not take, and any other write there, goes to ops->write, which
+ * means the same by it. */
+struct mem_doorbell {
+    uint64_t offset;
+    unsigned size;  /* of the write, in bytes; 0: any that begins there, of whatever value */
+    uint64_t value; /* what is written */
+    int fd;         /* the device's */
+};
+
 /* Embedded in its device, which owns it; must stay valid until after mem_io_remove() and
  * until no vCPU runs (devices die only with their VM or while it is quiesced). */
 struct mem_io {
@@ -93,6 +104,8 @@ struct mem_io {
     uint64_t size;
     const struct mem_io_ops *ops;
     void *opaque;
+    const struct mem_doorbell *doorbells; /* constant while it is mapped */
+    unsigned doorbell_count;
     bool mapped; /* kept by mem/ */
 };
 
@@ -130,6 +143,9 @@ bool mem_write(struct mem_space *space, uint64_t gpa, const void *from, uint64_t
 /* False: the range is empty, wraps or overlaps another I/O region (then it is not added). */
 bool mem_io_add(struct mem_space *space, struct mem_io *io);
 void mem_io_remove(struct mem_space *space, struct mem_io *io);
+
+/* Whether an engine listens for doorbells. A background has none. */
+bool mem_takes_doorbells(const struct mem_space *space);
 
 /* A region behind all others: it answers where none of them does. It may overlap them, not another
  * background. There are few of them, and they come while no vCPU runs; mem_io_remove() takes them
@@ -267,6 +283,9 @@ struct mem_listener {
      * about to be read. Any thread. */
     void (*dirty_collect)(void *opaque, struct mem_ram *ram);
     void (*dirty_stop)(void *opaque); /* mem_dirty_stop() */
+    /* Writes of the doorbell are counted from now on, or not any more; `gpa` is the region's. Any thread,
+     * with the lock of I/O regions held. NULL: they all go to the region. */
+    void (*doorbell)(void *opaque, uint64_t gpa, const struct mem_doorbell *doorbell, bool on);
     void *opaque;
     struct mem_listener *next; /* kept by mem/ */
 };

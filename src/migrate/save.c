@@ -76,7 +76,7 @@ static char *describe_machine(struct vm *vm, const char *folder, size_t *size, s
     if (now != NULL && vmx_parse(now, now_size, "configuration", &config, err)) {
         vmx_resolve(&config, folder);
         free(config.interrupts);
-        config.interrupts = alloc_string(vm_uses_aia(vm) ? "aia" : "plic");
+        config.interrupts = alloc_string(vm_interrupts(vm));
         text = vmx_write(&config, size);
     }
     machine_config_clear(&config);

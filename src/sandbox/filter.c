@@ -219,6 +219,7 @@ static const struct row rows[] = {
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_RESET_DIRTY_RINGS)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_IRQ_LINE)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SIGNAL_MSI)}},
+    {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_IOEVENTFD)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_RUN)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_GET_REGS)}},
     {SANDBOX_KVM, "ioctl", 0, {IS(1, KVM_SET_REGS)}},

@@ -150,9 +150,10 @@ const struct machine_config *vm_config(const struct vm *vm)
     return &vm->config;
 }
 
-bool vm_uses_aia(const struct vm *vm)
+const char *vm_interrupts(const struct vm *vm)
 {
-    return vm->aia;
+    bool fixed = vm->machine != NULL && vm->machine->irqchip != NULL; /* the engine's own */
+    return fixed ? "auto" : vm->aia ? "aia" : "plic";
 }
 
 struct mem_space *vm_memory(struct vm *vm)

@@ -296,7 +296,8 @@ bool vm_can_run_without_memory(const struct vm *vm, struct error **err);
 /* All of it has come: what had to wait for that (a reset by the guest) is done now. */
 void vm_memory_came(struct vm *vm);
 const struct machine_config *vm_config(const struct vm *vm); /* as it is by now */
-bool vm_uses_aia(const struct vm *vm);                       /* what "auto" came to */
+/* What `interrupts` of the description came to; "auto" where there is nothing to choose. */
+const char *vm_interrupts(const struct vm *vm);
 struct mem_space *vm_memory(struct vm *vm);
 struct loop *vm_loop(struct vm *vm);
 struct block *vm_disk(struct vm *vm, size_t index); /* NULL: none, or an empty drive */

@@ -604,7 +604,7 @@ static bool begin_clone(struct worker *worker, const struct worker_origin *origi
     if (!begin_talking(worker, fds, err) || !read_config(worker, fds[CONFIG], err))
         return false;
     free(config->interrupts);
-    config->interrupts = alloc_string(vm_uses_aia(origin->vm) ? "aia" : "plic");
+    config->interrupts = alloc_string(vm_interrupts(origin->vm));
     worker->files.rings = block_rings_new(0); /* we may not make any: disks use threads */
     worker->files.kvm = vm_kvm_device(origin->vm); /* for a machine of our own there */
     return vm_files_take(&worker->files, config, files, err) && begin_console(worker, err) &&

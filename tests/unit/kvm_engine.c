@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Small programs on the host's KVM: what they leave the guest for, interrupts, kicks, state that goes to
+ * Small programs on the host's KVM: what they leave the guest for, doorbells, interrupts, kicks, state that goes to
  * another machine, the log of written pages. They use integer instructions alone, so that a /dev/kvm that
  * only emulates will do; without any there is nothing to test.
  */
@@ -11,6 +11,7 @@
 #ifdef __x86_64__
 
 #include <linux/kvm.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
 /* ---- ports and memory-mapped devices ---- */
@@ -63,6 +64,81 @@ static void memory_mapped_devices_are_served(void **state)
     assert_int_equal(f.access_count, ARRAY_SIZE(expected));
     assert_memory_equal(f.accesses, expected, sizeof(expected));
     close_fixture(&f);
+}
+
+/* ---- doorbells ---- */
+
+PROGRAM(ringing, "mov $0xd0000000, %edi\n mov $100, %ecx\n"
+                 "1: movw $7, 0x10(%rdi)\n movl $1, 0x20(%rdi)\n dec %ecx\n jnz 1b\n"
+                 "movl $0x12345678, 0x10(%rdi)\n movb $0, 0x10(%rdi)\n" /* of any size */
+                 "movl $2, 0x20(%rdi)\n movw $1, 0x20(%rdi)\n movw $3, 0x12(%rdi)\n" /* none of them */
+                 "movw $7, 0x1010(%rdi)\n movl $1, 0x1020(%rdi)\n" /* where it is later */
+                 "mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b");
+
+static void place(struct fixture *f, uint64_t gpa)
+{
+    mem_io_remove(f->mem, &f->device);
+    f->device.gpa = gpa;
+    assert_true(mem_io_add(f->mem, &f->device));
+}
+
+static void check_rung(const struct mem_doorbell *doorbells, uint64_t first, uint64_t second)
+{
+    const uint64_t wanted[] = {first, second};
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t count = 0;
+        assert_int_equal(read(doorbells[i].fd, &count, sizeof(count)) > 0, wanted[i] > 0);
+        assert_int_equal(count, wanted[i]);
+    }
+}
+
+/* A write of such a register leaves KVM for nobody; any other one is the device's, as are all when the
+ * register is somewhere else. */
+static void doorbells_do_not_leave_the_guest(void **state)
+{
+    static const uint64_t others[] = {
+        UINT64_C(0x20) << 40 | UINT64_C(4) << 32 | 2,
+        UINT64_C(0x20) << 40 | UINT64_C(2) << 32 | 1,
+        UINT64_C(0x12) << 40 | UINT64_C(2) << 32 | 3,
+    };
+    OPEN(f);
+    if (!mem_takes_doorbells(f.mem)) {
+        close_fixture(&f);
+        skip();
+    }
+    const struct mem_doorbell doorbells[] = {
+        {.offset = 0x10, .fd = eventfd(0, EFD_NONBLOCK)},
+        {.offset = 0x20, .size = 4, .value = 1, .fd = eventfd(0, EFD_NONBLOCK)},
+    };
+    place(&f, DEVICE);
+    LOAD(&f, ringing);
+    run_to_end(&f);
+    assert_int_equal(f.access_count, ARRAY_SIZE(f.accesses)); /* without them all do */
+    f.device.doorbells = doorbells;
+    f.device.doorbell_count = 2;
+    for (unsigned i = 0; i < 2; i++) {
+        mem_io_remove(f.mem, &f.device);
+        assert_true(mem_io_add(f.mem, &f.device));
+        f.access_count = 0;
+        LOAD(&f, ringing);
+        run_to_end(&f);
+        check_rung(doorbells, 102, 100);
+        assert_int_equal(f.access_count, ARRAY_SIZE(others));
+        assert_memory_equal(f.accesses, others, sizeof(others));
+    }
+    place(&f, DEVICE + 0x1000);
+    f.access_count = 0;
+    LOAD(&f, ringing);
+    run_to_end(&f);
+    check_rung(doorbells, 1, 1);
+    assert_int_equal(f.access_count, 0);
+    mem_io_remove(f.mem, &f.device);
+    LOAD(&f, ringing);
+    run_to_end(&f);
+    check_rung(doorbells, 0, 0);
+    close_fixture(&f);
+    close(doorbells[0].fd);
+    close(doorbells[1].fd);
 }
 
 /* ---- MSRs, faults ---- */
@@ -464,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ports_are_served),
         cmocka_unit_test(memory_mapped_devices_are_served),
+        cmocka_unit_test(doorbells_do_not_leave_the_guest),
         cmocka_unit_test(msrs_are_kept_and_saved),
         cmocka_unit_test(faults_are_the_guests),
         cmocka_unit_test(a_triple_fault_resets),

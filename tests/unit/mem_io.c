@@ -330,6 +330,64 @@ static void a_background_answers_where_no_other_does(void **state)
     assert_false(second.mapped || back.mapped || front.mapped);
 }
 
+/* ---- doorbells ---- */
+
+struct hears {
+    struct mem_listener listener;
+    uint64_t at[4];
+    unsigned count, calls;
+};
+
+static void on_doorbell(void *opaque, uint64_t gpa, const struct mem_doorbell *doorbell, bool on)
+{
+    struct hears *hears = opaque;
+    hears->calls++;
+    if (on) {
+        hears->at[hears->count++] = gpa + doorbell->offset;
+        return;
+    }
+    assert_true(hears->count > 0 && hears->at[0] == gpa + doorbell->offset);
+    memmove(hears->at, hears->at + 1, sizeof(hears->at) - sizeof(hears->at[0]));
+    hears->count--;
+}
+
+static void doorbells_are_where_their_region_is(void **state)
+{
+    static const struct mem_doorbell doorbells[] = {{.offset = 0x10, .fd = -1},
+                                                    {.offset = 0x20, .size = 4, .value = 1, .fd = -1}};
+    struct hears hears = {.listener = {.doorbell = on_doorbell, .opaque = &hears}};
+    struct mem_listener deaf = {.opaque = &hears};
+    struct mem_space *space = mem_space_new();
+    struct probe probe, in_the_way;
+    (void)state;
+    mem_listen(space, &deaf);
+    assert_false(mem_takes_doorbells(space));
+    mem_listen(space, &hears.listener);
+    assert_true(mem_takes_doorbells(space));
+    assert_true(add(space, &in_the_way, 0x5000, 0x100));
+    assert_int_equal(hears.calls, 0);
+    make(&probe, 0x1000, 0x100, &any_size);
+    probe.region.doorbells = doorbells;
+    probe.region.doorbell_count = 2;
+    for (uint64_t gpa = 0x1000; gpa < 0x3000; gpa += 0x1000) {
+        probe.region.gpa = gpa;
+        assert_true(mem_io_add(space, &probe.region));
+        assert_int_equal(hears.count, 2);
+        assert_true(hears.at[0] == gpa + 0x10 && hears.at[1] == gpa + 0x20);
+        assert_true(mem_io_write(space, gpa + 0x10, 4, 7)); /* what the engine did not take */
+        assert_int_equal(probe.value, 7);
+        mem_io_remove(space, &probe.region);
+        assert_int_equal(hears.count, 0);
+        mem_io_remove(space, &probe.region);
+    }
+    probe.region.gpa = 0x5080;
+    assert_false(mem_io_add(space, &probe.region));
+    assert_int_equal(hears.calls, 8);
+    mem_unlisten(space, &hears.listener);
+    assert_false(mem_takes_doorbells(space));
+    mem_space_free(space);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +399,7 @@ int main(void)
         cmocka_unit_test(a_callback_may_move_its_region),
         cmocka_unit_test(regions_move_while_others_look),
         cmocka_unit_test(a_background_answers_where_no_other_does),
+        cmocka_unit_test(doorbells_are_where_their_region_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
  *
  *     machine.c   what all vCPUs share: memory slots, interrupt controllers, clock
  *     dirty.c     the log of written pages
+ *     doorbell.c  notifications of queues that do not leave the guest
  *     vcpu.c      a vCPU: entering the guest, why it was left, kicks
  *     state.c     a vCPU's state to and from KVM
  *     debug.c     a debugger's break- and watchpoints and steps

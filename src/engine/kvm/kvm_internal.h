@@ -47,6 +47,7 @@ struct kvm_machine {
     struct x86_cpu_choice choice; /* what of it the guest is told; it may have come with other leaves */
     uint32_t msrs[X86_MSRS_MAX]; /* that are saved, in the order of restoring */
     unsigned msr_count;          /* 0: not yet looked at */
+    struct log_limit log_limit;
 };
 
 struct kvm_cpu {
@@ -79,6 +80,10 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
 
 /* machine.c: all RAM is given to KVM, with these flags. */
 bool kvm_set_slots(struct kvm_machine *machine, uint32_t flags);
+
+/* doorbell.c: as struct mem_listener has it. */
+bool kvm_takes_doorbells(const struct kvm_machine *machine);
+void kvm_set_doorbell(void *machine, uint64_t gpa, const struct mem_doorbell *doorbell, bool on);
 
 /* dirty.c */
 bool kvm_make_rings(struct kvm_machine *machine, struct error **err); /* before there are vCPUs */

@@ -294,7 +294,10 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
     int debug = ioctl(machine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
     machine->debug_flags = debug > 0 ? (uint32_t)debug & KVM_GUESTDBG_BLOCKIRQ : 0;
     machine->listener = (struct mem_listener){
-        .dirty_collect = kvm_collect, .dirty_stop = kvm_stop_log, .opaque = machine};
+        .dirty_collect = kvm_collect,
+        .dirty_stop = kvm_stop_log,
+        .doorbell = kvm_takes_doorbells(machine) ? kvm_set_doorbell : NULL,
+        .opaque = machine};
     mem_listen(machine->mem, &machine->listener);
     return &machine->machine;
 }

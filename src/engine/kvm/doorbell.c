@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Notifications of queues that do not leave the guest (api.rst, "4.59 KVM_IOEVENTFD"): KVM adds to
+ * an eventfd, and the vCPU goes on while the device's thread begins.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/log.h"
+#include "engine/kvm/kvm_internal.h"
+
+/* Of any size: Linux 4.5. */
+bool kvm_takes_doorbells(const struct kvm_machine *machine)
+{
+    return ioctl(machine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) > 0 &&
+           ioctl(machine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0;
+}
+
+/* One that KVM does not take is left to vCPUs' threads, as is one that it could not be told to
+ * forget: nobody is behind that. */
+void kvm_set_doorbell(void *opaque, uint64_t gpa, const struct mem_doorbell *doorbell, bool on)
+{
+    struct kvm_machine *machine = opaque;
+    struct kvm_ioeventfd event = {
+        .datamatch = doorbell->value,
+        .addr = gpa + doorbell->offset,
+        .len = doorbell->size,
+        .fd = doorbell->fd,
+        .flags = (doorbell->size != 0 ? (uint32_t)KVM_IOEVENTFD_FLAG_DATAMATCH : 0) |
+                 (on ? 0 : (uint32_t)KVM_IOEVENTFD_FLAG_DEASSIGN),
+    };
+    if (kvm_ioctl(machine->vm, KVM_IOEVENTFD, &event) != 0 && on)
+        log_guest(machine->log, &machine->log_limit,
+                  "KVM takes no doorbell at %#llx, so it costs the guest more time: %s",
+                  (unsigned long long)event.addr, strerror(errno));
+}
