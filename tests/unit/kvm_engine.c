@@ -10,9 +10,12 @@
 
 #ifdef __x86_64__
 
+#include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 /* ---- ports and memory-mapped devices ---- */
 
@@ -139,6 +142,89 @@ static void doorbells_do_not_leave_the_guest(void **state)
     close_fixture(&f);
     close(doorbells[0].fd);
     close(doorbells[1].fd);
+}
+
+/* ---- exits ---- */
+
+static void *run_memory(struct fixture *f)
+{
+    return ((struct kvm_cpu *)f->vcpus[0]->engine_data)->run;
+}
+
+/* What the log has to say; NULL: nothing. The vCPU's run() ends with FAILED. */
+static void told(struct fixture *f, uint32_t reason, const char *words)
+{
+    struct kvm_cpu *kvm = f->vcpus[0]->engine_data;
+    enum vcpu_exit exit = VCPU_EXIT_KICK;
+    char said[1024] = "";
+    int was = f->log.fd;
+    f->log.fd = memfd_create("log", MFD_CLOEXEC);
+    kvm->run->exit_reason = reason;
+    assert_int_equal(kvm_serve(kvm, &exit), words == NULL);
+    assert_true(pread(f->log.fd, said, sizeof(said) - 1, 0) >= 0);
+    close(f->log.fd);
+    f->log.fd = was;
+    if (words == NULL) {
+        assert_string_equal(said, "");
+        return;
+    }
+    assert_int_equal(exit, VCPU_EXIT_FAILED);
+    if (strstr(said, words) == NULL)
+        fail_msg("exit %u: not '%s' but %s", reason, words, said);
+}
+
+/* Whoever adds one that is served takes it out of here. */
+static void an_exit_that_is_not_served_is_told(void **state)
+{
+    static const uint32_t served[] = {
+        KVM_EXIT_IO,  KVM_EXIT_MMIO,     KVM_EXIT_DIRTY_RING_FULL, KVM_EXIT_DEBUG, KVM_EXIT_INTR,
+        KVM_EXIT_NMI, KVM_EXIT_SHUTDOWN, KVM_EXIT_IRQ_WINDOW_OPEN};
+    OPEN(f);
+    struct kvm_run *run = run_memory(&f);
+    for (uint32_t reason = 0; reason < 200; reason++) {
+        char words[32];
+        bool known = false;
+        for (size_t i = 0; i < ARRAY_SIZE(served); i++)
+            known = known || served[i] == reason;
+        memset(run->padding, 0, sizeof(run->padding));
+        snprintf(words, sizeof(words), "(exit %u)", reason);
+        if (!known)
+            told(&f, reason, words);
+    }
+    told(&f, KVM_EXIT_INTR, NULL);
+    run->internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+    run->internal.ndata = UINT32_MAX; /* more than there is */
+    for (size_t i = 0; i < ARRAY_SIZE(run->internal.data); i++)
+        run->internal.data[i] = UINT64_MAX;
+    run->internal.data[0] = 0xabcd;
+    told(&f, KVM_EXIT_INTERNAL_ERROR, "an exit while an event is delivered (3), data 0xabcd 0xff");
+    run->internal.suberror = 77;
+    run->internal.ndata = 0;
+    told(&f, KVM_EXIT_INTERNAL_ERROR, "(exit 17): unknown (77)\n");
+    run->fail_entry.hardware_entry_failure_reason = 0x80000021;
+    told(&f, KVM_EXIT_FAIL_ENTRY, "failed entry (exit 9): hardware reason 0x80000021");
+    close_fixture(&f);
+}
+
+static void a_failing_entry_tells_which_memory(void **state)
+{
+    const uint64_t fault[] = {0, 0x12345000, 0x1000};
+    char said[256] = "";
+    OPEN(f);
+    struct kvm_run *run = run_memory(&f);
+    int was = f.log.fd;
+    f.log.fd = memfd_create("log", MFD_CLOEXEC);
+    memcpy(run->padding, fault, sizeof(fault));
+    run->exit_reason = 39;
+    kvm_tell_error(f.vcpus[0]->engine_data, EFAULT);
+    run->exit_reason = KVM_EXIT_UNKNOWN;
+    kvm_tell_error(f.vcpus[0]->engine_data, ENOMEM);
+    assert_true(pread(f.log.fd, said, sizeof(said) - 1, 0) > 0);
+    assert_non_null(strstr(said, "Bad address (guest memory at 0x12345000)\n"));
+    assert_non_null(strstr(said, "Cannot allocate memory\n"));
+    close(f.log.fd);
+    f.log.fd = was;
+    close_fixture(&f);
 }
 
 /* ---- MSRs, faults ---- */
@@ -541,6 +627,8 @@ int main(void)
         cmocka_unit_test(ports_are_served),
         cmocka_unit_test(memory_mapped_devices_are_served),
         cmocka_unit_test(doorbells_do_not_leave_the_guest),
+        cmocka_unit_test(an_exit_that_is_not_served_is_told),
+        cmocka_unit_test(a_failing_entry_tells_which_memory),
         cmocka_unit_test(msrs_are_kept_and_saved),
         cmocka_unit_test(faults_are_the_guests),
         cmocka_unit_test(a_triple_fault_resets),

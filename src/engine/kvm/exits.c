@@ -84,8 +84,10 @@ static const char *const exit_names[] = {
     [KVM_EXIT_HYPERV] = "Hyper-V",
     [KVM_EXIT_X86_RDMSR] = "RDMSR",
     [KVM_EXIT_X86_WRMSR] = "WRMSR",
+    [KVM_EXIT_AP_RESET_HOLD] = "AP reset hold",
     [KVM_EXIT_X86_BUS_LOCK] = "bus lock",
     [KVM_EXIT_XEN] = "Xen",
+    [KVM_EXIT_NOTIFY] = "no window for events",
 };
 
 static const char *const internal_names[] = {
@@ -98,6 +100,20 @@ static const char *const internal_names[] = {
 static const char *name_of(const char *const *names, size_t count, uint32_t number)
 {
     return number < count && names[number] != NULL ? names[number] : "unknown";
+}
+
+/* What KVM has to say to an internal error beside its kind: where it was, as it knows that best. */
+static void describe_internal(const struct kvm_run *run, char *text, size_t size)
+{
+    uint32_t words = run->internal.ndata < ARRAY_SIZE(run->internal.data)
+                         ? run->internal.ndata
+                         : (uint32_t)ARRAY_SIZE(run->internal.data);
+    int used = snprintf(text, size, ": %s (%u)",
+                        name_of(internal_names, ARRAY_SIZE(internal_names), run->internal.suberror),
+                        run->internal.suberror);
+    for (uint32_t i = 0; i < words && used > 0 && (size_t)used < size; i++)
+        used += snprintf(text + used, size - (size_t)used, "%s%#" PRIx64, i == 0 ? ", data " : " ",
+                         (uint64_t)run->internal.data[i]);
 }
 
 /* The rest of what KVM says. */
@@ -116,9 +132,7 @@ static void describe(const struct kvm_run *run, char *text, size_t size)
                  (uint64_t)run->fail_entry.hardware_entry_failure_reason);
         break;
     case KVM_EXIT_INTERNAL_ERROR:
-        snprintf(text, size, ": %s (%u)",
-                 name_of(internal_names, ARRAY_SIZE(internal_names), run->internal.suberror),
-                 run->internal.suberror);
+        describe_internal(run, text, size);
         break;
     case KVM_EXIT_SYSTEM_EVENT:
         snprintf(text, size, ": type %u", run->system_event.type);
@@ -126,9 +140,27 @@ static void describe(const struct kvm_run *run, char *text, size_t size)
     }
 }
 
+/* From Linux 6.8 on, beside EFAULT and EHWPOISON; struct kvm_run has it where those of all exits are. */
+#define EXIT_MEMORY_FAULT 39u
+struct memory_fault {
+    uint64_t flags, gpa, size;
+};
+
+void kvm_tell_error(struct kvm_cpu *kvm, int number)
+{
+    struct memory_fault fault;
+    char where[64] = "";
+    if (kvm->run->exit_reason == EXIT_MEMORY_FAULT) {
+        memcpy(&fault, kvm->run->padding, sizeof(fault));
+        snprintf(where, sizeof(where), " (guest memory at %#" PRIx64 ")", fault.gpa);
+    }
+    log_error(kvm->machine->log, "KVM does not run vCPU %u: %s%s", kvm->cpu->vcpu.index,
+              strerror(number), where);
+}
+
 static bool fail(struct kvm_cpu *kvm, enum vcpu_exit *exit)
 {
-    char text[128];
+    char text[512];
     const struct kvm_run *run = kvm->run;
     describe(run, text, sizeof(text));
     log_error(kvm->machine->log, "KVM cannot run vCPU %u any further, %s (exit %u)%s",

@@ -108,6 +108,8 @@ bool kvm_debug_stop(struct kvm_cpu *kvm, enum vcpu_exit *exit);
 
 /* exits.c: what the guest was left for; true: it is entered again. */
 bool kvm_serve(struct kvm_cpu *kvm, enum vcpu_exit *exit);
+/* KVM_RUN has failed. */
+void kvm_tell_error(struct kvm_cpu *kvm, int number);
 
 /* state.c */
 extern const struct x86_keeper kvm_keeper;

@@ -120,7 +120,7 @@ static bool enter(struct kvm_cpu *kvm, enum vcpu_exit *exit)
         return kvm_serve(kvm, exit);
     if (number == EINTR || number == EAGAIN)
         return true;
-    log_error(kvm->machine->log, "KVM does not run vCPU %u: %s", vcpu->index, strerror(number));
+    kvm_tell_error(kvm, number);
     *exit = VCPU_EXIT_FAILED;
     return false;
 }
