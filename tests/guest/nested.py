@@ -135,19 +135,6 @@ def test_two_processors_and_a_disk():
         assert said == "", said
 
 
-def test_a_disks_requests_cost_no_exits_to_the_worker():
-    """Its queues' doorbells stay with KVM, and it answers by messages."""
-    with HOST.use() as host:
-        guest = web(host)
-
-        def accesses():
-            said = json.loads(host.run("trapeze stats --json web"))
-            return sum(vcpu["kvm-exits-mmio"] for vcpu in said["vcpus"])
-        before = accesses()
-        guest.run("dd if=/dev/vda of=/dev/null bs=4k count=500 iflag=direct 2>/dev/null")
-        assert accesses() - before < 50, (before, accesses())
-
-
 def test_a_network_by_address_translation():
     """A lease from NAT, and a page from a server on the host."""
     with HOST.use() as host:
