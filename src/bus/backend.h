@@ -52,6 +52,13 @@ struct power_button {
     void *device;
 };
 
+/* A keyboard that knows Ctrl-Alt-Del; set by the device when it is realized. */
+struct keyboard {
+    /* Any thread. False: it has been told to be silent, or nobody hears it. */
+    bool (*press)(void *device);
+    void *device;
+};
+
 /* The machine's generation (dev/vmgenid.c); set by the device when it is realized. */
 struct generation {
     void (*renew)(void *device); /* it is another machine from now on. Any thread */

@@ -88,6 +88,7 @@ struct device_params {
     struct char_backend *chr;
     struct block *disk;
     struct power_button *button;
+    struct keyboard *keyboard;
     struct balloon *balloon;
     struct generation *generation;
     const struct flash_store *flash; /* of a flash memory; copied */

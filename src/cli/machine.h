@@ -61,7 +61,8 @@
          "Skylake-Server ('trapeze host' lists those that this host has). Features have the names " \
          "that Linux gives them; those that a host does not have are refused, unless enforce=off " \
          "leaves them out. vmx=on or svm=on lets the guest run guests of its own (it is then not " \
-         "saved or migrated), pmu=on gives it performance counters.",                              \
+         "saved or migrated), pmu=on gives it performance counters, smt=on makes two vCPUs each "  \
+         "threads of a core.",                                                                     \
          NULL},                                                                                    \
     {                                                                                              \
         "disk", 'd', "FILE[,NAME=VALUE...]",                                                       \

@@ -184,6 +184,16 @@ static bool rename_part(struct part *part, struct error **err)
     return true;
 }
 
+/* While the names change one by one, the old state would lie beside the new memory, and who loads it
+ * would find out only when the guest touches it. So for that long there is none. */
+static bool forget_old(const struct part *state, struct error **err)
+{
+    if (unlink(state->name) != 0)
+        return errno == ENOENT || error_set_errno(err, errno, "cannot replace '%s'", state->name);
+    keep_name(AT_FDCWD, state->name);
+    return true;
+}
+
 static void end_part(struct part *part)
 {
     if (part->file >= 0 && part->temporary != NULL)
@@ -215,7 +225,7 @@ static bool save_parts(const char *control_path, const struct client_save_apart 
         begin_to_suspend(control_path, arguments, state->file, memory->file, &talk, err) &&
         client_saved_wait(talk, NULL, NULL, err) &&
         saved_replace(state->file, SAVED_NOTES, how->notes, strlen(how->notes), err) &&
-        rename_part(memory, err) && rename_part(state, err);
+        forget_old(state, err) && rename_part(memory, err) && rename_part(state, err);
     if (good && send(talk, "keep", 4, MSG_NOSIGNAL) != 4)
         good = error_set(err, ERROR_HOST, "the machine's worker ended while it was saved");
     if (talk >= 0) {

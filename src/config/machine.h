@@ -161,6 +161,7 @@ struct machine_config {
     uint64_t seed;      /* of entropy in deterministic mode */
     enum machine_ram_backend ram_backend;
     enum machine_virtio virtio;
+    bool keyboard;      /* with Ctrl, Alt and Del, where boards have a place for one (x86-64) */
     bool boot_timer;    /* a register by which the guest says that it has booted */
     unsigned cpu_weight;   /* 1..10000, its part of CPUs that machines share; 0: not given */
     unsigned cpu_cap;      /* percent of one CPU; 0: none */

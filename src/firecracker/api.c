@@ -133,7 +133,13 @@ bool fc_machine_is_possible(const json_t *machine, struct fc_answer *answer)
 {
     uint64_t memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
     const char *template = json_string_value(json_object_get(machine, "cpu_template"));
-    if (json_integer_value(json_object_get(machine, "vcpu_count")) > MACHINE_MAX_CPUS)
+    const char *pages = json_string_value(json_object_get(machine, "huge_pages"));
+    json_int_t cpus = json_integer_value(json_object_get(machine, "vcpu_count"));
+    if (cpus > 1 && cpus % 2 != 0 && json_is_true(json_object_get(machine, "smt")))
+        fc_fault(answer,
+                 "The number of vCPUs must be greater than 0, less than 32 and must be 1 or "
+                 "an even number if SMT is enabled.");
+    else if (cpus > MACHINE_MAX_CPUS)
         fc_fault(answer, "The vCPU number is invalid! A machine of trapeze has at most %d.",
                  MACHINE_MAX_CPUS);
     else if (memory < MACHINE_MIN_MEMORY || memory > MACHINE_MAX_MEMORY)
@@ -141,8 +147,12 @@ bool fc_machine_is_possible(const json_t *machine, struct fc_answer *answer)
                  "The memory size (MiB) is invalid. A machine of trapeze has %llu to %llu MiB.",
                  (unsigned long long)(MACHINE_MIN_MEMORY >> 20),
                  (unsigned long long)(MACHINE_MAX_MEMORY >> 20));
-    else if (json_is_true(json_object_get(machine, "smt")))
-        fc_fault(answer, "trapeze does not support `smt`.");
+    else if (strcmp(pages, "2M") == 0)
+        fc_fault(answer,
+                 "trapeze does not back memory by hugetlbfs: use huge_pages 'Transparent'.");
+    else if (strcmp(pages, "Transparent") == 0 && (memory >> 20) % 2 != 0)
+        fc_fault(answer, "The memory size (MiB) is either 0, or not a multiple of the configured "
+                         "page size.");
     else if (strcmp(template, "None") != 0)
         fc_fault(answer, "trapeze does not have the CPU template '%s': use 'None'.", template);
     else
@@ -337,7 +347,14 @@ static void get_version(struct fc *fc, const char *id, json_t *body, struct fc_a
 static void get_config(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id, (void)body;
-    fc_tell(answer, json_deep_copy(fc->resources));
+    json_t *all = json_deep_copy(fc->resources);
+    if (fc->loaded) { /* as there, these are in no snapshot */
+        json_t *machine = json_object_get(all, "machine-config");
+        json_object_set_new(machine, "smt", json_false());
+        json_object_set_new(machine, "cpu_template", json_string("None"));
+        json_object_set_new(all, "boot-source", json_object());
+    }
+    fc_tell(answer, all);
 }
 
 static void get_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -410,6 +427,9 @@ static void flush_metrics(struct fc *fc, struct fc_answer *answer)
                              "failures", (json_int_t)fc->failures);
     if (json_is_true(json_object_get(fc_resource(fc, "metrics"), "emit_id")))
         json_object_set_new(line, "id", json_string(fc->id));
+    if (json_object_get(fc_resource(fc, "metrics"), "properties") != NULL)
+        json_object_set(line, "properties",
+                        json_object_get(fc_resource(fc, "metrics"), "properties"));
     if (fc->state != FC_NOT_STARTED) {
         json_t *machine = fc_ask(fc, "metrics", json_object(), answer);
         if (machine == NULL) {
@@ -435,8 +455,8 @@ static void put_action(struct fc *fc, const char *id, json_t *body, struct fc_an
         flush_metrics(fc, answer);
     else if (fc->state == FC_NOT_STARTED)
         fc_fault(answer, "The requested operation is not supported before starting the microVM.");
-    else /* what keys do there the power button does here: the guest shuts down */
-        (void)fc_command(fc, "powerdown", json_object(), answer);
+    else /* on riscv64, which has no keyboard, the power button */
+        (void)fc_command(fc, "ctrl-alt-del", json_object(), answer);
 }
 
 static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)

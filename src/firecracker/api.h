@@ -74,6 +74,7 @@ struct fc {
     size_t store_limit; /* bytes of it as text; FC_BODY_MAX at first */
     enum fc_state state;
     bool configured; /* something that a snapshot would bring along was tried */
+    bool loaded; /* it goes on from a snapshot */
     bool failed; /* a snapshot could not be loaded: the process is to end, once that is answered */
     unsigned long long requests, failures; /* for metrics */
 };

@@ -46,7 +46,7 @@ const struct fc_field fc_machine_configuration[] = {
     {.name = "track_dirty_pages", .kind = FC_BOOL, .preset = "false"},
     {.name = "huge_pages",
      .kind = FC_TEXT,
-     .choices = CHOICES("None", "Transparent"),
+     .choices = CHOICES("None", "Transparent", "2M"),
      .preset = "\"None\""},
     END,
 };
@@ -151,7 +151,7 @@ const struct fc_field fc_logger[] = {
 const struct fc_field fc_metrics[] = {
     {.name = "metrics_path", .kind = FC_TEXT, .required = true},
     {.name = "emit_id", .kind = FC_BOOL, .preset = "false"},
-    {.name = "properties", .kind = FC_UNSUPPORTED},
+    {.name = "properties", .kind = FC_TEXTS},
     END,
 };
 

@@ -121,6 +121,12 @@ bool fc_machine(const json_t *resources, const char *arch, struct machine_config
     config->memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
     config->virtio = MACHINE_VIRTIO_MMIO;
     config->no_reboot = true;
+    if (json_is_true(json_object_get(machine, "smt")) && strcmp(arch, "x86_64") != 0)
+        return error_set(err, ERROR_USAGE,
+                         "Enabling simultaneous multithreading is not supported on %s.", arch);
+    if (json_is_true(json_object_get(machine, "smt")))
+        config->cpu = strdup("host,smt=on");
+    config->keyboard = strcmp(arch, "x86_64") == 0;
     config->kernel = copy_of(boot, "kernel_image_path");
     config->initrd = copy_of(boot, "initrd_path");
     config->serial_path = copy_of(serial, "serial_out_path");

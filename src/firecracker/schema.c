@@ -68,21 +68,34 @@ static bool check_list(const struct fc_field *field, json_t *list, char fault[FC
     return true;
 }
 
+static bool are_texts(json_t *value)
+{
+    const char *name;
+    json_t *entry;
+    json_object_foreach(value, name, entry)
+    {
+        if (!json_is_string(entry))
+            return false;
+    }
+    return json_is_object(value);
+}
+
 static bool check_value(const struct fc_field *field, json_t *value, bool part,
                         char fault[FC_FAULT_MAX])
 {
     static const char *const kinds[] = {
         [FC_BOOL] = "a boolean", [FC_UINT] = "an unsigned integer",
         [FC_TEXT] = "a string",  [FC_OBJECT] = "an object",
-        [FC_LIST] = "an array",  [FC_ANY] = "",
-        [FC_UNSUPPORTED] = "",
+        [FC_LIST] = "an array",  [FC_TEXTS] = "an object of strings",
+        [FC_ANY] = "",           [FC_UNSUPPORTED] = "",
     };
     bool fits =
         (field->kind == FC_BOOL && json_is_boolean(value)) ||
         (field->kind == FC_UINT && json_is_integer(value) && json_integer_value(value) >= 0) ||
         (field->kind == FC_TEXT && json_is_string(value)) ||
         (field->kind == FC_OBJECT && json_is_object(value)) ||
-        (field->kind == FC_LIST && json_is_array(value));
+        (field->kind == FC_LIST && json_is_array(value)) ||
+        (field->kind == FC_TEXTS && are_texts(value));
     if (field->kind == FC_UNSUPPORTED) {
         snprintf(fault, FC_FAULT_MAX, "trapeze does not support `%s`.", field->name);
         return false;

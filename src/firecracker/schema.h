@@ -21,6 +21,7 @@ enum fc_kind {
     FC_TEXT,
     FC_OBJECT,
     FC_LIST,       /* of objects, or (fields NULL) of texts */
+    FC_TEXTS,      /* an object whose members are texts, of any names */
     FC_ANY,        /* the first row of a table: any value at all is such a body */
     FC_UNSUPPORTED /* it exists there, and not here: refused when it is given and not null */
 };

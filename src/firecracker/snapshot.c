@@ -230,6 +230,7 @@ static bool go_on(struct fc *fc, json_t *resources, struct machine_config *was,
     machine_config_clear(&config);
     if (good) {
         json_decref(before);
+        fc->loaded = true;
         fc->state = FC_PAUSED;
         return true;
     }

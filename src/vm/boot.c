@@ -173,11 +173,21 @@ bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct e
     return true;
 }
 
+bool boot_can_load(const struct vm *vm, struct error **err)
+{
+    if (boot_file_of(&vm->files.boot, BOOT_KERNEL) != NULL ||
+        boot_file_of(&vm->files.boot, BOOT_FIRMWARE) != NULL)
+        return true;
+    error_set(err, ERROR_USAGE,
+              "the machine went on from a snapshot without its kernel's file and cannot start anew");
+    error_hint(err, "End it, and load the snapshot again or start it from its kernel.");
+    return false;
+}
+
 bool boot_load(struct vm *vm, struct error **err)
 {
-    if (boot_file_of(&vm->files.boot, BOOT_KERNEL) == NULL &&
-        boot_file_of(&vm->files.boot, BOOT_FIRMWARE) == NULL)
-        return error_set(err, ERROR_USAGE, "the machine goes on from a snapshot without its kernel");
+    if (!boot_can_load(vm, err))
+        return false;
     /* A guest that starts again finds memory as at power-on: nothing of its former life. */
     for (size_t i = 0; vm->loaded && i < mem_ram_count(vm->mem); i++)
         if (!mem_clear(vm->mem, mem_ram_at(vm->mem, i), err))

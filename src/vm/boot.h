@@ -74,6 +74,8 @@ bool boot_load_segments(const struct boot *boot, struct mem_space *mem, struct e
 
 /* The whole start: segments, what the board describes itself by, registers. vCPUs stand still. */
 bool boot_load(struct vm *vm, struct error **err);
+/* Whether there is something to start from: a machine that goes on may have come without. */
+bool boot_can_load(const struct vm *vm, struct error **err);
 
 /* load_elf.c */
 struct elf_result {

@@ -173,6 +173,7 @@ struct vm {
     struct state_buffer forked_state; /* of vm_save_state(), in a copy that cannot ask its engine */
     int64_t elapsed_ns;   /* vm_let_time_pass() */
     struct power_button button;
+    struct keyboard keyboard; /* press is NULL: there is none */
     struct generation generation;
     struct balloon balloon;  /* press is NULL: no device makes it heard */
     struct input_gate *gates[2]; /* deterministic mode: console, virtio console; or NULL */

@@ -271,6 +271,8 @@ static void end(struct vm *vm, enum vm_end how, uint32_t code)
 static bool reset_in_place(struct vm *vm, struct error **err)
 {
     bool paused = vm->state == VM_PAUSED;
+    if (!boot_can_load(vm, err)) /* before anything of it is undone */
+        return false;
     vm_hold(vm);
     if (!paused)
         vm_board_quiesce(vm);
@@ -306,6 +308,16 @@ bool vm_powerdown(struct vm *vm, struct error **err)
               "booted that far, or has no driver (virtio_input)");
     error_hint(err, "Switch it off from inside, or end it with 'quit'.");
     return false;
+}
+
+bool vm_ctrl_alt_del(struct vm *vm, struct error **err)
+{
+    if (vm->keyboard.press == NULL)
+        return vm_powerdown(vm, err);
+    if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
+        return refuse(vm, "asked to restart", err);
+    return vm->keyboard.press(vm->keyboard.device) ||
+           error_set(err, ERROR_USAGE, "nothing in the guest listens to its keyboard");
 }
 
 void vm_quit(struct vm *vm)

@@ -94,6 +94,8 @@ bool vm_reset(struct vm *vm, struct error **err);
 /* Presses the power button. Fails if nothing in the guest listens; what a guest that does makes
  * of it is its own affair, and takes it a while. */
 bool vm_powerdown(struct vm *vm, struct error **err);
+/* Presses Ctrl-Alt-Del; of a machine without a keyboard the power button. */
+bool vm_ctrl_alt_del(struct vm *vm, struct error **err);
 void vm_quit(struct vm *vm);
 void vm_quit_suspended(struct vm *vm);
 void vm_quit_migrated(struct vm *vm);

@@ -137,6 +137,7 @@ VM_VERB(pause)
 VM_VERB(resume)
 VM_VERB(reset)
 VM_VERB(powerdown)
+VM_VERB(ctrl_alt_del)
 #undef VM_VERB
 
 static json_t *verb_quit(struct control_target *target, const json_t *arguments,
@@ -335,6 +336,7 @@ const struct control_verb control_verbs[] = {
     {"resume", true, verb_resume, false, true},
     {"reset", true, verb_reset, false, true},
     {"powerdown", true, verb_powerdown, false, true},
+    {"ctrl-alt-del", true, verb_ctrl_alt_del, false, true},
     {"balloon", true, verb_balloon, false, true},
     {"disks", true, verb_disks, true, false},
     {"disk-attach", true, verb_disk_attach, false, false},

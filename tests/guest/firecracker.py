@@ -8,17 +8,19 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import namespace
 import tap
 from kernels import bzimage
-from machine import Machine, image, scratch
+from machine import FULL, Machine, image, scratch
 
 TRAPEZE = os.path.abspath(sys.argv[1])
 TINY = image("tiny", TRAPEZE)
@@ -166,6 +168,15 @@ def shell_again(vm):
     vm.shell()
 
 
+def control(vm, verb):
+    """What is said of a verb that its worker refuses."""
+    sockets = subprocess.run([TRAPEZE, "control"], capture_output=True, text=True, check=True).stdout
+    path = re.search(rf"\S*/{vm.process.pid}\.sock", sockets).group()
+    done = subprocess.run([TRAPEZE, "control", path, verb], capture_output=True, text=True, check=False)
+    assert done.returncode == HOST_FAILURE, done
+    return done.stderr
+
+
 def test_a_snapshot_is_loaded_by_new_processes():
     """As clients do it: pause, create, kill; then in new processes load and resume, twice from the same files;
     and changes on top of it."""
@@ -202,6 +213,7 @@ def test_a_snapshot_is_loaded_by_new_processes():
         with loaded(dict(load, resume_vm=resume, track_dirty_pages=True)) as vm:
             assert vm.get("/")["state"] == ("Running" if resume else "Paused")
             vm.refuses("PUT", "/boot-source", BOOT, "after starting")
+            assert "cannot start anew" in control(vm, "reset")
             assert vm.get("/vm/config")["drives"][0]["path_on_host"] == disk
             vm.accepts("PATCH", "/vm", {"state": "Resumed"})
             shell_again(vm)
@@ -240,6 +252,64 @@ def test_a_snapshot_is_loaded_by_new_processes():
     with MicroVM() as vm:
         vm.refuses("PUT", "/snapshot/load", load, "not as large")
         vm.finish(HOST_FAILURE)
+
+
+def write_something(vm, turn):
+    vm.run(f"echo {turn} >/turn; dd if=/dev/urandom of=/random bs=64k count=64 2>/dev/null; md5sum /random >/sum")
+
+
+def killed_meanwhile(vm, create, most):
+    """At some moment of a request, within so many seconds."""
+    def ask():
+        try:
+            vm.ask("PUT", "/snapshot/create", create)
+        except (OSError, http.client.HTTPException):
+            pass
+    request = threading.Thread(target=ask)
+    request.start()
+    time.sleep(random.uniform(0, most))
+    vm.process.kill()
+    request.join()
+
+
+def test_a_snapshot_is_whole_or_not_there():
+    """Whoever writes one is killed at any moment: what is loaded then is the one before or the new one."""
+    state, memory = scratch("killed.state"), scratch("killed.mem")
+    create = {"snapshot_path": state, "mem_file_path": memory}
+    load = dict(create, resume_vm=True, track_dirty_pages=True)
+    kept = [(path, path + ".kept") for path in (state, memory)]
+    with MicroVM() as vm:
+        vm.put("/machine-config", vcpu_count=1, mem_size_mib=96)
+        vm.put("/boot-source", **BOOT)
+        vm.put("/actions", action_type="InstanceStart")
+        vm.shell()
+        write_something(vm, 0)
+        vm.accepts("PATCH", "/vm", {"state": "Paused"})
+        begin = time.monotonic()
+        vm.accepts("PUT", "/snapshot/create", create)
+        most = 1.2 * (time.monotonic() - begin)
+        vm.process.kill()
+    for path, copy in kept:
+        shutil.copyfile(path, copy)
+    last = kept_turn = 0
+    for number in range(50 if FULL else 3):
+        with MicroVM() as vm:
+            status, answer = vm.ask("PUT", "/snapshot/load", load)
+            if status != 204: # between the two names' renaming
+                assert not os.path.exists(state) and "No such file" in answer["fault_message"], answer
+                vm.finish(HOST_FAILURE)
+                for path, copy in kept:
+                    shutil.copyfile(copy, path)
+                last = kept_turn
+                continue
+            shell_again(vm)
+            turn = int(vm.run("cat /turn"))
+            assert turn in (last, last + 1), (turn, last)
+            vm.run("md5sum -c /sum")
+            last = turn
+            write_something(vm, last + 1)
+            vm.accepts("PATCH", "/vm", {"state": "Paused"})
+            killed_meanwhile(vm, dict(create, snapshot_type=("Full", "Diff")[number % 2]), most)
 
 
 def metadata_by_wget(vm, path, header=None):

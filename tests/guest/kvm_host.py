@@ -117,11 +117,11 @@ def guest_initrd(trapeze, modules):
     return path
 
 
-def write_initrd(path, trapeze, files):
-    with more_than_tiny(path, trapeze, MODULES) as cpio:
+def write_initrd(path, trapeze, files, modules):
+    with more_than_tiny(path, trapeze, modules) as cpio:
         cpio.add("init", 0o100755, INIT.encode())
         cpio.add("bin/start", 0o100755,
-                 START.format(modules=" ".join(MODULES), screens=SCREENS).encode())
+                 START.format(modules=" ".join(modules), screens=SCREENS).encode())
         for target, source in files.items():
             with open(source, "rb") as file:
                 cpio.add(target.lstrip("/"), 0o100755, file.read())
@@ -141,8 +141,8 @@ class Screen(Machine):
 
 
 class KvmHost(Machine):
-    def __init__(self, trapeze, files=None, memory="1536M", cpus=1, options=()):
-        """`files`: {path in there: file or folder here}. With two processors QEMU's threads get lost in
+    def __init__(self, trapeze, files=None, memory="1536M", cpus=1, options=(), modules=()):
+        """`files`: {path in there: file or folder here}; `modules`: of the kernel, more than KVM's. With two processors QEMU's threads get lost in
         code that another one patches (KVM's static keys), and taking turns they wait for each other's
         interrupts for minutes."""
         if not shutil.which(QEMU):
@@ -155,7 +155,7 @@ class KvmHost(Machine):
         for target, source in (files or {}).items():
             put.update(tree(source, target) if os.path.isdir(source) else {target: source})
         initrd, self.serial = scratch("host-initrd"), scratch("host-console")
-        write_initrd(initrd, trapeze, put)
+        write_initrd(initrd, trapeze, put, [*MODULES, *modules])
         pairs = [socket.socketpair() for _ in range(SCREENS)]
         more = []
         for number, (_, theirs) in enumerate(pairs):

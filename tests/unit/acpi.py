@@ -30,9 +30,9 @@ def needs(tool):
         raise tap.Skip("Debian's acpica-tools is not installed")
 
 
-def tables(cpus):
+def tables(cpus, *keyboard):
     """{signature: bytes}, found as an operating system finds them."""
-    run(PROGRAM, str(cpus), FOLDER.name)
+    run(PROGRAM, str(cpus), FOLDER.name, *keyboard)
     with open(os.path.join(FOLDER.name, "memory"), "rb") as file:
         memory = file.read()
 
@@ -97,6 +97,20 @@ def test_the_fadt_is_what_the_ports_are():
                  "32-bit PM Timer (V1) : 1", "8042 Present on ports 60/64 (V2) : 0",
                  "Boot Flags (decoded below) : 0015"):
         assert line in text, (line, text)
+
+
+def test_a_keyboard_is_where_drivers_look_for_it():
+    needs("iasl")
+    tables(1, "keyboard")
+    text = ""
+    for name in "FACP", "DSDT":
+        run("iasl", "-d", name + ".aml")
+        with open(os.path.join(FOLDER.name, name + ".dsl"), encoding="utf-8") as file:
+            text += file.read()
+    assert "8042 Present on ports 60/64 (V2) : 1" in text, text
+    keyboard = re.search(r"Device \(KBD_?\)(.*?)\n        \}\n", text, re.DOTALL).group(1)
+    assert "PNP0303" in keyboard and "0x0060" in keyboard and "0x0064" in keyboard, keyboard
+    assert re.search(r"Interrupt \(ResourceConsumer, Edge, ActiveHigh.*?\{\s*0x00000001", keyboard, re.DOTALL), keyboard
 
 
 def test_acpica_loads_and_runs_it():

@@ -2,7 +2,8 @@
  *
  * Writes the ACPI tables of a PC with all devices that describe themselves, for acpi.py to look at:
  *
- *     acpi_tables CPUS FOLDER    FOLDER/memory: what lies at 0xe0000
+ *     acpi_tables CPUS FOLDER [KEYBOARD]    FOLDER/memory: what lies at 0xe0000; with anything as
+ *                                           KEYBOARD there is one
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static const struct row {
 } rows[] = {
     {&device_uart16550, {.id = "uart0", .io_port = 0x3f8, .irq_number = 4}},
     {&device_cmos_rtc, {.id = "rtc", .io_port = 0x70, .irq_number = 8}},
-    {&device_i8042, {.id = "i8042", .io_port = 0x60}},
+    {&device_i8042, {.id = "i8042", .io_port = 0x60, .irq_number = 1}},
     {&device_acpi_pm, {.id = "pm", .io_port = 0x600}},
     {&device_vmgenid, {.id = "vmgenid", .gpa = 0xfeb00000, .irq_number = 20}},
     {&device_pcie_host,
@@ -105,11 +106,14 @@ int main(int argc, char **argv)
                              .clock = clock,
                              .log = &log,
                              .entropy = &entropy};
-    if (argc != 3)
+    struct keyboard keyboard;
+    if (argc < 3)
         return 2;
     log_init(&log, LOG_LEVEL_ERROR, 2, "test");
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        devices[i] = device_new(rows[i].ops, &env, &rows[i].params, NULL);
+        struct device_params params = rows[i].params;
+        params.keyboard = argc > 3 ? &keyboard : NULL;
+        devices[i] = device_new(rows[i].ops, &env, &params, NULL);
         if (rows[i].ops == &device_virtio_slots)
             env.virtio_slots = virtio_slots_of(devices[i]);
     }
@@ -120,6 +124,7 @@ int main(int argc, char **argv)
                                         .reset_port = 0x64,
                                         .reset_value = 0xfe,
                                         .sci = 9,
+                                        .keyboard = argc > 3,
                                         .ioapic_gpa = 0xfec00000,
                                         .lapic_gpa = 0xfee00000,
                                         .devices = describe};

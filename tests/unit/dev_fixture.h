@@ -51,6 +51,7 @@ struct bench {
     uint8_t entropy_given;
     struct generation generation;
     struct power_button button;
+    struct keyboard keyboard;
 
     enum device_power power;
     uint32_t power_code;
@@ -123,10 +124,8 @@ static void bench_booted(void *machine)
     bench->boots++;
 }
 
-/* `io_port`: the first of the device's ports; 0: it has registers in memory, at BENCH_GPA. */
-static inline void bench_open_at(struct bench *bench, const struct device_ops *ops, uint64_t io_port)
+static inline void bench_make(struct bench *bench, uint64_t io_port)
 {
-    struct error *error = NULL;
     *bench = (struct bench){.chr = {.write = bench_send, .resume_input = bench_resume},
                             .entropy = {bench_fill}};
     log_init(&bench->log, LOG_LEVEL_ERROR, 2, "test");
@@ -167,9 +166,21 @@ static inline void bench_open_at(struct bench *bench, const struct device_ops *o
         .inputs = 95,
     };
     irq_line_bind(&bench->params.irq, bench_irq, bench, 7);
+}
+
+static inline void bench_begin(struct bench *bench, const struct device_ops *ops)
+{
+    struct error *error = NULL;
     bench->device = device_new(ops, &bench->env, &bench->params, &error);
     assert_non_null(bench->device);
     bench->resumes = 0;
+}
+
+/* `io_port`: the first of the device's ports; 0: it has registers in memory, at BENCH_GPA. */
+static inline void bench_open_at(struct bench *bench, const struct device_ops *ops, uint64_t io_port)
+{
+    bench_make(bench, io_port);
+    bench_begin(bench, ops);
 }
 
 static inline void bench_open(struct bench *bench, const struct device_ops *ops)
@@ -257,7 +268,9 @@ static inline void bench_check_state(struct bench *bench)
     const struct state_table *table = bench->device->ops->state;
     struct state_buffer stream = {0};
     struct bench other;
-    bench_open_at(&other, bench->device->ops, bench->params.io_port);
+    bench_make(&other, bench->params.io_port);
+    other.params.keyboard = bench->params.keyboard != NULL ? &other.keyboard : NULL;
+    bench_begin(&other, bench->device->ops);
     assert_state_round_trip(table, bench->device, other.device);
     state_save(table, bench->device, &stream);
     for (size_t bit = 0; bit < 8 * stream.size; bit++) {

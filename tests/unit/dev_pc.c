@@ -297,6 +297,98 @@ static void test_i8042_resets_the_machine(void **state)
     bench_close(&b);
 }
 
+static void open_keyboard(struct bench *b)
+{
+    bench_make(b, KBD);
+    b->params.keyboard = &b->keyboard;
+    bench_begin(b, &device_i8042);
+}
+
+/* As a driver reads: at each interrupt's edge a byte. */
+static void expect_keys(struct bench *b, const uint8_t *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        unsigned changes = b->irq_changes;
+        assert_true(b->irq);
+        assert_int_equal(bench_read(b, KBD_COMMAND, 1) & 1, 1);
+        assert_int_equal(bench_read(b, KBD_DATA, 1), bytes[i]);
+        assert_int_equal(b->irq_changes - changes, i + 1 < count ? 2 : 1);
+    }
+    assert_false(b->irq);
+    assert_int_equal(bench_read(b, KBD_COMMAND, 1) & 1, 0);
+}
+
+static void set_command_byte(struct bench *b, uint8_t byte)
+{
+    bench_write(b, KBD_COMMAND, 1, 0x60);
+    bench_write(b, KBD_DATA, 1, byte);
+}
+
+static const uint8_t chord[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+
+static void test_i8042_presses_keys(void **state)
+{
+    struct bench b;
+    (void)state;
+    open_keyboard(&b);
+    assert_true(b.keyboard.press(b.keyboard.device)); /* they wait for somebody to listen, */
+    assert_false(b.irq);
+    assert_false(b.keyboard.press(b.keyboard.device)); /* and there is no room for more */
+    bench_check_state(&b);
+    set_command_byte(&b, 0x01);
+    bench_check_state(&b);
+    expect_keys(&b, chord, sizeof(chord));
+    assert_true(b.keyboard.press(b.keyboard.device));
+    bench_write(&b, KBD_COMMAND, 1, 0x20); /* an answer is no key */
+    assert_false(b.irq);
+    assert_int_equal(bench_read(&b, KBD_DATA, 1), 0x01);
+    expect_keys(&b, chord + 1, sizeof(chord) - 1);
+    set_command_byte(&b, 0x40); /* polled; nothing translates */
+    bench_write(&b, KBD_COMMAND, 1, 0x20);
+    assert_int_equal(bench_read(&b, KBD_DATA, 1), 0);
+    assert_true(b.keyboard.press(b.keyboard.device));
+    assert_false(b.irq);
+    assert_int_equal(bench_read(&b, KBD_COMMAND, 1) & 1, 1);
+    b.device->ops->reset(b.device);
+    assert_int_equal(bench_read(&b, KBD_COMMAND, 1) & 1, 0);
+    bench_close(&b);
+}
+
+/* What Linux' atkbd asks. */
+static void test_i8042_keyboard_answers(void **state)
+{
+    static const struct {
+        uint8_t says[2], answers[4];
+        unsigned said, answered;
+    } rows[] = {
+        {{0xff}, {0xfa, 0xaa}, 1, 2},       {{0xf2}, {0xfa, 0xab, 0x83}, 1, 3},
+        {{0xee}, {0xee}, 1, 1},             {{0xed, 0x02}, {0xfa, 0xfa}, 2, 2},
+        {{0xf3, 0x00}, {0xfa, 0xfa}, 2, 2}, {{0xf0, 0x00}, {0xfa, 0xfa, 0x02}, 2, 3},
+        {{0xf0, 0x02}, {0xfa, 0xfa}, 2, 2}, {{0xf0, 0x01}, {0xfa, 0xfe}, 2, 2},
+        {{0xf6}, {0xfa}, 1, 1},             {{0x01}, {0xfe}, 1, 1},
+    };
+    struct bench b;
+    (void)state;
+    open_keyboard(&b);
+    set_command_byte(&b, 0x01);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        bench_write(&b, KBD_DATA, 1, rows[i].says[0]);
+        bench_check_state(&b);
+        if (rows[i].said == 2) {
+            expect_keys(&b, rows[i].answers, 1);
+            bench_write(&b, KBD_DATA, 1, rows[i].says[1]);
+        }
+        expect_keys(&b, rows[i].answers + rows[i].said - 1, rows[i].answered - rows[i].said + 1);
+    }
+    bench_write(&b, KBD_DATA, 1, 0xf5);
+    expect_keys(&b, (const uint8_t[]){0xfa}, 1);
+    assert_false(b.keyboard.press(b.keyboard.device));
+    bench_write(&b, KBD_DATA, 1, 0xf4);
+    expect_keys(&b, (const uint8_t[]){0xfa}, 1);
+    assert_true(b.keyboard.press(b.keyboard.device));
+    bench_close(&b);
+}
+
 /* ---- the UART ---- */
 
 static void test_uart_at_ports(void **state)
@@ -330,6 +422,8 @@ int main(void)
         cmocka_unit_test(test_rtc_nonsense),
         cmocka_unit_test(test_i8042_answers),
         cmocka_unit_test(test_i8042_resets_the_machine),
+        cmocka_unit_test(test_i8042_presses_keys),
+        cmocka_unit_test(test_i8042_keyboard_answers),
         cmocka_unit_test(test_uart_at_ports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,7 +148,8 @@ static void accepts(struct world *w, const char *line, const char *body)
 
 static void refuses(struct world *w, const char *line, const char *body, const char *part)
 {
-    assert_int_equal(request(w, line, body), 400);
+    if (request(w, line, body) != 400)
+        fail_msg("%s %s is not refused", line, body != NULL ? body : "");
     const char *fault = json_string_value(json_object_get(w->answer.body, "fault_message"));
     assert_non_null(fault);
     assert_int_equal(json_object_size(w->answer.body), 1);
@@ -202,7 +203,10 @@ static void bodies_are_checked(void **state)
         {"{'vcpu_count': 33, 'mem_size_mib': 64}", "invalid value of `vcpu_count`: 33"},
         {"{'vcpu_count': 9, 'mem_size_mib': 64}", "at most 8"},
         {"{'vcpu_count': 1, 'mem_size_mib': 16}", "32 to"},
-        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': true}", "does not support `smt`"},
+        {"{'vcpu_count': 3, 'mem_size_mib': 64, 'smt': true}", "1 or an even number if SMT is enabled"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'huge_pages': '2M'}", "hugetlbfs"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 65, 'huge_pages': 'Transparent'}", "page size"},
+        {"{'vcpu_count': 1, 'mem_size_mib': 64, 'huge_pages': '1G'}", "unknown variant `1G`"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'smt': 1}", "invalid type of `smt`"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T2'}", "CPU template 'T2'"},
         {"{'vcpu_count': 1, 'mem_size_mib': 64, 'cpu_template': 'T3'}", "unknown variant `T3`"},
@@ -291,7 +295,9 @@ static void kernels_choose_the_processor(void **state)
          0x1000},
         {"RSC\x05", "riscv64", ", 'boot_args': 'quiet -- single'", "quiet -- single", 56, 0x1000},
     };
+    accepts(w, "PUT /machine-config", "{'vcpu_count': 2, 'mem_size_mib': 64}");
     for (size_t i = 0; i < ARRAY_SIZE(kernels); i++) {
+        bool x86 = strcmp(kernels[i].arch, "x86_64") == 0;
         char path[] = "/tmp/trapeze-test-XXXXXX", body[256];
         uint8_t file[0x1000] = {0};
         int fd = mkstemp(path);
@@ -302,7 +308,18 @@ static void kernels_choose_the_processor(void **state)
         accepts(w, START);
         assert_string_equal(w->config.arch, kernels[i].arch);
         assert_string_equal(w->config.append, kernels[i].append);
+        assert_int_equal(w->config.keyboard, x86); /* for SendCtrlAltDel */
+        assert_null(w->config.cpu);
         w->fc.state = FC_NOT_STARTED;
+        accepts(w, "PATCH /machine-config", "{'smt': true}");
+        if (x86) {
+            accepts(w, START);
+            assert_string_equal(w->config.cpu, "host,smt=on");
+            w->fc.state = FC_NOT_STARTED;
+        } else {
+            refuses(w, START, "multithreading is not supported on riscv64");
+        }
+        accepts(w, "PATCH /machine-config", "{'smt': false}");
         close(fd);
         unlink(path);
     }
@@ -394,7 +411,7 @@ static void a_running_machine_is_asked(void **state)
     w->refusal = NULL;
     assert_string_equal(told(w, "GET /", "state"), "Running");
     accepts(w, "PUT /actions", "{'action_type': 'SendCtrlAltDel'}");
-    assert_string_equal(w->asked, "powerdown {}");
+    assert_string_equal(w->asked, "ctrl-alt-del {}");
     accepts(w, "PATCH /drives/a",
             "{'drive_id': 'a', 'rate_limiter': {'ops': {'size': 10, 'refill_time': 100}}}");
     assert_string_equal(w->asked, "limit {\"disk\":0,\"bps\":0,\"iops\":100}");
@@ -420,14 +437,19 @@ static void logs_and_metrics(void **state)
     struct world *w = *state;
     refuses(w, "PUT /actions", "{'action_type': 'FlushMetrics'}", "no file");
     refuses(w, "PUT /metrics", "{'metrics_path': '/bad'}", "cannot open");
-    accepts(w, "PUT /metrics", "{'metrics_path': '/m', 'emit_id': true}");
+    refuses(w, "PUT /metrics", "{'metrics_path': '/m', 'properties': {'az': 1}}",
+            "invalid type of `properties`, expected an object of strings");
+    refuses(w, "PUT /metrics", "{'metrics_path': '/m', 'properties': ['az']}", "expected an object");
+    accepts(w, "PUT /metrics", "{'metrics_path': '/m', 'emit_id': true, 'properties': {'az': 'b'}}");
     refuses(w, "PUT /metrics", "{'metrics_path': '/m'}", "Reinitialization");
     accepts(w, "PUT /actions", "{'action_type': 'FlushMetrics'}");
     json_t *line = json_loads(w->metrics, 0, NULL);
     assert_string_equal(json_string_value(json_object_get(line, "id")), "vm1");
     json_t *server = json_object_get(line, "api_server");
-    assert_int_equal(json_integer_value(json_object_get(server, "requests")), 5);
-    assert_int_equal(json_integer_value(json_object_get(server, "failures")), 3);
+    assert_int_equal(json_integer_value(json_object_get(server, "requests")), 7);
+    assert_int_equal(json_integer_value(json_object_get(server, "failures")), 5);
+    const json_t *properties = json_object_get(line, "properties");
+    assert_string_equal(json_string_value(json_object_get(properties, "az")), "b");
     json_decref(line);
     refuses(w, "PUT /logger", "{'log_path': '/bad'}", "cannot open");
     refuses(w, "PUT /logger", "{'level': 'loud'}", "loud");
@@ -538,6 +560,8 @@ static void a_snapshot_is_loaded(void **state)
     assert_false(w->fc.failed);
     assert_int_equal(request(w, "GET /machine-config", NULL), 200);
     assert_true(json_is_false(json_object_get(w->answer.body, "track_dirty_pages")));
+    assert_int_equal(request(w, "GET /vm/config", NULL), 200);
+    assert_int_equal(json_object_size(json_object_get(w->answer.body, "boot-source")), 0);
     accepts(w, CREATE, FILES ", 'snapshot_type': 'Diff'}");
     assert_string_equal(w->asked, "save /s /m changes 67108864");
     accepts(w, "PATCH /vm", "{'state': 'Resumed'}");

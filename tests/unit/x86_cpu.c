@@ -322,6 +322,31 @@ static void each_vcpu_has_its_place(void **state)
     }
 }
 
+/* With smt=on two are a core's threads; one alone is a core. */
+static void two_vcpus_are_threads_of_a_core(void **state)
+{
+    struct x86_cpu_host intel = host_of("Icelake-Server", ""), amd = host_of("EPYC-Milan", "topoext");
+    (void)state;
+    add_leaf(&amd, 0x8000001e, 0);
+    for (unsigned cpus = 1; cpus <= 8; cpus++) {
+        unsigned bits = cpus > 4 ? 3 : cpus > 2 ? 2 : cpus - 1, core = cpus > 1;
+        for (unsigned cpu = 0; cpu < cpus; cpu++) {
+            struct guest guest = guest_of(&intel, "host,smt=on");
+            guest.count = x86_cpu_leaves(&guest.choice, &intel, cpu, cpus, guest.leaves);
+            assert_int_equal(leaf_of(&guest, 0xb, 0)->eax, core);
+            assert_int_equal(leaf_of(&guest, 0xb, 0)->ebx, 1u << core);
+            assert_int_equal(leaf_of(&guest, 0xb, 1)->eax, bits);
+            assert_int_equal(leaf_of(&guest, 4, 2)->eax >> 14 & 0xfff, (1u << core) - 1);
+            assert_int_equal(leaf_of(&guest, 4, 3)->eax >> 14 & 0xfff, (1u << bits) - 1);
+            assert_int_equal(leaf_of(&guest, 4, 3)->eax >> 26, (1u << (bits - core)) - 1);
+            guest = guest_of(&amd, "host,smt=on");
+            guest.count = x86_cpu_leaves(&guest.choice, &amd, cpu, cpus, guest.leaves);
+            assert_int_equal(leaf_of(&guest, 0x8000001e, 0)->eax, cpu);
+            assert_int_equal(leaf_of(&guest, 0x8000001e, 0)->ebx, cpu >> core | core << 8);
+        }
+    }
+}
+
 /* SDM 1, 13.5.2: what the enabled components take, and those that lie in front. */
 static void the_extended_state_is_of_the_features(void **state)
 {
@@ -433,6 +458,7 @@ int main(void)
         cmocka_unit_test(text_that_means_nothing_is_refused),
         cmocka_unit_test(models_that_a_host_has_are_listed),
         cmocka_unit_test(each_vcpu_has_its_place),
+        cmocka_unit_test(two_vcpus_are_threads_of_a_core),
         cmocka_unit_test(the_extended_state_is_of_the_features),
         cmocka_unit_test(a_guest_goes_where_there_is_as_much),
         cmocka_unit_test(descriptions_are_words),

@@ -23,7 +23,7 @@ static bool no_such(const char *what, const char *name, size_t length, struct er
                                x86_model_at(i)->name);
     error_set(err, ERROR_USAGE, "there is no %s '%.*s' of x86-64 processors", what,
               length > 64 ? 64 : (int)length, name);
-    error_hint(err, "It is MODEL[,FEATURE=on|off]...[,pmu=on][,enforce=off] of these models: %s", names);
+    error_hint(err, "It is MODEL[,FEATURE=on|off]...[,pmu=on][,smt=on][,enforce=off] of these models: %s", names);
     return false;
 }
 
@@ -42,6 +42,8 @@ static bool parse_part(const char *part, size_t length, struct x86_cpu_wish *wis
         x86_give(&wish->off, feature, !on);
     } else if (name == 3 && memcmp(part, "pmu", 3) == 0) {
         wish->pmu = on;
+    } else if (name == 3 && memcmp(part, "smt", 3) == 0) {
+        wish->smt = on;
     } else if (name == 7 && memcmp(part, "enforce", 7) == 0) {
         wish->enforce = on;
     } else {
@@ -249,16 +251,23 @@ static bool make_processor(const struct making *making, struct x86_cpuid *leaf)
     return true;
 }
 
+/* Those of them that are below a core's. */
+static unsigned core_bits(const struct making *making)
+{
+    return making->choice->wish.smt && making->cpus > 1 ? 1 : 0;
+}
+
 /* A first- or second-level cache is of a core, the third of all. */
 static bool make_cache(const struct making *making, struct x86_cpuid *leaf)
 {
     bool shared = (leaf->eax >> 5 & 7) >= 3;
-    uint32_t sharers = shared ? (1u << package_bits(making->cpus)) - 1 : 0;
+    unsigned package = package_bits(making->cpus), core = core_bits(making);
+    uint32_t sharers = (1u << (shared ? package : core)) - 1;
     if ((leaf->eax & 31) == 0)
         return false;
     leaf->eax = (uint32_t)bits_set(leaf->eax, 14, 12, sharers);
     if (leaf->function == 0x4)
-        leaf->eax = (uint32_t)bits_set(leaf->eax, 26, 6, (1u << package_bits(making->cpus)) - 1);
+        leaf->eax = (uint32_t)bits_set(leaf->eax, 26, 6, (1u << (package - core)) - 1);
     return true;
 }
 
@@ -349,10 +358,12 @@ static bool make_svm(const struct making *making, struct x86_cpuid *leaf)
     return gives(&making->choice->features, "svm");
 }
 
-/* A core each, on one node. */
+/* All on one node. */
 static bool make_core(const struct making *making, struct x86_cpuid *leaf)
 {
-    leaf->eax = leaf->ebx = making->cpu;
+    unsigned bits = core_bits(making);
+    leaf->eax = making->cpu;
+    leaf->ebx = making->cpu >> bits | ((1u << bits) - 1) << 8; /* of so many threads, less one */
     leaf->ecx = leaf->edx = 0;
     return gives(&making->choice->features, "topoext");
 }
@@ -405,12 +416,13 @@ static const struct row *row_of(uint32_t function)
     return NULL;
 }
 
-/* Two levels of topology, a thread in a core and cores in the package; the clock's frequency, and that of
+/* Two levels of topology, threads in a core and cores in the package; the clock's frequency, and that of
  * the APIC's bus, which is KVM's 1 GHz. */
 static size_t make_ours(const struct making *making, struct x86_cpuid *leaves)
 {
+    unsigned bits = core_bits(making);
     const struct x86_cpuid ours[] = {
-        {0xb, 0, true, 0, 1, 1 << 8, making->cpu},
+        {0xb, 0, true, bits, 1u << bits, 1 << 8, making->cpu},
         {0xb, 1, true, package_bits(making->cpus), making->cpus, 2 << 8 | 1, making->cpu},
         {0x40000010, 0, false, making->host->tsc_khz, 1000000, 0, 0},
     };

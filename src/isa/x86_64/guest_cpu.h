@@ -24,12 +24,12 @@ struct x86_cpu_host {
 };
 
 /* What was asked for, as text: a model's name, then ",FEATURE=on", ",FEATURE=off", ",pmu=on" (the
- * performance counters) or ",enforce=off" (what the host does not have is left out) as often as one likes.
- * NULL: "host". */
+ * performance counters), ",smt=on" (two vCPUs are the threads of a core) or ",enforce=off" (what the host
+ * does not have is left out) as often as one likes. NULL: "host". */
 struct x86_cpu_wish {
     const struct x86_model *model;
     struct x86_features on, off;
-    bool pmu, enforce;
+    bool pmu, smt, enforce;
 };
 bool x86_cpu_parse(const char *text, struct x86_cpu_wish *wish, struct error **err);
 

@@ -156,7 +156,7 @@ static uint64_t add_dsdt(struct tables *t)
 /* 5.2.9 */
 static uint64_t add_fadt(struct tables *t, uint64_t facs, uint64_t dsdt)
 {
-    enum { LEGACY_DEVICES = 1 << 0, NO_VGA = 1 << 2, NO_ASPM = 1 << 4 };
+    enum { LEGACY_DEVICES = 1 << 0, HAS_8042 = 1 << 1, NO_VGA = 1 << 2, NO_ASPM = 1 << 4 };
     enum {
         WBINVD = 1 << 0,
         ALL_HAVE_C1 = 1 << 2,
@@ -183,7 +183,8 @@ static uint64_t add_fadt(struct tables *t, uint64_t facs, uint64_t dsdt)
     store_le16(fadt + 96, 0xffff); /* there is no C2, */
     store_le16(fadt + 98, 0xffff); /* and no C3 */
     put8(fadt + 108, 0x32);        /* the century, in CMOS RAM */
-    store_le16(fadt + 109, LEGACY_DEVICES | NO_VGA | NO_ASPM);
+    store_le16(fadt + 109, (uint16_t)(LEGACY_DEVICES | (setup->keyboard ? HAS_8042 : 0) | NO_VGA |
+                                      NO_ASPM));
     store_le32(fadt + 112, WBINVD | ALL_HAVE_C1 | NO_SLEEP_BUTTON | TIMER_32_BITS | RESET_REGISTER);
     put_port(fadt + 116, setup->reset_port, 1, 1);
     put8(fadt + 128, setup->reset_value);

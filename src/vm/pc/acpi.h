@@ -10,6 +10,7 @@
 #ifndef TRAPEZE_VM_PC_ACPI_H
 #define TRAPEZE_VM_PC_ACPI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ struct pc_acpi_setup {
     uint16_t pm_port, reset_port;
     uint8_t reset_value;
     unsigned sci; /* GSI */
+    bool keyboard; /* there is one, and its controller */
     uint32_t ioapic_gpa, lapic_gpa;
     /* Adds the devices' objects, inside \_SB. */
     void (*devices)(void *opaque, struct aml *aml);

@@ -46,7 +46,7 @@ static const struct part {
 } parts[] = {
     {&device_acpi_pm, "pm", 0, PC_PM_PORT, PC_SCI_GSI, ALWAYS},
     {&device_cmos_rtc, "rtc", 0, PC_RTC_PORT, PC_RTC_GSI, ALWAYS},
-    {&device_i8042, "i8042", 0, PC_I8042_PORT, 0, ALWAYS},
+    {&device_i8042, "i8042", 0, PC_I8042_PORT, PC_KEYBOARD_GSI, ALWAYS},
     {&device_uart16550, "uart0", 0, PC_COM1_PORT, PC_COM1_GSI, ALWAYS},
     {&device_pcie_host, "pcie", PC_ECAM_GPA, 0, PC_PCI_GSI, ALWAYS},
     {&device_virtio_slots, "virtio", PC_SLOTS_GPA, 0, PC_SLOT_GSI_FIRST, WITH_SLOTS},
@@ -84,6 +84,7 @@ static bool pc_parts(struct vm *vm, struct error **err)
             .bridge = firmware ? &i440fx : NULL,
             .msi = {irqchip->send, vm->machine},
             .button = &vm->button,
+            .keyboard = vm->config.keyboard ? &vm->keyboard : NULL,
             .generation = &vm->generation,
             .chr = part->ops == &device_uart16550 ? vm->env.console : NULL,
         };

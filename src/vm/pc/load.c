@@ -113,6 +113,7 @@ struct pc_acpi_setup pc_acpi_setup(struct vm *vm)
                                   .reset_port = RESET_PORT,
                                   .reset_value = RESET_VALUE,
                                   .sci = PC_SCI_GSI,
+                                  .keyboard = vm->config.keyboard,
                                   .ioapic_gpa = PC_IOAPIC_GPA,
                                   .lapic_gpa = PC_LAPIC_GPA,
                                   .devices = describe_devices,

@@ -33,6 +33,7 @@ struct vm;
 #define PC_COM1_PORT  0x3f8
 #define PC_PM_PORT    0x600
 
+#define PC_KEYBOARD_GSI 1
 #define PC_COM1_GSI    4
 #define PC_RTC_GSI     8
 #define PC_SCI_GSI     9
