@@ -173,9 +173,8 @@ const struct cli_command cli_command_firecracker = {
         "devices: kernels need the drivers virtio_mmio and, for drives, virtio_blk. There are the "
         "resources machine-config, "
         "boot-source, drives, network-interfaces, vsock, balloon, entropy, serial, logger, "
-        "metrics, actions, vm, snapshots (full and of changes) and mmds; cpu-config, pmem and "
-        "memory "
-        "hot-plug are refused "
+        "metrics, actions, vm, snapshots (full and of changes), mmds and (x86-64) cpu-config; pmem "
+        "and memory hot-plug are refused "
         "with a sentence, and so is what else a machine of trapeze does not have.",
     .options = options,
     .option_count = ARRAY_SIZE(options),

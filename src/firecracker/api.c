@@ -638,7 +638,7 @@ static const struct route {
     {"PATCH", "/balloon/hinting/start", ANY, NULL, NULL, false},
     {"GET", "/balloon/hinting/status", ANY, NULL, NULL, false},
     {"PATCH", "/balloon/hinting/stop", ANY, NULL, NULL, false},
-    {"PUT", "/cpu-config", ANY, NULL, NULL, false},
+    {"PUT", "/cpu-config", CONFIGURES, fc_put_cpu_config, fc_cpu_config, false},
     {"PUT", "/snapshot/create", AFTER, fc_put_snapshot_create, fc_snapshot_create_params, false},
     {"PUT", "/snapshot/load", BEFORE, fc_put_snapshot_load, fc_snapshot_load_params, false},
     {"GET", "/mmds", ANY, fc_get_mmds, NULL, false},

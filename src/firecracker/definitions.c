@@ -51,6 +51,37 @@ const struct fc_field fc_machine_configuration[] = {
     END,
 };
 
+static const struct fc_field cpuid_register_modifier[] = {
+    {.name = "register",
+     .kind = FC_TEXT,
+     .required = true,
+     .choices = CHOICES("eax", "ebx", "ecx", "edx")},
+    {.name = "bitmap", .kind = FC_TEXT, .required = true},
+    END,
+};
+
+/* What flags say (whether an answer depends on the subleaf) is a fact that we know ourselves. */
+static const struct fc_field cpuid_leaf_modifier[] = {
+    {.name = "leaf", .kind = FC_TEXT, .required = true},
+    {.name = "subleaf", .kind = FC_TEXT, .required = true},
+    {.name = "flags", .kind = FC_UINT, .required = true, .max = UINT32_MAX},
+    {.name = "modifiers", .kind = FC_LIST, .required = true, .fields = cpuid_register_modifier},
+    END,
+};
+
+static const struct fc_field msr_modifier[] = {
+    {.name = "addr", .kind = FC_TEXT, .required = true},
+    {.name = "bitmap", .kind = FC_TEXT, .required = true},
+    END,
+};
+
+const struct fc_field fc_cpu_config[] = {
+    {.name = "kvm_capabilities", .kind = FC_LIST},
+    {.name = "cpuid_modifiers", .kind = FC_LIST, .fields = cpuid_leaf_modifier},
+    {.name = "msr_modifiers", .kind = FC_LIST, .fields = msr_modifier},
+    END,
+};
+
 const struct fc_field fc_boot_source[] = {
     {.name = "kernel_image_path", .kind = FC_TEXT, .required = true},
     {.name = "initrd_path", .kind = FC_TEXT},

@@ -31,6 +31,11 @@ typedef void fc_run_fn(struct fc *fc, const char *id, json_t *body, struct fc_an
 
 fc_run_fn fc_put_snapshot_create, fc_put_snapshot_load; /* snapshot.c */
 
+/* cpu_template.c */
+fc_run_fn fc_put_cpu_config;
+/* A template as more of machine_config.cpu, the caller's; NULL: the answer says why not. */
+char *fc_cpu_changes(const json_t *template, struct fc_answer *answer);
+
 /* mmds.c */
 fc_run_fn fc_put_mmds_config, fc_put_mmds, fc_patch_mmds, fc_get_mmds;
 /* False: the answer says why not. */

@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "config/machine.h"
-#include "firecracker/api.h"
+#include "firecracker/internal.h"
 
 /* Of a kernel that is given none: as there, it ends where others would restart, and does not look
  * for what is not there. */
@@ -100,6 +100,27 @@ static char *kernel_arguments(const json_t *boot, const json_t *root, bool x86)
     return text;
 }
 
+static bool choose_cpu(struct machine_config *config, const json_t *machine, const json_t *template,
+                       struct error **err)
+{
+    bool smt = json_is_true(json_object_get(machine, "smt"));
+    if (strcmp(config->arch, "x86_64") != 0 && smt)
+        return error_set(err, ERROR_USAGE,
+                         "Enabling simultaneous multithreading is not supported on %s.",
+                         config->arch);
+    if (strcmp(config->arch, "x86_64") != 0 && json_object_size(template) > 0)
+        return error_set(err, ERROR_USAGE, "CPU templates are not supported on %s.", config->arch);
+    struct fc_answer none = {0}; /* it has been checked */
+    char *changes = template != NULL ? fc_cpu_changes(template, &none) : NULL;
+    json_decref(none.body);
+    if ((smt || (changes != NULL && changes[0] != '\0')) &&
+        asprintf(&config->cpu, "host%s%s", smt ? ",smt=on" : "", changes != NULL ? changes : "") <
+            0)
+        abort(); /* as base/alloc.h */
+    free(changes);
+    return true;
+}
+
 bool fc_machine(const json_t *resources, const char *arch, struct machine_config *config,
                 struct error **err)
 {
@@ -121,11 +142,8 @@ bool fc_machine(const json_t *resources, const char *arch, struct machine_config
     config->memory = (uint64_t)json_integer_value(json_object_get(machine, "mem_size_mib")) << 20;
     config->virtio = MACHINE_VIRTIO_MMIO;
     config->no_reboot = true;
-    if (json_is_true(json_object_get(machine, "smt")) && strcmp(arch, "x86_64") != 0)
-        return error_set(err, ERROR_USAGE,
-                         "Enabling simultaneous multithreading is not supported on %s.", arch);
-    if (json_is_true(json_object_get(machine, "smt")))
-        config->cpu = strdup("host,smt=on");
+    if (!choose_cpu(config, machine, json_object_get(resources, "cpu-config"), err))
+        return false;
     config->keyboard = strcmp(arch, "x86_64") == 0;
     config->kernel = copy_of(boot, "kernel_image_path");
     config->initrd = copy_of(boot, "initrd_path");

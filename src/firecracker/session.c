@@ -408,10 +408,24 @@ static bool are_known(json_t *all, struct error **err)
     return true;
 }
 
+/* Of a template the file has the path of another. */
+static bool put_template(struct session *session, const char *path, struct error **err)
+{
+    json_error_t error;
+    json_t *template = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    if (template == NULL)
+        return error_set(err, ERROR_USAGE, "'%s' is no CPU template: %s", path, error.text);
+    bool good = put(session, "/cpu-config", template, err);
+    json_decref(template);
+    return good;
+}
+
 static bool put_section(struct session *session, size_t i, const json_t *value, struct error **err)
 {
     size_t index;
     const json_t *entry;
+    if (json_is_string(value) && strcmp(sections[i].name, "cpu-config") == 0)
+        return put_template(session, json_string_value(value), err);
     if (sections[i].id == NULL)
         return json_is_null(value) || put(session, sections[i].path, value, err);
     json_array_foreach(value, index, entry)

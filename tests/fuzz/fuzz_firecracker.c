@@ -130,6 +130,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         "PUT /machine-config\n{\"vcpu_count\": 1, \"mem_size_mib\": 128}",
         "PUT /machine-config\n{\"vcpu_count\": 2, \"mem_size_mib\": 4294967295, \"smt\": true}",
         "PATCH /machine-config\n{\"mem_size_mib\": 64}",
+        "PUT /cpu-config\n{\"kvm_capabilities\": [\"!56\", \"1\"], \"msr_modifiers\": [{\"addr\": "
+        "\"0x10a\", \"bitmap\": \"0b0_x1\"}]}",
+        "PUT /cpu-config\n{\"cpuid_modifiers\": [{\"leaf\": \"0x7\", \"subleaf\": \"0b0\", "
+        "\"flags\": 0, \"modifiers\": [{\"register\": \"ebx\", \"bitmap\": \"0b1x0\"}]}]}",
         "PUT /boot-source\n{\"kernel_image_path\": \"/dev/null\", \"boot_args\": \"a b\"}",
         "PUT /boot-source\n{\"kernel_image_path\": \"/dev/null\", \"initrd_path\": null}",
         "PUT /drives/a\n{\"drive_id\": \"a\", \"is_root_device\": true, \"path_on_host\": "

@@ -420,7 +420,11 @@ def test_resources_from_a_file():
         assert "trapeze.none" in vm.run("cat /proc/cmdline")
         assert vm.run("nproc").strip() == "1"
         vm.poweroff()
+    template = scratch("template.json")
+    with open(template, "w", encoding="utf-8") as out:
+        json.dump({"msr_modifiers": [{"addr": "0x10a", "bitmap": "2"}]}, out)
     for what, part in [({"drives": [{"drive_id": "d"}]}, "missing field"), ({"disk": {}}, "'disk'"),
+                       ({"cpu-config": "/not/there"}, "/not/there"), ({"cpu-config": template}, "[2] as a bitmap"),
                        ({}, "without kernel configuration")]:
         write(**what)
         with MicroVM("--config-file", resources, api=False) as vm:

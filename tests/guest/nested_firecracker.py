@@ -106,6 +106,8 @@ def started(host):
     vm.put("/machine-config", vcpu_count=1, mem_size_mib=MEMORY_MIB, track_dirty_pages=True)
     vm.put("/boot-source", kernel_image_path="/tiny/bzImage", initrd_path="/tiny/initrd",
            boot_args="console=ttyS0 reboot=k panic=1 mitigations=off quiet")
+    vm.put("/cpu-config", cpuid_modifiers=[{"leaf": "0x1", "subleaf": "0x0", "flags": 0, "modifiers": [
+        {"register": "ecx", "bitmap": "0bxxxxxxxx0" + 23 * "x"}]}]) # no popcnt
     vm.put("/drives/d", drive_id="d", path_on_host="/root/drive", is_root_device=False)
     vm.put("/network-interfaces/eth0", iface_id="eth0", host_dev_name="fctap0",
            guest_mac="02:00:00:00:00:01")
@@ -145,6 +147,7 @@ def test_a_client_starts_linux():
     with HOST.use() as host:
         vm = started(host)
         assert " pci=off" in vm.run("cat /proc/cmdline")
+        assert " popcnt" in host.run("cat /proc/cpuinfo") and " popcnt" not in vm.run("cat /proc/cpuinfo")
         interrupts = vm.run("cat /proc/interrupts")
         assert "IO-APIC" in interrupts and "virtio" in interrupts and "PCI-MSI" not in interrupts, interrupts
         assert vm.run("head -c 11 /dev/vda; echo").strip() == "of the host"

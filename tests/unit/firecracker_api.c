@@ -460,7 +460,7 @@ static void logs_and_metrics(void **state)
 static void what_there_is_not(void **state)
 {
     struct world *w = *state;
-    static const char *const lines[] = {"PUT /cpu-config",     "PUT /pmem/a",
+    static const char *const lines[] = {"PATCH /balloon/hinting/stop", "PUT /pmem/a",
                                         "PATCH /pmem/a",       "GET /hotplug/memory",
                                         "PUT /hotplug/memory", "PATCH /balloon/hinting/start"};
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
@@ -468,6 +468,61 @@ static void what_there_is_not(void **state)
     refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': false}", "deflate_on_oom");
     refuses(w, "PUT /entropy", "{'rate_limiter': {}}", "does not support `rate_limiter`");
     accepts(w, "PUT /entropy", "{'rate_limiter': null}");
+}
+
+#define LEAF(bits)                                                                                 \
+    "{'cpuid_modifiers': [{'leaf': '0x7', 'subleaf': '0b0', 'flags': 1, 'modifiers': "              \
+    "[{'register': 'ebx', 'bitmap': '" bits "'}]}]}"
+
+/* Of x86-64 guests; the documentation's own example is one of them. */
+static void cpu_templates(void **state)
+{
+    struct world *w = *state;
+    static const char *const bad[][2] = {
+        {LEAF("0b2"), "Failed to parse string [0b2] as a bitmap - unknown character"},
+        {LEAF("0bxxxxxxxxxxxxxxxx_xxxxxxxxxxxxxxxx0"), "string is too long"},
+        {"{'reg_modifiers': []}", "unknown field `reg_modifiers`"},
+        {"{'msr_modifiers': [{'addr': '266', 'bitmap': '0b1'}]}", "[266] as a number"},
+        {"{'msr_modifiers': [{'addr': '0x1ffffffff', 'bitmap': '0b1'}]}", "as a number"},
+        {"{'msr_modifiers': [{'addr': '0b12', 'bitmap': '0b1'}]}", "as a number"},
+        {"{'msr_modifiers': [{'addr': '0x-1', 'bitmap': '0b1'}]}", "as a number"},
+        {"{'kvm_capabilities': ['a']}", "[a] as a kvm capability"},
+        {"{'kvm_capabilities': ['!']}", "as a kvm capability"},
+        {"{'cpuid_modifiers': [{'leaf': '0x7', 'subleaf': '0x0', 'flags': 0, 'modifiers': "
+         "[{'register': 'rax', 'bitmap': '1'}]}]}",
+         "unknown variant `rax`"},
+        {"{'cpuid_modifiers': [{'leaf': '0x7', 'flags': 0, 'modifiers': []}]}", "`subleaf`"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        refuses(w, "PUT /cpu-config", bad[i][0], bad[i][1]);
+    char path[] = "/tmp/trapeze-test-XXXXXX", body[128];
+    uint8_t file[0x1000] = {0};
+    int fd = mkstemp(path);
+    memcpy(file + 0x202, "HdrS", 4);
+    assert_int_equal(write(fd, file, sizeof(file)), (ssize_t)sizeof(file));
+    close(fd);
+    accepts(w, "PUT /cpu-config", "{}");
+    accepts(w, BOOT); /* of riscv64 */
+    accepts(w, START);
+    w->fc.state = FC_NOT_STARTED;
+    accepts(w, "PUT /cpu-config", LEAF("0b1x0_"));
+    refuses(w, START, "CPU templates are not supported on riscv64");
+    snprintf(body, sizeof(body), "{'kernel_image_path': '%s'}", path);
+    accepts(w, "PUT /boot-source", body);
+    accepts(w, START);
+    assert_string_equal(w->config.cpu, "host,cpuid.7.0.ebx=4/5");
+    w->fc.state = FC_NOT_STARTED;
+    accepts(w, "PUT /cpu-config",
+            "{'kvm_capabilities': ['!56', '121'], 'cpuid_modifiers': [{'leaf': '0x1', 'subleaf': "
+            "'0x0', 'flags': 0, 'modifiers': [{'register': 'eax', 'bitmap': "
+            "'0bxxxx000000000011xx00011011110010'}]}], 'msr_modifiers': [{'addr': '0x10a', 'bitmap': "
+            "'0b0000000000000000000000000000000000000000000000000000000000000000'}]}");
+    accepts(w, START);
+    assert_string_equal(w->config.cpu,
+                        "host,kvm.121=on,cpuid.1.0.eax=306f2/fff3fff,msr.10a=0/ffffffffffffffff");
+    assert_int_equal(request(w, "GET /vm/config", NULL), 200);
+    assert_int_equal(json_object_size(json_object_get(w->answer.body, "cpu-config")), 3);
+    unlink(path);
 }
 
 /* A new process, in which nothing was configured. */
@@ -785,6 +840,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_running_machine_is_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(logs_and_metrics, setup, teardown),
         cmocka_unit_test_setup_teardown(what_there_is_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(cpu_templates, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_is_made, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_is_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_loaded, setup, teardown),

@@ -288,6 +288,40 @@ static void models_that_a_host_has_are_listed(void **state)
     assert_string_equal(text, "host x86-64-v1 x86-64-v2 x86-64-v3 EPYC EPYC-Rome");
 }
 
+/* Bits with names are features; the signature is taken; what is made for each vCPU is not changed. */
+static void templates_change_bits(void **state)
+{
+    struct x86_cpu_host host = host_of("Icelake-Server", "arch-capabilities rdctl-no ibrs-all");
+    (void)state;
+    struct guest guest = guest_of(&host, "host,cpuid.7.0.ebx=0/10000,cpuid.1.0.eax=306f2/fff3fff,"
+                                         "cpuid.1.0.ebx=0/ffffffff,msr.10a=2/ffffffffffffffff");
+    assert_false(has(&guest.features, "avx512f") || has(&guest.features, "avx512-vnni"));
+    assert_true(has(&guest.features, "avx2") && has(&guest.features, "ibrs-all"));
+    assert_false(has(&guest.features, "rdctl-no"));
+    assert_int_equal(leaf_of(&guest, 1, 0)->eax, 0x306f2);
+    assert_int_equal(leaf_of(&guest, 0xd, 0)->eax & 0xe0, 0);
+    assert_int_equal(leaf_of(&guest, 1, 0)->ebx >> 16, 1);
+    assert_true(x86_cpu_accepts(&guest.choice, &host, guest.leaves, guest.count, 2, NULL));
+    guest = guest_of(&host, "host,cpuid.14.0.eax=0/ffffffff"); /* the host's, and nobody's here */
+    guest = guest_of(&host, "host,kvm.121=on,cpuid.7.0.ebx=20/20");
+    assert_int_equal(guest.choice.wish.changes.capability_count, 1);
+    assert_int_equal(guest.choice.wish.changes.capabilities[0], 121);
+    refuses(&host, "host,cpuid.7.0.ecx=80/80", (const char *const[]){"bits 0x80 of ecx in CPUID leaf 0x7", NULL});
+    refuses(&host, "host,cpuid.0.0.ebx=0/1", (const char *const[]){"CPUID leaf 0x0", NULL});
+    refuses(&host, "host,cpuid.99.0.eax=0/1", (const char *const[]){"not supported by KVM: Leaf: 0x99, Subleaf: 0x0", NULL});
+    refuses(&host, "host,cpuid.80000008.0.ebx=1/1", (const char *const[]){"missing are clzero", NULL});
+    refuses(&host, "host,msr.48=0/1", (const char *const[]){"Register Address: 0x48", NULL});
+    refuses(&host, "host,msr.10a=100000000/100000000", (const char *const[]){"0x10a", NULL});
+    static const char *const nonsense[] = {"cpuid.1.0.eax=1", "cpuid.1.0.rax=1/1", "cpuid.1.eax=1/1",
+                                           "cpuid.1.0.eax=100000000/1", "msr.10a=1", "kvm.=on", "kvm.1=off",
+                                           "cpuid.-1.0.eax=1/1", "cpuid.1.0.eax=1/1 ", "cpuid."};
+    for (size_t i = 0; i < ARRAY_SIZE(nonsense); i++) {
+        char text[64];
+        snprintf(text, sizeof(text), "host,%s", nonsense[i]);
+        refuses(&host, text, (const char *const[]){nonsense[i], NULL});
+    }
+}
+
 /* ---- leaves ---- */
 
 static void each_vcpu_has_its_place(void **state)
@@ -457,6 +491,7 @@ int main(void)
         cmocka_unit_test(what_the_host_does_not_have_is_refused_by_name),
         cmocka_unit_test(text_that_means_nothing_is_refused),
         cmocka_unit_test(models_that_a_host_has_are_listed),
+        cmocka_unit_test(templates_change_bits),
         cmocka_unit_test(each_vcpu_has_its_place),
         cmocka_unit_test(two_vcpus_are_threads_of_a_core),
         cmocka_unit_test(the_extended_state_is_of_the_features),

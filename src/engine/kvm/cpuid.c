@@ -79,6 +79,10 @@ bool kvm_choose_cpu(struct kvm_machine *machine, const char *text, struct error 
     if (!x86_cpu_parse(text, &wish, err) || !kvm_read_host(machine->kvm, &machine->host, err) ||
         !x86_cpu_choose(&wish, &machine->host, choice, err))
         return false;
+    for (size_t i = 0; i < wish.changes.capability_count; i++)
+        if (ioctl(machine->kvm, KVM_CHECK_EXTENSION, wish.changes.capabilities[i]) <= 0)
+            return error_set(err, ERROR_HOST, "KVM does not have capability %u, which the CPU template wants",
+                             wish.changes.capabilities[i]);
     if (!x86_features_none(&choice->left_out)) {
         char names[1024];
         x86_features_print(&choice->left_out, " ", names, sizeof(names));

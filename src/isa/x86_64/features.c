@@ -284,6 +284,13 @@ const struct x86_feature *x86_feature_find(const char *name, size_t length)
     return NULL;
 }
 
+bool x86_feature_is_in(const struct x86_feature *feature, uint32_t function, uint32_t index, unsigned reg)
+{
+    const struct place *place = &places[feature->word];
+    return feature->word != X86_ARCH_CAPABILITIES && place->function == function &&
+           place->index == index && place->reg == reg;
+}
+
 const struct x86_cpuid *x86_cpuid_find(const struct x86_cpuid *leaves, size_t count, uint32_t function,
                                        uint32_t index)
 {

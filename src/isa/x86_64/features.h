@@ -70,6 +70,9 @@ static inline void x86_give(struct x86_features *features, const struct x86_feat
         give ? features->words[feature->word] | bit : features->words[feature->word] & ~bit;
 }
 
+/* Whether it is a bit of that register (0 to 3: EAX to EDX). */
+bool x86_feature_is_in(const struct x86_feature *feature, uint32_t function, uint32_t index, unsigned reg);
+
 /* The leaf, or NULL. */
 const struct x86_cpuid *x86_cpuid_find(const struct x86_cpuid *leaves, size_t count, uint32_t function,
                                        uint32_t index);

@@ -29,6 +29,8 @@ static bool no_such(const char *what, const char *name, size_t length, struct er
 
 static bool parse_part(const char *part, size_t length, struct x86_cpu_wish *wish, struct error **err)
 {
+    if (x86_changes_is_one(part, length))
+        return x86_changes_add(&wish->changes, part, length, err);
     const char *equals = memchr(part, '=', length);
     size_t name = equals != NULL ? (size_t)(equals - part) : length;
     size_t rest = equals != NULL ? length - name - 1 : 0;
@@ -66,6 +68,7 @@ bool x86_cpu_parse(const char *text, struct x86_cpu_wish *wish, struct error **e
         if (!parse_part(text, length, wish, err))
             return false;
     }
+    x86_changes_as_features(&wish->changes, &wish->on, &wish->off);
     return true;
 }
 
@@ -151,7 +154,10 @@ bool x86_cpu_choose(const struct x86_cpu_wish *wish, const struct x86_cpu_host *
         return false;
     }
     *choice = (struct x86_cpu_choice){.wish = *wish, .features = given, .left_out = missing};
-    return true;
+    struct x86_cpuid leaves[X86_CPUID_MAX];
+    size_t count = wish->changes.count > 0 ? x86_cpu_leaves(choice, host, 0, 1, leaves) : 0;
+    return x86_changes_hold(&wish->changes, leaves, count, given.words[X86_ARCH_CAPABILITIES],
+                            host->leaves, host->count, err);
 }
 
 void x86_cpu_models(const struct x86_cpu_host *host, char *text, size_t size)
@@ -452,8 +458,9 @@ size_t x86_cpu_leaves(const struct x86_cpu_choice *choice, const struct x86_cpu_
     for (size_t i = 0; i < host->count && count < X86_CPUID_MAX; i++) {
         const struct row *row = row_of(host->leaves[i].function);
         leaves[count] = host->leaves[i];
-        if (row != NULL && row->make(&making, &leaves[count]))
-            count++;
+        if (row == NULL || !row->make(&making, &leaves[count]))
+            continue;
+        x86_changes_sign(&choice->wish.changes, &leaves[count++]);
     }
     set_last(leaves, count, 0);
     set_last(leaves, count, 0x80000000);

@@ -10,6 +10,7 @@
 #ifndef TRAPEZE_ISA_X86_64_GUEST_CPU_H
 #define TRAPEZE_ISA_X86_64_GUEST_CPU_H
 
+#include "isa/x86_64/changes.h"
 #include "isa/x86_64/features.h"
 #include "isa/x86_64/models.h"
 
@@ -24,12 +25,13 @@ struct x86_cpu_host {
 };
 
 /* What was asked for, as text: a model's name, then ",FEATURE=on", ",FEATURE=off", ",pmu=on" (the
- * performance counters), ",smt=on" (two vCPUs are the threads of a core) or ",enforce=off" (what the host
- * does not have is left out) as often as one likes. NULL: "host". */
+ * performance counters), ",smt=on" (two vCPUs are the threads of a core), ",enforce=off" (what the host
+ * does not have is left out) or a change (changes.h) as often as one likes. NULL: "host". */
 struct x86_cpu_wish {
     const struct x86_model *model;
     struct x86_features on, off;
     bool pmu, smt, enforce;
+    struct x86_changes changes; /* their features are in `on` and `off`, too */
 };
 bool x86_cpu_parse(const char *text, struct x86_cpu_wish *wish, struct error **err);
 
