@@ -27,16 +27,21 @@ static void on_usage(void *opaque, const json_t *result, const char *refusal)
 {
     struct api_call *call = opaque;
     struct error *error = NULL;
+    struct instance instance;
     (void)refusal;
     json_t *answer = api_describe(call->daemon, call->name, &error);
     if (answer != NULL && result != NULL)
         add_usage(answer, result);
     if (answer != NULL && call->kept != NULL)
         json_object_set(answer, "clones", call->kept);
-    if (answer != NULL)
+    if (answer != NULL) {
         api_reply(call, answer);
-    else
+    } else if (api_open(call, &instance)) { /* it is not that it is gone */
+        instance_close(&instance);
         api_fail(call, 500, error);
+    } else {
+        error_free(error);
+    }
 }
 
 /* NULL: it is no template, or nobody can tell. */

@@ -71,10 +71,10 @@ static void rename_nvram(const struct instance *instance, const char *descriptio
     renameat2(instance->fd, before, instance->fd, after, RENAME_NOREPLACE);
 }
 
-static void own_description(const struct instance *instance, char file[INSTANCE_MAX_FILE])
+static void own_description(const struct instance *instance, bool template,
+                            char file[INSTANCE_MAX_FILE])
 {
-    snprintf(file, INSTANCE_MAX_FILE, "%s.%s", instance->name,
-             instance->is_template ? "vmtx" : "vmx");
+    snprintf(file, INSTANCE_MAX_FILE, "%s.%s", instance->name, template ? "vmtx" : "vmx");
 }
 
 /* ---- finding and reading ---- */
@@ -112,7 +112,7 @@ static bool find_own_description(struct instance *instance, bool *again, struct 
         error_hint(err, "An instance has one file NAME.vmx or NAME.vmtx.");
         return false;
     }
-    own_description(instance, wanted);
+    own_description(instance, instance->is_template, wanted);
     if (strcmp(found, wanted) == 0)
         return true;
     rename_nvram(instance, found);
@@ -254,10 +254,11 @@ void instance_group(const struct instance *instance, char group[INSTANCE_GROUP])
              (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
 }
 
-struct text *instance_read(const struct instance *instance, struct error **err)
+static struct text *read_description(const struct instance *instance, bool template,
+                                     struct error **err)
 {
     char file[INSTANCE_MAX_FILE], *path = NULL;
-    own_description(instance, file);
+    own_description(instance, template, file);
     if (asprintf(&path, "%s/%s", instance->path, file) < 0)
         return NULL;
     struct text *text = text_load(path, err);
@@ -265,10 +266,28 @@ struct text *instance_read(const struct instance *instance, struct error **err)
     return text;
 }
 
+/* Without a lock the instance may be gone since it was opened, or be a template, or none any more.
+ */
+struct text *instance_read(const struct instance *instance, struct error **err)
+{
+    struct error *error = NULL;
+    struct text *text = read_description(instance, instance->is_template, &error);
+    if (text == NULL && has_its_name(instance))
+        text = read_description(instance, !instance->is_template, NULL);
+    if (text == NULL && has_its_name(instance)) {
+        error_propagate(err, error);
+        return NULL;
+    }
+    error_free(error);
+    if (text == NULL)
+        say_where(instance->store, instance->name, err);
+    return text;
+}
+
 bool instance_write(const struct instance *instance, const struct text *text, struct error **err)
 {
     char file[INSTANCE_MAX_FILE];
-    own_description(instance, file);
+    own_description(instance, instance->is_template, file);
     return folder_write(instance->fd, file, text, err);
 }
 
@@ -504,9 +523,9 @@ bool instance_make_template(struct instance *instance, bool is_template, struct 
         return true;
     if (!instance_check_not_suspended(instance, err) || !has_no_clones(instance, err))
         return false;
-    own_description(instance, before);
+    own_description(instance, !is_template, before);
+    own_description(instance, is_template, after);
     instance->is_template = is_template;
-    own_description(instance, after);
     if (renameat2(instance->fd, before, instance->fd, after, RENAME_NOREPLACE) == 0 &&
         fsync(instance->fd) == 0)
         return true;

@@ -465,6 +465,30 @@ static void test_locks_of_what_is_being_removed(void **state)
     store_close(&store);
 }
 
+/* Nobody who only reads holds a lock. */
+static void test_what_is_read_may_change_or_go(void **state)
+{
+    (void)state;
+    struct store store = fresh_store();
+    struct instance instance;
+    struct error *err = NULL;
+    create(&store, "a", &err);
+    open_instance(&instance, &store, "a");
+    assert_int_equal(renameat(store.instances, "a/a.vmx", store.instances, "a/a.vmtx"), 0);
+    struct text *text = instance_read(&instance, &err); /* it became a template */
+    assert_no_error(err);
+    assert_non_null(text);
+    text_free(text);
+    assert_int_equal(renameat(store.instances, "a/a.vmtx", store.instances, "a/x"), 0);
+    assert_null(instance_read(&instance, &err));
+    assert_error(&err, ERROR_HOST, "a.vmx");
+    assert_int_equal(renameat(store.instances, "a", store.instances, "b"), 0);
+    assert_null(instance_read(&instance, &err));
+    assert_error(&err, ERROR_USAGE, "there is no instance 'a'");
+    instance_close(&instance);
+    store_close(&store);
+}
+
 /* Whoever opens it gives the description its name, several at once. */
 static void test_a_description_that_is_being_renamed(void **state)
 {
@@ -690,6 +714,7 @@ int main(void)
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_locks),
         cmocka_unit_test(test_locks_of_what_is_being_removed),
+        cmocka_unit_test(test_what_is_read_may_change_or_go),
         cmocka_unit_test(test_a_description_that_is_being_renamed),
         cmocka_unit_test(test_folders_by_hand),
         cmocka_unit_test(test_killed_anywhere),
