@@ -46,6 +46,8 @@ struct board {
     void (*reset_cpu)(struct vm_cpu *cpu); /* after isa->vcpu_reset(); or NULL */
     /* A vCPU that another one started begins at cpu->start_pc; its own thread; or NULL. */
     void (*begin_cpu)(struct vm_cpu *cpu);
+    /* Whether the guest has switched it on, as far as can be seen; while no vCPU runs, any thread. */
+    bool (*cpu_is_on)(const struct vm_cpu *cpu);
     /* Serves VCPU_EXIT_ECALL; its own thread. True: the vCPU waits for an interrupt now. Or NULL. */
     bool (*call)(struct vm_cpu *cpu);
     /* The instructions that a guest may use: a base, then words with a '_' before each. */

@@ -135,13 +135,16 @@ bool vm_can_run_without_memory(const struct vm *vm, struct error **err)
                        : vm->engine->direct_memory      ? vm->engine->name
                        : vm->files.boot.tohost_gpa != 0 ? "a program that talks to the host by tohost"
                                                         : NULL;
+    const char *hint = "Migrate without post-copy.";
     for (size_t i = 0; what == NULL && i < vm->device_count; i++)
-        if (vm->devices[i]->ops->direct_dma)
+        if (vm->devices[i]->ops->direct_dma) {
             what = vm->devices[i]->ops->name;
+            hint = "Use virtio devices, or migrate without post-copy.";
+        }
     if (what == NULL)
         return true;
     error_set(err, ERROR_USAGE, "%s cannot wait for memory, so there is no post-copy with it", what);
-    error_hint(err, "Use virtio devices, or migrate without post-copy.");
+    error_hint(err, "%s", hint);
     return false;
 }
 

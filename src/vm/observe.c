@@ -33,8 +33,7 @@ void vm_get_status(struct vm *vm, struct vm_status *status)
     };
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         status->retired += retired(vm, i);
-        status->started +=
-            vm->board->call != NULL && vm->files.boot.sbi && atomic_load(&vm->cpus[i].state) != CPU_STOPPED ? 1 : 0;
+        status->started += vm->board->cpu_is_on(&vm->cpus[i]) ? 1 : 0;
     }
     vm_release(vm);
 }

@@ -230,7 +230,8 @@ bool vm_threads_start(struct vm *vm, struct error **err);
 struct vm_status {
     enum vm_state state;
     unsigned cpus;    /* that it has */
-    unsigned started; /* of them, those that its guest has switched on (SBI); 0: only it knows */
+    unsigned started; /* of them, those that its guest has switched on (by the SBI, or its
+                       * local APIC); 0: only it knows */
     uint64_t memory;  /* bytes */
     uint64_t retired; /* instructions, all vCPUs: they stand still for a moment to be asked */
     int64_t virtual_time_ns;

@@ -109,11 +109,17 @@ def more_than_tiny(path, trapeze, modules):
         cpio.end()
 
 
-def guest_initrd(trapeze, modules):
-    """The tiny image's, with these modules as well."""
+def add_files(cpio, files):
+    for target, source in files.items():
+        with open(source, "rb") as file:
+            cpio.add(target.lstrip("/"), 0o100755, file.read())
+
+
+def guest_initrd(trapeze, modules, files=None):
+    """The tiny image's, with these modules as well, and {path in there: path here}."""
     path = scratch("guest-initrd")
-    with more_than_tiny(path, trapeze, [*initramfs.MODULES, *modules]):
-        pass
+    with more_than_tiny(path, trapeze, [*initramfs.MODULES, *modules]) as cpio:
+        add_files(cpio, files or {})
     return path
 
 
@@ -122,9 +128,7 @@ def write_initrd(path, trapeze, files, modules):
         cpio.add("init", 0o100755, INIT.encode())
         cpio.add("bin/start", 0o100755,
                  START.format(modules=" ".join(modules), screens=SCREENS).encode())
-        for target, source in files.items():
-            with open(source, "rb") as file:
-                cpio.add(target.lstrip("/"), 0o100755, file.read())
+        add_files(cpio, files)
 
 
 class Screen(Machine):

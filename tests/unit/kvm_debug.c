@@ -76,9 +76,34 @@ static uint64_t pc(struct debugged *d)
 PROGRAM(loop, "xor %r8, %r8\n mov $3, %ecx\n1: inc %r8\n mov %r8, (%rdi)\n nop\n dec %ecx\n jnz 1b\n"
               "mov $0xf4, %dx\n out %eax, %dx\n2: jmp 2b");
 
+/* Debug registers as a guest's state has them: a debugger has no part in it. */
+PROGRAM(registers, "xor %r9d, %r9d\n mov %r8, (%rdi)\n nop\n mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b\n"
+                   ".org registers_begin + 128\n inc %r9d\n iretq");
+
+/* The processors that QEMU emulates do not load their guests'. */
+static bool has_registers(struct debugged *d)
+{
+    if (!kvm_runs_guests(d->f.kvm, NULL))
+        return true;
+    LOAD(&d->f, registers);
+    set_handler(&d->f, 1, 128);
+    struct x86_state *registers = state_of(&d->f);
+    registers->gpr[X86_RDI] = registers->dr[0] = DATA;
+    registers->dr7 = 0x90402; /* eight bytes that are written */
+    run_to_end(&d->f);
+    bool good = state_of(&d->f)->gpr[9] == 1;
+    state_of(&d->f)->dr7 = 0x400;
+    x86_changed(x86_cpu_of(d->f.vcpus[0]));
+    return good;
+}
+
 static void breakpoints_stop_before_their_instruction(void **state)
 {
     OPEN_DEBUGGED(d);
+    if (!has_registers(&d)) {
+        end(&d);
+        skip();
+    }
     LOAD(&d.f, loop);
     state_of(&d.f)->gpr[X86_RDI] = DATA;
     assert_true(add_point(&d, VCPU_POINT_BREAK_SOFT, CODE + 8, 1));
@@ -125,7 +150,7 @@ static void steps_are_of_one_instruction(void **state)
 static void watchpoints_stop_behind_the_access(void **state)
 {
     OPEN_DEBUGGED(d);
-    if (!kvm_runs_guests(d.f.kvm, NULL)) {
+    if (!kvm_runs_guests(d.f.kvm, NULL) || !has_registers(&d)) {
         end(&d);
         skip();
     }
@@ -147,7 +172,7 @@ static void watchpoints_stop_behind_the_access(void **state)
 /* A guest that steps through itself: its handler counts in r9, and it can do so beside a debugger. */
 PROGRAM(itself, "xor %r9d, %r9d\n pushf\n orl $0x100, (%rsp)\n popf\n nop\n nop\n pushf\n"
                 "andl $0xfffffeff, (%rsp)\n popf\n nop\n mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b\n"
-                ".org itself_begin + 128\n inc %r9d\n iretq");
+                ".org itself_begin + 128\n inc %r9d\n mov %dr6, %r10\n iretq");
 
 static void a_guest_keeps_its_own_steps(void **state)
 {
@@ -160,6 +185,31 @@ static void a_guest_keeps_its_own_steps(void **state)
     LOAD(&d.f, itself);
     assert_true(add_point(&d, VCPU_POINT_BREAK_SOFT, CODE + 0x800, 1)); /* never reached */
     assert_int_equal(runs_until(&d, false), VCPU_STOP_NONE);
+    assert_true(state_of(&d.f)->gpr[9] == alone);
+    assert_int_equal(state_of(&d.f)->gpr[10] & 0x4000, 0x4000); /* it is told why */
+    end(&d);
+}
+
+/* At an instruction that the guest comes to by its own step: offset 13 is the second nop. */
+static void a_breakpoint_and_the_guests_own_step(void **state)
+{
+    OPEN_DEBUGGED(d);
+    if (!has_registers(&d)) {
+        end(&d);
+        skip();
+    }
+    LOAD(&d.f, itself);
+    set_handler(&d.f, 1, 128);
+    run_to_end(&d.f);
+    uint64_t alone = state_of(&d.f)->gpr[9];
+    LOAD(&d.f, itself);
+    assert_true(add_point(&d, VCPU_POINT_BREAK_SOFT, CODE + 13, 1));
+    assert_int_equal(runs_until(&d, false), VCPU_STOP_BREAK);
+    assert_int_equal(pc(&d), 13);
+    d.points.count = 0;
+    d.f.vcpus[0]->debug = NULL;
+    d.debug->stop = VCPU_STOP_NONE;
+    run_to_end(&d.f);
     assert_true(state_of(&d.f)->gpr[9] == alone);
     end(&d);
 }
@@ -272,6 +322,7 @@ int main(void)
         cmocka_unit_test(steps_are_of_one_instruction),
         cmocka_unit_test(watchpoints_stop_behind_the_access),
         cmocka_unit_test(a_guest_keeps_its_own_steps),
+        cmocka_unit_test(a_breakpoint_and_the_guests_own_step),
         cmocka_unit_test(what_debug_registers_cannot_hold_is_refused),
         cmocka_unit_test(registers_are_read_and_written),
         cmocka_unit_test(gdb_takes_the_description),

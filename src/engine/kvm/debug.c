@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "engine/kvm/kvm_internal.h"
 
-enum { DR6_STEP = 1 << 14, DR7_LENGTHS = 18, DR7_KINDS = 16 };
+enum { DR6_POINTS = 0xf, DR6_ACCESS = 1 << 13, DR6_STEP = 1 << 14, DR6_TASK = 1 << 15 };
+enum { DR7_LENGTHS = 18, DR7_KINDS = 16 };
 
 /* DR7's part of one point: enabled, what for, and how long. */
 static uint64_t control_of(const struct vcpu_point *point, unsigned place)
@@ -66,29 +67,48 @@ static bool in_range(const struct vcpu_debug *debug, uint64_t pc)
     return pc >= debug->step_first && pc < debug->step_last;
 }
 
-bool kvm_debug_stop(struct kvm_cpu *kvm, enum vcpu_exit *exit)
+/* The first of the points that were met. */
+static void find_point(struct vcpu_debug *debug, uint64_t dr6)
 {
-    const struct kvm_debug_exit_arch *why = &kvm->run->debug.arch;
-    struct vcpu_debug *debug = kvm->cpu->vcpu.debug;
-    if (debug == NULL)
-        return true;
     for (unsigned i = 0; i < debug->points->count && i < X86_DEBUG_POINTS; i++) {
         const struct vcpu_point *point = &debug->points->point[i];
-        if ((why->dr6 >> i & 1) == 0)
+        if ((dr6 >> i & 1) == 0)
             continue;
         debug->stop = point->kind <= VCPU_POINT_BREAK_HARD ? VCPU_STOP_BREAK : VCPU_STOP_WATCH;
         debug->stop_kind = point->kind;
         debug->stop_address = point->first;
         break;
     }
-    bool stepped = debug->step && (why->dr6 & DR6_STEP) != 0;
-    if (debug->stop == VCPU_STOP_NONE && stepped && !in_range(debug, why->pc))
-        debug->stop = VCPU_STOP_STEP;
-    if (debug->stop != VCPU_STOP_NONE) {
-        *exit = VCPU_EXIT_DEBUG;
-        return false;
+}
+
+/* The guest gets its own debug exception. DR6, where it looks for the reason, KVM leaves as it was. */
+static bool give_back(struct kvm_cpu *kvm, const struct vcpu_debug *debug, uint64_t dr6)
+{
+    struct kvm_debugregs regs;
+    if (kvm_ioctl(kvm->fd, KVM_GET_DEBUGREGS, &regs) == 0) {
+        regs.dr6 &= ~(uint64_t)DR6_POINTS;
+        regs.dr6 |= dr6 & (DR6_ACCESS | DR6_STEP | DR6_TASK);
+        (void)kvm_ioctl(kvm->fd, KVM_SET_DEBUGREGS, &regs);
     }
-    /* A debug exception of the guest's own making is its own. */
-    *exit = VCPU_EXIT_FAILED;
-    return stepped || arm(kvm, debug, KVM_GUESTDBG_INJECT_DB);
+    return arm(kvm, debug, KVM_GUESTDBG_INJECT_DB);
+}
+
+bool kvm_debug_stop(struct kvm_cpu *kvm, enum vcpu_exit *exit)
+{
+    const struct kvm_debug_exit_arch *why = &kvm->run->debug.arch;
+    struct vcpu_debug *debug = kvm->cpu->vcpu.debug;
+    bool step = (why->dr6 & DR6_STEP) != 0, good = true;
+    if (debug == NULL)
+        return true;
+    find_point(debug, why->dr6);
+    if (step && !debug->step && debug->stop == VCPU_STOP_BREAK)
+        debug->stop = VCPU_STOP_NONE; /* it is met again behind the guest's own handler */
+    if (step && debug->step) {
+        if (debug->stop == VCPU_STOP_NONE && !in_range(debug, why->pc))
+            debug->stop = VCPU_STOP_STEP;
+    } else if (step || debug->stop == VCPU_STOP_NONE) {
+        good = give_back(kvm, debug, why->dr6);
+    }
+    *exit = good ? VCPU_EXIT_DEBUG : VCPU_EXIT_FAILED;
+    return good && debug->stop == VCPU_STOP_NONE;
 }

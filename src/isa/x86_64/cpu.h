@@ -154,6 +154,10 @@ static inline void x86_changed(struct x86_cpu *cpu)
     cpu->changed = true;
 }
 
+/* Not while it waits to be started, nor when its system has switched off its local APIC (SDM 3A, 10.4.7.2):
+ * nothing but INIT reaches it then, as with Linux' processors that are offline. It does not run. */
+bool x86_is_on(struct vcpu *vcpu);
+
 /* A segment as 64-bit code (X86_CS) or flat data has it. */
 struct x86_segment x86_flat_code64(uint16_t selector);
 struct x86_segment x86_flat_data(uint16_t selector);

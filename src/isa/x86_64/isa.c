@@ -35,6 +35,16 @@ static void cpu_reset(struct vcpu *vcpu)
     vcpu->retired = 0;
 }
 
+bool x86_is_on(struct vcpu *vcpu)
+{
+    enum { APIC_BASE_BOOTS = 1 << 8, SPURIOUS = 0xf0, SPURIOUS_ENABLES = 1 << 8 };
+    const struct x86_state *state = state_of(vcpu);
+    if ((state->apic_base & APIC_BASE_BOOTS) != 0)
+        return true;
+    return state->activity != X86_WAITS_FOR_INIT && state->activity != X86_WAITS_FOR_SIPI &&
+           (load_le32(state->lapic + SPURIOUS) & SPURIOUS_ENABLES) != 0;
+}
+
 static struct vcpu *cpu_new(const struct vcpu_setup *setup, struct error **err)
 {
     struct x86_cpu *cpu = calloc(1, sizeof(*cpu));

@@ -123,6 +123,11 @@ static void pc_describe_isa(const struct vm *vm, char *text, size_t size)
     x86_cpu_describe(cpu->cpuid, cpu->cpuid_count, cpu->arch_capabilities, text + at, size - at);
 }
 
+static bool pc_cpu_is_on(const struct vm_cpu *cpu)
+{
+    return x86_is_on(cpu->vcpu);
+}
+
 const struct board board_pc = {
     .name = "pc",
     .isa = &isa_x86_64,
@@ -134,5 +139,6 @@ const struct board board_pc = {
     .queues = pc_queues,
     .load = pc_load,
     .restored = pc_restored,
+    .cpu_is_on = pc_cpu_is_on,
     .describe_isa = pc_describe_isa,
 };

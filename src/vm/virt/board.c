@@ -148,6 +148,12 @@ static void virt_describe_isa(const struct vm *vm, char *text, size_t size)
     rv_isa_string(vm->aia, text, size);
 }
 
+/* Harts that firmware of the guest's own starts are none of ours. */
+static bool virt_cpu_is_on(const struct vm_cpu *cpu)
+{
+    return cpu->vm->files.boot.sbi && atomic_load(&cpu->state) != CPU_STOPPED;
+}
+
 const struct board board_virt = {
     .name = "virt",
     .isa = &isa_riscv64,
@@ -161,6 +167,7 @@ const struct board board_virt = {
     .restored = virt_restored,
     .reset_cpu = virt_reset_cpu,
     .begin_cpu = virt_begin_cpu,
+    .cpu_is_on = virt_cpu_is_on,
     .call = sbi_call,
     .describe_isa = virt_describe_isa,
 };
