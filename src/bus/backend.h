@@ -86,6 +86,8 @@ struct balloon_status {
 
 /* Memory that a guest lends back to the host. */
 struct balloon {
+    bool keeps; /* set before the device is realized: a guest that runs out of memory takes none back
+                   by itself */
     /* Outside → device; set by the device when it is realized. Event-loop thread. */
     void (*set)(void *device, uint64_t bytes); /* to give up */
     void (*get)(void *device, struct balloon_status *status);

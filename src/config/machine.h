@@ -166,6 +166,7 @@ struct machine_config {
     unsigned cpu_weight;   /* 1..10000, its part of CPUs that machines share; 0: not given */
     unsigned cpu_cap;      /* percent of one CPU; 0: none */
     bool balloon;          /* a virtio balloon */
+    bool balloon_keeps;    /* which a guest that runs out of memory takes nothing from by itself */
     uint64_t balloon_size; /* bytes that the guest keeps at first; 0: all */
     enum machine_serial serial;
     char *serial_path;   /* a file, or a unix socket (PIPE) */

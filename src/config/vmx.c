@@ -88,6 +88,7 @@ static const struct key keys[] = {
     {"trapeze.virtioConsole", KIND_BOOL, FIELD(virtio_console), truth_words},
     {"trapeze.memoryBackend", KIND_WORD, FIELD(ram_backend), ram_words},
     {"trapeze.virtio", KIND_WORD, FIELD(virtio), virtio_words},
+    {"trapeze.balloonKeeps", KIND_BOOL, FIELD(balloon_keeps), truth_words},
     {"trapeze.keyboard", KIND_BOOL, FIELD(keyboard), truth_words},
     {"trapeze.bootTimer", KIND_BOOL, FIELD(boot_timer), truth_words},
     {"trapeze.dumpDeviceTree", KIND_PATH, FIELD(dump_fdt), NULL},

@@ -230,19 +230,21 @@ static bool balloon_realize(struct device *device, const struct device_params *p
 {
     struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
     assert(params->balloon != NULL);
+    bool keeps = params->balloon->keeps;
     if (!virtio_transport_realize(&balloon->transport, &balloon_ops,
-                                  FEATURE_STATS | FEATURE_DEFLATE_ON_OOM | FEATURE_REPORTING,
+                                  FEATURE_STATS | (keeps ? 0 : FEATURE_DEFLATE_ON_OOM) |
+                                      FEATURE_REPORTING,
                                   params, err))
         return false;
     balloon->balloon = params->balloon;
-    *balloon->balloon = (struct balloon){.set = balloon_set, .get = balloon_get, .device = balloon};
+    *balloon->balloon = (struct balloon){keeps, balloon_set, balloon_get, balloon};
     return true;
 }
 
 static void balloon_unrealize(struct device *device)
 {
     struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
-    *balloon->balloon = (struct balloon){NULL, NULL, NULL};
+    *balloon->balloon = (struct balloon){balloon->balloon->keeps, NULL, NULL, NULL};
     virtio_transport_unrealize(device);
 }
 

@@ -269,16 +269,13 @@ static void put_vsock(struct fc *fc, const char *id, json_t *body, struct fc_ans
                  MACHINE_MAX_VSOCK_PATH);
     else
         fc_keep(fc, "vsock", body, answer);
+    answer->deprecated = json_object_get(body, "vsock_id") != NULL;
 }
 
 static void put_balloon(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     (void)id;
-    if (!json_is_true(json_object_get(body, "deflate_on_oom")))
-        fc_fault(answer,
-                 "A balloon of trapeze's always gives memory back to a guest that runs out of it: "
-                 "`deflate_on_oom` has to be true.");
-    else if (json_is_true(json_object_get(body, "free_page_hinting")))
+    if (json_is_true(json_object_get(body, "free_page_hinting")))
         fc_fault(answer, "trapeze does not support `free_page_hinting`.");
     else
         fc_keep(fc, "balloon", body, answer);

@@ -166,6 +166,7 @@ bool fc_machine(const json_t *resources, const char *arch, struct machine_config
             return error_set(err, ERROR_USAGE,
                              "The balloon cannot be as large as the memory of the machine.");
         config->balloon = true;
+        config->balloon_keeps = !json_is_true(json_object_get(balloon, "deflate_on_oom"));
         config->balloon_size = amount != 0 ? config->memory - amount : 0;
     }
     return true;

@@ -56,6 +56,7 @@ void vm_board_remove(struct vm *vm, struct device *device)
 static bool add_balloon(struct vm *vm, struct error **err)
 {
     const struct device_params params = {.id = "balloon0", .balloon = &vm->balloon};
+    vm->balloon.keeps = vm->config.balloon_keeps;
     if (vm_board_add(vm, &device_virtio_balloon, &params, err) == NULL)
         return false;
     uint64_t kept = vm->config.balloon_size;

@@ -190,6 +190,20 @@ static void state_survives(void **state)
     teardown((void **)&other);
 }
 
+/* Who takes memory back by itself is only who is offered to. */
+static void what_is_lent_may_be_kept(void **state)
+{
+    struct fixture *f = *state, keeps = {.balloon = {.keeps = true}};
+    assert_int_equal(guest_offered(&f->g) & 1u << 2, 1u << 2);
+    guest_init(&keeps.g, true);
+    guest_plug(&keeps.g, &device_virtio_balloon,
+               &(struct device_params){.id = "balloon0", .balloon = &keeps.balloon});
+    guest_map_bar(&keeps.g);
+    assert_int_equal(guest_offered(&keeps.g) & (1u << 1 | 1u << 2 | 1u << 5), 1u << 1 | 1u << 5);
+    assert_non_null(keeps.balloon.set);
+    guest_free(&keeps.g);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -200,6 +214,7 @@ int main(void)
         TEST(statistics),
         TEST(statistics_are_waited_for),
         TEST(state_survives),
+        TEST(what_is_lent_may_be_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

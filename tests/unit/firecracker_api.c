@@ -244,7 +244,9 @@ static void a_machine_is_configured(void **state)
             "'tx_rate_limiter': {'bandwidth': {'size': 125000, 'refill_time': 1000}}, "
             "'rx_rate_limiter': {'bandwidth': {'size': 250000, 'refill_time': 2000}}}");
     accepts(w, "PUT /vsock", "{'guest_cid': 42, 'uds_path': '/tmp/v.sock'}");
-    accepts(w, "PUT /balloon", "{'amount_mib': 64, 'deflate_on_oom': true}");
+    accepts(w, "PUT /vsock", "{'guest_cid': 42, 'uds_path': '/tmp/v.sock', 'vsock_id': 'v'}");
+    assert_true(w->answer.deprecated);
+    accepts(w, "PUT /balloon", "{'amount_mib': 64, 'deflate_on_oom': false}");
     accepts(w, "PUT /entropy", "{}");
     accepts(w, "PUT /serial", "{'serial_out_path': '/tmp/serial'}");
     accepts(w, START);
@@ -268,7 +270,7 @@ static void a_machine_is_configured(void **state)
     assert_true(config->nics[0].rate == 1000);
     assert_int_equal(config->vsock_cid, 42);
     assert_string_equal(config->vsock_socket, "/tmp/v.sock");
-    assert_true(config->balloon && config->balloon_size == UINT64_C(448) << 20);
+    assert_true(config->balloon && config->balloon_keeps && config->balloon_size == UINT64_C(448) << 20);
     assert_string_equal(config->serial_path, "/tmp/serial");
     assert_int_equal(request(w, "GET /vm/config", NULL), 200);
     assert_int_equal(json_array_size(json_object_get(w->answer.body, "drives")), 2);
@@ -465,7 +467,8 @@ static void what_there_is_not(void **state)
                                         "PUT /hotplug/memory", "PATCH /balloon/hinting/start"};
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
         refuses(w, lines[i], lines[i][0] == 'G' ? NULL : "{}", "trapeze does not support");
-    refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': false}", "deflate_on_oom");
+    refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': true, 'free_page_hinting': true}",
+            "free_page_hinting");
     refuses(w, "PUT /entropy", "{'rate_limiter': {}}", "does not support `rate_limiter`");
     accepts(w, "PUT /entropy", "{'rate_limiter': null}");
 }
