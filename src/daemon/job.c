@@ -79,7 +79,8 @@ static void take_steps(struct job *job)
     while (job->size > 0 && (end = memchr(job->text, '\n', job->size)) != NULL) {
         size_t length = (size_t)(end + 1 - job->text);
         json_t *step = json_loadb(job->text, length, 0, NULL);
-        const json_t *total = json_object_get(step, "total"), *tells = json_object_get(step, "tells");
+        const json_t *total = json_object_get(step, "total"),
+                     *tells = json_object_get(step, "tells");
         if (json_is_object(tells)) {
             json_decref(job->tells);
             job->tells = json_incref((json_t *)(uintptr_t)tells);
@@ -141,6 +142,14 @@ void job_tell(struct daemon *daemon, json_t *members)
         dprintf(daemon->jobs->fd, "%s\n", text);
     free(text);
     json_decref(line);
+}
+
+const json_t *job_told(const struct daemon *daemon, const void *opaque)
+{
+    for (const struct job *job = daemon->jobs; job != NULL; job = job->next)
+        if (job->opaque == opaque)
+            return job->tells;
+    return NULL;
 }
 
 unsigned job_count(const struct daemon *daemon)

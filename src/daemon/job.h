@@ -29,6 +29,8 @@ bool job_step(void *daemon, off_t done, off_t size);
 
 /* The same for what is no size: members that job_list() adds to the job's row. Steals it. */
 void job_tell(struct daemon *daemon, json_t *members);
+/* What the job that was started with this `opaque` told last; NULL: nothing, or there is none. Borrowed. */
+const json_t *job_told(const struct daemon *daemon, const void *opaque);
 /* To the job that was started with this `opaque`: SIGTERM calls off one that heeds it, and kills others,
  * whose done() is called as of any that dies. */
 void job_signal(const struct daemon *daemon, const void *opaque, int number);

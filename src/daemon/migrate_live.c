@@ -27,6 +27,9 @@ enum { STREAMS_MAX = 16, TALK_MAX = 64 << 10 };
 /* It is looked whether a worker has ended every so many ns, after so many times every second, and
  * now and then whether it has lost its streams, for which it gets this many new ones. */
 enum { END_PAUSE_NS = 10 * 1000 * 1000, END_TRIES = 1000, END_LOOK = 100, RECOVERY_STREAMS = 2 };
+/* For how long a target that has the machine without all of its memory may say nothing at all until
+ * nobody waits for it here; then it is asked now and then, as any that does not answer. */
+enum { SILENCE_S = 30 };
 /* Of the first copy of memory, from when on it is recorded that the machine is given away soon: so
  * that it need not be when the machine stands still. */
 enum { NEAR_PERCENT = 25 };
@@ -247,8 +250,7 @@ static char *ask_worker(const struct sending *s, const char *verb, const char *a
     return client_control(control, verb, arguments, NULL);
 }
 
-/* Its streams are lost. */
-static bool is_disconnected(const struct sending *s)
+bool migrate_live_waits(const struct sending *s)
 {
     char *answer = ask_worker(s, "status", NULL);
     json_t *status = answer != NULL ? json_loads(answer, 0, NULL) : NULL;
@@ -260,16 +262,17 @@ static bool is_disconnected(const struct sending *s)
     return lost;
 }
 
-/* New streams, and follows what comes of them. */
-static void reconnect(struct sending *s, int signals)
+/* New streams, and follows what comes of them. What the target said first. */
+static enum outcome reconnect(struct sending *s, int signals, struct error **err)
 {
     struct following f = {.s = s, .talk = -1, .signals = signals, .handed = true};
     struct error *error = NULL;
     int streams[STREAMS_MAX];
     for (size_t i = 0; i < STREAMS_MAX; i++)
         streams[i] = -1;
-    if (sending_outcome(s, "ask", NULL) != HERE)
-        return;
+    enum outcome outcome = sending_outcome(s, "ask", err);
+    if (outcome != HERE)
+        return outcome;
     json_t *answer =
         sending_ask(s, "recover", json_pack("{s:i}", "streams", (int)RECOVERY_STREAMS), &error);
     if (answer != NULL && connect_streams(s, streams, RECOVERY_STREAMS, NULL))
@@ -279,35 +282,68 @@ static void reconnect(struct sending *s, int signals)
     error_free(error);
     json_decref(answer);
     close_streams(streams);
-    if (f.talk < 0)
-        return;
-    (void)follow(&f, NULL);
-    close(f.talk);
+    if (f.talk >= 0) {
+        (void)follow(&f, NULL);
+        close(f.talk);
+    }
+    return HERE;
+}
+
+static time_t now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 /* It is at the target. Until the worker here has given away all that it has, which is when it ends
- * and gives back its lock. */
-static void serve(struct sending *s, int signals)
+ * and gives back its lock. False: the target does not answer any more, or has not got it; err. */
+static bool serve(struct sending *s, int signals, struct error **err)
 {
     struct timespec pause = {.tv_nsec = END_PAUSE_NS};
+    time_t heard = now_s();
     for (unsigned tries = 1; !instance_lock_as_it_is(&s->instance, NULL); tries++) {
         if (tries > END_TRIES)
             pause = (struct timespec){.tv_sec = 1};
-        if ((tries > END_TRIES || tries % END_LOOK == 0) && is_disconnected(s))
-            reconnect(s, signals);
+        if ((tries > END_TRIES || tries % END_LOOK == 0) && migrate_live_waits(s)) {
+            struct error *error = NULL;
+            enum outcome outcome = reconnect(s, signals, &error);
+            if (outcome == HERE)
+                heard = now_s();
+            if (outcome == NOT_HERE)
+                return error_set(err, ERROR_HOST, "%s has lost it, and what was written there",
+                                 s->remote.url);
+            if (outcome == UNKNOWN && now_s() - heard >= SILENCE_S)
+                return error_propagate(err, error);
+            error_free(error);
+        }
         nanosleep(&pause, NULL);
     }
+    return true;
 }
 
 /* ---- the end ---- */
 
-void migrate_live_resolve(struct sending *s, bool here)
+/* It ran elsewhere since, so that it cannot go on from what is here. */
+static void give_up(struct sending *s)
 {
+    const struct timespec pause = {.tv_nsec = END_PAUSE_NS};
+    free(ask_worker(s, "quit", NULL));
+    for (unsigned tries = 1; tries < END_TRIES && !instance_lock_as_it_is(&s->instance, NULL);
+         tries++)
+        nanosleep(&pause, NULL);
+}
+
+bool migrate_live_resolve(struct sending *s, bool here, struct error **err)
+{
+    if (here && migrate_live_waits(s)) {
+        give_up(s);
+        return true;
+    }
     /* One that has not got as far, or has been told, knows it anyway. */
     free(ask_worker(s, "migrate-resolve",
                     here ? "{\"where\": \"here\"}" : "{\"where\": \"there\"}"));
-    if (!here)
-        serve(s, -1);
+    return here || serve(s, -1, err);
 }
 
 /* What the worker's last word leads to. */
@@ -322,11 +358,12 @@ static bool conclude(struct sending *s, struct following *f, enum end end, struc
     bool there = end == MOVED || end == LOST;
     if (outcome == HERE || (outcome == UNKNOWN && there)) {
         error_free(why);
-        migrate_live_resolve(s, false);
-        return sending_leave(s, err);
+        why = NULL;
+        return migrate_live_resolve(s, false, &why) ? sending_leave(s, err)
+                                                    : sending_in_doubt(s, why, err);
     }
     if (outcome == NOT_HERE && !there) {
-        migrate_live_resolve(s, true);
+        (void)migrate_live_resolve(s, true, NULL);
         migration_remove(s->instance.fd, NULL);
         return error_propagate(err, why);
     }

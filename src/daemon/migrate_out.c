@@ -250,6 +250,14 @@ void migrate_out(struct api_call *call)
     }
 }
 
+/* By post-copy: it is at the target already. */
+static bool has_gone(const struct move *move)
+{
+    const json_t *migration = json_object_get(job_told(move->daemon, move), "migration");
+    const char *stage = json_string_value(json_object_get(migration, "stage"));
+    return stage != NULL && strncmp(stage, "post-copy", strlen("post-copy")) == 0;
+}
+
 void migrate_out_cancel(struct api_call *call)
 {
     struct move *move = find(call->daemon, call->name);
@@ -258,6 +266,8 @@ void migrate_out_cancel(struct api_call *call)
         api_refuse(call, 409, "the instance is not migrating");
     } else if (!move->live && migration_is_at(record, MIGRATION_HAND_OVER)) {
         api_refuse(call, 409, "it is too late: the machine is being handed over");
+    } else if (has_gone(move)) {
+        api_refuse(call, 409, "it is too late: the machine is at the target, and its memory follows");
     } else {
         move->cancelled = true;
         job_signal(call->daemon, move, SIGTERM);

@@ -110,8 +110,8 @@ static bool ask_for_place(struct sending *s, json_t *body, const json_t *live, s
         memcpy(s->id, id, sizeof(s->id));
         json_object_set_new(s->record, "id", json_string(id));
         json_object_set_new(s->record, "store", json_string(store));
-        good = s->tree == NULL ||
-               migrate_tree_agree(s->tree, json_object_get(answer, "stays"), err);
+        good =
+            s->tree == NULL || migrate_tree_agree(s->tree, json_object_get(answer, "stays"), err);
     } else if (answer != NULL) {
         error_set(err, ERROR_HOST, "%s: its answer makes no sense", s->remote.url);
     }
@@ -446,10 +446,10 @@ json_t *migrate_ask(struct daemon *daemon, const char *name, const json_t *argum
     (void)arguments;
     if (open_moving(&s, daemon, name, err) && use_record(&s, s.record, err)) {
         enum outcome outcome = sending_outcome(&s, "ask", err);
-        if (outcome != UNKNOWN && s.live)
-            migrate_live_resolve(&s, outcome == NOT_HERE);
-        bool good = outcome != UNKNOWN && (outcome == HERE ? sending_leave(&s, err)
-                                                           : migration_remove(s.instance.fd, err));
+        bool known =
+            outcome != UNKNOWN && (!s.live || migrate_live_resolve(&s, outcome == NOT_HERE, err));
+        bool good = known && (outcome == HERE ? sending_leave(&s, err)
+                                              : migration_remove(s.instance.fd, err));
         if (good)
             result = json_pack("{s:b, s:s}", "here", outcome == HERE, "to", s.remote.url);
     }
@@ -465,8 +465,20 @@ static bool resolve(struct sending *s, bool here, struct error **err)
         if (outcome == (here ? HERE : NOT_HERE)) /* who has it knows better */
             return error_set(err, ERROR_USAGE, "%s answers: '%s' is %s", s->remote.url,
                              s->instance.name, here ? "there" : "not there");
-        if (s->live)
-            migrate_live_resolve(s, here);
+        if (!here && s->live && migrate_live_waits(s)) {
+            error_set(err, ERROR_USAGE,
+                      "memory that '%s' lacks at %s is still here: without it that machine is lost",
+                      s->instance.name, s->remote.url);
+            error_hint(
+                err,
+                "It is sent as soon as the other side answers. If that never will: "
+                "'trapeze migrate %s --resolve here'; the machine then begins anew, as after a "
+                "loss of power.",
+                s->instance.name);
+            return false;
+        }
+        if (s->live && !migrate_live_resolve(s, here, err))
+            return false;
         if (here)
             migration_settled(&s->daemon->store, s->id);
         return here ? migration_remove(s->instance.fd, err)

@@ -50,8 +50,12 @@ bool sending_leave(struct sending *s, struct error **err);
 
 /* Brings a machine that runs. */
 bool migrate_live(struct sending *s, const json_t *arguments, struct error **err);
+/* True: it is at the target, by post-copy, and its streams are lost: what the target lacks is here. */
+bool migrate_live_waits(const struct sending *s);
 /* Tells the worker, which may stand still because it does not know. If the machine is not here, waits
- * for the worker's end, which has perhaps memory to send yet (post-copy), and locks the instance. */
-void migrate_live_resolve(struct sending *s, bool here);
+ * for the worker's end, which has perhaps memory to send yet (post-copy), and locks the instance;
+ * false: that takes too long, err. If it is here and was not meanwhile, it goes on; otherwise it ends
+ * as by a loss of power. */
+bool migrate_live_resolve(struct sending *s, bool here, struct error **err);
 
 #endif

@@ -8,6 +8,7 @@ killed or cut off.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -435,6 +436,41 @@ def test_it_goes_before_its_memory():
             owner = life.settle(said)
             assert owner is target and life.deaths == (turn == 2), (turn, life.deaths)
     owner.trapeze("stop", "--force", "web")
+
+
+def test_a_target_that_never_comes_back():
+    """The machine went before its memory, and the other host is gone with what it wrote there: who
+    knows that says so, and it begins anew here, as after a loss of power."""
+    life = Life()
+    with Gate(B, lambda verb: "pass") as gate:
+        process = subprocess.Popen(
+            [TRAPEZE, "migrate", "web", gate.path, "--post-copy", "--bandwidth", "200K"],
+            env={**os.environ, "TRAPEZE_HOME": A.store}, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        until(lambda: stage(A) == "post-copy" or process.poll() is not None)
+        A.refuses(USAGE, "too late", arguments=["migrate", "--cancel", "web"])
+        until(lambda: is_running(B))
+        said = flushed(A)
+        kill(pid_of_worker(B))
+        kill(B.pid_of_daemon())
+        shutil.rmtree(B.store)
+    errors = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == HOST and "--resolve" in errors, (process.returncode, errors)
+    assert known(A)["state"] == "uncertain", known(A)
+
+    def resolve(where):
+        """It is asked after now and then, and somebody else is at work then."""
+        done = []
+        until(lambda: done.append(A.trapeze("migrate", "--resolve", where, "web", status=None))
+              or "at work" not in done[-1].stderr)
+        return done[-1]
+    done = resolve("there")
+    assert done.returncode == USAGE and "still here" in done.stderr, done
+    assert resolve("here").returncode == 0
+    assert known(A)["state"] == "stopped" and "migration" not in known(A), known(A)
+    B.trapeze("list")
+    assert life.settle(said) is A and life.deaths == 1
+    A.trapeze("stop", "--force", "web")
 
 
 def jobs_of(client):
