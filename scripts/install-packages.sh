@@ -65,6 +65,7 @@ mtools
 fuse2fs
 u-boot-qemu
 ovmf
+seabios
 qemu-system-x86
 acpica-tools
 "

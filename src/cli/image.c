@@ -206,8 +206,10 @@ const struct cli_command cli_command_image = {
         "Guest images live in the user's cache (TRAPEZE_CACHE, or trapeze/ in XDG_CACHE_HOME or "
         "~/.cache). An image never changes: every run boots a private copy of its disk.\n\n"
         "A whole disk for riscv64 is booted by U-Boot (Debian's package u-boot-qemu, or the file "
-        "that TRAPEZE_UBOOT names), which runs the EFI boot loader on it; one for another "
-        "processor can be pulled, but this build cannot run it.",
+        "that TRAPEZE_UBOOT names), which runs the EFI boot loader on it; one for "
+        "x86_64 by SeaBIOS (Debian's package seabios, or TRAPEZE_SEABIOS), which runs the boot loader "
+        "in its first sector, or by the OVMF that TRAPEZE_OVMF names. One for another processor can be "
+        "pulled, but this build cannot run it.",
     .words = word_at,
     .words_title = "What to do",
     .options = options,

@@ -42,7 +42,8 @@
             "program, "                                                                            \
             "whose exit code becomes trapeze's exit status. x86_64: an image for QEMU's pc, such " \
             "as Debian's OVMF (/usr/share/OVMF/OVMF_CODE_4M.fd), which starts the kernel if one "  \
-            "is named, and otherwise what is on the disks; an instance keeps its variables.",      \
+            "is named, and otherwise what is on the disks; an instance keeps its variables. "      \
+            "SeaBIOS (/usr/share/seabios/bios-256k.bin) starts disks alone.",                      \
             NULL                                                                                   \
     }
 

@@ -91,31 +91,31 @@ char *image_folder(const char *name, struct error **err)
 static const struct boot_loader {
     const char *isa, *name, *variable, *path, *package;
     bool is_kernel; /* to the machine */
-    bool unproven;  /* taken only if the user names it */
 } boot_loaders[] = {
     {"riscv64", "U-Boot", "TRAPEZE_UBOOT", "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf",
-     "u-boot-qemu", true, false},
-    {"x86_64", "OVMF", "TRAPEZE_OVMF", "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", false, true},
+     "u-boot-qemu", true},
+    {"x86_64", "SeaBIOS", "TRAPEZE_SEABIOS", "/usr/share/seabios/bios-256k.bin", "seabios", false},
+    {"x86_64", "OVMF", "TRAPEZE_OVMF", "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", false},
 };
+
+/* The one that the user names, or else the first for that architecture. */
+static const struct boot_loader *choose_loader(const char *isa)
+{
+    const struct boot_loader *chosen = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(boot_loaders); i++) {
+        const struct boot_loader *loader = &boot_loaders[i];
+        if (strcmp(loader->isa, isa) == 0 && (chosen == NULL || getenv(loader->variable) != NULL))
+            chosen = loader;
+    }
+    return chosen;
+}
 
 bool image_boot_loader(const char *isa, char **kernel, char **firmware, struct error **err)
 {
-    const struct boot_loader *loader = NULL;
-    for (size_t i = 0; i < ARRAY_SIZE(boot_loaders); i++)
-        if (strcmp(boot_loaders[i].isa, isa) == 0)
-            loader = &boot_loaders[i];
+    const struct boot_loader *loader = choose_loader(isa);
     if (loader == NULL)
         return error_set(err, ERROR_INTERNAL, "whole disks for %s have nothing to start them", isa);
-    const char *chosen = getenv(loader->variable), *path = chosen != NULL ? chosen : loader->path;
-    if (chosen == NULL && loader->unproven) {
-        error_set(err, ERROR_USAGE,
-                  "the image is a whole disk with a boot loader, and %s has not been seen to reach "
-                  "that of a disk for %s yet",
-                  loader->name, isa);
-        error_hint(err, "To try it all the same (apt-get install %s): %s=%s", loader->package,
-                   loader->variable, path);
-        return false;
-    }
+    const char *named = getenv(loader->variable), *path = named != NULL ? named : loader->path;
     if (access(path, R_OK) != 0) {
         error_set(err, ERROR_HOST,
                   "the image is a whole disk with a boot loader, which %s starts, and there is "

@@ -40,10 +40,10 @@ const char *image_recipe_title(const char *name);
 const char *image_recipe_at(size_t index);
 bool image_recipe_needs_kvm(const char *name); /* for it to be built */
 
-/* What starts the boot loader of a whole disk, an EFI program. riscv64: U-Boot for S-mode, as a kernel
- * ($TRAPEZE_UBOOT, or where Debian's u-boot-qemu has it); x86_64: OVMF, as firmware ($TRAPEZE_OVMF; only
- * if that is set, since no disk has booted by it yet). The caller frees what comes to *kernel or *firmware, the other one is left
- * alone. False: err. */
+/* What starts the boot loader of a whole disk. riscv64: U-Boot for S-mode, as a kernel ($TRAPEZE_UBOOT, or
+ * where Debian's u-boot-qemu has it); x86_64: SeaBIOS, as firmware ($TRAPEZE_SEABIOS, or where Debian's
+ * seabios has it), or, for disks that only UEFI boots, OVMF if $TRAPEZE_OVMF names it. The caller frees
+ * what comes to *kernel or *firmware, the other one is left alone. False: err. */
 bool image_boot_loader(const char *isa, char **kernel, char **firmware, struct error **err);
 
 /* Of image_store.c. A folder of the cache; the caller frees its path, NULL: err. */

@@ -24,6 +24,9 @@ enum {
 #define ADDRESS_ENABLE UINT32_C(0x80000000)
 enum { RESET_HARD = 1 << 1, RESET_NOW = 1 << 2 };
 enum { PM_FUNCTION = 3, PM_BASE = 0x40, PM_BASE_IS_IO = 1, PM_MISC = 0x80, PM_MISC_ENABLED = 1 };
+/* Where SMIs by port are switched on. They seem to be, as there is no system management mode:
+ * SeaBIOS then takes it as set up, else it would wait for its answer. */
+enum { PM_DEVICES = 0x58, PM_DEVICES_SMI = 1 << 25 };
 
 struct piix {
     struct device device;
@@ -102,6 +105,7 @@ static void make_functions(struct piix *piix, uint16_t pm_port)
                                                         .subsystem = 0x1100,
                                                         .class_code = 0x068000});
     pci_register_add(&piix->pm, PM_BASE, pm_port | PM_BASE_IS_IO, 0);
+    pci_register_add(&piix->pm, PM_DEVICES, PM_DEVICES_SMI, 0);
     pci_register_add(&piix->pm, PM_MISC, PM_MISC_ENABLED, 0);
 }
 

@@ -28,6 +28,7 @@ from maker import arch, initramfs, kernel  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
 MODULES = ["kvm_amd"]
+DISK_MODULES = ["virtio_blk"]
 # The emulator does not let KVM see a guest's XSETBV: guests would find fewer registers in CPUID than
 # they have switched on.
 PROCESSOR = "EPYC,+svm,+npt,-xsave"
@@ -145,8 +146,9 @@ class Screen(Machine):
 
 
 class KvmHost(Machine):
-    def __init__(self, trapeze, files=None, memory="1536M", cpus=1, options=(), modules=()):
-        """`files`: {path in there: file or folder here}; `modules`: of the kernel, more than KVM's. With two processors QEMU's threads get lost in
+    def __init__(self, trapeze, files=None, memory="1536M", cpus=1, disks=(), options=(), modules=()):
+        """`files`: {path in there: file or folder here}; `disks`: files here, raw, which are /dev/vda and so on in
+        there, where what is written to them is lost; `modules`: of the kernel, more than KVM's. With two processors QEMU's threads get lost in
         code that another one patches (KVM's static keys), and taking turns they wait for each other's
         interrupts for minutes."""
         if not shutil.which(QEMU):
@@ -159,12 +161,14 @@ class KvmHost(Machine):
         for target, source in (files or {}).items():
             put.update(tree(source, target) if os.path.isdir(source) else {target: source})
         initrd, self.serial = scratch("host-initrd"), scratch("host-console")
-        write_initrd(initrd, trapeze, put, [*MODULES, *modules])
+        write_initrd(initrd, trapeze, put, [*MODULES, *(DISK_MODULES if disks else []), *modules])
         pairs = [socket.socketpair() for _ in range(SCREENS)]
         more = []
         for number, (_, theirs) in enumerate(pairs):
             more += ["-chardev", f"socket,id=screen{number},fd={theirs.fileno()}",
                      "-device", f"virtconsole,chardev=screen{number}"]
+        for path in disks:
+            more += ["-drive", f"file={path},if=virtio,format=raw,snapshot=on"]
         # pylint: disable=consider-using-with
         self.process = subprocess.Popen(
             [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

@@ -408,7 +408,8 @@ static uint32_t config(struct board *b, unsigned slot, unsigned function, unsign
     return in(b, (uint16_t)(0xcfc + at % 4), size);
 }
 
-/* OvmfPkg: the host bridge, AcpiTimerLib, and the bridge that the serial port is behind. */
+/* OvmfPkg: the host bridge, AcpiTimerLib, and the bridge that the serial port is behind. SeaBIOS, fw/smm.c:
+ * system management mode, which seems to be set up. */
 static void test_firmware_finds_the_board_that_it_knows(void **state)
 {
     struct board b;
@@ -421,6 +422,7 @@ static void test_firmware_finds_the_board_that_it_knows(void **state)
     assert_int_equal(config(&b, 1, 3, 0, 4), 0x71138086);
     assert_int_equal(config(&b, 1, 3, 0x40, 4), 0x601);
     assert_int_equal(config(&b, 1, 3, 0x80, 1) & 1, 1);
+    assert_int_equal(config(&b, 1, 3, 0x58, 4), 1 << 25);
     assert_int_equal(config(&b, 1, 1, 0, 4), UINT32_MAX);
     assert_int_equal(config(&b, 2, 0, 0, 4), UINT32_MAX);
     config(&b, 1, 3, 0x40, 4); /* the address stays */

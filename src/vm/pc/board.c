@@ -22,7 +22,8 @@
 
 #define TIMEBASE_HZ 1000000000 /* nobody on this board reads it */
 
-static const struct pci_window window = {PC_MMIO32_GPA, PC_MMIO32_SIZE};
+static const struct pci_window window = {PC_MMIO32_GPA, PC_MMIO32_SIZE},
+                               firmware_window = {PC_FIRMWARE_MMIO32_GPA, PC_FIRMWARE_MMIO32_SIZE};
 
 static const uint8_t slot_gsis[] = PC_SLOT_GSIS;
 
@@ -68,6 +69,7 @@ static bool pc_parts(struct vm *vm, struct error **err)
 {
     const struct engine_irqchip *irqchip = vm->machine->irqchip;
     bool firmware = boot_file_of(&vm->files.boot, BOOT_FIRMWARE) != NULL;
+    bool below_ioapic = firmware && vm->config.virtio == MACHINE_VIRTIO_PCI; /* else slots are there */
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         const struct part *part = &parts[i];
         if ((part->when == WITH_SLOTS && vm->config.virtio != MACHINE_VIRTIO_MMIO) ||
@@ -80,7 +82,7 @@ static bool pc_parts(struct vm *vm, struct error **err)
             .irq_number = part->gsi,
             .shared_irqs = slot_gsis,
             .inputs = ARRAY_SIZE(slot_gsis),
-            .window = &window,
+            .window = below_ioapic ? &firmware_window : &window,
             .bridge = firmware ? &i440fx : NULL,
             .msi = {irqchip->send, vm->machine},
             .button = &vm->button,

@@ -21,10 +21,13 @@ struct vm;
 
 #define PC_MMIO32_GPA  UINT64_C(0xc0000000)
 #define PC_MMIO32_SIZE UINT64_C(0x20000000)
+/* SeaBIOS asks nobody where BARs may be: it puts them below the I/O APIC. */
+#define PC_FIRMWARE_MMIO32_GPA  UINT64_C(0xf0000000)
+#define PC_FIRMWARE_MMIO32_SIZE (PC_IOAPIC_GPA - PC_FIRMWARE_MMIO32_GPA)
 #define PC_BOOT_TIMER_GPA PC_MMIO32_GPA /* as Firecracker 1.17 has it; only where nothing is on PCI */
 #define PC_ECAM_GPA    UINT64_C(0xe0000000)
 #define PC_SLOTS_GPA   UINT64_C(0xfea00000)
-#define PC_VMGENID_GPA UINT64_C(0xfeb00000)
+#define PC_VMGENID_GPA UINT64_C(0xfed80000)
 #define PC_IOAPIC_GPA  UINT32_C(0xfec00000)
 #define PC_LAPIC_GPA   UINT32_C(0xfee00000)
 
