@@ -65,7 +65,8 @@ struct generation {
     void *device;
 };
 
-/* Tags of a guest's memory statistics (virtio 1.2, 5.5.6.3). Bytes, but for counts. */
+/* Tags of a guest's memory statistics (virtio 1.2, 5.5.6.3; those behind the counts of huge pages: Linux'
+ * uapi/linux/virtio_balloon.h, from 6.12 on). Bytes, but for counts. */
 enum balloon_stat {
     BALLOON_STAT_SWAP_IN,
     BALLOON_STAT_SWAP_OUT,
@@ -75,6 +76,14 @@ enum balloon_stat {
     BALLOON_STAT_TOTAL,
     BALLOON_STAT_AVAILABLE,
     BALLOON_STAT_CACHES,
+    BALLOON_STAT_HUGE_PAGES, /* allocations: counts, as what follows */
+    BALLOON_STAT_HUGE_PAGE_FAILURES,
+    BALLOON_STAT_OOM_KILLS,
+    BALLOON_STAT_ALLOCATION_STALLS,
+    BALLOON_STAT_ASYNC_SCANS, /* of pages */
+    BALLOON_STAT_DIRECT_SCANS,
+    BALLOON_STAT_ASYNC_RECLAIMS,
+    BALLOON_STAT_DIRECT_RECLAIMS,
     BALLOON_STAT_COUNT
 };
 

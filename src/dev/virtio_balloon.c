@@ -231,10 +231,9 @@ static bool balloon_realize(struct device *device, const struct device_params *p
     struct virtio_balloon *balloon = CONTAINER_OF(device, struct virtio_balloon, transport.device);
     assert(params->balloon != NULL);
     bool keeps = params->balloon->keeps;
-    if (!virtio_transport_realize(&balloon->transport, &balloon_ops,
-                                  FEATURE_STATS | (keeps ? 0 : FEATURE_DEFLATE_ON_OOM) |
-                                      FEATURE_REPORTING,
-                                  params, err))
+    if (!virtio_transport_realize(
+            &balloon->transport, &balloon_ops,
+            FEATURE_STATS | (keeps ? 0 : FEATURE_DEFLATE_ON_OOM) | FEATURE_REPORTING, params, err))
         return false;
     balloon->balloon = params->balloon;
     *balloon->balloon = (struct balloon){keeps, balloon_set, balloon_get, balloon};
@@ -268,17 +267,24 @@ static bool balloon_post_restore(void *object, struct error **err)
     return true;
 }
 
+#define SOME_STATS(name, first, end, since)                                                        \
+    {                                                                                              \
+        name, STATE_KIND_UINT, (uint32_t)offsetof(struct virtio_balloon, stats[first]),            \
+            sizeof(uint64_t), (end) - (first), since, NULL                                         \
+    }
+
 /* "pci" first: restoring it deactivates what the device was before. */
 static const struct state_field balloon_fields[] = {
     STATE_STRUCT(struct virtio_balloon, transport, "pci", &virtio_transport_state),
     STATE_UINT(struct virtio_balloon, wanted, "wanted"),
     STATE_UINT(struct virtio_balloon, actual, "actual"),
     STATE_UINT(struct virtio_balloon, stats_state, "stats-state"),
-    STATE_UINTS(struct virtio_balloon, stats, "stats"),
+    SOME_STATS("stats", 0, BALLOON_STAT_HUGE_PAGES, 0),
+    SOME_STATS("more-stats", BALLOON_STAT_HUGE_PAGES, BALLOON_STAT_COUNT, 2),
     STATE_END,
 };
 
-static const struct state_table balloon_state = {"virtio-balloon", 1, balloon_fields, NULL,
+static const struct state_table balloon_state = {"virtio-balloon", 2, balloon_fields, NULL,
                                                  balloon_post_restore};
 
 const struct device_ops device_virtio_balloon = {

@@ -559,7 +559,15 @@ static void get_balloon_statistics(struct fc *fc, const char *id, json_t *body,
                  {"free", "free_memory"},
                  {"total", "total_memory"},
                  {"available", "available_memory"},
-                 {"caches", "disk_caches"}};
+                 {"caches", "disk_caches"},
+                 {"huge-pages", "hugetlb_allocations"},
+                 {"huge-page-failures", "hugetlb_failures"},
+                 {"oom-kills", "oom_kill"},
+                 {"allocation-stalls", "alloc_stall"},
+                 {"async-scans", "async_scan"},
+                 {"direct-scans", "direct_scan"},
+                 {"async-reclaims", "async_reclaim"},
+                 {"direct-reclaims", "direct_reclaim"}};
     (void)id, (void)body;
     if (!has_statistics(fc, answer))
         return;

@@ -176,6 +176,13 @@ static json_t *verb_balloon(struct control_target *target, const json_t *argumen
         [BALLOON_STAT_MAJOR_FAULTS] = "major-faults", [BALLOON_STAT_MINOR_FAULTS] = "minor-faults",
         [BALLOON_STAT_FREE] = "free",               [BALLOON_STAT_TOTAL] = "total",
         [BALLOON_STAT_AVAILABLE] = "available",     [BALLOON_STAT_CACHES] = "caches",
+        [BALLOON_STAT_HUGE_PAGES] = "huge-pages",
+        [BALLOON_STAT_HUGE_PAGE_FAILURES] = "huge-page-failures",
+        [BALLOON_STAT_OOM_KILLS] = "oom-kills",
+        [BALLOON_STAT_ALLOCATION_STALLS] = "allocation-stalls",
+        [BALLOON_STAT_ASYNC_SCANS] = "async-scans", [BALLOON_STAT_DIRECT_SCANS] = "direct-scans",
+        [BALLOON_STAT_ASYNC_RECLAIMS] = "async-reclaims",
+        [BALLOON_STAT_DIRECT_RECLAIMS] = "direct-reclaims",
     };
     const json_t *wish = json_object_get(arguments, "size");
     struct balloon_status status;

@@ -147,13 +147,15 @@ static void statistics(void **state)
     put_stat(f, 0, BALLOON_STAT_FREE, 1234);
     put_stat(f, 1, 999, 5);
     put_stat(f, 2, BALLOON_STAT_TOTAL, 5678);
-    request(f, STATS, GUEST_DATA, 34, 0); /* the last one is cut */
+    put_stat(f, 3, 15, 9); /* the last that Linux has */
+    request(f, STATS, GUEST_DATA, 44, 0); /* the last one is cut */
     assert_int_equal(ring_used_index(ring), 2);
-    request(f, STATS, GUEST_DATA, 30, 0); /* the driver's answer to the buffer's return: kept */
+    request(f, STATS, GUEST_DATA, 40, 0); /* the driver's answer to the buffer's return: kept */
     assert_int_equal(ring_used_index(ring), 2);
     f->balloon.get(f->balloon.device, &status);
     assert_true(status.stats[BALLOON_STAT_FREE] == 1234);
     assert_true(status.stats[BALLOON_STAT_TOTAL] == 5678);
+    assert_true(status.stats[BALLOON_STAT_DIRECT_RECLAIMS] == 9);
     assert_true(status.stats[BALLOON_STAT_CACHES] == UINT64_MAX);
     assert_int_equal(ring_used_index(ring), 3);
 }
