@@ -381,7 +381,7 @@ bool instance_clone_begin(const struct instance *original, const struct instance
                           struct instance_draft *draft, struct error **err)
 {
     struct cloning c = {.original = original, .plan = plan, .folder = -1};
-    *draft = (struct instance_draft){.instance = {.store = original->store, .fd = -1, .lock = -1},
+    *draft = (struct instance_draft){.instance = {.store = original->store, .fd = -1, .lock = -1, .is_draft = true},
                                      .text = description_of(original, plan, err)};
     snprintf(draft->instance.name, sizeof(draft->instance.name), "%s", plan->name);
     machine_config_init(&c.before);

@@ -53,6 +53,7 @@ struct instance {
     int fd;     /* of the folder */
     int lock;   /* -1: not ours */
     bool is_template;
+    bool is_draft; /* a staged folder, which has not got its name yet */
 };
 
 /* A file that goes into a new instance. */
