@@ -26,6 +26,7 @@ import threading
 import time
 
 import tap
+import whole_disk
 from gdb_client import Gdb
 from kvm_host import KvmHost, guest_initrd, libraries
 from machine import SHELL_PROMPT, SOURCE, Shared, image, scratch
@@ -38,8 +39,11 @@ TRAPEZE, KVM_ENGINE, KVM_DEBUG, TRAPS = (os.path.abspath(name) for name in sys.a
 PAYLOAD = scratch("payload")
 with open(PAYLOAD, "wb") as out:
     out.write(payload("x86_64"))
+SEABIOS = "/usr/share/seabios/bios-256k.bin"  # Debian's QEMU brings it
+SECTOR = scratch("boot-sector")
+whole_disk.write_boot_sector(SECTOR, b"the second sector speaks\r\n\0")
 HOST = Shared(lambda: KvmHost(TRAPEZE, {
-    "/payload": PAYLOAD, "/bin/curl": CURL, **libraries(CURL),
+    "/payload": PAYLOAD, "/boot-sector": SECTOR, "/bios.bin": SEABIOS, "/bin/curl": CURL, **libraries(CURL),
     "/bin/kvm_engine": KVM_ENGINE, **libraries(KVM_ENGINE),
     "/bin/kvm_debug": KVM_DEBUG, **libraries(KVM_DEBUG),
     "/tiny": image("tiny-x86_64", TRAPEZE),
@@ -416,6 +420,17 @@ def test_a_reset():
         guest.send("reboot -f\n")
         guest.is_up()
         assert guest.run(sum_of_disk) == wanted
+
+
+def test_a_boot_sector_by_a_bios():
+    """SeaBIOS finds disks on both kinds of bus, and reads what the first sector asks of it. Whole systems by it
+    are efi.py's."""
+    with HOST.use() as host:
+        for bus in "virtio", "ahci":
+            host.run("cp /boot-sector /tmp/sector")
+            said = host.run("trapeze run --arch x86_64 --memory 64M --net none --firmware /bios.bin --disk "
+                            f"/tmp/sector,format=raw,bus={bus} </dev/null")
+            assert "SeaBIOS" in said and "the second sector speaks" in said, (bus, said)
 
 
 class Client:

@@ -182,13 +182,13 @@ def write_small(path, image, folder):
 
 def write_boot_sector(path, text):
     """What a BIOS starts: reads the second sector by it, writes that to the serial port (the BIOS's screen there is
-    drawn when it has the time), and switches the machine off."""
+    drawn at interrupts), and switches the machine off."""
     code = bytes.fromhex("31c0 8ed8 8ec0"       # xor ax, ax; mov ds, ax; mov es, ax
                          "be2a7c b442 cd13"     # mov si, packet; mov ah, 0x42; int 0x13
                          "7218 be007e"          # jc hang; mov si, 0x7e00
-                         "baf803"               # mov dx, 0x3f8
-                         "ac 84c0 7406"         # next: lodsb; test al, al; jz off
-                         "ee ebf8 909090"       # out dx, al; jmp next
+                         "fa baf803"            # cli; mov dx, 0x3f8
+                         "ac 84c0 7405"         # next: lodsb; test al, al; jz off
+                         "ee ebf8 9090"         # out dx, al; jmp next
                          "ba0406 b80034 ef"     # off: mov dx, 0x604; mov ax, 0x3400; out dx, ax
                          "f4 ebfd"              # hang: hlt; jmp hang
                          "1000 0100 007e0000 0100000000000000")  # packet: one sector, number 1
