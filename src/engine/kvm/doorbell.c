@@ -7,6 +7,12 @@
  * a message to the loop. CPU time of the vCPU's thread for each of 20,000 doorbells in turn: 9.5 to 10.9 us by
  * an exit, 2.4 to 2.7 us by KVM; of the loop's, 0.07 to 0.6 us and 0.02 to 0.13 us, as most of them coalesce (a
  * /dev/kvm that emulates, 2 cores, 4 rounds by turns).
+ *
+ * How much of a request that is (expected: a tenth), in the emulated host of tests/guest/kvm_host.py, which has one
+ * CPU for both threads and counts instructions (-icount shift=0), 2 guests each by turns: a 4 KiB random read by
+ * virtio-blk, one at a time, 39,002 and 39,061 without, 38,775 and 38,492 with it, exits to us 1.00 and 0.00; a UDP
+ * packet by NAT 17,032 and 14,711 without, 16,159 and 16,018 with it, of which every eighth rings. So with one CPU it is
+ * 1 % at most, as the guest halts earlier for what it gains; what it is for is that both go on at once.
  */
 #include <errno.h>
 #include <string.h>
