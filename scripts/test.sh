@@ -8,7 +8,8 @@
 # First everything in the ordinary build, then the suites unit and fuzz once more under
 # AddressSanitizer and UndefinedBehaviorSanitizer. Tests read the tier from TRAPEZE_TIER.
 # Many programs wait more than they compute (for guests, retries, time limits), so half as many again run
-# beside each other as there are processors; none judges by time.
+# beside each other as there are processors, with full counts, of which some wait for an hour, thrice as
+# many; none judges by time.
 # TRAPEZE_BUILD_ROOT says where the build directories go (default: the top of the source).
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,17 +20,16 @@ plain=$root/build
 sanitized=$root/build-asan
 
 processors=$(nproc)
-MESON_TESTTHREADS=${MESON_TESTTHREADS:-$((processors + (processors + 1) / 2))}
-export MESON_TESTTHREADS
-
 case $TRAPEZE_TIER in
-quick) timeouts=1 ;;
-full) timeouts=20 ;;
+quick) timeouts=1 beside=$((processors + (processors + 1) / 2)) ;;
+full) timeouts=20 beside=$((processors * 3)) ;;
 *)
     echo "usage: $0 quick|full" >&2
     exit 2
     ;;
 esac
+MESON_TESTTHREADS=${MESON_TESTTHREADS:-$beside}
+export MESON_TESTTHREADS
 
 # run_suites DIRECTORY TIMEOUT_MULTIPLIER MESON_OPTIONS [OPTIONS OF meson test]
 # A configuration or a build that fails is a failed test, not the end without a closing line.
