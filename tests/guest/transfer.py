@@ -95,12 +95,12 @@ def layered(name, raw):
 def test_what_firmware_keeps_stays_behind():
     """And that is said. The flash of an .nvram file begins at 64 KiB."""
     trapeze("create", "a", "--firmware", LOOP_ELF, "-m", "32")
-    assert "firmware" not in trapeze("export", "a", scratch("plain.trapeze")).stderr
+    assert "firmware" not in trapeze("export", "a", scratch("without.trapeze")).stderr
     with open(f"{folder('a')}/a.nvram", "wb") as file:
         file.write(b'trapeze.nvram = "1"\nrtc.offset = "5"\n'.ljust(64 << 10, b"\0") + b"\xff" * 4096)
-    done = trapeze("export", "a", scratch("a.trapeze"))
+    done = trapeze("export", "a", scratch("kept.trapeze"))
     assert "what its firmware keeps" in done.stderr and "stays behind" in done.stderr, done
-    trapeze("import", scratch("a.trapeze"), "b")
+    trapeze("import", scratch("kept.trapeze"), "b")
     assert os.path.getsize(f"{folder('b')}/b.nvram") < 4096
     delete("a", "b")
 

@@ -344,6 +344,7 @@ static void a_flush_in_the_middle_restarts(void **state)
     assert_true(rv_store64(f->hart, VA, 1));
     assert_int_equal(m.calls, 1);
     assert_false(cached(f->hart->tlb_store, VA));
+    mem_unlisten(f->mem, &m.listener);
 }
 
 /* ---- misaligned ---- */
