@@ -35,7 +35,7 @@ def cache_disk(image):
     path, root = scratch("cache.raw"), scratch("cache")
     os.makedirs(f"{root}/images")
     subprocess.run(["cp", "-r", "--sparse=always", image, f"{root}/images/"], check=True)
-    subprocess.run(["mkfs.ext4", "-q", "-d", root, path, "4G"], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-d", root, path, "4G"], check=True, stdout=subprocess.DEVNULL)
     return path
 
 
