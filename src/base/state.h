@@ -85,6 +85,10 @@ struct state_table {
     {name, STATE_KIND_TABLE, (uint32_t)offsetof(type, member), \
      STATE_FIELD_SIZE(type, member[0]), \
      STATE_FIELD_SIZE(type, member) / STATE_FIELD_SIZE(type, member[0]), 0, (inner)}
+/* A field that came with a version of the table: one value, or bytes. */
+#define STATE_SINCE(version, kind, type, member, name) \
+    {name, kind, (uint32_t)offsetof(type, member), STATE_FIELD_SIZE(type, member), \
+     1, version, NULL}
 #define STATE_END {NULL, STATE_KIND_END, 0, 0, 0, 0, NULL}
 
 /* A growing byte buffer; zero-initialise, state_buffer_free() at the end. */

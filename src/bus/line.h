@@ -4,8 +4,8 @@
  *
  * A `struct irq_line` is what a device drives, a `struct msi_sink` takes the messages it sends,
  * a `struct notifier` is what a guest's queue notification fires. They are bound to a sink at
- * wiring time and may be rebound while the machine is quiesced: to an interrupt controller, to
- * whatever else. A device never knows what is behind them.
+ * wiring time and may be rebound while the machine is quiesced. A device never knows what is behind
+ * them.
  *
  * Threads: set/pulse/fire from any thread; bind while nothing runs. Lock order: a device's
  * lock may be held while driving a line; a sink takes only its own lock (leaf).

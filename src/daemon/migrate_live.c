@@ -324,22 +324,24 @@ static bool serve(struct sending *s, int signals, struct error **err)
 
 /* ---- the end ---- */
 
-/* It ran elsewhere since, so that it cannot go on from what is here. */
-static void give_up(struct sending *s)
+/* It ran elsewhere since, so that it cannot go on from what is here. False: its worker does not end,
+ * and would go on; err. */
+static bool give_up(struct sending *s, struct error **err)
 {
     const struct timespec pause = {.tv_nsec = END_PAUSE_NS};
     free(ask_worker(s, "quit", NULL));
-    for (unsigned tries = 1; tries < END_TRIES && !instance_lock_as_it_is(&s->instance, NULL);
-         tries++)
+    for (unsigned tries = 1; tries < END_TRIES; tries++) {
+        if (instance_lock_as_it_is(&s->instance, NULL))
+            return true;
         nanosleep(&pause, NULL);
+    }
+    return instance_lock_as_it_is(&s->instance, err);
 }
 
 bool migrate_live_resolve(struct sending *s, bool here, struct error **err)
 {
-    if (here && migrate_live_waits(s)) {
-        give_up(s);
-        return true;
-    }
+    if (here && migrate_live_waits(s))
+        return give_up(s, err);
     /* One that has not got as far, or has been told, knows it anyway. */
     free(ask_worker(s, "migrate-resolve",
                     here ? "{\"where\": \"here\"}" : "{\"where\": \"there\"}"));

@@ -325,22 +325,20 @@ static bool i8042_restored(void *object, struct error **err)
     return true;
 }
 
-#define SINCE_KEYBOARDS(kind, member)                                                              \
-    {                                                                                              \
-#member, kind, (uint32_t)offsetof(struct i8042, member),                                   \
-            STATE_FIELD_SIZE(struct i8042, member), 1, 2, NULL                                     \
-    }
+/* What version 1, without keyboards, did not have. */
+#define SINCE_2(kind, member) STATE_SINCE(2, kind, struct i8042, member, #member)
+
 static const struct state_field i8042_fields[] = {
     STATE_UINT(struct i8042, byte, "byte"),
     STATE_UINT(struct i8042, awaited, "awaited"),
     STATE_UINT(struct i8042, output, "output"),
     STATE_BOOL(struct i8042, full, "full"),
     STATE_BOOL(struct i8042, was_command, "was_command"),
-    SINCE_KEYBOARDS(STATE_KIND_BOOL, from_keys),
-    SINCE_KEYBOARDS(STATE_KIND_BYTES, said),
-    SINCE_KEYBOARDS(STATE_KIND_UINT, said_count),
-    SINCE_KEYBOARDS(STATE_KIND_UINT, asked),
-    SINCE_KEYBOARDS(STATE_KIND_BOOL, silent),
+    SINCE_2(STATE_KIND_BOOL, from_keys),
+    SINCE_2(STATE_KIND_BYTES, said),
+    SINCE_2(STATE_KIND_UINT, said_count),
+    SINCE_2(STATE_KIND_UINT, asked),
+    SINCE_2(STATE_KIND_BOOL, silent),
     STATE_END,
 };
 static const struct state_table i8042_state = {"i8042", 2, i8042_fields, NULL, i8042_restored};

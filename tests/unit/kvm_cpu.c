@@ -5,8 +5,6 @@
  */
 #include "kvm_guest.h"
 
-#ifdef __x86_64__
-
 #define LEAF_1_CX16       (1u << 13)
 #define LEAF_1_HYPERVISOR (1u << 31)
 
@@ -200,13 +198,3 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-
-#else
-
-int main(void)
-{
-    puts("1..0 # SKIP KVM runs x86-64 guests on x86-64 hosts only");
-    return 0;
-}
-
-#endif

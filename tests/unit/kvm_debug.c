@@ -5,8 +5,6 @@
  */
 #include "kvm_guest.h"
 
-#ifdef __x86_64__
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -329,13 +327,3 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-
-#else
-
-int main(void)
-{
-    puts("1..0 # SKIP KVM runs x86-64 guests on x86-64 hosts only");
-    return 0;
-}
-
-#endif

@@ -8,8 +8,6 @@
 
 #include "engine/kvm/kvm_internal.h"
 
-#ifdef __x86_64__
-
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
@@ -645,13 +643,3 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-
-#else
-
-int main(void)
-{
-    puts("1..0 # SKIP KVM runs x86-64 guests on x86-64 hosts only");
-    return 0;
-}
-
-#endif

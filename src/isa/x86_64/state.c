@@ -122,9 +122,7 @@ static const struct state_table segment_state = {"x86-segment", 1, segment_field
 #define FLAG(member, name)  STATE_BOOL(struct x86_cpu, state.events.member, "event-" name)
 
 /* What version 1 did not have. */
-#define SINCE_2(member, kind, name)                                                                \
-    {name, kind, (uint32_t)offsetof(struct x86_cpu, member), STATE_FIELD_SIZE(struct x86_cpu, member), \
-     1, 2, NULL}
+#define SINCE_2(member, kind, name) STATE_SINCE(2, kind, struct x86_cpu, member, name)
 
 static const struct state_field fields[] = {
     STATE_UINTS(struct x86_cpu, state.gpr, "gpr"),
