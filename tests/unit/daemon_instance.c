@@ -7,8 +7,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -193,7 +196,7 @@ static void make_template(const struct store *store, const char *name)
     instance_close(&instance);
 }
 
-static void clone(const struct store *store, const char *from, const char *to, bool linked)
+static void make_clone(const struct store *store, const char *from, const char *to, bool linked)
 {
     const struct instance_plan plan = {.name = to, .linked = linked};
     struct instance instance;
@@ -231,13 +234,13 @@ static void test_linked_clones(void **state)
     char names[200], command[600], moved[300];
     assert_true(create(&store, "base", &err));
     make_template(&store, "base");
-    clone(&store, "base", "one", true);
-    clone(&store, "base", "two", true);
+    make_clone(&store, "base", "one", true);
+    make_clone(&store, "base", "two", true);
     assert_true(has_file(&store, "one/disk.qcow2"));
     assert_false(has_file(&store, "one/kernel"));
     make_template(&store, "one");
-    clone(&store, "one", "upper", true);
-    clone(&store, "upper", "full", false);
+    make_clone(&store, "one", "upper", true);
+    make_clone(&store, "upper", "full", false);
     assert_true(has_file(&store, "full/kernel"));
     assert_string_equal(names_of(&store, names), "base full one two upper ");
 
@@ -260,7 +263,7 @@ static void test_linked_clones(void **state)
              "cp '%s/instances/upper/upper.vmx' '%s/instances/full/full.vmx'", store.path,
              store.path);
     delete (&store, "full", &err);
-    clone(&store, "upper", "full", false);
+    make_clone(&store, "upper", "full", false);
 
     snprintf(moved, sizeof(moved), "%s-moved", store.path);
     assert_int_equal(rename(store.path, moved), 0);
@@ -314,7 +317,7 @@ static void test_identity(void **state)
     make_template(&store, "base");
     for (int linked = 0; linked < 2; linked++) {
         const char *name = linked ? "linked" : "full";
-        clone(&store, "base", name, linked);
+        make_clone(&store, "base", name, linked);
         open_instance(&instance, &store, name);
         text = instance_read(&instance, &err);
         assert_string_equal(text_get(text, "trapeze.vsockSocket"), "vsock");
@@ -489,7 +492,8 @@ static void test_what_is_read_may_change_or_go(void **state)
     store_close(&store);
 }
 
-/* Whoever opens it gives the description its name, several at once. */
+/* Whoever opens it gives the description its name, several at once: another process does so once at
+ * some moment of each opening. */
 static void test_a_description_that_is_being_renamed(void **state)
 {
     (void)state;
@@ -497,14 +501,28 @@ static void test_a_description_that_is_being_renamed(void **state)
     struct instance instance;
     struct error *err = NULL;
     create(&store, "a", &err);
+    struct {
+        atomic_uint asked, done;
+    } *turn = mmap(NULL, sizeof(*turn), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(turn, MAP_FAILED);
     pid_t pid = fork();
     assert_true(pid >= 0);
-    while (pid == 0) { /* until it is killed */
-        (void)!renameat(store.instances, "a/a.vmx", store.instances, "a/before.vmx");
+    for (unsigned n = 1; pid == 0; n++) { /* until it is killed */
+        while (atomic_load(&turn->asked) != n)
+            sched_yield();
+        for (atomic_uint wait = n * 7919 % 10007; atomic_load(&wait) > 0;
+             atomic_fetch_sub(&wait, 1))
+            ;
         (void)!renameat(store.instances, "a/before.vmx", store.instances, "a/a.vmx");
+        atomic_store(&turn->done, n);
     }
-    for (unsigned n = 0; n < 20000; n++) {
+    for (unsigned n = 1; n <= 10000; n++) {
+        assert_return_code(renameat(store.instances, "a/a.vmx", store.instances, "a/before.vmx"),
+                           errno);
+        atomic_store(&turn->asked, n);
         bool found = instance_open(&instance, &store, "a", &err);
+        while (found && atomic_load(&turn->done) != n)
+            sched_yield();
         if (!found) {
             kill(pid, SIGKILL);
             fail_msg("try %u: %s", n, error_message(err));
@@ -513,6 +531,7 @@ static void test_a_description_that_is_being_renamed(void **state)
     }
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
+    munmap(turn, sizeof(*turn));
     store_close(&store);
 }
 
