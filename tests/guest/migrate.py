@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -438,6 +439,35 @@ def test_it_goes_before_its_memory():
     owner.trapeze("stop", "--force", "web")
 
 
+@contextlib.contextmanager
+def deaf_to(client, word):
+    """The worker of "web" does not hear this word."""
+    control, real = os.path.join(folder(client, "web"), "control.sock"), at("control.sock")
+    os.rename(control, real)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(control)
+    server.listen()
+
+    def pump(one, two, lost=b""):
+        with contextlib.suppress(OSError):
+            while (data := one.recv(1 << 16)) and not (lost and lost in data):
+                two.sendall(data)
+        for end in (one, two):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve():
+        while True:
+            near, _ = server.accept()
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(real)
+            threading.Thread(target=pump, args=(far, near), daemon=True).start()
+            threading.Thread(target=pump, args=(near, far, b'"%s"' % word.encode()), daemon=True).start()
+    threading.Thread(target=serve, daemon=True).start()
+    yield
+    os.rename(real, control)
+
+
 def test_a_target_that_never_comes_back():
     """The machine went before its memory, and the other host is gone with what it wrote there: who
     knows that says so, and it begins anew here, as after a loss of power."""
@@ -450,10 +480,12 @@ def test_a_target_that_never_comes_back():
         until(lambda: stage(A) == "post-copy" or process.poll() is not None)
         A.refuses(USAGE, "too late", arguments=["migrate", "--cancel", "web"])
         until(lambda: is_running(B))
+        gate.flows.clear()
         said = flushed(A)
         kill(pid_of_worker(B))
         kill(B.pid_of_daemon())
         shutil.rmtree(B.store)
+        gate.flows.set()
     errors = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == HOST and "--resolve" in errors, (process.returncode, errors)
     assert known(A)["state"] == "uncertain", known(A)
@@ -466,6 +498,11 @@ def test_a_target_that_never_comes_back():
         return done[-1]
     done = resolve("there")
     assert done.returncode == USAGE and "still here" in done.stderr, done
+    if FULL:  # ten seconds
+        with deaf_to(A, "quit"):
+            done = A.trapeze("migrate", "--resolve", "here", "web", status=None)
+        assert done.returncode == USAGE and "running" in done.stderr, done
+        assert known(A)["state"] == "uncertain" and "migration" in known(A), known(A)
     assert resolve("here").returncode == 0
     assert known(A)["state"] == "stopped" and "migration" not in known(A), known(A)
     B.trapeze("list")

@@ -102,6 +102,8 @@ class Gate:
         self.server.bind(self.path)
         self.server.listen()
         self.seen, self.opened, self.answers, self.open = [], threading.Event(), [], []
+        self.flows = threading.Event()  # cleared: what comes from here on is kept back
+        self.flows.set()
 
     def __enter__(self):
         threading.Thread(target=self.serve, daemon=True).start()
@@ -153,6 +155,7 @@ class Gate:
         def pump(one, two, change=lambda data: data):
             with contextlib.suppress(OSError):
                 while data := one.recv(1 << 16):
+                    self.flows.wait(LIMIT_S)
                     two.sendall(change(data))
             with contextlib.suppress(OSError):  # also when it was reset, as it had not read all
                 two.shutdown(socket.SHUT_WR)
