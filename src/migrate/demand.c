@@ -13,10 +13,11 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/vclock.h"
 #include "mem/mem.h"
 #include "migrate/absent.h"
 
-enum { WORDS_MAX = 4, NS_PER_S = 1000000000, ALIVE_PART = 5 /* of patience */ };
+enum { WORDS_MAX = 4, ALIVE_PART = 5 /* of patience */ };
 
 struct demand {
     struct mem_space *mem;

@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/error.h"
+#include "base/vclock.h"
 #include "mem/mem.h"
 #include "migrate/absent.h"
 #include "migrate/batch.h"
@@ -23,7 +24,6 @@ enum {
     PUSHED_PAGES = 60, /* of others, and */
     SHARED_PAGES = 8,  /* where those that are asked for wait for the end of the frame */
     WORDS_MAX = 4,
-    NS_PER_S = 1000000000,
     ALIVE_PART = 5 /* of patience */
 };
 
