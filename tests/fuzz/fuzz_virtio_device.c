@@ -15,6 +15,7 @@
 #include "block/block.h"
 #include "dev/drive_bus.h"
 #include "disk.h"
+#include "doorbells.h"
 #include "virtio_guest.h"
 
 #define DISK_SECTORS 64u
@@ -43,6 +44,7 @@ enum record {
 
 struct target {
     struct guest g;
+    struct doorbells bells;
     enum kind kind;
     struct block *disk;
     int disk_fd;
@@ -131,6 +133,7 @@ static void target_make(struct target *t, uint8_t choice)
     bool disk = t->kind == BLK || t->kind == BLK_READ_ONLY || scsi;
     t->stops = (choice & 0x20) != 0;
     guest_init(&t->g, disk || (choice & 0x80) != 0); /* disks: without threads */
+    doorbells_listen(&t->bells, t->g.mem, (choice & 0x10) != 0 ? 1 : DOORBELLS_MAX);
     if ((choice & 0x08) != 0)
         guest_without_pci(&t->g);
     if ((choice & 0x40) != 0)
@@ -158,6 +161,7 @@ static void target_free(struct target *t)
     }
     device_free(t->g.device);
     t->g.device = NULL;
+    fuzz_check(t->bells.count == 0);
     block_free(t->disk);
     if (t->disk_fd >= 0)
         close(t->disk_fd);
@@ -323,19 +327,21 @@ static void access_io(struct target *t, uint64_t gpa, uint8_t a, uint64_t value,
     unsigned size = 1u << (a & 3);
     gpa = align_down(gpa, size);
     uint64_t read;
-    if (write)
-        (void)mem_io_write(t->g.mem, gpa, size, value);
-    else
+    if (!write)
         (void)mem_io_read(t->g.mem, gpa, size, &read);
+    else if (!doorbells_ring(&t->bells, gpa, value, size))
+        (void)mem_io_write(t->g.mem, gpa, size, value);
 }
 
 /* A register of 16 bits, by its place in the BAR, which may not be mapped. */
-static bool write_reg(struct guest *g, unsigned reg, uint64_t value)
+static bool write_reg(struct target *t, unsigned reg, uint64_t value)
 {
+    struct guest *g = &t->g;
     unsigned size = 2;
     if (g->env.virtio_slots != NULL)
         reg = guest_mmio_reg(reg, true, &size);
-    return mem_io_write(g->mem, GUEST_BAR + reg, size, value);
+    return doorbells_ring(&t->bells, GUEST_BAR + reg, value, size) ||
+           mem_io_write(g->mem, GUEST_BAR + reg, size, value);
 }
 
 static bool read_reg(struct guest *g, unsigned reg, uint64_t *value)
@@ -351,8 +357,8 @@ static void reset_queue(struct target *t, unsigned queue)
     struct guest *g = &t->g;
     struct ring *ring = &g->rings[queue];
     uint64_t value;
-    if (ring->size == 0 || !write_reg(g, REG_QUEUE_SELECT, queue) ||
-        !write_reg(g, REG_QUEUE_RESET, 1) || !read_reg(g, REG_QUEUE_RESET, &value) || value != 0)
+    if (ring->size == 0 || !write_reg(t, REG_QUEUE_SELECT, queue) ||
+        !write_reg(t, REG_QUEUE_RESET, 1) || !read_reg(g, REG_QUEUE_RESET, &value) || value != 0)
         return;
     *ring = ring_at(g->mem, GUEST_RING(queue), ring->size);
     ring_put16(g->mem, ring->avail + 2, 0);
@@ -399,7 +405,7 @@ static void step(struct target *t, struct fuzz_input *input)
             ring_offer(&g->rings[queue], b);
         break;
     case NOTIFY:
-        (void)write_reg(g, REG_NOTIFY + 4 * queue, queue);
+        (void)write_reg(t, REG_NOTIFY + 4 * queue, queue);
         break;
     case RUN:
         run(t);

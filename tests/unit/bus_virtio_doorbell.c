@@ -1,57 +1,31 @@
 /* SPDX-License-Identifier: MIT
  *
- * Doorbells of virtio devices (bus/virtio.h), on both transports, with an engine that takes them as
- * KVM does: what is rung goes to an eventfd, anything else is a vCPU's access.
+ * Doorbells of virtio devices (bus/virtio.h), on both transports, with an engine that takes them.
  */
 #include "virtio_probe.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/state.h"
+#include "doorbells.h"
 
 #define MOVED (GUEST_BAR + 0x100000)
 
-struct bell {
-    uint64_t gpa, value;
-    unsigned size;
-    int fd;
-};
-
 struct engine_side {
     struct guest g;
-    struct mem_listener listener;
-    struct bell bells[2 * VIRTIO_QUEUE_MAX];
-    unsigned count, limit; /* so many are taken */
-    unsigned exits;        /* writes that vCPUs' threads brought */
+    struct doorbells bells;
+    unsigned exits; /* writes that vCPUs' threads brought */
 };
-
-static void set_doorbell(void *opaque, uint64_t gpa, const struct mem_doorbell *doorbell, bool on)
-{
-    struct engine_side *e = opaque;
-    const struct bell bell = {gpa + doorbell->offset, doorbell->value, doorbell->size,
-                              doorbell->fd};
-    for (unsigned i = 0; i < e->count; i++)
-        if (memcmp(&e->bells[i], &bell, sizeof(bell)) == 0) {
-            assert_false(on);
-            e->bells[i] = e->bells[--e->count];
-            return;
-        }
-    if (on && e->count < e->limit)
-        e->bells[e->count++] = bell;
-}
 
 /* Without a device. */
 static struct engine_side *new_side(bool deterministic, unsigned limit)
 {
     struct engine_side *e = calloc(1, sizeof(*e));
     guest_init(&e->g, deterministic);
-    e->limit = limit;
-    e->listener = (struct mem_listener){.doorbell = set_doorbell, .opaque = e};
-    mem_listen(e->g.mem, &e->listener);
+    doorbells_listen(&e->bells, e->g.mem, limit);
     return e;
 }
 
@@ -64,12 +38,12 @@ static struct engine_side *new_limited(bool deterministic, unsigned limit)
 
 static struct engine_side *new_pci(void)
 {
-    return new_limited(false, 2 * VIRTIO_QUEUE_MAX);
+    return new_limited(false, DOORBELLS_MAX);
 }
 
 static struct engine_side *new_mmio(void)
 {
-    struct engine_side *e = new_side(false, 2 * VIRTIO_QUEUE_MAX);
+    struct engine_side *e = new_side(false, DOORBELLS_MAX);
     guest_without_pci(&e->g);
     guest_plug(&e->g, &probe_device, &(struct device_params){.id = "probe0"});
     return e;
@@ -78,20 +52,15 @@ static struct engine_side *new_mmio(void)
 static void free_side(struct engine_side *e)
 {
     guest_free(&e->g);
-    assert_int_equal(e->count, 0);
+    assert_int_equal(e->bells.count, 0);
     free(e);
 }
 
 /* A vCPU's write. False: nothing is there. */
 static bool vcpu_write(struct engine_side *e, uint64_t gpa, uint64_t value, unsigned size)
 {
-    for (unsigned i = 0; i < e->count; i++) {
-        const struct bell *bell = &e->bells[i];
-        if (bell->gpa == gpa && (bell->size == 0 || (bell->size == size && bell->value == value))) {
-            assert_int_equal(eventfd_write(bell->fd, 1), 0);
-            return true;
-        }
-    }
+    if (doorbells_ring(&e->bells, gpa, value, size))
+        return true;
     e->exits++;
     return mem_io_write(e->g.mem, gpa, size, value);
 }
@@ -132,7 +101,7 @@ static void with_both(void (*test)(struct engine_side *e))
 static void check_ringing(struct engine_side *e)
 {
     guest_start(&e->g, 0);
-    assert_int_equal(e->count, 2);
+    assert_int_equal(e->bells.count, 2);
     for (unsigned queue = 0; queue < 2; queue++) {
         offer(e, queue);
         for (unsigned i = 0; i < 3; i++)
@@ -228,13 +197,13 @@ static void they_go_where_the_bar_goes(void **state)
     (void)state;
     struct engine_side *e = new_pci();
     struct guest *g = &e->g;
-    assert_int_equal(e->count, 0);
+    assert_int_equal(e->bells.count, 0);
     guest_start(g, 0);
-    assert_int_equal(e->count, 2);
+    assert_int_equal(e->bells.count, 2);
     offer(e, 1);
     ring_queue(e, 1); /* and heard of when the BAR is elsewhere */
     guest_config_put(g, PCI_REG_BAR0, (uint32_t)MOVED, 4);
-    assert_int_equal(e->count, 2);
+    assert_int_equal(e->bells.count, 2);
     assert_false(vcpu_write(e, GUEST_BAR + REG_NOTIFY, 0, 2));
     guest_pump(g);
     assert_int_equal(used(e, 1), 1);
@@ -243,11 +212,11 @@ static void they_go_where_the_bar_goes(void **state)
     guest_pump(g);
     assert_int_equal(probe(g)->notifications, 2);
     guest_config_put(g, PCI_REG_COMMAND, PCI_COMMAND_MASTER, 2);
-    assert_int_equal(e->count, 0);
+    assert_int_equal(e->bells.count, 0);
     guest_config_put(g, PCI_REG_BAR0, (uint32_t)GUEST_BAR, 4);
-    assert_int_equal(e->count, 0);
+    assert_int_equal(e->bells.count, 0);
     guest_config_put(g, PCI_REG_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-    assert_int_equal(e->count, 2);
+    assert_int_equal(e->bells.count, 2);
     e->exits = 0;
     ring_queue(e, 0);
     guest_pump(g);
@@ -370,7 +339,7 @@ static void check_restore(struct engine_side *e, struct engine_side *other, bool
     assert_true(state_restore(&virtio_transport_state, other->g.device, buffer.data, buffer.size,
                               &at, &err));
     state_buffer_free(&buffer);
-    assert_int_equal(other->count, 2);
+    assert_int_equal(other->bells.count, 2);
     probe_device.unquiesce(other->g.device);
     guest_pump(&other->g);
     assert_int_equal(used(other, 1), 1);
@@ -430,7 +399,7 @@ static void nothing_is_left_of_them(void **state)
 static void check_exits(struct engine_side *e, unsigned taken)
 {
     guest_start(&e->g, 0);
-    assert_int_equal(e->count, taken);
+    assert_int_equal(e->bells.count, taken);
     for (unsigned queue = 0; queue < 2; queue++) {
         offer(e, queue);
         ring_queue(e, queue);
@@ -467,7 +436,7 @@ static void a_deterministic_machine_has_none(void **state)
     (void)state;
     struct engine_side *e = new_limited(true, 2);
     guest_start(&e->g, 0);
-    assert_int_equal(e->count, 0);
+    assert_int_equal(e->bells.count, 0);
     free_side(e);
 }
 
