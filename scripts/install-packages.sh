@@ -68,6 +68,7 @@ ovmf
 seabios
 qemu-system-x86
 acpica-tools
+zstd
 "
 # bench/bench.py: the same benchmark compiled twice, and the machine to compare with.
 bench_packages="

@@ -38,9 +38,8 @@ static void note(struct packing *p, const char *format, const char *what)
 
 static bool is_free(const struct packing *p, const char *name)
 {
-    return pack_name_is_plain(name) && strcasecmp(name, p->description) != 0 &&
-           strcasecmp(name, PACK_MANIFEST) != 0 && strcasecmp(name, PACK_SAVED) != 0 && strcasecmp(name, PACK_SUMS) != 0 &&
-           !pack_has(p->pack, name);
+    return pack_name_is_plain(name) && !pack_name_is_reserved(name) &&
+           strcasecmp(name, p->description) != 0 && !pack_has(p->pack, name);
 }
 
 /* The name in the archive: that of the description if it is one of the machine's folder, otherwise
@@ -197,7 +196,7 @@ static void keep_inside(struct unpacked *unpacked, char **path, bool (*allowed)(
                         const char *what)
 {
     if (*path != NULL && (!pack_name_is_plain(*path) || find_member(unpacked, *path) != NULL ||
-                          strcasecmp(*path, PACK_SAVED) == 0 ||
+                          pack_name_is_reserved(*path) ||
                           (allowed != NULL && !allowed(*path))))
         drop(unpacked, path, what);
 }

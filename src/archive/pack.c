@@ -45,6 +45,7 @@ struct pack {
     size_t count;
     json_t *tree; /* NULL: none */
     int64_t rtc_offset;
+    bool has_nvram;
     json_t *notes;
 };
 
@@ -55,6 +56,15 @@ bool pack_name_is_plain(const char *name)
     for (size_t i = 0; i < length && good; i++)
         good = isalnum((unsigned char)name[i]) || strchr("._-", name[i]) != NULL;
     return good;
+}
+
+bool pack_name_is_reserved(const char *name)
+{
+    static const char *const names[] = {PACK_MANIFEST, PACK_SUMS, PACK_SAVED, PACK_NVRAM};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (strcasecmp(name, names[i]) == 0)
+            return true;
+    return false;
 }
 
 struct pack *pack_new(const char *name, const struct text *text)
@@ -276,6 +286,21 @@ bool pack_add_part(struct pack *pack, int fd, struct error **err)
            map_holes(file, err);
 }
 
+bool pack_add_nvram(struct pack *pack, int fd, struct error **err)
+{
+    bool good;
+    if (pack->tree != NULL) {
+        json_object_set_new(pack->tree, "nvram", json_integer((json_int_t)pack_parts(pack)));
+        good = pack_add_part(pack, fd, err);
+    } else {
+        good = pack_add_file(pack, PACK_NVRAM, fd, err);
+        if (good)
+            pack->files[pack->count - 1].role = "nvram";
+    }
+    pack->has_nvram = true;
+    return good;
+}
+
 size_t pack_parts(const struct pack *pack)
 {
     return pack->count;
@@ -383,7 +408,10 @@ static bool write_manifest(const struct pack *pack, struct tar_writer *tar, cons
             json_object_set_new(row, "role", json_string(file->role));
         json_array_append_new(files, row);
     }
-    int version = pack->tree != NULL ? 3 : pack_has(pack, PACK_SAVED) ? 2 : 1;
+    int version = pack->has_nvram              ? PACK_HAS_NVRAM
+                  : pack->tree != NULL         ? 3
+                  : pack_has(pack, PACK_SAVED) ? 2
+                                               : 1;
     json_t *manifest =
         json_pack("{s:i, s:s, s:s, s:o, s:O}", "trapeze-archive", version, "name", pack->name,
                   "description", description, "files", files, "notes", pack->notes);

@@ -13,11 +13,12 @@
  *
  * A machine that is suspended has one more file, "suspended.vmss" (migrate/image.h), with "role":
  * "suspended" in its row, and the number of the format is 2. What its clock was set to is "rtc-offset" of
- * the manifest, nanoseconds (config/nvram.h).
+ * the manifest, nanoseconds (config/nvram.h). One whose firmware keeps variables has its .nvram as
+ * "machine.nvram" with "role": "nvram", and format 4.
  *
  * A machine that moves with its snapshots (daemon/migrate_tree.h) has format 3, "tree" in its manifest, and
  * instead of its files parts: bytes as they are, named "part-0", "part-1" ..., with "role": "part". What a
- * part is the tree says. Nobody else takes such an archive.
+ * part is the tree says, an .nvram too. Nobody else takes such an archive.
  *
  * Holes are a sparse file's (GNU.sparse 1.0), so any tar unpacks an archive. A sum is that of the
  * lines "OFFSET LENGTH\n" of the file's extents, in decimal, and then of their bytes. All that is
@@ -36,8 +37,10 @@
 #include "block/chain.h"
 #include "config/text.h"
 
-#define PACK_VERSION   3
+#define PACK_VERSION   4
 #define PACK_SAVED     "suspended.vmss"
+#define PACK_NVRAM     "machine.nvram"
+#define PACK_HAS_NVRAM 4 /* the first format that has one */
 #define PACK_MAX_NAME  63 /* bytes of a file's name */
 #define PACK_MAX_FILES 48
 #define PACK_MAX_PARTS 4096
@@ -50,6 +53,8 @@ struct pack;
 
 /* Letters, digits, '.', '_' and '-', no '.' in front: the same file on every system. */
 bool pack_name_is_plain(const char *name);
+/* Whether it means something in every archive, or in a folder that is made of one. */
+bool pack_name_is_reserved(const char *name);
 
 /* `text` is borrowed until pack_free(). */
 struct pack *pack_new(const char *name, const struct text *text);
@@ -66,6 +71,8 @@ bool pack_look(struct pack *pack, struct error **err);
 size_t pack_fds(const struct pack *pack, int *fds, size_t room);
 /* What it was at when it was suspended; as pack_add_file(). */
 bool pack_add_saved(struct pack *pack, int fd, struct error **err);
+/* What its hardware remembers, as pack_add_file(): of a tree a part. */
+bool pack_add_nvram(struct pack *pack, int fd, struct error **err);
 /* Part `pack_parts() - 1` of a tree; as pack_add_file(), and what is a hole stays one. */
 bool pack_add_part(struct pack *pack, int fd, struct error **err);
 size_t pack_parts(const struct pack *pack);

@@ -122,10 +122,31 @@ static bool has_role(const json_t *row, const char *role)
     return own != NULL && strcmp(own, role) == 0;
 }
 
-/* The state of a machine that was suspended. */
-static bool is_saved(const json_t *row)
+/* What the description does not name. */
+static const struct role {
+    const char *role, *name;
+    uint64_t most; /* bytes */
+    bool holes;    /* it may have some */
+} roles[] = {{"suspended", PACK_SAVED, PACK_MAX_SIZE, true},
+             {"nvram", PACK_NVRAM, NVRAM_MAX_FILE, false}};
+enum { SAVED = 1 << 0, NVRAM = 1 << 1 }; /* sets of them, by their places */
+
+/* NULL: it has none, or an unknown one. */
+static const struct role *role_of(const json_t *row)
 {
-    return has_role(row, "suspended");
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+        if (has_role(row, roles[i].role))
+            return &roles[i];
+    return NULL;
+}
+
+/* 0: it is the name of no such file. */
+static unsigned role_named(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+        if (strcmp(roles[i].name, name) == 0)
+            return 1U << i;
+    return 0;
 }
 
 /* Of an archive with a tree each is one, and its number is its place. */
@@ -147,13 +168,15 @@ static bool check_row(const json_t *files, size_t index, bool (*allowed)(const c
     const json_t *row = json_array_get(files, index);
     const char *name = string_of(row, "name"), *format = string_of(row, "format");
     uint64_t size = number_of(row, "size"), data = number_of(row, "data");
-    bool saved = json_object_get(row, "role") != NULL;
-    if (saved && !sense(name != NULL && strcmp(name, PACK_SAVED) == 0 && format == NULL &&
-                            is_saved(row),
-                        "the role of a file", err))
+    const struct role *role = role_of(row);
+    if (json_object_get(row, "role") != NULL &&
+        !sense(role != NULL && name != NULL && strcmp(name, role->name) == 0 && format == NULL &&
+                   size <= role->most,
+               "the role of a file", err))
         return false;
     if (!sense(name != NULL && pack_name_is_plain(name) &&
-                   (saved || ((allowed == NULL || allowed(name)) && strcasecmp(name, PACK_SAVED) != 0)),
+                   (role != NULL ||
+                    ((allowed == NULL || allowed(name)) && !pack_name_is_reserved(name))),
                "a file's name", err) ||
         !sense(size <= PACK_MAX_SIZE && data <= size, "a file's size", err))
         return false;
@@ -162,7 +185,7 @@ static bool check_row(const json_t *files, size_t index, bool (*allowed)(const c
                    "a file is there twice", err))
             return false;
     if (format == NULL)
-        return sense(data == size || saved, "a file has holes", err);
+        return sense(data == size || (role != NULL && role->holes), "a file has holes", err);
     const struct block_format *known = block_format_find(format);
     return sense(known != NULL && known->create != NULL, "the format of a disk", err) &&
            sense(size > 0 && size % BLOCK_SECTOR == 0, "a disk's size", err);
@@ -203,8 +226,10 @@ static bool check_manifest(const json_t *manifest, const struct place *place,
     if (!sense(offset > -NVRAM_MAX_OFFSET && offset < NVRAM_MAX_OFFSET, "the machine's clock", err))
         return false;
     unpacked->rtc_offset = offset;
-    for (size_t i = 0; i < json_array_size(files); i++)
-        unpacked->has_saved = unpacked->has_saved || is_saved(json_array_get(files, i));
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        unpacked->has_saved |= has_role(json_array_get(files, i), "suspended");
+        unpacked->has_nvram |= has_role(json_array_get(files, i), "nvram");
+    }
     unpacked->tree = json_incref(tree);
     unpacked->name = alloc_string(name);
     unpacked->files = json_incref(files);
@@ -460,7 +485,7 @@ struct unpacking {
     struct place place;
     int stream, about, text;
     unsigned made;
-    bool saved; /* PACK_SAVED was */
+    unsigned roles; /* of what was made */
 };
 
 static int ask_for_file(const struct place *place, const char *name)
@@ -493,13 +518,14 @@ static bool unpack_inside(void *opaque, struct sandbox_teller *teller, struct er
 static int make_asked(void *opaque, const char *name)
 {
     struct unpacking *u = opaque;
-    bool saved = strcmp(name, PACK_SAVED) == 0, tree = u->place.takes_tree;
+    unsigned role = role_named(name);
+    bool tree = u->place.takes_tree;
     errno = EPERM;
     if (u->made == (tree ? PACK_MAX_PARTS : PACK_MAX_FILES) || !pack_name_is_plain(name) ||
-        (u->place.allowed != NULL && !u->place.allowed(name) && !saved))
+        (u->place.allowed != NULL && !u->place.allowed(name) && role == 0))
         return -1;
     u->made++;
-    u->saved = u->saved || saved;
+    u->roles |= role;
     return make_file(&u->place, name);
 }
 
@@ -534,8 +560,8 @@ static bool take_back(const struct unpacking *u, struct unpacked *unpacked, stru
         free(bytes);
     }
     /* One that the manifest does not know of would be taken for this host's own. */
-    if (unpacked->text != NULL &&
-        sense(unpacked->has_saved == u->saved, "a state of a suspended machine", err))
+    unsigned known = (unpacked->has_saved ? SAVED : 0U) | (unpacked->has_nvram ? NVRAM : 0U);
+    if (unpacked->text != NULL && sense(known == u->roles, "the role of a file", err))
         return true;
     unpacked_clear(unpacked);
     return false;

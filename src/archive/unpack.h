@@ -22,6 +22,7 @@ struct unpacked {
     json_t *notes; /* an array of strings */
     int64_t rtc_offset; /* as nvram.h has it */
     bool has_saved;     /* PACK_SAVED is there: a stranger's, that nobody has looked at */
+    bool has_nvram;     /* so is PACK_NVRAM; of a tree whoever unfolds it knows */
     json_t *tree;       /* what its parts are, which nobody has looked at; NULL: there are none */
 };
 

@@ -23,6 +23,7 @@ struct error;
 
 #define NVRAM_MAX_SIZE ((size_t)64 << 10) /* of the text, bytes */
 #define NVRAM_FLASH_AT NVRAM_MAX_SIZE     /* in the file, of a flash's contents: all that follows */
+#define NVRAM_MAX_FILE (NVRAM_FLASH_AT + ((size_t)16 << 20)) /* bytes, with the largest flash */
 
 #define NVRAM_MAX_OFFSET (INT64_C(1) << 62)
 

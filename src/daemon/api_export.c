@@ -2,6 +2,7 @@
  *
  * GET /v1/instances/{name}/export: the instance as one file (archive/pack.h), made as it is sent.
  */
+#include "archive/pack.h"
 #include "base/error.h"
 #include "daemon/api.h"
 #include "daemon/export.h"
@@ -13,7 +14,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
     struct instance instance;
     if (!instance_open_locked(&instance, &daemon->store, name, err))
         return NULL;
-    bool good = export_instance(&instance, NULL, stream, err);
+    bool good = export_instance(&instance, NULL, PACK_VERSION, stream, err);
     instance_close(&instance);
     return good ? json_pack("{s:s}", "name", name) : NULL;
 }

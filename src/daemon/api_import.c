@@ -15,29 +15,15 @@
 #include "base/error.h"
 #include "client/disks.h"
 #include "client/saved.h"
-#include "config/nvram.h"
 #include "config/vmx.h"
 #include "daemon/api.h"
 #include "daemon/folder.h"
+#include "daemon/nvram.h"
 #include "daemon/owner.h"
 
 static bool is_allowed(const char *name)
 {
     return instance_file_check(name, NULL);
-}
-
-static bool write_clock(int folder, const char *name, int64_t rtc_offset, struct error **err)
-{
-    const struct nvram nvram = {rtc_offset};
-    char file[INSTANCE_MAX_FILE];
-    size_t size;
-    if (rtc_offset == 0)
-        return true;
-    char *bytes = nvram_print(&nvram, &size);
-    snprintf(file, sizeof(file), "%s.nvram", name);
-    bool good = bytes != NULL && folder_write_bytes(folder, file, bytes, size, err);
-    free(bytes);
-    return good;
 }
 
 /* The suspended state is one of this machine, with these disks: the archive says both, by one sum,
@@ -111,7 +97,7 @@ static json_t *work(struct daemon *daemon, const char *name, const json_t *argum
         owner_name(geteuid(), owner);
         text_set(unpacked.text, "trapeze.owner", owner);
         good =
-            write_clock(folder, name, unpacked.rtc_offset, err) &&
+            nvram_place(folder, name, &unpacked, err) &&
             take_saved(daemon, &unpacked, (keep & MACHINE_KEEP_IDENTITY) != 0, folder, staged, err);
     }
     good = instance_finish(&daemon->store, name, unpacked.text, folder, staged, good, err);

@@ -41,7 +41,9 @@ const struct api_verb api_incoming = {
     .answer =
         "{\"type\": \"object\", \"required\": [\"id\", \"store\"], \"properties\": {\"id\": "
         "{\"type\": \"string\", \"description\": \"the migration's name\"}, \"store\": {\"type\": "
-        "\"string\", \"description\": \"this daemon's\"}, \"disks\": {\"type\": \"array\", "
+        "\"string\", \"description\": \"this daemon's\"}, \"archive\": {\"type\": \"integer\", "
+        "\"description\": \"the latest format of archives that is known here; 3 if it is not "
+        "said\"}, \"disks\": {\"type\": \"array\", "
         "\"items\": "
         "{\"type\": \"string\", \"enum\": [\"shared\", \"copy\", \"file\", \"top\"]}, "
         "\"description\": \"of one that runs: what becomes of each\"}, \"stays\": {\"type\": "

@@ -10,17 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "archive/machine.h"
-#include "base/alloc.h"
 #include "base/error.h"
 #include "client/disks.h"
 #include "client/saved.h"
-#include "config/nvram.h"
 #include "daemon/backing.h"
 #include "daemon/folder.h"
+#include "daemon/nvram.h"
 #include "sandbox/helper.h"
 
 struct sending {
@@ -85,21 +83,6 @@ static bool check_disks(const struct instance *instance, const bool *takes, stru
     return good;
 }
 
-/* What its clock was set to; a file that makes no sense is as none. */
-static void add_clock(const struct instance *instance, struct pack *pack)
-{
-    char name[INSTANCE_MAX_FILE], *bytes = alloc_zeroed(1, NVRAM_MAX_SIZE + 1);
-    struct nvram nvram;
-    snprintf(name, sizeof(name), "%s.nvram", instance->name);
-    int fd = openat(instance->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    ssize_t size = fd >= 0 ? read(fd, bytes, NVRAM_MAX_SIZE + 1) : 0;
-    if (size > 0 && nvram_parse(bytes, (size_t)size, name, &nvram, NULL))
-        pack_set_clock(pack, nvram.rtc_offset);
-    if (fd >= 0)
-        close(fd);
-    free(bytes);
-}
-
 /* Whether the disks are still those that its memory knows: afterwards nobody can tell any more. */
 static bool saved_fits(const struct instance *instance, const struct saved_image *saved,
                        struct error **err)
@@ -119,27 +102,12 @@ static bool saved_fits(const struct instance *instance, const struct saved_image
     return good;
 }
 
-/* Not so if it is suspended: then they are part of its state. */
-static void note_variables(const struct instance *instance, struct pack *pack)
-{
-    char name[INSTANCE_MAX_FILE];
-    struct stat status;
-    snprintf(name, sizeof(name), "%s.nvram", instance->name);
-    if (fstatat(instance->fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-        status.st_size > (off_t)NVRAM_FLASH_AT)
-        pack_note(pack, "what its firmware keeps (boot entries, keys) stays behind: there it "
-                        "begins with none, and "
-                        "starts the disk's default boot loader");
-}
-
 /* What it was at, if it is suspended. False: err, and it should not go without. */
 static bool add_saved(const struct instance *instance, struct pack *pack, struct error **err)
 {
     struct saved_image saved;
-    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
-        note_variables(instance, pack);
+    if (faccessat(instance->fd, INSTANCE_SAVED, F_OK, AT_SYMLINK_NOFOLLOW) != 0)
         return true;
-    }
     bool good = client_saved_open(instance->fd, INSTANCE_SAVED, &saved, NULL, err);
     if (good) {
         int fd = -1;
@@ -167,7 +135,7 @@ static bool without(struct text *text, const bool *takes, struct error **err)
     return good;
 }
 
-bool export_instance(const struct instance *instance, const bool *takes, int stream,
+bool export_instance(const struct instance *instance, const bool *takes, int format, int stream,
                      struct error **err)
 {
     struct text *text = check_disks(instance, takes, err) ? instance_read(instance, err) : NULL;
@@ -177,9 +145,9 @@ bool export_instance(const struct instance *instance, const bool *takes, int str
     }
     struct pack *pack =
         text != NULL ? machine_pack(instance->name, instance->path, text, NULL, err) : NULL;
-    if (pack != NULL)
-        add_clock(instance, pack);
-    bool good = pack != NULL && (takes != NULL || add_saved(instance, pack, err)) &&
+    bool good = pack != NULL &&
+                (takes != NULL ||
+                 (nvram_pack(instance, pack, format, err) && add_saved(instance, pack, err))) &&
                 send_confined(pack, stream, err);
     pack_free(pack);
     text_free(text);

@@ -22,6 +22,7 @@
 #include "daemon/migrate_disks.h"
 #include "daemon/migrate_in_internal.h"
 #include "daemon/migrate_tree.h"
+#include "daemon/nvram.h"
 #include "daemon/owner.h"
 
 enum { PATIENCE_S = 120, STREAMS_S = 10, INCOMING_MAX = 16 };
@@ -191,7 +192,8 @@ static void admit(struct api_call *call, struct incoming *incoming)
         api_fail(call, 500, error);
         return;
     }
-    json_t *answer = json_pack("{s:s, s:s}", "id", incoming->id, "store", store);
+    json_t *answer = json_pack("{s:s, s:s, s:i}", "id", incoming->id, "store", store, "archive",
+                               PACK_VERSION);
     if (incoming->disks != NULL)
         json_object_set(answer, "disks", incoming->disks);
     if (incoming->stays != NULL)
@@ -343,6 +345,7 @@ static bool fill(int folder, int stream, const char *name, const json_t *argumen
         snprintf(file, sizeof(file), "%s.vmx", name);
         good = folder_write(folder, file, unpacked.text, err) &&
                write_texts(folder, name, json_object_get(arguments, "texts"), err) &&
+               nvram_place(folder, name, &unpacked, err) &&
                migration_write(folder, json_object_get(arguments, "record"), err);
     }
     *notes = good ? json_incref(unpacked.notes) : NULL;

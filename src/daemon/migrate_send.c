@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "archive/pack.h"
 #include "base/error.h"
 #include "client/api.h"
 #include "client/api_stream.h"
@@ -106,6 +107,10 @@ static bool ask_for_place(struct sending *s, json_t *body, const json_t *live, s
     bool good = id != NULL && store != NULL && strlen(id) == MIGRATION_ID &&
                 (live == NULL || migrate_disks_understood(disks, live));
     if (good) {
+        json_int_t format = json_integer_value(json_object_get(answer, "archive"));
+        s->format = format <= 0              ? PACK_HAS_NVRAM - 1 /* older ones say nothing */
+                    : format >= PACK_VERSION ? PACK_VERSION
+                                             : (int)format;
         s->disks = json_incref(disks);
         memcpy(s->id, id, sizeof(s->id));
         json_object_set_new(s->record, "id", json_string(id));
@@ -167,8 +172,9 @@ static _Noreturn void make_archive(const struct sending *s, int stream, int repo
     bool takes[MACHINE_MAX_DISKS];
     for (size_t i = 0; i < MACHINE_MAX_DISKS; i++)
         takes[i] = migrate_disks_is(s->disks, i, "file");
-    if (s->tree != NULL ? !migrate_tree_send(s->tree, stream, &error)
-                        : !export_instance(&s->instance, s->live ? takes : NULL, stream, &error))
+    if (s->tree != NULL
+            ? !migrate_tree_send(s->tree, s->format, stream, &error)
+            : !export_instance(&s->instance, s->live ? takes : NULL, s->format, stream, &error))
         dprintf(report, "%s", error_message(error));
     _exit(0);
 }

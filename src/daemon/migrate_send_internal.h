@@ -30,6 +30,7 @@ struct sending {
     bool over_nat;             /* a NIC of it is, and it runs */
     json_t *notes;
     struct migrate_tree *tree; /* NULL: it has no snapshots */
+    int format;    /* the latest of archives that the target knows */
     json_t *disks; /* of one that runs: what becomes of each (migrate_disks.h) */
 };
 

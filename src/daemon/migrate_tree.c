@@ -26,6 +26,7 @@
 #include "config/vmx.h"
 #include "daemon/backing.h"
 #include "daemon/migrate_disks.h"
+#include "daemon/nvram.h"
 #include "daemon/snapshot.h"
 
 #define NONE SIZE_MAX
@@ -649,7 +650,7 @@ static bool send_about(const struct pack *pack, int stream)
     return good;
 }
 
-bool migrate_tree_send(struct migrate_tree *tree, int stream, struct error **err)
+bool migrate_tree_send(struct migrate_tree *tree, int format, int stream, struct error **err)
 {
     json_t *about = json_pack("{s:i, s:[], s:[]}", "current", (int)tree->family.all.current,
                               "files", "snapshots");
@@ -659,6 +660,7 @@ bool migrate_tree_send(struct migrate_tree *tree, int stream, struct error **err
     if (good) {
         pack_set_tree(pack, json_incref(about));
         good = add_all(tree, pack, about, err) &&
+               (tree->runs || nvram_pack(tree->instance, pack, format, err)) &&
                (send_about(pack, stream) ||
                 error_set(err, ERROR_HOST, "nobody waits for the archive any more")) &&
                pack_write(pack, stream, err);

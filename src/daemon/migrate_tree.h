@@ -14,7 +14,7 @@
  *     "tree" of the archive     {"current": number, "files": [{"part", "as": "snapshots/a-1.qcow2",
  *                               "below": "a.img"}, …],
  *                               "snapshots": [{"id", "parent", "name", "created", "gone",
- *                               "vmx": part, "memory": part}, …]}
+ *                               "vmx": part, "memory": part}, …], "nvram": part, or none}
  *
  * "as" is a name in the instance's folder or in its snapshots' folder. With "below" the image's
  * header gets another name of what it lies upon, because that has another one at the target.
@@ -58,8 +58,8 @@ void migrate_tree_free(struct migrate_tree *tree); /* NULL is fine */
 json_t *migrate_tree_offer(const struct migrate_tree *tree, json_t *proofs, struct error **err);
 /* The target's "stays". False: it makes no sense. */
 bool migrate_tree_agree(struct migrate_tree *tree, const json_t *stays, struct error **err);
-/* The archive. */
-bool migrate_tree_send(struct migrate_tree *tree, int stream, struct error **err);
+/* The archive. `format`: nvram.h. */
+bool migrate_tree_send(struct migrate_tree *tree, int format, int stream, struct error **err);
 /* Whether a disk of a running machine's description is a layer that the workers fill. */
 bool migrate_tree_is_top(const struct instance *instance, const struct machine_disk *disk);
 

@@ -106,6 +106,7 @@ struct unfolding {
     struct arriving *snapshots;
     size_t count;
     unsigned current;
+    uint64_t nvram; /* a part, if unpacked->has_nvram */
 };
 
 /* A part that nothing else is. */
@@ -209,6 +210,10 @@ static bool read_tree(struct unfolding *u, struct error **err)
         return false;
     u->snapshots = alloc_zeroed(json_array_size(rows) + 1, sizeof(*u->snapshots));
     json_array_foreach(rows, index, row) if (!read_snapshot(u, row, err)) return false;
+    u->unpacked->has_nvram = json_object_get(u->unpacked->tree, "nvram") != NULL;
+    if (u->unpacked->has_nvram &&
+        !sense(take_part(u, u->unpacked->tree, "nvram", &u->nvram), "its .nvram", err))
+        return false;
     for (size_t i = 0; i < parts; i++)
         if (!sense(u->used[i], "a part is nothing", err))
             return false;
@@ -448,7 +453,8 @@ static bool sync_folder(const struct unfolding *u, struct error **err)
 
 static bool unfold(struct unfolding *u, const json_t *words, const json_t *live, struct error **err)
 {
-    bool good = read_tree(u, err) && name_files(u, err) && retarget_all(u, err);
+    bool good = read_tree(u, err) && name_files(u, err) && retarget_all(u, err) &&
+                (!u->unpacked->has_nvram || name_part(u, u->nvram, PACK_NVRAM, err));
     for (size_t i = 0; good && i < u->count; i++)
         good = place_snapshot(u, &u->snapshots[i], err);
     good = good && adopt(u, u->unpacked->text, u->current, words, err) &&

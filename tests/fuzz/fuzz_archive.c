@@ -81,14 +81,16 @@ static bool add_parts(struct pack *pack)
     int holes = file_of("data", 4);
     fuzz_check(ftruncate(holes, 1 << 20) == 0);
     return pack_add_part(pack, file_of("\x7f" "ELF", 4), NULL) &&
-           pack_add_part(pack, file_of("", 0), NULL) && pack_add_part(pack, holes, NULL);
+           pack_add_part(pack, file_of("", 0), NULL) && pack_add_part(pack, holes, NULL) &&
+           pack_add_nvram(pack, file_of("trapeze.nvram = \"1\"\n", 20), NULL);
 }
 
 static bool add_files(struct pack *pack)
 {
     return pack_add_file(pack, "firmware", file_of("\x7f" "ELF", 4), NULL) &&
            pack_add_disk(pack, "disk.img", disk(), "qcow2", NULL) &&
-           pack_add_saved(pack, file_of("state", 5), NULL);
+           pack_add_saved(pack, file_of("state", 5), NULL) &&
+           pack_add_nvram(pack, file_of("trapeze.nvram = \"1\"\n", 20), NULL);
 }
 
 /* A good one; the same every time, so it is made once. */
@@ -179,7 +181,7 @@ static void check_folder(int folder, const struct unpacked *unpacked)
 
 static void check_path(const struct unpacked *unpacked, const char *path)
 {
-    fuzz_check(path == NULL || strcasecmp(path, PACK_SAVED) != 0);
+    fuzz_check(path == NULL || !pack_name_is_reserved(path));
     fuzz_check(path == NULL || path[0] == '\0' || is_announced(unpacked, path));
 }
 
@@ -209,7 +211,7 @@ static void check_machine(const struct unpacked *unpacked)
     const char *const made[] = {config.serial_path, config.dump_fdt, config.vsock_socket};
     for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++)
         fuzz_check(made[i] == NULL || (pack_name_is_plain(made[i]) && is_allowed(made[i]) &&
-                                       strcasecmp(made[i], PACK_SAVED) != 0));
+                                       !pack_name_is_reserved(made[i])));
     machine_config_clear(&config);
 }
 

@@ -2,7 +2,7 @@
  *
  * What a stranger says of the snapshots that come with a machine (daemon/migrate_tree.h), and their
  * descriptions. The parts lie in a folder as an archive leaves them: 0 and 1 are images, 2 and 3
- * descriptions, 4 memory.
+ * descriptions, 4 memory or what the hardware remembers.
  *
  * The input: a tree in JSON, a byte 0, and the description that parts 2 and 3 and the machine have.
  * What is refused says why. Of what is taken no part is left, all that lies in the folder is named
@@ -103,7 +103,8 @@ static void look_through(int folder, unsigned depth, bool good)
                          depth + 1, good);
         } else {
             fuzz_check(S_ISREG(status.st_mode));
-            fuzz_check(!good || depth == 2 || migrate_tree_name_check(name));
+            fuzz_check(!good || depth == 2 || migrate_tree_name_check(name) ||
+                       (depth == 0 && strcmp(name, PACK_NVRAM) == 0));
         }
         fuzz_check(unlinkat(folder, entry->d_name, S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0) ==
                    0);
@@ -207,8 +208,10 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
     /* Memory is nothing that could be taken, so its part is mostly a file. */
     for (unsigned i = 0; i < 2; i++)
         size += print_file(at + size, room - size, seed, i);
+    bool nvram = random % 4 == 3;
     size +=
-        (size_t)snprintf(at + size, room - size, ",{\"part\":4,\"as\":\"elf\"}],\"snapshots\":[");
+        (size_t)snprintf(at + size, room - size, "%s],%s\"snapshots\":[",
+                         nvram ? "" : ",{\"part\":4,\"as\":\"elf\"}", nvram ? "\"nvram\":4," : "");
     for (unsigned i = 0; i < snapshots; i++)
         size += print_snapshot(at + size, room - size, seed, i);
     size += (size_t)snprintf(at + size, room - size, "]}") + 1;

@@ -107,6 +107,24 @@ def test_there_and_back():
     assert "moved" not in A.trapeze("info", "web", status=USAGE).stderr
 
 
+def test_what_its_firmware_keeps_goes_along():
+    """Unless the target does not know how: an older one does not say that it does."""
+    make(A)
+    content = b'trapeze.nvram = "1"\nrtc.offset = "7"\n'.ljust(64 << 10, b"\0") + CHOICE.randbytes(3 * 4096)
+    with open(f"{folder(A, 'web')}/web.nvram", "wb") as file:
+        file.write(content)
+    B.trapeze("list")
+    assert A.trapeze("migrate", "web", socket_of(B)).stderr == ""
+    with open(f"{folder(B, 'web')}/web.nvram", "rb") as file:
+        assert file.read() == content
+    with Gate(A, answer=lambda data: data.replace(b'"archive"', b'"ARCHIVE"')) as gate:
+        done = B.trapeze("migrate", "web", gate.path)
+    assert "what its firmware keeps" in done.stderr and "too old" in done.stderr, done
+    with open(f"{folder(A, 'web')}/web.nvram", "rb") as file:
+        assert file.read() == content.split(b"\0")[0]
+    A.trapeze("delete", "web")
+
+
 def test_what_is_refused():
     content = make(A)
     make(B, "taken")

@@ -156,9 +156,14 @@ def test_a_tree_moves_cold():
     whole = Tree(os.path.join(SHARED, "base.img"))
     whole.grow()
     before = tree(A)
+    nvram = b'trapeze.nvram = "1"\n'.ljust(64 << 10, b"\0") + CHOICE.randbytes(4096)
+    with open(os.path.join(folder(A, "web"), "web.nvram"), "wb") as file:
+        file.write(nvram)
     done = A.trapeze("migrate", "web", socket_of(B))
     assert done.stdout == f"web: moved to {socket_of(B)}\n" and done.stderr == "", done
     nothing_of_it(A)
+    with open(os.path.join(folder(B, "web"), "web.nvram"), "rb") as file:
+        assert file.read() == nvram
     disks = B.info("web")["disks"]
     assert disks[3] == os.path.join(SHARED, "base.img"), disks
     assert not any("base" in name or "top disk" in name for name in files_of(B)), files_of(B)

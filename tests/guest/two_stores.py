@@ -94,9 +94,9 @@ class Gate:
     """A socket in front of a daemon's: `rule` says of each request, by its first line, what happens:
     "pass"; "drop": it never arrives; "mute": its answer does not; "hold": it waits for release()."""
 
-    def __init__(self, client, rule=lambda verb: "pass", change=lambda data: data):
-        """`change`: of what is asked, a piece at a time; the length has to stay."""
-        self.client, self.rule, self.change = client, rule, change
+    def __init__(self, client, rule=lambda verb: "pass", change=lambda data: data, answer=lambda data: data):
+        """`change`: of what is asked, a piece at a time; the length has to stay. `answer`: of what is answered."""
+        self.client, self.rule, self.change, self.answer = client, rule, change, answer
         self.path = at(f"gate-{CHOICE.randrange(1 << 32)}")
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(self.path)
@@ -159,7 +159,7 @@ class Gate:
                     two.sendall(change(data))
             with contextlib.suppress(OSError):  # also when it was reset, as it had not read all
                 two.shutdown(socket.SHUT_WR)
-        back = threading.Thread(target=pump, args=(far.sock, near), daemon=True)
+        back = threading.Thread(target=pump, args=(far.sock, near, self.answer), daemon=True)
         back.start()
         pump(near, far.sock, self.change)
         back.join(LIMIT_S)
