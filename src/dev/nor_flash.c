@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * NOR flash with Intel's command set and a bus of one byte (Intel 28F640J3 data sheet), as firmware
- * keeps its variables in: reads are memory's; a byte that is written is a command, or what a
- * command waits for. Of the commands, those that need no description of the chip (CFI): programming
- * a byte, erasing a block of 4 KiB, status and identifier. As on QEMU's, which firmware tells from
- * RAM by it, the status is zero once it was cleared, and programming may set bits that erasing
- * alone sets on a chip.
+ * keeps its variables in: reads are memory's (struct mem_rom, where an engine shows that, of which
+ * then no read comes to us); a byte that is written is a command, or what a command waits for. Of
+ * the commands, those that need no description of the chip (CFI): programming a byte, erasing a
+ * block of 4 KiB, status and identifier. As on QEMU's, which firmware tells from RAM by it, the
+ * status is zero once it was cleared, and programming may set bits that erasing alone sets on a
+ * chip.
  *
  * What is programmed goes to the store as one piece when the firmware goes back to reading (or
  * elsewhere), so that the order in which the flash changed is the order in which the store does:
@@ -44,6 +45,7 @@ struct flash {
     struct mem_io io;
     struct flash_store store;
     uint8_t *bytes;
+    struct mem_rom *rom;               /* what reads give just now; NULL: they come here */
     uint64_t unsaved_from, unsaved_to; /* empty: nothing is */
 
     uint8_t mode, pending, status; /* enum mode; enum pending: what the next write is for */
@@ -135,6 +137,22 @@ static uint8_t read_byte(const struct flash *flash, uint64_t offset)
     }
 }
 
+/* What is not the array is the same in each block. */
+static void show(const struct flash *flash)
+{
+    uint8_t block[BLOCK];
+    if (flash->rom == NULL)
+        return;
+    if (flash->mode == READS_ARRAY) {
+        memcpy(flash->rom->host, flash->bytes, (size_t)flash->store.size);
+        return;
+    }
+    for (unsigned i = 0; i < BLOCK; i++)
+        block[i] = read_byte(flash, i);
+    for (uint64_t at = 0; at < flash->store.size; at += BLOCK)
+        memcpy(flash->rom->host + at, block, BLOCK);
+}
+
 static uint64_t flash_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct flash *flash = opaque;
@@ -150,14 +168,27 @@ static void flash_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 {
     struct flash *flash = opaque;
     pthread_mutex_lock(&flash->device.lock);
+    uint8_t mode = flash->mode, status = flash->status;
     for (unsigned i = 0; i < size; i++)
         write_byte(flash, offset + i, (uint8_t)(value >> (8 * i)));
+    if (flash->mode != mode || (mode == READS_STATUS && flash->status != status))
+        show(flash); /* so a run of bytes that are programmed costs two */
     pthread_mutex_unlock(&flash->device.lock);
 }
 
 static const struct mem_io_ops io_ops = {flash_read, flash_write, 1, 8};
 
 /* ---- life ---- */
+
+static void fill(struct flash *flash)
+{
+    if (flash->store.load != NULL &&
+        flash->store.load(flash->store.opaque, flash->bytes, flash->store.size))
+        return;
+    if (flash->store.format != NULL)
+        flash->store.format(flash->bytes, flash->store.size);
+    save_range(flash, 0, flash->store.size);
+}
 
 static bool flash_realize(struct device *device, const struct device_params *params,
                           struct error **err)
@@ -173,14 +204,17 @@ static bool flash_realize(struct device *device, const struct device_params *par
                                 .opaque = flash};
     if (!mem_io_add(device->env->mem, &flash->io))
         return error_set(err, ERROR_INTERNAL, "its addresses overlap another device's");
+    if (mem_shows_rom(device->env->mem)) {
+        flash->rom = mem_add_rom(device->env->mem, params->gpa, flash->store.size, err);
+        if (flash->rom == NULL) {
+            mem_io_remove(device->env->mem, &flash->io);
+            return false;
+        }
+    }
     flash->bytes = alloc_zeroed(1, (size_t)flash->store.size);
     memset(flash->bytes, ERASED, (size_t)flash->store.size);
-    if (flash->store.load != NULL &&
-        flash->store.load(flash->store.opaque, flash->bytes, flash->store.size))
-        return true;
-    if (flash->store.format != NULL)
-        flash->store.format(flash->bytes, flash->store.size);
-    save_range(flash, 0, flash->store.size);
+    fill(flash);
+    show(flash);
     return true;
 }
 
@@ -201,6 +235,7 @@ static void flash_reset(struct device *device)
     flash->mode = READS_ARRAY;
     flash->pending = NOTHING;
     flash->status = 0;
+    show(flash);
 }
 
 static void flash_quiesce(struct device *device)
@@ -250,6 +285,7 @@ static bool flash_restored(void *object, struct error **err)
     if (!good)
         return error_set(err, ERROR_USAGE, "the state of %s is damaged", flash->device.id);
     save_range(flash, 0, flash->store.size);
+    show(flash);
     return true;
 }
 

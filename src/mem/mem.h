@@ -70,8 +70,10 @@ struct mem_ram {
     bool replaced;     /* parts of it are mem_map_file()'s */
 };
 
-/* What a guest reads and runs, and nobody writes: no RAM, so nobody's DMA reaches it, it is in no
- * log and no saved state. Who makes it fills it. Only engines with memory of their own (KVM) show it. */
+/* What a guest reads and runs, and cannot write: no RAM, so nobody's DMA reaches it, it is in no
+ * log and no saved state. Who makes it fills it. A write is the I/O region's that is there, too. So a device
+ * that costs a call for each write alone keeps here what reads are to give, and changes it as it likes. Only
+ * engines with memory of their own show it (mem_shows_rom()): for others, reads are the I/O region's as well. */
 struct mem_rom {
     uint64_t gpa, size; /* whole pages */
     uint8_t *host;      /* owned by the space */
@@ -119,12 +121,13 @@ struct mem_ram *mem_add_ram(struct mem_space *space, const char *name, uint64_t 
 /* Moves a region from a space that nobody uses any more, with its contents, all of which are there. */
 struct mem_ram *mem_take_ram(struct mem_space *space, struct mem_space *from, size_t index);
 size_t mem_ram_count(const struct mem_space *space);
-/* Zeroes at first; it overlaps neither RAM nor another one, and I/O regions under it are reached by
- * writes alone. Before the engine is there. */
+/* Zeroes at first; it overlaps neither RAM nor another one. Before vCPUs run. */
 struct mem_rom *mem_add_rom(struct mem_space *space, uint64_t gpa, uint64_t size,
                             struct error **err);
 size_t mem_rom_count(const struct mem_space *space);
 const struct mem_rom *mem_rom_at(const struct mem_space *space, size_t index);
+/* Whether an engine shows it; once that is there. */
+bool mem_shows_rom(const struct mem_space *space);
 struct mem_ram *mem_ram_at(const struct mem_space *space, size_t index);
 
 /* The region that holds gpa, or NULL. Lock-free, any thread. */
@@ -286,6 +289,9 @@ struct mem_listener {
     /* Writes of the doorbell are counted from now on, or not any more; `gpa` is the region's. Any thread,
      * with the lock of I/O regions held. NULL: they all go to the region. */
     void (*doorbell)(void *opaque, uint64_t gpa, const struct mem_doorbell *doorbell, bool on);
+    /* Show it to the guest; those that were there before it listens an engine finds by itself. NULL: it
+     * does not. False: err. */
+    bool (*rom)(void *opaque, const struct mem_rom *rom, struct error **err);
     void *opaque;
     struct mem_listener *next; /* kept by mem/ */
 };

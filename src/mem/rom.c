@@ -26,6 +26,23 @@ static bool is_free(const struct mem_space *space, uint64_t gpa, uint64_t size)
     return true;
 }
 
+bool mem_shows_rom(const struct mem_space *space)
+{
+    const struct mem_listener *listener = space->listeners;
+    while (listener != NULL && listener->rom == NULL)
+        listener = listener->next;
+    return listener != NULL;
+}
+
+static bool show(const struct mem_space *space, const struct mem_rom *rom, struct error **err)
+{
+    for (const struct mem_listener *listener = space->listeners; listener != NULL;
+         listener = listener->next)
+        if (listener->rom != NULL && !listener->rom(listener->opaque, rom, err))
+            return false;
+    return true;
+}
+
 struct mem_rom *mem_add_rom(struct mem_space *space, uint64_t gpa, uint64_t size,
                             struct error **err)
 {
@@ -46,7 +63,11 @@ struct mem_rom *mem_add_rom(struct mem_space *space, uint64_t gpa, uint64_t size
     }
     struct mem_rom *rom = &space->rom[space->rom_count++];
     *rom = (struct mem_rom){gpa, size, host};
-    return rom;
+    if (show(space, rom, err))
+        return rom;
+    space->rom_count--;
+    munmap(host, (size_t)size);
+    return NULL;
 }
 
 size_t mem_rom_count(const struct mem_space *space)

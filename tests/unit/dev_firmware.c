@@ -344,6 +344,74 @@ static void test_flash_travels_with_its_machine(void **state)
     close_flash(&other);
 }
 
+struct window {
+    const struct mem_rom *rom;
+    bool refuse;
+};
+
+static bool open_window(void *opaque, const struct mem_rom *rom, struct error **err)
+{
+    struct window *window = opaque;
+    window->rom = rom;
+    return !window->refuse || error_set(err, ERROR_HOST, "it has no window");
+}
+
+/* Of all places, with what a call of the device gives. */
+static void check_window(struct flash_bench *b, const struct window *window)
+{
+    for (unsigned at = 0; at < FLASH_SIZE; at++)
+        assert_int_equal(window->rom->host[at], flash_get(b, at, 1));
+}
+
+/* An engine that shows memory, as KVM does: no read comes to the device. */
+static void test_what_is_read_is_memory(void **state)
+{
+    static const uint8_t writes[] = {CLEAR,  STATUS,  PROGRAM, 0x12,    PROGRAM, 0x34, STATUS,   ARRAY, IDENTIFY,
+                                     ERASE,  CONFIRM, STATUS,  ARRAY,   ERASE,   ARRAY, STATUS,  CLEAR, ARRAY,
+                                     PROGRAM, 0x56,   ARRAY};
+    struct store store = {.holds = true, .bytes = {1, 2, 3}};
+    struct window window = {.rom = NULL};
+    struct mem_listener listener = {.rom = open_window, .opaque = &window};
+    const struct flash_store flash = {FLASH_SIZE, NULL, load, save, &store};
+    const struct device_params params = {.id = "flash0", .gpa = BENCH_GPA, .flash = &flash};
+    struct flash_bench b = {.env = {.mem = mem_space_new()}}, other;
+    struct store elsewhere = {.holds = false};
+    struct error *error = NULL;
+    (void)state;
+    mem_listen(b.env.mem, &listener);
+    window.refuse = true;
+    assert_null(device_new(&device_nor_flash, &b.env, &params, &error));
+    assert_non_null(error);
+    error_free(error);
+    assert_int_equal(mem_rom_count(b.env.mem), 0);
+    assert_false(mem_io_at(b.env.mem, BENCH_GPA));
+    window.refuse = false;
+    b.device = device_new(&device_nor_flash, &b.env, &params, NULL);
+    assert_non_null(b.device);
+    assert_int_equal(window.rom->gpa, BENCH_GPA);
+    assert_int_equal(window.rom->size, FLASH_SIZE);
+    check_window(&b, &window);
+    for (size_t i = 0; i < sizeof(writes); i++) {
+        flash_put(&b, 5000 + i, writes[i]);
+        check_window(&b, &window);
+    }
+    assert_int_equal(window.rom->host[0], 1); /* other blocks are what they were */
+    flash_put(&b, 0, STATUS);
+    b.device->ops->reset(b.device);
+    check_window(&b, &window);
+    open_flash(&other, &elsewhere);
+    flash_program(&other, 0, 0x77);
+    assert_state_round_trip(b.device->ops->state, other.device, b.device);
+    check_window(&b, &window);
+    flash_put(&b, 0, ARRAY);
+    check_window(&b, &window);
+    assert_int_equal(window.rom->host[0], 0x77);
+    close_flash(&other);
+    device_free(b.device);
+    mem_unlisten(b.env.mem, &listener);
+    mem_space_free(b.env.mem);
+}
+
 /* ---- PIIX ---- */
 
 struct board {
@@ -481,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_flash_is_programmed_and_erased),
         cmocka_unit_test(test_the_store_has_what_the_flash_has),
         cmocka_unit_test(test_flash_travels_with_its_machine),
+        cmocka_unit_test(test_what_is_read_is_memory),
         cmocka_unit_test(test_firmware_finds_the_board_that_it_knows),
         cmocka_unit_test(test_the_reset_control_register),
         cmocka_unit_test(test_the_piix_is_saved),

@@ -6,6 +6,8 @@
  */
 #include "kvm_guest.h"
 
+#include "bus/device.h"
+#include "dev/devices.h"
 #include "engine/kvm/kvm_internal.h"
 
 #include <errno.h>
@@ -64,6 +66,57 @@ static void memory_mapped_devices_are_served(void **state)
     assert_true(state_of(&f)->gpr[9] == UINT64_MAX);
     assert_int_equal(f.access_count, ARRAY_SIZE(expected));
     assert_memory_equal(f.accesses, expected, sizeof(expected));
+    close_fixture(&f);
+}
+
+/* ---- memory that a guest only reads ---- */
+
+struct wanted {
+    const char *name;
+    uint64_t value;
+};
+
+static void look_for(void *opaque, const char *name, uint64_t value)
+{
+    struct wanted *wanted = opaque;
+    if (strcmp(name, wanted->name) == 0)
+        wanted->value = value;
+}
+
+static uint64_t counted(struct fixture *f, const char *name)
+{
+    struct wanted wanted = {name, 0};
+    engine_kvm.count(f->vcpus[0], look_for, &wanted);
+    return wanted.value;
+}
+
+#define FLASH      UINT64_C(0xffc00000)
+#define FLASH_SIZE 0x4000
+
+/* 1000 reads of the flash, the status after a byte was programmed, and 1000 reads again. */
+PROGRAM(flashing, "mov $0xffc00000, %edi\n xor %r8d, %r8d\n mov $1000, %ecx\n"
+                  "1: movzbl 0x123(%rdi), %eax\n add %eax, %r8d\n dec %ecx\n jnz 1b\n"
+                  "movb $0x40, 0x123(%rdi)\n movb $0x5a, 0x123(%rdi)\n movzbl 0x2123(%rdi), %r9d\n"
+                  "movb $0xff, 0x123(%rdi)\n xor %r10d, %r10d\n mov $1000, %ecx\n"
+                  "2: movzbl 0x123(%rdi), %eax\n add %eax, %r10d\n dec %ecx\n jnz 2b\n"
+                  "mov $0xf4, %dx\n out %eax, %dx\n1: jmp 1b");
+
+static void a_flash_is_left_to_for_writes_alone(void **state)
+{
+    const struct flash_store store = {.size = FLASH_SIZE};
+    const struct device_params params = {.id = "flash0", .gpa = FLASH, .flash = &store};
+    OPEN(f);
+    struct device_env env = {.mem = f.mem};
+    assert_true(mem_shows_rom(f.mem));
+    struct device *flash = device_new(&device_nor_flash, &env, &params, NULL);
+    assert_non_null(flash);
+    LOAD(&f, flashing);
+    run_to_end(&f);
+    assert_int_equal(state_of(&f)->gpr[8], 1000 * 0xff);
+    assert_int_equal(state_of(&f)->gpr[9], 0x80); /* ready */
+    assert_int_equal(state_of(&f)->gpr[10], 1000 * 0x5a);
+    assert_int_equal(counted(&f, "kvm-exits-mmio"), 3);
+    device_free(flash);
     close_fixture(&f);
 }
 
@@ -573,25 +626,6 @@ static bool has_rings(const struct fixture *f)
     return ioctl(f->kvm, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL) > 0;
 }
 
-struct wanted {
-    const char *name;
-    uint64_t value;
-};
-
-static void look_for(void *opaque, const char *name, uint64_t value)
-{
-    struct wanted *wanted = opaque;
-    if (strcmp(name, wanted->name) == 0)
-        wanted->value = value;
-}
-
-static uint64_t counted(struct fixture *f, const char *name)
-{
-    struct wanted wanted = {name, 0};
-    engine_kvm.count(f->vcpus[0], look_for, &wanted);
-    return wanted.value;
-}
-
 static void check_sweeps(struct fixture *f)
 {
     enum { FIRST = 0x40, PAGES = 0x1800, SWEEPS = 3 };
@@ -624,6 +658,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ports_are_served),
         cmocka_unit_test(memory_mapped_devices_are_served),
+        cmocka_unit_test(a_flash_is_left_to_for_writes_alone),
         cmocka_unit_test(doorbells_do_not_leave_the_guest),
         cmocka_unit_test(an_exit_that_is_not_served_is_told),
         cmocka_unit_test(a_failing_entry_tells_which_memory),

@@ -78,26 +78,30 @@ static bool set_slot(struct kvm_machine *machine, size_t index, uint32_t flags)
     return kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
 }
 
-/* Behind RAM's slots. */
-static bool set_rom_slots(struct kvm_machine *machine, struct error **err)
+/* Behind RAM's slots. A write there is an exit, as where nothing is. */
+static bool set_rom_slot(void *opaque, const struct mem_rom *rom, struct error **err)
 {
-    size_t count = mem_rom_count(machine->mem);
-    if (count > 0 && ioctl(machine->vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
+    struct kvm_machine *machine = opaque;
+    struct kvm_userspace_memory_region region = {
+        .slot = (uint32_t)(mem_ram_count(machine->mem) + (size_t)(rom - mem_rom_at(machine->mem, 0))),
+        .flags = KVM_MEM_READONLY,
+        .guest_phys_addr = rom->gpa,
+        .memory_size = rom->size,
+        .userspace_addr = (uintptr_t)rom->host,
+    };
+    if (ioctl(machine->vm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) <= 0)
         return error_set(err, ERROR_HOST, "this host's KVM is too old: it has no %s",
                          "KVM_CAP_READONLY_MEM");
-    for (size_t i = 0; i < count; i++) {
-        const struct mem_rom *rom = mem_rom_at(machine->mem, i);
-        struct kvm_userspace_memory_region region = {
-            .slot = (uint32_t)(mem_ram_count(machine->mem) + i),
-            .flags = KVM_MEM_READONLY,
-            .guest_phys_addr = rom->gpa,
-            .memory_size = rom->size,
-            .userspace_addr = (uintptr_t)rom->host,
-        };
-        if (kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
-            return error_set_errno(err, errno, "KVM does not take the guest's firmware");
-    }
-    return true;
+    return kvm_ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ||
+           error_set_errno(err, errno, "KVM does not take the guest's firmware");
+}
+
+static bool set_rom_slots(struct kvm_machine *machine, struct error **err)
+{
+    bool good = true;
+    for (size_t i = 0; good && i < mem_rom_count(machine->mem); i++)
+        good = set_rom_slot(machine, mem_rom_at(machine->mem, i), err);
+    return good;
 }
 
 bool kvm_set_slots(struct kvm_machine *machine, uint32_t flags)
@@ -300,6 +304,7 @@ struct engine_machine *kvm_machine_new(const struct engine_setup *setup, struct 
         .dirty_collect = kvm_collect,
         .dirty_stop = kvm_stop_log,
         .doorbell = kvm_takes_doorbells(machine) ? kvm_set_doorbell : NULL,
+        .rom = set_rom_slot,
         .opaque = machine};
     mem_listen(machine->mem, &machine->listener);
     return &machine->machine;
