@@ -738,7 +738,8 @@ void block_free(struct block *block)
 
 struct block_image *block_swap(struct block *block, struct block_image *image)
 {
-    assert(image->size == block->image->size && image->read_only == block->image->read_only);
+    assert(image->read_only == block->image->read_only);
+    assert(image->size == block->image->size || block->bitmaps.first == NULL);
     block_drain(block);
     pthread_mutex_lock(&block->lock);
     struct block_image *before = block->image;

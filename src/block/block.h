@@ -152,7 +152,7 @@ void block_get_counters(struct block *block, struct block_counters *counters); /
 
 void block_set_limits(struct block *block, const struct block_limits *limits);
 
-/* Another image of the same size, from now on; returns the one of before. Drains first. */
+/* Another image, as read-only and, if there are bitmaps, as large; returns the old one. Drains. */
 struct block_image *block_swap(struct block *block, struct block_image *image);
 struct block_image *block_image(struct block *block); /* only while drained */
 

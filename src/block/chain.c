@@ -104,6 +104,12 @@ struct block_image *block_chain_again(const struct block_image *image,
     return block_chain_open(&chain, image->name, options, err);
 }
 
+bool block_chain_is_same(const struct block_image *one, const struct block_image *other)
+{
+    return one->file->inode != 0 && one->file->device == other->file->device &&
+           one->file->inode == other->file->inode;
+}
+
 /* ---- another image on top ---- */
 
 /* An image by itself on the chain's file `index`. */
@@ -119,12 +125,6 @@ static struct block_image *open_alone(struct block_chain *chain, size_t index, c
     if (image == NULL)
         block_file_close(file);
     return image;
-}
-
-static bool is_same(const struct block_image *one, const struct block_image *other)
-{
-    return one->file->inode != 0 && one->file->device == other->file->device &&
-           one->file->inode == other->file->inode;
 }
 
 struct block_image *block_chain_open_top(struct block_chain *chain, const char *name,
@@ -159,7 +159,7 @@ static bool put_on_top(struct block_image *below, struct block_image *top,
     if (error != 0)
         return error_set_errno(err, error, "cannot write it out");
     struct block_image *same = open_alone(chain, 1, below->name, true, &again, options, err);
-    if (same != NULL && is_same(same, below) && top->size == below->size &&
+    if (same != NULL && block_chain_is_same(same, below) && top->size == below->size &&
         top->backing_name != NULL) {
         same->backing = below->backing;
         below->backing = NULL;

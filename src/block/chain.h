@@ -42,6 +42,8 @@ bool block_chain_needs_nbd(const struct block_chain *chain);
 struct block_image *block_chain_again(const struct block_image *image,
                                       const struct block_chain_options *options,
                                       struct error **err);
+/* Whether both are the same file of the host; false if that is not known. */
+bool block_chain_is_same(const struct block_image *one, const struct block_image *other);
 
 /* A new image to be put on top of one that is in use. fds[0] is an empty image that names that one as
  * what it lies upon, and is taken over by the new top (options->format: its format); fds[1] is the file

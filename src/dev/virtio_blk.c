@@ -12,7 +12,7 @@
  * A pause waits for what the host is doing. What it is not doing yet, because of a limit or
  * because an error stopped the machine (werror=stop), comes back from the disk and is parked:
  * it goes along when the machine is saved, and starts again from its descriptors, header first,
- * when the machine goes on.
+ * when the machine goes on. The same if the image is replaced by another, of any size, meanwhile.
  *
  * params: disk, serial, queues, pci_slot.
  */
@@ -27,6 +27,7 @@
 #include "base/state.h"
 #include "block/block.h"
 #include "bus/virtio_transport.h"
+#include "dev/virtio_blk.h"
 
 #define QUEUE_SIZE 256u
 /* Of a request's descriptors two hold header and status. */
@@ -425,13 +426,30 @@ static const struct virtio_ops blk_ops = {
     .notify = blk_notify,
 };
 
+/* What the configuration space says of the image. */
+static void describe_disk(struct virtio_blk *blk)
+{
+    uint8_t *config = blk->transport.virtio.config;
+    blk->capacity = block_size(blk->disk) / BLOCK_SECTOR;
+    store_le64(config + CONFIG_CAPACITY, blk->capacity);
+    store_le32(config + CONFIG_DISCARD_ALIGNMENT, block_cluster_size(blk->disk) / BLOCK_SECTOR);
+}
+
+void virtio_blk_changed(struct device *device)
+{
+    struct virtio_blk *blk = blk_of_device(device);
+    pthread_mutex_lock(&device->lock);
+    describe_disk(blk);
+    virtio_config_changed(&blk->transport.virtio);
+    pthread_mutex_unlock(&device->lock);
+}
+
 static bool blk_realize(struct device *device, const struct device_params *params,
                         struct error **err)
 {
     struct virtio_blk *blk = blk_of_device(device);
     assert(params->disk != NULL);
     blk->disk = params->disk;
-    blk->capacity = block_size(blk->disk) / BLOCK_SECTOR;
     if (params->serial != NULL)
         memcpy(blk->serial, params->serial, strnlen(params->serial, SERIAL_BYTES));
 
@@ -447,13 +465,12 @@ static bool blk_realize(struct device *device, const struct device_params *param
     if (!virtio_transport_realize(&blk->transport, &blk_ops, features, params, err))
         return false;
     uint8_t *config = blk->transport.virtio.config;
-    store_le64(config + CONFIG_CAPACITY, blk->capacity);
+    describe_disk(blk);
     store_le32(config + CONFIG_SEG_MAX, SEGMENT_MAX);
     store_le32(config + CONFIG_BLK_SIZE, BLOCK_SECTOR);
     store_le16(config + CONFIG_QUEUES, blk->transport.virtio.queue_count);
     store_le32(config + CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
     store_le32(config + CONFIG_DISCARD_SEGMENTS, 1);
-    store_le32(config + CONFIG_DISCARD_ALIGNMENT, block_cluster_size(blk->disk) / BLOCK_SECTOR);
     store_le32(config + CONFIG_ZEROES_SECTORS, RANGE_SECTORS_MAX);
     store_le32(config + CONFIG_ZEROES_SEGMENTS, 1);
     config[CONFIG_ZEROES_MAY_UNMAP] = block_can_discard(blk->disk);

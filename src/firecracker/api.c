@@ -466,23 +466,61 @@ static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answ
         fc->state = pause ? FC_PAUSED : FC_RUNNING;
 }
 
+/* What a part of a limiter says becomes the limiter's, bucket by bucket. */
+static void merge_limiter(json_t *resource, const json_t *part, const char *name)
+{
+    json_t *change = json_object_get(part, name);
+    if (change == NULL)
+        return;
+    json_t *whole = json_copy(json_object_get(resource, name));
+    if (whole == NULL)
+        whole = json_object();
+    json_object_update(whole, change);
+    json_object_set_new(resource, name, whole);
+}
+
+static bool replace_file(struct fc *fc, size_t place, const char *path, struct fc_answer *answer)
+{
+    const json_t *drive = json_array_get(fc_resource(fc, "drives"), place);
+    bool read_only = json_is_true(json_object_get(drive, "is_read_only"));
+    struct error *error = NULL;
+    if (fc->host->replace(fc->opaque, place, path, read_only, &error))
+        return true;
+    fc_fault(answer, "Unable to patch the block device: %s. Please verify the request arguments.",
+             error_message(error));
+    error_free(error);
+    return false;
+}
+
 static void patch_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
 {
     json_t *drives = fc_resource(fc, "drives");
-    const json_t *limiter = json_object_get(body, "rate_limiter");
+    const char *path = json_string_value(json_object_get(body, "path_on_host"));
     size_t place = fc_place_of(drives, "drive_id", id);
     if (!ids_fit(id, body, "drive_id", answer))
         return;
-    if (place == json_array_size(drives))
+    json_t *drive = json_array_get(drives, place);
+    if (drive == NULL) {
         fc_fault(answer, "Drive '%s' does not exist.", id);
-    else if (limiter == NULL)
+        return;
+    }
+    if (path != NULL) { /* as there: it stays so, if the limits are then refused */
+        if (!replace_file(fc, place, path, answer))
+            return;
+        json_object_set_new(drive, "path_on_host", json_string(path));
+    }
+    json_t *whole = json_copy(drive);
+    merge_limiter(whole, body, "rate_limiter");
+    const json_t *limiter = json_object_get(whole, "rate_limiter");
+    if (json_object_get(body, "rate_limiter") == NULL)
         fc_done(answer);
     else if (fc_command(fc, "limit",
                         json_pack("{s:I, s:I, s:I}", "disk", (json_int_t)place, "bps",
                                   (json_int_t)fc_per_second(limiter, "bandwidth"), "iops",
                                   (json_int_t)fc_per_second(limiter, "ops")),
                         answer))
-        json_object_update(json_array_get(drives, place), body);
+        json_array_set(drives, place, whole);
+    json_decref(whole);
 }
 
 static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -496,7 +534,8 @@ static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_ans
         return;
     }
     json_t *whole = json_copy(json_array_get(nics, place));
-    json_object_update(whole, body);
+    merge_limiter(whole, body, "rx_rate_limiter");
+    merge_limiter(whole, body, "tx_rate_limiter");
     if (limits_are_alike(whole, answer)) {
         unsigned long long bytes =
             fc_per_second(json_object_get(whole, "tx_rate_limiter"), "bandwidth");

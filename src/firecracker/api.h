@@ -47,6 +47,8 @@ struct fc_host {
     bool (*start)(void *opaque, const struct machine_config *config, struct error **err);
     /* A verb of the worker's control protocol; its answer. NULL: err. `arguments` is borrowed. */
     json_t *(*verb)(void *opaque, const char *verb, const json_t *arguments, struct error **err);
+    /* Another file behind the drive with that number, or the same one, of another size. */
+    bool (*replace)(void *opaque, size_t drive, const char *path, bool read_only, struct error **err);
     /* The files that these requests name; a line of metrics goes to the latter. */
     bool (*open_log)(void *opaque, const char *path, struct error **err);
     bool (*open_metrics)(void *opaque, const char *path, struct error **err);

@@ -110,8 +110,7 @@ const struct fc_field fc_drive[] = {
 
 const struct fc_field fc_partial_drive[] = {
     {.name = "drive_id", .kind = FC_TEXT, .required = true},
-    {.name = "path_on_host",
-     .kind = FC_UNSUPPORTED}, /* another disk behind a drive that the guest uses */
+    {.name = "path_on_host", .kind = FC_TEXT},
     {.name = "rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
     END,
 };

@@ -23,6 +23,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/frame.h"
+#include "client/disk_replace.h"
 #include "client/network.h"
 #include "client/saved.h"
 #include "client/signals.h"
@@ -259,6 +260,12 @@ static json_t *ask_machine(void *opaque, const char *verb, const json_t *argumen
     return result;
 }
 
+static bool replace(void *opaque, size_t drive, const char *path, bool read_only, struct error **err)
+{
+    const struct session *session = opaque;
+    return client_disk_replace(session->control, drive, path, read_only, err);
+}
+
 /* A named pipe or a file, which is written to at its end. */
 static bool open_file(int *fd, const char *path, struct error **err)
 {
@@ -291,6 +298,7 @@ static void write_metrics(void *opaque, const char *line)
 static const struct fc_host host = {
     .start = start_machine,
     .verb = ask_machine,
+    .replace = replace,
     .open_log = open_log,
     .open_metrics = open_metrics,
     .write_metrics = write_metrics,

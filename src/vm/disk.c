@@ -15,6 +15,7 @@
 #include "dev/devices.h"
 #include "dev/drive_bus.h"
 #include "vm/machine.h"
+#include "vm/replace.h"
 
 static enum block_error_policy policy_of(unsigned machine_error)
 {
@@ -217,15 +218,13 @@ bool vm_disk_plug(struct vm *vm, size_t index, const struct drive_where *where, 
 void vm_disk_unplug(struct vm *vm, size_t index)
 {
     const struct vm_drive *drive = &vm->drives[index];
+    struct device *own = vm_disk_device(vm, index);
     char id[32];
     snprintf(id, sizeof(id), "disk%zu", index);
     if (drive->bus != NULL)
         drive->bus->detach(drive->adapter, id);
-    for (size_t i = 0; drive->bus == NULL && i < vm->device_count; i++)
-        if (strcmp(vm->devices[i]->id, id) == 0) {
-            vm_board_remove(vm, vm->devices[i]);
-            break;
-        }
+    else if (own != NULL)
+        vm_board_remove(vm, own);
     vm->drives[index] = (struct vm_drive){.bus = NULL};
 }
 

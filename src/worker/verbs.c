@@ -348,6 +348,7 @@ const struct control_verb control_verbs[] = {
     {"disks", true, verb_disks, true, false},
     {"disk-attach", true, verb_disk_attach, false, false},
     {"disk-detach", true, verb_disk_detach, false, false},
+    {"disk-replace", true, verb_disk_replace, false, false},
     {"insert", true, verb_insert, false, false},
     {"eject", true, verb_eject, false, false},
     {"link", true, verb_link, false, false},

@@ -16,6 +16,8 @@ json_t *verb_disk_detach(struct control_target *target, const json_t *arguments,
                          struct error **err);
 json_t *verb_eject(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_insert(struct control_target *target, const json_t *arguments, struct error **err);
+json_t *verb_disk_replace(struct control_target *target, const json_t *arguments,
+                          struct error **err);
 json_t *verb_nic_attach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_nic_detach(struct control_target *target, const json_t *arguments, struct error **err);
 json_t *verb_clone(struct control_target *target, const json_t *arguments, struct error **err);

@@ -11,6 +11,7 @@
 #include "base/frame.h"
 #include "block/chain.h"
 #include "config/machine.h"
+#include "vm/replace.h"
 #include "vm/vm.h"
 #include "worker/verbs.h"
 
@@ -143,6 +144,23 @@ json_t *verb_insert(struct control_target *target, const json_t *arguments, stru
     struct block_chain files = {.count = 0};
     bool good = disk_argument(arguments, &index, err) && take_files(target, path, &files, err) &&
                 vm_disk_insert(target->vm, index, path, &files, forced(arguments), err);
+    block_chain_close(&files);
+    return done(good);
+}
+
+/* {"disk": N, "file": PATH}, with the descriptor of that file, which is not locked. */
+json_t *verb_disk_replace(struct control_target *target, const json_t *arguments,
+                          struct error **err)
+{
+    size_t index;
+    const char *path = json_string_value(json_object_get(arguments, "file"));
+    if (path == NULL || path[0] == '\0') {
+        error_set(err, ERROR_USAGE, "file is the path of the disk's file");
+        return NULL;
+    }
+    struct block_chain files = {.count = 0};
+    bool good = disk_argument(arguments, &index, err) && take_files(target, path, &files, err) &&
+                vm_disk_replace(target->vm, index, path, &files, err);
     block_chain_close(&files);
     return done(good);
 }

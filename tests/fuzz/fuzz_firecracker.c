@@ -33,6 +33,13 @@ static json_t *verb(void *opaque, const char *name, const json_t *arguments, str
     return NULL;
 }
 
+static bool replace(void *opaque, size_t drive, const char *path, bool read_only, struct error **err)
+{
+    (void)opaque, (void)read_only;
+    fuzz_check(drive < MACHINE_MAX_DISKS);
+    return path[0] != '/' || error_set(err, ERROR_HOST, "no");
+}
+
 static bool open_file(void *opaque, const char *path, struct error **err)
 {
     (void)opaque;
@@ -81,8 +88,8 @@ static bool metadata(void *opaque, const struct fc_metadata *metadata, struct er
     return !json_is_string(store) || error_set(err, ERROR_HOST, "no");
 }
 
-static const struct fc_host host = {start, verb,       open_file, open_file, write_metrics,
-                                    save,  open_saved, go_on,     metadata};
+static const struct fc_host host = {start,         verb, replace,    open_file, open_file,
+                                    write_metrics, save, open_saved, go_on,     metadata};
 
 static void check_answer(const struct fc_answer *answer)
 {
@@ -143,6 +150,9 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         "\"refill_time\": 1}}}",
         "PATCH /drives/b\n{\"drive_id\": \"b\", \"rate_limiter\": {\"bandwidth\": {\"size\": 1, "
         "\"refill_time\": 9}}}",
+        "PATCH /drives/a\n{\"drive_id\": \"a\", \"path_on_host\": \"b\"}",
+        "PATCH /drives/b\n{\"drive_id\": \"b\", \"path_on_host\": \"/b\", \"rate_limiter\": "
+        "{\"ops\": {\"size\": 0, \"refill_time\": 0}}}",
         "PUT /network-interfaces/n\n{\"iface_id\": \"n\", \"host_dev_name\": \"tap0\", "
         "\"guest_mac\": \"02:00:00:00:00:01\", \"mtu\": 1500}",
         "PATCH /network-interfaces/n\n{\"iface_id\": \"n\"}",

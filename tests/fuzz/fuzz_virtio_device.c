@@ -14,6 +14,7 @@
 
 #include "block/block.h"
 #include "dev/drive_bus.h"
+#include "dev/virtio_blk.h"
 #include "disk.h"
 #include "doorbells.h"
 #include "virtio_guest.h"
@@ -48,6 +49,7 @@ struct target {
     enum kind kind;
     struct block *disk;
     int disk_fd;
+    unsigned sectors;
     bool stops; /* the disk has several queues, and its errors stop the machine */
     struct char_backend chr;
     struct power_button button;
@@ -83,21 +85,30 @@ static void on_stopped(void *opaque, struct block *block, enum block_kind kind, 
     (void)opaque, (void)block, (void)kind, (void)error;
 }
 
-static void make_disk(struct target *t, struct device_params *params)
+static const struct block_image_options raw = {.format = "raw"};
+
+static void make_file(struct target *t, unsigned sectors)
 {
     uint8_t pattern[512];
-    bool read_only = t->kind == BLK_READ_ONLY || t->kind == SCSI_CD;
     memset(pattern, 0x5a, sizeof(pattern));
+    if (t->disk_fd >= 0)
+        close(t->disk_fd);
     t->disk_fd = memfd_create("fuzz", MFD_CLOEXEC);
-    for (unsigned i = 0; i < DISK_SECTORS; i++)
+    t->sectors = sectors;
+    for (unsigned i = 0; i < sectors; i++)
         fuzz_check(write(t->disk_fd, pattern, sizeof(pattern)) == sizeof(pattern));
+}
+
+static void make_disk(struct target *t, struct device_params *params)
+{
+    bool read_only = t->kind == BLK_READ_ONLY || t->kind == SCSI_CD;
+    make_file(t, DISK_SECTORS);
     const struct block_env env = {.loop = t->g.loop,
                                   .clock = t->g.env.clock,
                                   .deterministic = t->g.env.deterministic,
                                   .stopped = t->stops ? on_stopped : NULL};
     static const struct block_options stop = {.rerror = BLOCK_ERROR_STOP,
                                               .werror = BLOCK_ERROR_STOP};
-    static const struct block_image_options raw = {.format = "raw"};
     if (t->stops && !read_only)
         t->disk =
             block_new(disk_open(t->disk_fd, &raw, BLOCK_CACHE_WRITEBACK, NULL), &stop, &env, NULL);
@@ -153,7 +164,7 @@ static void target_free(struct target *t)
 {
     if (t->kind == BLK_READ_ONLY || t->kind == SCSI_CD) {
         uint8_t sector[512];
-        for (unsigned i = 0; i < DISK_SECTORS; i++) {
+        for (unsigned i = 0; i < t->sectors; i++) {
             fuzz_check(pread(t->disk_fd, sector, 512, i * 512) == 512);
             for (unsigned b = 0; b < 512; b++)
                 fuzz_check(sector[b] == 0x5a);
@@ -205,6 +216,17 @@ static void drive_event(struct target *t, uint8_t a)
     }
 }
 
+/* Another file of another size behind the disk. */
+static void replace_disk(struct target *t, unsigned sectors)
+{
+    t->g.device->ops->quiesce(t->g.device);
+    make_file(t, sectors);
+    struct block_image *image = disk_open(t->disk_fd, &raw, BLOCK_CACHE_WRITEBACK, NULL);
+    block_image_close(block_swap(t->disk, image));
+    virtio_blk_changed(t->g.device);
+    t->g.device->ops->unquiesce(t->g.device);
+}
+
 static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
 {
     uint8_t text[256];
@@ -218,8 +240,10 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
         t->balloon.get(t->balloon.device, &status);
         return;
     }
-    if (t->kind == BLK) /* reads behind its end fail */
-        fuzz_check(ftruncate(t->disk_fd, b % (DISK_SECTORS + 1) * 512) == 0);
+    if (t->kind == BLK && (a & 7) == 7)
+        replace_disk(t, 1 + b % (2 * DISK_SECTORS));
+    else if (t->kind == BLK) /* reads behind its end fail */
+        fuzz_check(ftruncate(t->disk_fd, b % (t->sectors + 1) * 512) == 0);
     if (t->kind == SCSI || t->kind == SCSI_CD)
         drive_event(t, a);
     if (t->kind != CONSOLE)
@@ -240,7 +264,7 @@ static void pause_resume(struct target *t)
 /* As somebody does whose machine stopped for an error: mends the disk and lets it go on. */
 static void mend_disk(struct target *t)
 {
-    fuzz_check(ftruncate(t->disk_fd, DISK_SECTORS * 512) == 0);
+    fuzz_check(ftruncate(t->disk_fd, t->sectors * 512) == 0);
     pause_resume(t);
 }
 

@@ -4,6 +4,7 @@
 
     firecracker.py TRAPEZE
 """
+import fcntl
 import hashlib
 import http.client
 import json
@@ -12,6 +13,7 @@ import random
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -89,11 +91,61 @@ class MicroVM(Machine):
         return answer
 
 
-def make_disk():
-    path = scratch("disk.img")
+def make_disk(name="disk.img", text=b"trapeze!", count=131072):
+    path = scratch(name)
     with open(path, "wb") as out:
-        out.write(b"trapeze!" * 131072)
+        out.write(text * count)
     return path
+
+
+def is_locked(path, kind=fcntl.F_WRLCK):
+    """As another machine would have it."""
+    with open(path, "r+b") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
+            return False
+        except OSError:
+            return True
+
+
+def sectors(vm):
+    return int(vm.run("cat /sys/class/block/vda/size"))
+
+
+def replace_drive(vm, path):
+    vm.accepts("PATCH", "/drives/data", {"drive_id": "data", "path_on_host": path})
+
+
+def first_bytes(vm):
+    return vm.run("dd if=/dev/vda bs=8 count=1 iflag=direct 2>/dev/null || "
+                  "{ echo 3 >/proc/sys/vm/drop_caches; head -c 8 /dev/vda; }; echo").strip()
+
+
+def drive_gets_other_files(vm, old):
+    """Another file, refused ones, the same one after it has grown, one for a machine that is paused."""
+    new, third = make_disk("new.img", b"another!", 1 << 18), make_disk("third.img", b"a third!", 64)
+    patch = {"drive_id": "data"}
+    assert sectors(vm) == 2048 and is_locked(old) and not is_locked(new)
+    replace_drive(vm, new)
+    assert vm.get("/vm/config")["drives"][0]["path_on_host"] == new
+    assert is_locked(new) and not is_locked(old)
+    vm.run("until [ $(cat /sys/class/block/vda/size) = 4096 ]; do true; done")
+    assert first_bytes(vm) == "another!"
+    with open(old, "r+b") as file: # somebody writes to it
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        vm.refuses("PATCH", "/drives/data", dict(patch, path_on_host=old), "is writing to it")
+    vm.refuses("PATCH", "/drives/data", dict(patch, path_on_host="/not/there"), "No such file")
+    vm.refuses("PATCH", "/drives/data", dict(patch, path_on_host=make_disk("odd.img", b"x", 513)), "multiple of 512")
+    assert vm.get("/vm/config")["drives"][0]["path_on_host"] == new and first_bytes(vm) == "another!"
+    os.truncate(new, 1 << 22)
+    replace_drive(vm, new)
+    assert is_locked(new)
+    vm.run("until [ $(cat /sys/class/block/vda/size) = 8192 ]; do true; done")
+    vm.accepts("PATCH", "/vm", {"state": "Paused"})
+    replace_drive(vm, third)
+    vm.accepts("PATCH", "/vm", {"state": "Resumed"})
+    vm.run("until [ $(cat /sys/class/block/vda/size) = 1 ]; do true; done")
+    assert first_bytes(vm) == "a third!"
 
 
 def test_a_client_configures_and_runs_a_machine():
@@ -117,6 +169,7 @@ def test_a_client_configures_and_runs_a_machine():
         assert "virtio_mmio" in vm.run("readlink -f /sys/class/block/vda")
         assert vm.run("head -c 8 /dev/vda; echo").strip() == "trapeze!"
         assert os.path.exists(vsock)
+        drive_gets_other_files(vm, scratch("disk.img"))
         vm.accepts("PATCH", "/vm", {"state": "Paused"})
         assert vm.get("/")["state"] == "Paused"
         vm.accepts("PATCH", "/vm", {"state": "Resumed"})
@@ -137,7 +190,7 @@ def test_a_client_configures_and_runs_a_machine():
     assert int(booted[0][2]) > 0, lines
     assert "[web] PUT /actions: 204" in lines and "400 An error occurred" in lines, lines
     with open(metrics, encoding="utf-8") as file:
-        assert json.loads(file.readline())["api_server"]["failures"] == 3
+        assert json.loads(file.readline())["api_server"]["failures"] == 6
 
 
 COUNT = "(i=0; while true; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; done) & true"

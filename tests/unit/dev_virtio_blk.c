@@ -4,6 +4,8 @@
  */
 #include "disk_fixture.h"
 
+#include "dev/virtio_blk.h"
+
 #define SECTORS 128u
 #define F_RO    (UINT64_C(1) << 5)
 #define F_FLUSH (UINT64_C(1) << 9)
@@ -668,6 +670,60 @@ static void a_pause_leaves_what_waits_for_a_limit(void **state)
     fixture_end(&own);
 }
 
+/* Sector i of the file is full of bytes of `first` + i. */
+static void put_image(struct fixture *f, unsigned sectors, unsigned first)
+{
+    static const struct block_image_options raw = {.format = "raw"};
+    int fd = disk_memory_file();
+    uint8_t sector[BLOCK_SECTOR];
+    for (unsigned i = 0; i < sectors; i++) {
+        memset(sector, (int)(first + i), sizeof(sector));
+        assert_int_equal(write(fd, sector, sizeof(sector)), sizeof(sector));
+    }
+    struct error *err = NULL;
+    struct block_image *image = disk_open(fd, &raw, BLOCK_CACHE_WRITEBACK, &err);
+    assert_no_error(err);
+    close(fd);
+    block_image_close(block_swap(f->disk, image));
+    virtio_blk_changed(f->g.device);
+}
+
+/* The driver is told; what the host had not begun with is asked of the new one, whose end is that. */
+static void another_image_takes_its_place(void **state)
+{
+    (void)state;
+    static const struct block_options slow = {.limits = {.iops = 1}};
+    struct fixture *f = fixture_new_with(false, false, &slow, 0);
+    guest_start(&f->g, F_FLUSH);
+    uint32_t generation = guest_reg(&f->g, REG_GENERATION, 1);
+    for (unsigned i = 0; i < 4; i++)
+        offer(f, i, IN, 20 * i, BUFFER + 512 * i, 512);
+    guest_notify(&f->g, 0);
+    while (ring_used_index(&f->g.rings[0]) == 0)
+        guest_wait(&f->g);
+    (void)guest_isr(&f->g);
+    f->g.device->ops->quiesce(f->g.device);
+    put_image(f, 50, 100);
+    block_set_limits(f->disk, &(struct block_limits){0});
+    f->g.device->ops->unquiesce(f->g.device);
+    assert_int_equal(guest_isr(&f->g) & 2, 2);
+    assert_int_equal(guest_reg(&f->g, REG_CONFIG, 4), 50);
+    assert_int_not_equal(guest_reg(&f->g, REG_GENERATION, 1), generation);
+    serve(f);
+    static const uint8_t statuses[] = {OK, OK, OK, IOERR}, bytes[] = {0, 120, 140};
+    assert_memory_equal(ram(f, STATUS), statuses, sizeof(statuses));
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        assert_int_equal(*ram(f, BUFFER + 512 * i), bytes[i]);
+    f->g.device->ops->quiesce(f->g.device);
+    put_image(f, 2 * SECTORS, 0);
+    f->g.device->ops->unquiesce(f->g.device);
+    assert_int_equal(request(f, IN, 2 * SECTORS - 1, 512), OK);
+    assert_int_equal(*ram(f, BUFFER), 2 * SECTORS - 1);
+    assert_int_equal(request(f, IN, 2 * SECTORS, 512), IOERR);
+    void *own = f;
+    fixture_end(&own);
+}
+
 static void state_survives_a_round_trip(void **state)
 {
     struct fixture *f = *state;
@@ -733,6 +789,7 @@ int main(void)
         cmocka_unit_test(what_is_parked_can_stop_again_and_be_forgotten),
         cmocka_unit_test(what_is_parked_may_share_descriptors),
         cmocka_unit_test(a_pause_leaves_what_waits_for_a_limit),
+        cmocka_unit_test(another_image_takes_its_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,8 +254,6 @@ static void a_running_machine_is_asked(void **state)
             "{'drive_id': 'a', 'rate_limiter': {'ops': {'size': 10, 'refill_time': 100}}}");
     assert_string_equal(w->asked, "limit {\"disk\":0,\"bps\":0,\"iops\":100}");
     refuses(w, "PATCH /drives/b", "{'drive_id': 'b'}", "does not exist");
-    refuses(w, "PATCH /drives/a", "{'drive_id': 'a', 'path_on_host': '/dev/null'}",
-            "does not support `path_on_host`");
     accepts(w, "PATCH /network-interfaces/n",
             "{'iface_id': 'n', 'tx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}, "
             "'rx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}}");
@@ -268,6 +266,48 @@ static void a_running_machine_is_asked(void **state)
     assert_int_equal(json_integer_value(json_object_get(w->answer.body, "actual_pages")), 48 << 8);
     assert_int_equal(json_integer_value(json_object_get(w->answer.body, "free_memory")), 12345);
     assert_int_equal(json_integer_value(json_object_get(w->answer.body, "disk_caches")), 99);
+}
+
+static const char *limiter_of(struct world *w, const char *bucket)
+{
+    static char text[128];
+    assert_int_equal(request(w, "GET /vm/config", NULL), 200);
+    const json_t *drive = json_array_get(json_object_get(w->answer.body, "drives"), 0);
+    char *own = json_dumps(json_object_get(json_object_get(drive, "rate_limiter"), bucket),
+                           JSON_COMPACT | JSON_SORT_KEYS);
+    snprintf(text, sizeof(text), "%s %s", json_string_value(json_object_get(drive, "path_on_host")),
+             own);
+    free(own);
+    return text;
+}
+
+/* The file changes first; what fails changes nothing of what is told. */
+static void drives_get_other_files(void **state)
+{
+    struct world *w = *state;
+    accepts(w, BOOT);
+    accepts(w, "PUT /drives/a",
+            "{'drive_id': 'a', 'is_root_device': false, 'path_on_host': '/dev/null', "
+            "'is_read_only': true, 'rate_limiter': {'ops': {'size': 10, 'refill_time': 100}}}");
+    refuses(w, "PATCH /drives/a", "{'drive_id': 'a', 'path_on_host': '/b'}", TOO_SOON);
+    accepts(w, START);
+    accepts(w, "PATCH /drives/a", "{'drive_id': 'a', 'path_on_host': '/b'}");
+    assert_string_equal(w->asked, "replace 0 /b read-only");
+    assert_string_equal(limiter_of(w, "ops"), "/b {\"refill_time\":100,\"size\":10}");
+    w->refusal = "it is not there";
+    refuses(w, "PATCH /drives/a",
+            "{'drive_id': 'a', 'path_on_host': '/c', 'rate_limiter': {'ops': {'size': 1, "
+            "'refill_time': 1}}}",
+            "Unable to patch the block device: it is not there. Please verify");
+    assert_string_equal(w->asked, "replace 0 /c read-only");
+    assert_string_equal(limiter_of(w, "ops"), "/b {\"refill_time\":100,\"size\":10}");
+    w->refusal = NULL;
+    refuses(w, "PATCH /drives/a", "{'drive_id': 'a', 'path_on_host': 1}", "invalid type");
+    accepts(w, "PATCH /drives/a",
+            "{'drive_id': 'a', 'path_on_host': '/d', 'rate_limiter': {'bandwidth': {'size': 5, "
+            "'refill_time': 1000}}}");
+    assert_string_equal(w->asked, "limit {\"disk\":0,\"bps\":5,\"iops\":100}"); /* and both */
+    assert_string_equal(limiter_of(w, "bandwidth"), "/d {\"refill_time\":1000,\"size\":5}");
 }
 
 static void logs_and_metrics(void **state)
@@ -484,6 +524,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(kernels_choose_the_processor, setup, teardown),
         cmocka_unit_test_setup_teardown(drives_and_interfaces_have_ids, setup, teardown),
         cmocka_unit_test_setup_teardown(a_running_machine_is_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(drives_get_other_files, setup, teardown),
         cmocka_unit_test_setup_teardown(logs_and_metrics, setup, teardown),
         cmocka_unit_test_setup_teardown(what_there_is_not, setup, teardown),
         cmocka_unit_test_setup_teardown(cpu_templates, setup, teardown),

@@ -50,6 +50,15 @@ static inline json_t *verb(void *opaque, const char *verb, const json_t *argumen
     return NULL;
 }
 
+static inline bool replace(void *opaque, size_t drive, const char *path, bool read_only,
+                           struct error **err)
+{
+    struct world *w = opaque;
+    snprintf(w->asked, sizeof(w->asked), "replace %zu %s%s", drive, path,
+             read_only ? " read-only" : "");
+    return w->refusal == NULL || error_set(err, ERROR_HOST, "%s", w->refusal);
+}
+
 static inline bool open_file(void *opaque, const char *path, struct error **err)
 {
     (void)opaque;
@@ -102,8 +111,8 @@ static inline bool metadata(void *opaque, const struct fc_metadata *metadata, st
     return w->refusal == NULL || error_set(err, ERROR_HOST, "%s", w->refusal);
 }
 
-static const struct fc_host host = {start, verb,       open_file, open_file, write_metrics,
-                                    save,  open_saved, go_on,     metadata};
+static const struct fc_host host = {start,         verb, replace,    open_file, open_file,
+                                    write_metrics, save, open_saved, go_on,     metadata};
 
 static inline int setup(void **state)
 {

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
  * Machines whose disks and NICs came and went, by chance: one made anew of the description becomes
- * the same, and takes their state up.
+ * the same, and takes their state up. And disks that stay and get other files.
  */
 #include "vm_world.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/state.h"
 #include "block/chain.h"
+#include "vm/replace.h"
 
 static const uint32_t idle[] = {0x0000006f}; /* j . */
 
@@ -376,6 +378,100 @@ static void strange_layouts_do_no_harm(void **state)
     }
 }
 
+/* The file by a description of its own, as somebody else would open it. */
+static int opened(int file)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static bool lock(int fd)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+static bool is_locked(int file)
+{
+    int fd = opened(file);
+    bool locked = !lock(fd);
+    close(fd);
+    return locked;
+}
+
+static bool replace(struct machine *m, size_t disk, int file, const char *name)
+{
+    struct block_chain files = {{opened(file)}, 1};
+    return vm_disk_replace(m->w.vm, disk, name, &files, &m->w.err);
+}
+
+static void expect_disk(struct machine *m, int file, const char *name, uint64_t size)
+{
+    struct vm_disk_status disk;
+    assert_no_error(m->w.err);
+    assert_true(vm_get_disk(m->w.vm, 0, &disk));
+    assert_string_equal(disk.path, name);
+    assert_true(disk.size == size && is_locked(file));
+}
+
+/* Behind a disk that stays: another file, or the same one when its size has changed. What is refused
+ * changes nothing; of a file that is left the lock is free, and never that of the one that is used. */
+static void a_disk_gets_other_files(void **state)
+{
+    (void)state;
+    struct machine m;
+    open_machine(&m);
+    struct machine_config *config = &m.w.config;
+    world_give(&m.w, &config->firmware, idle, sizeof(idle));
+    config->disk_count = 2;
+    for (size_t i = 0; i < 2; i++) {
+        struct machine_disk *disk = &config->disks[i];
+        machine_disk_init(disk);
+        disk->path = strdup("first");
+        disk->format = strdup("raw");
+        disk->bus = i == 0 ? MACHINE_BUS_VIRTIO : MACHINE_BUS_SCSI;
+        m.files[i] = new_file(&m);
+        m.chains[i] = (struct block_chain){{opened(m.files[i])}, 1};
+        assert_true(lock(m.chains[i].fds[0]));
+    }
+    make(&m);
+    assert_true(vm_start(m.w.vm, &m.w.err));
+    int other = new_file(&m), odd = memfd_create("odd", MFD_CLOEXEC);
+    expect_disk(&m, m.files[0], "first", 51200);
+    assert_true(replace(&m, 0, other, "second"));
+    expect_disk(&m, other, "second", 512 * 102);
+    assert_false(is_locked(m.files[0]));
+    assert_int_equal(ftruncate(other, 512 * 500), 0);
+    assert_true(replace(&m, 0, other, "second"));
+    expect_disk(&m, other, "second", 512 * 500);
+
+    int owner = opened(m.files[0]);
+    assert_true(lock(owner));
+    assert_false(replace(&m, 0, m.files[0], "first"));
+    assert_error(&m.w.err, ERROR_HOST, "disk 'first': another process");
+    close(owner);
+    assert_int_equal(ftruncate(odd, 513), 0);
+    assert_false(replace(&m, 0, odd, "odd"));
+    assert_error(&m.w.err, ERROR_USAGE, "not a positive multiple of 512");
+    assert_false(replace(&m, 1, odd, "odd"));
+    assert_error(&m.w.err, ERROR_USAGE, "disk 1 is no raw disk on bus=virtio");
+    assert_false(replace(&m, 2, odd, "odd"));
+    assert_error(&m.w.err, ERROR_USAGE, "there is no disk 2");
+    expect_disk(&m, other, "second", 512 * 500);
+
+    assert_true(vm_pause(m.w.vm, &m.w.err));
+    assert_true(replace(&m, 0, m.files[0], "first"));
+    expect_disk(&m, m.files[0], "first", 51200);
+    assert_false(is_locked(other));
+    assert_true(vm_resume(m.w.vm, &m.w.err));
+    close(other), close(odd);
+    close_files(&m);
+    close_machine(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +479,7 @@ int main(void)
         cmocka_unit_test(layouts_without_places_fit),
         cmocka_unit_test(another_machine_is_refused),
         cmocka_unit_test(strange_layouts_do_no_harm),
+        cmocka_unit_test(a_disk_gets_other_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
