@@ -67,27 +67,6 @@ void fc_keep(struct fc *fc, const char *name, json_t *body, struct fc_answer *an
     fc_done(answer);
 }
 
-static bool ids_fit(const char *path, const json_t *body, const char *name,
-                    struct fc_answer *answer)
-{
-    const char *id = json_string_value(json_object_get(body, name));
-    for (const char *at = id; *at != '\0'; at++) {
-        if (isalnum((unsigned char)*at) || *at == '_')
-            continue;
-        fc_fault(answer,
-                 "API Resource IDs can only contain alphanumeric characters and underscores.");
-        return false;
-    }
-    if (id[0] == '\0')
-        fc_fault(answer, "The ID cannot be empty.");
-    else if (strcmp(path, id) != 0)
-        fc_fault(answer, "The id from the path [%s] does not match the id from the body [%s]!",
-                 path, id);
-    else
-        return true;
-    return false;
-}
-
 size_t fc_place_of(const json_t *list, const char *name, const char *id)
 {
     size_t index;
@@ -100,26 +79,7 @@ size_t fc_place_of(const json_t *list, const char *name, const char *id)
     return index;
 }
 
-/* Replaces what has the id, or adds it, in front if it is `first`. */
-static bool put_entry(json_t *list, const char *name, json_t *body, bool first, size_t limit,
-                      struct fc_answer *answer)
-{
-    size_t place = fc_place_of(list, name, json_string_value(json_object_get(body, name)));
-    if (place == json_array_size(list) && place == limit) {
-        fc_fault(answer, "A machine of trapeze has room for %zu of these.", limit);
-        return false;
-    }
-    if (place < json_array_size(list))
-        json_array_remove(list, place);
-    else if (!first)
-        place = json_array_size(list);
-    json_array_insert(list, first ? 0 : place, body);
-    fc_done(answer);
-    return true;
-}
-
-/* A file that the request names, as it will be opened. */
-static bool reachable(const char *path, int mode, const char *what, struct fc_answer *answer)
+bool fc_reachable(const char *path, int mode, const char *what, struct fc_answer *answer)
 {
     if (access(path, mode) == 0)
         return true;
@@ -190,74 +150,10 @@ static void put_boot_source(struct fc *fc, const char *id, json_t *body, struct 
     const char *args = json_string_value(json_object_get(body, "boot_args"));
     if (args != NULL && strlen(args) > MACHINE_MAX_APPEND / 2)
         fc_fault(answer, "The kernel command line is too long.");
-    else if (reachable(json_string_value(json_object_get(body, "kernel_image_path")), R_OK,
+    else if (fc_reachable(json_string_value(json_object_get(body, "kernel_image_path")), R_OK,
                        "The kernel file", answer) &&
-             (initrd == NULL || reachable(initrd, R_OK, "The initrd file", answer)))
+             (initrd == NULL || fc_reachable(initrd, R_OK, "The initrd file", answer)))
         fc_keep(fc, "boot-source", body, answer);
-}
-
-static void put_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
-{
-    json_t *drives = fc_resource(fc, "drives");
-    const json_t *first = json_array_get(drives, 0);
-    bool root = json_is_true(json_object_get(body, "is_root_device"));
-    bool read_only = json_is_true(json_object_get(body, "is_read_only"));
-    if (!ids_fit(id, body, "drive_id", answer))
-        return;
-    if (root && first != NULL && json_is_true(json_object_get(first, "is_root_device")) &&
-        strcmp(json_string_value(json_object_get(first, "drive_id")), id) != 0)
-        fc_fault(answer, "A root block device already exists!");
-    else if (reachable(json_string_value(json_object_get(body, "path_on_host")),
-                       read_only ? R_OK : R_OK | W_OK, "The drive's backing file", answer))
-        (void)put_entry(drives, "drive_id", body, root, MACHINE_MAX_DISKS, answer);
-}
-
-/* Of a NIC we have one limit, which holds for each direction. */
-static bool limits_are_alike(const json_t *body, struct fc_answer *answer)
-{
-    if (fc_per_second(json_object_get(body, "rx_rate_limiter"), "bandwidth") ==
-        fc_per_second(json_object_get(body, "tx_rate_limiter"), "bandwidth"))
-        return true;
-    fc_fault(answer,
-             "trapeze limits both directions of a network interface alike: rx_rate_limiter and "
-             "tx_rate_limiter have to be the same.");
-    return false;
-}
-
-bool fc_device_fits(const char *name, struct fc_answer *answer)
-{
-    if (name[0] != '\0' && strlen(name) <= 15 && strchr(name, '/') == NULL)
-        return true;
-    fc_fault(answer, "'%s' is not the name of a network interface.", name);
-    return false;
-}
-
-static void put_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
-{
-    json_t *nics = fc_resource(fc, "network-interfaces");
-    const char *mac = json_string_value(json_object_get(body, "guest_mac"));
-    const char *device = json_string_value(json_object_get(body, "host_dev_name"));
-    uint8_t bytes[6];
-    size_t index;
-    const json_t *other;
-    if (!ids_fit(id, body, "iface_id", answer) || !limits_are_alike(body, answer))
-        return;
-    if (mac != NULL && !machine_parse_mac(mac, bytes)) {
-        fc_fault(answer, "Invalid MAC address: '%s'", mac);
-        return;
-    }
-    if (!fc_device_fits(device, answer))
-        return;
-    json_array_foreach(nics, index, other)
-    {
-        const char *theirs = json_string_value(json_object_get(other, "guest_mac"));
-        if (mac != NULL && theirs != NULL && strcasecmp(mac, theirs) == 0 &&
-            strcmp(json_string_value(json_object_get(other, "iface_id")), id) != 0) {
-            fc_fault(answer, "The MAC address is already in use: %s", mac);
-            return;
-        }
-    }
-    (void)put_entry(nics, "iface_id", body, false, MACHINE_MAX_NICS, answer);
 }
 
 static void put_vsock(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
@@ -407,6 +303,8 @@ static void start(struct fc *fc, struct fc_answer *answer)
         fc->host->start(fc->opaque, &config, &error)) {
         fc->state = FC_RUNNING;
         note_addresses(fc, &config);
+    }
+    if (fc->state == FC_RUNNING && fc_limit_nics(fc, &error)) {
         fc_done(answer);
     } else {
         fc_fault_error(answer, error);
@@ -464,88 +362,6 @@ static void patch_vm(struct fc *fc, const char *id, json_t *body, struct fc_answ
         fc_done(answer);
     else if (fc_command(fc, pause ? "pause" : "resume", json_object(), answer))
         fc->state = pause ? FC_PAUSED : FC_RUNNING;
-}
-
-/* What a part of a limiter says becomes the limiter's, bucket by bucket. */
-static void merge_limiter(json_t *resource, const json_t *part, const char *name)
-{
-    json_t *change = json_object_get(part, name);
-    if (change == NULL)
-        return;
-    json_t *whole = json_copy(json_object_get(resource, name));
-    if (whole == NULL)
-        whole = json_object();
-    json_object_update(whole, change);
-    json_object_set_new(resource, name, whole);
-}
-
-static bool replace_file(struct fc *fc, size_t place, const char *path, struct fc_answer *answer)
-{
-    const json_t *drive = json_array_get(fc_resource(fc, "drives"), place);
-    bool read_only = json_is_true(json_object_get(drive, "is_read_only"));
-    struct error *error = NULL;
-    if (fc->host->replace(fc->opaque, place, path, read_only, &error))
-        return true;
-    fc_fault(answer, "Unable to patch the block device: %s. Please verify the request arguments.",
-             error_message(error));
-    error_free(error);
-    return false;
-}
-
-static void patch_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
-{
-    json_t *drives = fc_resource(fc, "drives");
-    const char *path = json_string_value(json_object_get(body, "path_on_host"));
-    size_t place = fc_place_of(drives, "drive_id", id);
-    if (!ids_fit(id, body, "drive_id", answer))
-        return;
-    json_t *drive = json_array_get(drives, place);
-    if (drive == NULL) {
-        fc_fault(answer, "Drive '%s' does not exist.", id);
-        return;
-    }
-    if (path != NULL) { /* as there: it stays so, if the limits are then refused */
-        if (!replace_file(fc, place, path, answer))
-            return;
-        json_object_set_new(drive, "path_on_host", json_string(path));
-    }
-    json_t *whole = json_copy(drive);
-    merge_limiter(whole, body, "rate_limiter");
-    const json_t *limiter = json_object_get(whole, "rate_limiter");
-    if (json_object_get(body, "rate_limiter") == NULL)
-        fc_done(answer);
-    else if (fc_command(fc, "limit",
-                        json_pack("{s:I, s:I, s:I}", "disk", (json_int_t)place, "bps",
-                                  (json_int_t)fc_per_second(limiter, "bandwidth"), "iops",
-                                  (json_int_t)fc_per_second(limiter, "ops")),
-                        answer))
-        json_array_set(drives, place, whole);
-    json_decref(whole);
-}
-
-static void patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer)
-{
-    json_t *nics = fc_resource(fc, "network-interfaces");
-    size_t place = fc_place_of(nics, "iface_id", id);
-    if (!ids_fit(id, body, "iface_id", answer))
-        return;
-    if (place == json_array_size(nics)) {
-        fc_fault(answer, "Network interface '%s' does not exist.", id);
-        return;
-    }
-    json_t *whole = json_copy(json_array_get(nics, place));
-    merge_limiter(whole, body, "rx_rate_limiter");
-    merge_limiter(whole, body, "tx_rate_limiter");
-    if (limits_are_alike(whole, answer)) {
-        unsigned long long bytes =
-            fc_per_second(json_object_get(whole, "tx_rate_limiter"), "bandwidth");
-        if (fc_command(fc, "rate",
-                       json_pack("{s:I, s:I}", "nic", (json_int_t)place, "kbit",
-                                 (json_int_t)(bytes / 125)),
-                       answer))
-            json_array_set(nics, place, whole);
-    }
-    json_decref(whole);
 }
 
 /* What the guest shall keep. */
@@ -663,10 +479,10 @@ static const struct route {
     {"PUT", "/machine-config", CONFIGURES, put_machine, fc_machine_configuration, false},
     {"PATCH", "/machine-config", CONFIGURES, patch_machine, fc_machine_configuration, true},
     {"PUT", "/boot-source", CONFIGURES, put_boot_source, fc_boot_source, false},
-    {"PUT", "/drives/{id}", CONFIGURES, put_drive, fc_drive, false},
-    {"PATCH", "/drives/{id}", AFTER, patch_drive, fc_partial_drive, false},
-    {"PUT", "/network-interfaces/{id}", CONFIGURES, put_nic, fc_network_interface, false},
-    {"PATCH", "/network-interfaces/{id}", AFTER, patch_nic, fc_partial_network_interface, false},
+    {"PUT", "/drives/{id}", CONFIGURES, fc_put_drive, fc_drive, false},
+    {"PATCH", "/drives/{id}", AFTER, fc_patch_drive, fc_partial_drive, false},
+    {"PUT", "/network-interfaces/{id}", CONFIGURES, fc_put_nic, fc_network_interface, false},
+    {"PATCH", "/network-interfaces/{id}", AFTER, fc_patch_nic, fc_partial_network_interface, false},
     {"PUT", "/vsock", CONFIGURES, put_vsock, fc_vsock, false},
     {"GET", "/balloon", ANY, get_balloon, NULL, false},
     {"PUT", "/balloon", CONFIGURES, put_balloon, fc_balloon, false},

@@ -28,13 +28,6 @@ static const struct fc_field rate_limiter[] = {
     END,
 };
 
-/* Of a NIC only bytes can be limited. */
-static const struct fc_field nic_rate_limiter[] = {
-    {.name = "bandwidth", .kind = FC_OBJECT, .fields = token_bucket},
-    {.name = "ops", .kind = FC_UNSUPPORTED},
-    END,
-};
-
 const struct fc_field fc_machine_configuration[] = {
     {.name = "vcpu_count", .kind = FC_UINT, .required = true, .min = 1, .max = 32},
     {.name = "mem_size_mib", .kind = FC_UINT, .required = true, .min = 1, .max = UINT32_MAX},
@@ -120,15 +113,15 @@ const struct fc_field fc_network_interface[] = {
     {.name = "host_dev_name", .kind = FC_TEXT, .required = true},
     {.name = "guest_mac", .kind = FC_TEXT},
     {.name = "mtu", .kind = FC_UINT, .min = 68, .max = 65535},
-    {.name = "rx_rate_limiter", .kind = FC_OBJECT, .fields = nic_rate_limiter},
-    {.name = "tx_rate_limiter", .kind = FC_OBJECT, .fields = nic_rate_limiter},
+    {.name = "rx_rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
+    {.name = "tx_rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
     END,
 };
 
 const struct fc_field fc_partial_network_interface[] = {
     {.name = "iface_id", .kind = FC_TEXT, .required = true},
-    {.name = "rx_rate_limiter", .kind = FC_OBJECT, .fields = nic_rate_limiter},
-    {.name = "tx_rate_limiter", .kind = FC_OBJECT, .fields = nic_rate_limiter},
+    {.name = "rx_rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
+    {.name = "tx_rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
     END,
 };
 

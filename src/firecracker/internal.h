@@ -16,6 +16,8 @@ void fc_tell(struct fc_answer *answer, json_t *body); /* takes it */
 
 json_t *fc_resource(const struct fc *fc, const char *name); /* borrowed; NULL: there is none */
 void fc_keep(struct fc *fc, const char *name, json_t *body, struct fc_answer *answer);
+/* Whether a file that the request names can be opened as it will be. */
+bool fc_reachable(const char *path, int mode, const char *what, struct fc_answer *answer);
 /* Whether the name can be one of a network interface of this host. */
 bool fc_device_fits(const char *name, struct fc_answer *answer);
 /* The place of the entry in a list that has this id; the list's size: there is none. */
@@ -30,6 +32,11 @@ bool fc_command(struct fc *fc, const char *verb, json_t *arguments, struct fc_an
 typedef void fc_run_fn(struct fc *fc, const char *id, json_t *body, struct fc_answer *answer);
 
 fc_run_fn fc_put_snapshot_create, fc_put_snapshot_load; /* snapshot.c */
+
+/* devices.c */
+fc_run_fn fc_put_drive, fc_patch_drive, fc_put_nic, fc_patch_nic;
+/* What the description of a machine does not say, of one that has just begun or gone on. */
+bool fc_limit_nics(struct fc *fc, struct error **err);
 
 /* cpu_template.c */
 fc_run_fn fc_put_cpu_config;

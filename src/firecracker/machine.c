@@ -74,7 +74,6 @@ static bool add_nic(struct machine_config *config, const json_t *interface, stru
         nic->mac = strdup(mac);
     }
     nic->mtu = (unsigned)json_integer_value(json_object_get(interface, "mtu"));
-    nic->rate = fc_per_second(json_object_get(interface, "tx_rate_limiter"), "bandwidth") / 125;
     return true;
 }
 

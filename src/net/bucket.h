@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A token bucket: `rate` bytes per second, and a burst of what comes in 50 ms (a large frame at
- * least). Whoever finds credit may take more than there is, and then waits the longer: frames are
+ * A token bucket: `rate` bytes (or other units) per second, and a burst of what comes in 50 ms, `least` at
+ * least: of bytes a large frame. Whoever finds credit may take more than there is, and then waits the longer: frames are
  * not cut.
  *
  * Times are nanoseconds of one clock. Threads: none of its own.
@@ -12,15 +12,23 @@
 #include <stdint.h>
 
 struct net_bucket {
-    uint64_t rate; /* bytes per second; 0: no limit */
-    int64_t credit, last_ns;
+    uint64_t rate; /* per second; 0: no limit */
+    int64_t credit, least, last_ns;
 };
 
 enum { NET_BUCKET_BURST_MIN = 65536 };
 
+static inline void net_bucket_set_of(struct net_bucket *bucket, uint64_t rate, int64_t least,
+                                     int64_t now_ns)
+{
+    *bucket =
+        (struct net_bucket){.rate = rate, .credit = least, .least = least, .last_ns = now_ns};
+}
+
+/* Of bytes. */
 static inline void net_bucket_set(struct net_bucket *bucket, uint64_t rate, int64_t now_ns)
 {
-    *bucket = (struct net_bucket){.rate = rate, .credit = NET_BUCKET_BURST_MIN, .last_ns = now_ns};
+    net_bucket_set_of(bucket, rate, NET_BUCKET_BURST_MIN, now_ns);
 }
 
 /* 0: there is credit; else nanoseconds until there is. */
@@ -30,22 +38,28 @@ static inline int64_t net_bucket_wait(struct net_bucket *bucket, int64_t now_ns)
         return 0;
     const double rate = (double)bucket->rate / 1e9;
     int64_t burst = (int64_t)(bucket->rate / 20);
-    if (burst < NET_BUCKET_BURST_MIN)
-        burst = NET_BUCKET_BURST_MIN;
+    if (burst < bucket->least)
+        burst = bucket->least;
     double earned = (double)(now_ns - bucket->last_ns) * rate;
-    /* Whole bytes only, so that asking often does not lose any. */
-    if (earned >= 1) {
+    double credit = (double)bucket->credit + earned;
+    if (credit >= (double)burst) {
+        bucket->credit = burst;
         bucket->last_ns = now_ns;
-        double credit = (double)bucket->credit + earned;
-        bucket->credit = credit > (double)burst ? burst : (int64_t)credit;
+    } else if (earned >= 1) { /* whole ones, and their time: asking often does not lose any */
+        int64_t whole = (int64_t)earned;
+        bucket->credit += whole;
+        bucket->last_ns += (int64_t)((double)whole / rate);
     }
-    return bucket->credit > 0 ? 0 : (int64_t)((double)(1 - bucket->credit) / rate) + 1;
+    if (bucket->credit > 0)
+        return 0;
+    int64_t left = (int64_t)((double)(1 - bucket->credit) / rate) - (now_ns - bucket->last_ns);
+    return left > 0 ? left + 1 : 1;
 }
 
-static inline void net_bucket_take(struct net_bucket *bucket, uint64_t bytes)
+static inline void net_bucket_take(struct net_bucket *bucket, uint64_t count)
 {
     if (bucket->rate != 0)
-        bucket->credit -= (int64_t)bytes;
+        bucket->credit -= (int64_t)count;
 }
 
 #endif

@@ -27,6 +27,12 @@
 /* Between announcements: the first ones may come before a switch's port is up. As QEMU does. */
 static const int64_t announce_gaps[] = {50 * MS, 150 * MS, 250 * MS, 350 * MS}; /* ns */
 
+/* Of a direction. */
+struct meter {
+    struct net_limits limits;
+    struct net_bucket bytes, frames;
+};
+
 struct net_port {
     struct net_link link;
     struct loop *loop;
@@ -40,7 +46,8 @@ struct net_port {
     bool gone, set_down;
     bool send_waits;  /* the user was told to wait */
     unsigned accepts; /* announced */
-    struct net_bucket send_rate, receive_rate;
+    uint64_t rate; /* bytes per second */
+    struct meter sends, receives;
     struct vtimer *send_timer, *receive_timer, *announce_timer;
     unsigned announced; /* times, of this series */
     struct net_capture *capture;
@@ -98,6 +105,43 @@ static void capture(struct net_port *port, bool out, const struct iovec *iov, un
         net_capture_frame(port->capture, vclock_wall_now(port->clock), out, iov, count);
 }
 
+/* --- limits --- */
+
+static uint64_t lower(uint64_t one, uint64_t other)
+{
+    return one == 0 || (other != 0 && other < one) ? other : one;
+}
+
+static void set_meter(struct meter *meter, uint64_t rate, int64_t now)
+{
+    net_bucket_set(&meter->bytes, lower(meter->limits.bytes, rate), now);
+    net_bucket_set_of(&meter->frames, meter->limits.frames, 1, now);
+}
+
+/* 0: one more may come; else nanoseconds. */
+static int64_t meter_wait(struct meter *meter, int64_t now)
+{
+    int64_t bytes = net_bucket_wait(&meter->bytes, now);
+    int64_t frames = net_bucket_wait(&meter->frames, now);
+    return bytes > frames ? bytes : frames;
+}
+
+static void meter_take(struct meter *meter, uint64_t bytes)
+{
+    net_bucket_take(&meter->bytes, bytes);
+    net_bucket_take(&meter->frames, 1);
+}
+
+static void apply_limits(struct net_port *port)
+{
+    int64_t now = vclock_now(port->clock);
+    set_meter(&port->sends, port->rate, now);
+    set_meter(&port->receives, port->rate, now);
+    vtimer_disarm(port->send_timer);
+    vtimer_disarm(port->receive_timer);
+    watch(port);
+}
+
 /* --- from the network --- */
 
 /* False: the NIC has no room. */
@@ -111,13 +155,13 @@ static bool offer(struct net_port *port, const struct net_frame *frame)
     port->stats.received_bytes += frame->size;
     const struct iovec iov = {frame->data, frame->size};
     capture(port, false, &iov, 1);
-    net_bucket_take(&port->receive_rate, frame->size);
+    meter_take(&port->receives, frame->size);
     return true;
 }
 
 static bool may_receive(struct net_port *port)
 {
-    int64_t now = vclock_now(port->clock), wait = net_bucket_wait(&port->receive_rate, now);
+    int64_t now = vclock_now(port->clock), wait = meter_wait(&port->receives, now);
     if (wait > 0)
         vtimer_arm(port->receive_timer, now + wait);
     return wait == 0;
@@ -168,7 +212,7 @@ bool net_port_send(struct net_port *port, const struct net_offload *offload,
     for (unsigned i = 0; i < count; i++)
         bytes += iov[i].iov_len;
     if (net_port_link(port)) {
-        int64_t now = vclock_now(port->clock), wait = net_bucket_wait(&port->send_rate, now);
+        int64_t now = vclock_now(port->clock), wait = meter_wait(&port->sends, now);
         enum net_status status =
             wait > 0 ? NET_AGAIN : net_link_send(&port->link, offload, iov, count);
         if (wait > 0)
@@ -180,7 +224,7 @@ bool net_port_send(struct net_port *port, const struct net_offload *offload,
             return false;
         /* NET_GONE: the watch will tell; until then the frame is lost like others. */
     }
-    net_bucket_take(&port->send_rate, bytes);
+    meter_take(&port->sends, bytes);
     port->stats.sent_frames++;
     port->stats.sent_bytes += bytes;
     capture(port, true, iov, count);
@@ -274,12 +318,23 @@ void net_port_set_link(struct net_port *port, bool up)
 
 void net_port_set_rate(struct net_port *port, uint64_t rate)
 {
-    int64_t now = vclock_now(port->clock);
-    net_bucket_set(&port->send_rate, rate, now);
-    net_bucket_set(&port->receive_rate, rate, now);
-    vtimer_disarm(port->send_timer);
-    vtimer_disarm(port->receive_timer);
-    watch(port);
+    port->rate = rate;
+    apply_limits(port);
+}
+
+void net_port_set_limits(struct net_port *port, const struct net_limits *send,
+                         const struct net_limits *receive)
+{
+    port->sends.limits = *send;
+    port->receives.limits = *receive;
+    apply_limits(port);
+}
+
+void net_port_get_limits(const struct net_port *port, struct net_limits *send,
+                         struct net_limits *receive)
+{
+    *send = port->sends.limits;
+    *receive = port->receives.limits;
 }
 
 void net_port_set_capture(struct net_port *port, struct net_capture *capture_file)

@@ -68,6 +68,15 @@ bool net_port_link(const struct net_port *port);
 void net_port_set_link(struct net_port *port, bool up); /* the cable, not the other end */
 /* Bytes per second of each direction, 0: no limit. */
 void net_port_set_rate(struct net_port *port, uint64_t rate);
+/* Besides, and of each direction by itself: bytes and frames per second, 0: no limit. A large frame that is
+ * cut elsewhere is one. */
+struct net_limits {
+    uint64_t bytes, frames;
+};
+void net_port_set_limits(struct net_port *port, const struct net_limits *send,
+                         const struct net_limits *receive);
+void net_port_get_limits(const struct net_port *port, struct net_limits *send,
+                         struct net_limits *receive);
 /* Takes the capture over. */
 void net_port_set_capture(struct net_port *port, struct net_capture *capture);
 struct net_port_stats net_port_stats(const struct net_port *port);

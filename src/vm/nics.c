@@ -18,6 +18,7 @@
 #include "dev/pcie_port.h"
 #include "net/capture.h"
 #include "net/port.h"
+#include "vm/limits.h"
 #include "vm/machine.h"
 
 #define BUTTON_NS                                                                                  \
@@ -294,6 +295,24 @@ bool vm_set_rate(struct vm *vm, size_t nic, uint64_t rate, struct error **err)
     if (!exists(vm, nic, err))
         return false;
     net_port_set_rate(vm->nics[nic].port, rate * 125);
+    return true;
+}
+
+bool vm_get_nic_limits(const struct vm *vm, size_t nic, struct vm_nic_limits *limits,
+                       struct error **err)
+{
+    if (!exists(vm, nic, err))
+        return false;
+    net_port_get_limits(vm->nics[nic].port, &limits->sends, &limits->receives);
+    return true;
+}
+
+bool vm_set_nic_limits(struct vm *vm, size_t nic, const struct vm_nic_limits *limits,
+                       struct error **err)
+{
+    if (!exists(vm, nic, err))
+        return false;
+    net_port_set_limits(vm->nics[nic].port, &limits->sends, &limits->receives);
     return true;
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/frame.h"
 #include "bus/backend.h"
+#include "vm/limits.h"
 #include "vm/vm.h"
 #include "worker/console.h"
 #include "worker/control.h"
@@ -258,20 +259,6 @@ static json_t *verb_link(struct control_target *target, const json_t *arguments,
     return done(nic >= 0 && vm_set_link(target->vm, (size_t)nic, json_is_true(up), err));
 }
 
-static json_t *verb_rate(struct control_target *target, const json_t *arguments,
-                         struct error **err)
-{
-    json_int_t nic = number_argument(arguments, "nic", err);
-    const json_t *kbit = json_object_get(arguments, "kbit");
-    if (nic >= 0 && (!json_is_integer(kbit) || json_integer_value(kbit) < 0 ||
-                     json_integer_value(kbit) >> 40 != 0)) {
-        error_set(err, ERROR_USAGE, "kbit is a number of kilobits per second, 0 for no limit");
-        return NULL;
-    }
-    return done(nic >= 0 &&
-                vm_set_rate(target->vm, (size_t)nic, (uint64_t)json_integer_value(kbit), err));
-}
-
 /* An absent limit stays what it is. */
 static bool limit_argument(const json_t *arguments, const char *name, uint64_t *limit,
                            struct error **err)
@@ -283,6 +270,30 @@ static bool limit_argument(const json_t *arguments, const char *name, uint64_t *
         return error_set(err, ERROR_USAGE, "%s is a number, 0 for no limit", name);
     *limit = (uint64_t)json_integer_value(number);
     return true;
+}
+
+/* {"nic": N, "kbit": N, "send-bytes": N, "send-frames": N, "receive-bytes": N, "receive-frames": N}:
+ * what is not named stays. */
+static json_t *verb_rate(struct control_target *target, const json_t *arguments,
+                         struct error **err)
+{
+    struct vm_nic_limits limits;
+    uint64_t kbit = 0;
+    json_int_t nic = number_argument(arguments, "nic", err);
+    if (nic < 0 || !vm_get_nic_limits(target->vm, (size_t)nic, &limits, err) ||
+        !limit_argument(arguments, "kbit", &kbit, err) ||
+        !limit_argument(arguments, "send-bytes", &limits.sends.bytes, err) ||
+        !limit_argument(arguments, "send-frames", &limits.sends.frames, err) ||
+        !limit_argument(arguments, "receive-bytes", &limits.receives.bytes, err) ||
+        !limit_argument(arguments, "receive-frames", &limits.receives.frames, err))
+        return NULL;
+    if (kbit >> 40 != 0) {
+        error_set(err, ERROR_USAGE, "kbit is a number of kilobits per second, 0 for no limit");
+        return NULL;
+    }
+    return done((json_object_get(arguments, "kbit") == NULL ||
+                 vm_set_rate(target->vm, (size_t)nic, kbit, err)) &&
+                vm_set_nic_limits(target->vm, (size_t)nic, &limits, err));
 }
 
 /* {"disk": N, "iops": N, "bps": N}: what is not named stays; the answer is what now holds. */

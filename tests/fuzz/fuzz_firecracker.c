@@ -156,6 +156,8 @@ size_t fuzz_generate(uint64_t *seed, uint8_t *data)
         "PUT /network-interfaces/n\n{\"iface_id\": \"n\", \"host_dev_name\": \"tap0\", "
         "\"guest_mac\": \"02:00:00:00:00:01\", \"mtu\": 1500}",
         "PATCH /network-interfaces/n\n{\"iface_id\": \"n\"}",
+        "PATCH /network-interfaces/n\n{\"iface_id\": \"n\", \"rx_rate_limiter\": {\"ops\": "
+        "{\"size\": 5, \"refill_time\": 0}}}",
         "PUT /vsock\n{\"guest_cid\": 3, \"uds_path\": \"v\"}",
         "PUT /balloon\n{\"amount_mib\": 16, \"deflate_on_oom\": true, "
         "\"stats_polling_interval_s\": 1}",

@@ -216,6 +216,8 @@ static void step(struct target *t, struct fuzz_input *input)
         break;
     case RATE:
         net_port_set_rate(t->port, (uint64_t)c << (a & 15));
+        net_port_set_limits(t->port, &(struct net_limits){0, (a & 16) != 0 ? b : 0},
+                            &(struct net_limits){(uint64_t)d << (a & 15), (a & 32) != 0 ? b : 0});
         break;
     case PAUSE:
         device->ops->quiesce(device);

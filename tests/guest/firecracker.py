@@ -398,6 +398,8 @@ def test_metadata():
         vm.shell()
         vm.run("ip addr add 172.16.0.2/24 dev eth0; ip link set eth0 up; "
                "ip route add 169.254.169.254 dev eth0")
+        vm.accepts("PATCH", "/network-interfaces/eth0", {"iface_id": "eth0", "rx_rate_limiter": {
+            "ops": {"size": 500, "refill_time": 100}}})
         vm.run("ping -c 1 172.16.0.1")
         assert "401" in request_by_nc(vm, r"GET /latest HTTP/1.1\r\nConnection: close\r\n\r\n")
         token = request_by_nc(vm, r"PUT /latest/api/token HTTP/1.1\r\nConnection: close\r\n"

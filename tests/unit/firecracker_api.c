@@ -78,7 +78,8 @@ static void a_machine_is_configured(void **state)
     accepts(w, "PUT /network-interfaces/eth0",
             "{'iface_id': 'eth0', 'host_dev_name': 'tap7', 'guest_mac': '02:00:00:00:00:07', "
             "'tx_rate_limiter': {'bandwidth': {'size': 125000, 'refill_time': 1000}}, "
-            "'rx_rate_limiter': {'bandwidth': {'size': 250000, 'refill_time': 2000}}}");
+            "'rx_rate_limiter': {'bandwidth': {'size': 250000, 'refill_time': 2000}, "
+            "'ops': {'size': 3, 'refill_time': 1000}}}");
     accepts(w, "PUT /vsock", "{'guest_cid': 42, 'uds_path': '/tmp/v.sock'}");
     accepts(w, "PUT /vsock", "{'guest_cid': 42, 'uds_path': '/tmp/v.sock', 'vsock_id': 'v'}");
     assert_true(w->answer.deprecated);
@@ -103,7 +104,8 @@ static void a_machine_is_configured(void **state)
     assert_int_equal(config->disks[1].cache, MACHINE_CACHE_UNSAFE);
     assert_string_equal(config->nics[0].vnet, "tap:tap7");
     assert_string_equal(config->nics[0].mac, "02:00:00:00:00:07");
-    assert_true(config->nics[0].rate == 1000);
+    assert_string_equal(w->asked, "rate {\"nic\":0,\"send-bytes\":125000,\"send-frames\":0,"
+                                  "\"receive-bytes\":125000,\"receive-frames\":3}");
     assert_int_equal(config->vsock_cid, 42);
     assert_string_equal(config->vsock_socket, "/tmp/v.sock");
     assert_true(config->balloon && config->balloon_keeps && config->balloon_size == UINT64_C(448) << 20);
@@ -213,10 +215,6 @@ static void drives_and_interfaces_have_ids(void **state)
     refuses(w, "PUT /network-interfaces/m",
             "{'iface_id': 'm', 'host_dev_name': 'tap1', 'guest_mac': '02:00:00:00:00:01'}",
             "already in use");
-    refuses(w, "PUT /network-interfaces/m",
-            "{'iface_id': 'm', 'host_dev_name': 'tap1', 'tx_rate_limiter': {'bandwidth': "
-            "{'size': 1, 'refill_time': 1}}}",
-            "both directions");
 }
 
 static void a_running_machine_is_asked(void **state)
@@ -255,9 +253,15 @@ static void a_running_machine_is_asked(void **state)
     assert_string_equal(w->asked, "limit {\"disk\":0,\"bps\":0,\"iops\":100}");
     refuses(w, "PATCH /drives/b", "{'drive_id': 'b'}", "does not exist");
     accepts(w, "PATCH /network-interfaces/n",
-            "{'iface_id': 'n', 'tx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}, "
-            "'rx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}}");
-    assert_string_equal(w->asked, "rate {\"nic\":0,\"kbit\":1000}");
+            "{'iface_id': 'n', 'tx_rate_limiter': {'bandwidth': {'size': 125, 'refill_time': 1}}}");
+    accepts(w, "PATCH /network-interfaces/n", /* the other direction, and the other bucket, stay */
+            "{'iface_id': 'n', 'rx_rate_limiter': {'ops': {'size': 7, 'refill_time': 1000}}}");
+    assert_string_equal(w->asked, "rate {\"nic\":0,\"send-bytes\":125000,\"send-frames\":0,"
+                                  "\"receive-bytes\":0,\"receive-frames\":7}");
+    accepts(w, "PATCH /network-interfaces/n",
+            "{'iface_id': 'n', 'tx_rate_limiter': {'bandwidth': {'size': 0, 'refill_time': 0}}}");
+    assert_string_equal(w->asked, "rate {\"nic\":0,\"send-bytes\":0,\"send-frames\":0,"
+                                  "\"receive-bytes\":0,\"receive-frames\":7}");
     refuses(w, "PATCH /balloon", "{'amount_mib': 128}", "as large as the memory");
     accepts(w, "PATCH /balloon", "{'amount_mib': 28}");
     assert_string_equal(w->asked, "balloon {\"size\":104857600}");

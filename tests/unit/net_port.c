@@ -314,6 +314,36 @@ static void rates_are_kept(void **state)
         assert_true(port_sends(f, 1, 1500));
 }
 
+/* Each direction by itself, and whatever the frames' sizes. */
+static void frames_are_counted(void **state)
+{
+    struct fixture *f = *state;
+    const struct net_limits send = {.frames = 100}, receive = {.bytes = 10000000, .frames = 250};
+    struct net_limits told_send, told_receive;
+    struct net_frame frame;
+    unsigned sent = 0;
+    net_port_set_limits(f->port, &send, &receive);
+    net_port_set_rate(f->port, 5000000); /* besides */
+    net_port_get_limits(f->port, &told_send, &told_receive);
+    assert_true(told_send.frames == 100 && told_receive.bytes == 10000000);
+    for (unsigned ms = 0; ms < 2000; ms++) {
+        while (port_sends(f, 1, sent % 2 == 0 ? 60 : 1500))
+            sent++;
+        peer_sends(f, 2, ms % 2 == 0 ? 60 : 1500);
+        vclock_advance(f->clock, NS_PER_S / 1000);
+        vclock_run_timers(f->clock);
+        pump(f);
+        while (net_link_receive(&f->peer, &frame) == NET_DONE)
+            ;
+    }
+    assert_in_range(sent, 195, 210);
+    assert_in_range(f->received, 490, 515);
+    net_port_set_limits(f->port, &(struct net_limits){0}, &(struct net_limits){0});
+    pump(f);
+    for (unsigned i = 0; i < 20; i++)
+        assert_true(port_sends(f, 1, 1500));
+}
+
 static void a_bucket_of_any_rate_fills(void **state)
 {
     (void)state;
@@ -445,6 +475,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(it_is_announced_some_times, setup, teardown),
         cmocka_unit_test_setup_teardown(rates_are_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(frames_are_counted, setup, teardown),
         cmocka_unit_test(a_bucket_of_any_rate_fills),
         cmocka_unit_test_setup_teardown(captures_are_whole_and_bounded, setup, teardown),
     };
