@@ -168,11 +168,14 @@ static void flash_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 {
     struct flash *flash = opaque;
     pthread_mutex_lock(&flash->device.lock);
-    uint8_t mode = flash->mode, status = flash->status;
-    for (unsigned i = 0; i < size; i++)
+    bool changed = false;
+    for (unsigned i = 0; i < size; i++) {
+        uint8_t mode = flash->mode, status = flash->status;
         write_byte(flash, offset + i, (uint8_t)(value >> (8 * i)));
-    if (flash->mode != mode || (mode == READS_STATUS && flash->status != status))
-        show(flash); /* so a run of bytes that are programmed costs two */
+        changed |= flash->mode != mode || (mode == READS_STATUS && flash->status != status);
+    }
+    if (changed) /* twice in a run of bytes that are programmed */
+        show(flash);
     pthread_mutex_unlock(&flash->device.lock);
 }
 

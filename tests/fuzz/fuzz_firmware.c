@@ -5,8 +5,9 @@
  *
  * Input: records of 8 bytes: what (enum record, in the low bits; the size above them), where (2),
  * value (4). Checked: an item reads as it was given and zeroes behind it; commands write nowhere
- * but where they say; when flash is read as memory, its store holds the same; states survive save,
- * restore, save unchanged, and what is off by one byte is refused or stood.
+ * but where they say; when flash is read as memory, its store holds the same; the memory that an
+ * engine shows instead of it has what each read gives; states survive save, restore, save
+ * unchanged, and what is off by one byte is refused or stood.
  */
 #include "fuzz.h"
 
@@ -41,6 +42,8 @@ struct target {
     struct log log;
     struct device *host, *devices[DEVICES];
     uint8_t store[FLASH_SIZE];
+    struct mem_listener listener;
+    const struct mem_rom *rom; /* the flash, as an engine shows it */
 };
 
 static const uint8_t item[ITEM_SIZE] = "what the board says";
@@ -57,11 +60,20 @@ static void save(void *opaque, uint64_t offset, const uint8_t *from, uint64_t le
     memcpy(t->store + offset, from, length);
 }
 
+static bool show_rom(void *opaque, const struct mem_rom *rom, struct error **err)
+{
+    (void)err;
+    ((struct target *)opaque)->rom = rom;
+    return true;
+}
+
 static void open_target(struct target *t)
 {
     *t = (struct target){.env = {.mem = mem_space_new(), .ports = mem_space_new(), .power = power}};
     log_init(&t->log, LOG_LEVEL_ERROR, -1, "fuzz");
     t->env.log = &t->log;
+    t->listener = (struct mem_listener){.rom = show_rom, .opaque = t};
+    mem_listen(t->env.mem, &t->listener);
     memset(t->store, 0xff, FLASH_SIZE);
     const struct flash_store flash = {FLASH_SIZE, NULL, NULL, save, t};
     const struct device_params host = {.id = "pcie", .gpa = 0xe0000000},
@@ -89,8 +101,18 @@ static void close_target(struct target *t)
     for (size_t i = DEVICES; i-- > 0;)
         device_free(t->devices[i]);
     device_free(t->host);
+    mem_unlisten(t->env.mem, &t->listener);
     mem_space_free(t->env.mem);
     mem_space_free(t->env.ports);
+}
+
+static void check_rom(struct target *t)
+{
+    for (uint64_t at = 0; at < FLASH_SIZE; at += 8) {
+        uint64_t value = 0;
+        fuzz_check(mem_io_read(t->env.mem, FLASH_GPA + at, 8, &value));
+        fuzz_check(value == load_le64(t->rom->host + at));
+    }
 }
 
 static void save_restore(struct target *t, uint32_t damage)
@@ -109,6 +131,7 @@ static void save_restore(struct target *t, uint32_t damage)
             state_save(table, other.devices[i], &second);
             fuzz_check(taken && first.size == second.size &&
                        memcmp(first.data, second.data, first.size) == 0);
+            check_rom(&other);
         }
         state_buffer_free(&first);
         state_buffer_free(&second);
@@ -120,8 +143,10 @@ static void save_restore(struct target *t, uint32_t damage)
 static void check_flash(struct target *t)
 {
     struct device *flash = t->devices[FLASH];
+    check_rom(t);
     flash->ops->quiesce(flash);
     flash->ops->reset(flash);
+    check_rom(t);
     for (uint64_t at = 0; at < FLASH_SIZE; at += 8) {
         uint64_t value = 0;
         fuzz_check(mem_io_read(t->env.mem, FLASH_GPA + at, 8, &value));

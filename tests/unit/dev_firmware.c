@@ -395,6 +395,9 @@ static void test_what_is_read_is_memory(void **state)
         flash_put(&b, 5000 + i, writes[i]);
         check_window(&b, &window);
     }
+    assert_true(mem_io_write(b.env.mem, BENCH_GPA + 8000, 4, 0xffff6600 | PROGRAM));
+    check_window(&b, &window); /* there and back in one write */
+    assert_int_equal(window.rom->host[8001], 0x66);
     assert_int_equal(window.rom->host[0], 1); /* other blocks are what they were */
     flash_put(&b, 0, STATUS);
     b.device->ops->reset(b.device);
