@@ -69,6 +69,8 @@ const struct cli_command cli_command_control = {
         "it) and rate (nic=N kbit=N: limits each direction, 0 lifts it; send-bytes, send-frames, "
         "receive-bytes and receive-frames: besides, in a second, one direction); "
         "nic-detach (see 'trapeze net'); "
+        "entropy (bytes=N requests=N: what the guest gets of it in a second) and serial (bytes=N: "
+        "what of its output gets through, the rest is dropped; tells how much that was); "
         "limit (disk=N iops=N bps=SIZE: what a disk may be asked for in a second, 0 lifts it); "
         "cpu (weight=N cap=PERCENT: its part of contended CPUs, and the most that it uses; 0 lifts "
         "either; tells what it has used); "

@@ -13,15 +13,19 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "base/state.h"
+#include "base/vclock.h"
 #include "bus/aml.h"
 #include "bus/device.h"
 #include "bus/fdt_node.h"
+#include "dev/uart16550.h"
 #include "mem/mem.h"
+#include "net/bucket.h"
 
 #define REGION_SIZE     0x100
 #define PORTS           8
 #define FIFO_SIZE       16
 #define CLOCK_FREQUENCY 3686400
+#define BURST_MIN       256 /* bytes: a line of a kernel's */
 
 enum {
     REG_DATA = 0, /* RBR, THR; DLL while LCR.DLAB */
@@ -81,6 +85,8 @@ struct uart {
     bool thre_pending; /* the transmitter became empty and nobody was told yet */
     uint8_t fifo[FIFO_SIZE];
     uint8_t fifo_first, fifo_count;
+    struct net_bucket limit; /* of output; these two are no part of its state */
+    uint64_t dropped;        /* bytes */
 };
 
 static unsigned fifo_capacity(const struct uart *uart)
@@ -163,10 +169,22 @@ static void resume_input(struct uart *uart)
 
 /* ---- transmitter and modem lines ---- */
 
+static bool may_leave(struct uart *uart)
+{
+    if (uart->limit.rate == 0)
+        return true;
+    if (net_bucket_wait(&uart->limit, vclock_now(uart->device.env->clock)) > 0)
+        return false;
+    net_bucket_take(&uart->limit, 1);
+    return true;
+}
+
 static void transmit(struct uart *uart, uint8_t byte)
 {
     if (uart->mcr & MCR_LOOP)
         receive(uart, byte);
+    else if (!may_leave(uart))
+        uart->dropped++;
     else if (uart->chr != NULL)
         uart->chr->write(uart->chr, &byte, 1);
     uart->thre_pending = true;
@@ -188,6 +206,25 @@ static void update_modem(struct uart *uart)
     if (!(uart->msr & MSR_RI) || (lines & MSR_RI))
         delta &= (uint8_t)~MSR_DELTA_RI; /* only its trailing edge counts */
     uart->msr = (uint8_t)(lines | (uart->msr & MSR_DELTA) | delta);
+}
+
+/* ---- limits ---- */
+
+void uart16550_limit(struct device *device, uint64_t bytes)
+{
+    struct uart *uart = CONTAINER_OF(device, struct uart, device);
+    pthread_mutex_lock(&device->lock);
+    net_bucket_set_of(&uart->limit, bytes, BURST_MIN, vclock_now(device->env->clock));
+    pthread_mutex_unlock(&device->lock);
+}
+
+uint64_t uart16550_dropped(struct device *device)
+{
+    struct uart *uart = CONTAINER_OF(device, struct uart, device);
+    pthread_mutex_lock(&device->lock);
+    uint64_t dropped = uart->dropped;
+    pthread_mutex_unlock(&device->lock);
+    return dropped;
 }
 
 /* ---- registers ---- */

@@ -304,12 +304,25 @@ static void start(struct fc *fc, struct fc_answer *answer)
         fc->state = FC_RUNNING;
         note_addresses(fc, &config);
     }
-    if (fc->state == FC_RUNNING && fc_limit_nics(fc, &error)) {
+    if (fc->state == FC_RUNNING && fc_limit_devices(fc, &error)) {
         fc_done(answer);
     } else {
         fc_fault_error(answer, error);
     }
     machine_config_clear(&config);
+}
+
+/* Under the published name, if there is such a limit. */
+static bool add_dropped(struct fc *fc, json_t *line, struct fc_answer *answer)
+{
+    if (json_object_get(fc_resource(fc, "serial"), "rate_limiter") == NULL)
+        return true;
+    json_t *serial = fc_ask(fc, "serial", json_object(), answer);
+    json_t *dropped = json_object_get(serial, "dropped");
+    json_object_set_new(line, "uart",
+                        json_pack("{s:O?}", "rate_limiter_dropped_bytes", dropped));
+    json_decref(serial);
+    return serial != NULL;
 }
 
 static void flush_metrics(struct fc *fc, struct fc_answer *answer)
@@ -332,6 +345,10 @@ static void flush_metrics(struct fc *fc, struct fc_answer *answer)
             return;
         }
         json_object_set_new(line, "machine", machine);
+        if (!add_dropped(fc, line, answer)) {
+            json_decref(line);
+            return;
+        }
     }
     char *text = json_dumps(line, JSON_COMPACT);
     fc->host->write_metrics(fc->opaque, text);

@@ -152,13 +152,13 @@ const struct fc_field fc_balloon_stats_update[] = {
 };
 
 const struct fc_field fc_entropy_device[] = {
-    {.name = "rate_limiter", .kind = FC_UNSUPPORTED},
+    {.name = "rate_limiter", .kind = FC_OBJECT, .fields = rate_limiter},
     END,
 };
 
 const struct fc_field fc_serial_device[] = {
     {.name = "serial_out_path", .kind = FC_TEXT},
-    {.name = "rate_limiter", .kind = FC_UNSUPPORTED},
+    {.name = "rate_limiter", .kind = FC_OBJECT, .fields = token_bucket},
     END,
 };
 

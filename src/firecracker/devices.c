@@ -182,22 +182,37 @@ static json_t *limits_of(const json_t *nic, size_t place)
     return limits;
 }
 
-bool fc_limit_nics(struct fc *fc, struct error **err)
+static bool limit(struct fc *fc, const char *verb, json_t *limits, struct error **err)
 {
+    json_t *result = fc->host->verb(fc->opaque, verb, limits, err);
+    json_decref(limits);
+    json_decref(result);
+    return result != NULL;
+}
+
+bool fc_limit_devices(struct fc *fc, struct error **err)
+{
+    const json_t *entropy = json_object_get(fc_resource(fc, "entropy"), "rate_limiter");
+    const json_t *serial = fc_resource(fc, "serial");
     size_t place;
     const json_t *nic;
     bool good = true;
     json_array_foreach(fc_resource(fc, "network-interfaces"), place, nic)
     {
-        if (!good || (json_object_get(nic, "rx_rate_limiter") == NULL &&
-                      json_object_get(nic, "tx_rate_limiter") == NULL))
-            continue;
-        json_t *limits = limits_of(nic, place);
-        json_t *result = fc->host->verb(fc->opaque, "rate", limits, err);
-        good = result != NULL;
-        json_decref(result);
-        json_decref(limits);
+        if (json_object_get(nic, "rx_rate_limiter") != NULL ||
+            json_object_get(nic, "tx_rate_limiter") != NULL)
+            good = good && limit(fc, "rate", limits_of(nic, place), err);
     }
+    if (good && entropy != NULL)
+        good = limit(fc, "entropy",
+                     json_pack("{s:I, s:I}", "bytes",
+                               (json_int_t)fc_per_second(entropy, "bandwidth"), "requests",
+                               (json_int_t)fc_per_second(entropy, "ops")),
+                     err);
+    if (good && json_object_get(serial, "rate_limiter") != NULL)
+        good = limit(fc, "serial",
+                     json_pack("{s:I}", "bytes", (json_int_t)fc_per_second(serial, "rate_limiter")),
+                     err);
     return good;
 }
 

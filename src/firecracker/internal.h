@@ -36,7 +36,7 @@ fc_run_fn fc_put_snapshot_create, fc_put_snapshot_load; /* snapshot.c */
 /* devices.c */
 fc_run_fn fc_put_drive, fc_patch_drive, fc_put_nic, fc_patch_nic;
 /* What the description of a machine does not say, of one that has just begun or gone on. */
-bool fc_limit_nics(struct fc *fc, struct error **err);
+bool fc_limit_devices(struct fc *fc, struct error **err);
 
 /* cpu_template.c */
 fc_run_fn fc_put_cpu_config;

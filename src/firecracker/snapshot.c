@@ -225,7 +225,7 @@ static bool go_on(struct fc *fc, json_t *resources, struct machine_config *was,
     if (good) {
         take_over(&config, was);
         good = machine_config_check_parts(&config, &error) &&
-               fc->host->go_on(fc->opaque, &config, &error) && fc_limit_nics(fc, &error);
+               fc->host->go_on(fc->opaque, &config, &error) && fc_limit_devices(fc, &error);
     }
     machine_config_clear(&config);
     if (good) {

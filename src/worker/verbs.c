@@ -296,6 +296,29 @@ static json_t *verb_rate(struct control_target *target, const json_t *arguments,
                 vm_set_nic_limits(target->vm, (size_t)nic, &limits, err));
 }
 
+/* {"bytes": N, "requests": N}, of a second; what is not named has no limit. */
+static json_t *verb_entropy(struct control_target *target, const json_t *arguments,
+                            struct error **err)
+{
+    uint64_t bytes = 0, requests = 0;
+    if (!limit_argument(arguments, "bytes", &bytes, err) ||
+        !limit_argument(arguments, "requests", &requests, err))
+        return NULL;
+    vm_limit_entropy(target->vm, bytes, requests);
+    return json_object();
+}
+
+/* {"bytes": N}, of a second; if it is not named the limit stays. The answer is what was dropped. */
+static json_t *verb_serial(struct control_target *target, const json_t *arguments,
+                           struct error **err)
+{
+    uint64_t bytes = 0;
+    if (!limit_argument(arguments, "bytes", &bytes, err) ||
+        (json_object_get(arguments, "bytes") != NULL && !vm_limit_serial(target->vm, bytes, err)))
+        return NULL;
+    return json_pack("{s:I}", "dropped", (json_int_t)vm_serial_dropped(target->vm));
+}
+
 /* {"disk": N, "iops": N, "bps": N}: what is not named stays; the answer is what now holds. */
 static json_t *verb_limit(struct control_target *target, const json_t *arguments,
                           struct error **err)
@@ -365,6 +388,8 @@ const struct control_verb control_verbs[] = {
     {"link", true, verb_link, false, false},
     {"rate", true, verb_rate, false, false},
     {"limit", true, verb_limit, false, false},
+    {"entropy", true, verb_entropy, false, false},
+    {"serial", true, verb_serial, false, false},
     {"cpu", true, verb_cpu, false, true},
     {"cpus", true, verb_cpus, false, false},
     {"nic-attach", true, verb_nic_attach, false, false},

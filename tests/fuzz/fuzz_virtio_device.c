@@ -15,6 +15,7 @@
 #include "block/block.h"
 #include "dev/drive_bus.h"
 #include "dev/virtio_blk.h"
+#include "dev/virtio_rng.h"
 #include "disk.h"
 #include "doorbells.h"
 #include "virtio_guest.h"
@@ -240,6 +241,8 @@ static void backend(struct target *t, uint8_t a, uint16_t b, uint32_t c)
         t->balloon.get(t->balloon.device, &status);
         return;
     }
+    if (t->kind == RNG)
+        virtio_rng_limit(t->g.device, (a & 1) != 0 ? b : 0, (a & 2) != 0 ? c : 0);
     if (t->kind == BLK && (a & 7) == 7)
         replace_disk(t, 1 + b % (2 * DISK_SECTORS));
     else if (t->kind == BLK) /* reads behind its end fail */

@@ -161,6 +161,9 @@ def test_a_client_configures_and_runs_a_machine():
                is_read_only=True)
         vm.put("/vsock", guest_cid=3, uds_path=vsock)
         vm.put("/balloon", amount_mib=0, deflate_on_oom=True, stats_polling_interval_s=1)
+        vm.put("/entropy", rate_limiter={"bandwidth": {"size": 1 << 20, "refill_time": 100},
+                                         "ops": {"size": 1000, "refill_time": 100}})
+        vm.put("/serial", rate_limiter={"size": 1 << 30, "refill_time": 100})
         vm.refuses("PATCH", "/vm", {"state": "Paused"}, "before starting")
         vm.put("/actions", action_type="InstanceStart")
         vm.refuses("PUT", "/boot-source", BOOT, "after starting")
@@ -190,7 +193,8 @@ def test_a_client_configures_and_runs_a_machine():
     assert int(booted[0][2]) > 0, lines
     assert "[web] PUT /actions: 204" in lines and "400 An error occurred" in lines, lines
     with open(metrics, encoding="utf-8") as file:
-        assert json.loads(file.readline())["api_server"]["failures"] == 6
+        line = json.loads(file.readline())
+    assert line["api_server"]["failures"] == 6 and line["uart"] == {"rate_limiter_dropped_bytes": 0}, line
 
 
 COUNT = "(i=0; while true; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; done) & true"

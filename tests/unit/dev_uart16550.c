@@ -5,6 +5,8 @@
  */
 #include "dev_fixture.h"
 
+#include "dev/uart16550.h"
+
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR, FCR = IIR };
 
 static size_t type(struct bench *b, const char *text)
@@ -127,6 +129,34 @@ static void test_output(void **state)
     bench_close(&b);
 }
 
+/* What is too much is lost, and the guest does not see it. */
+static void test_limit(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_open(&bench, &device_uart16550);
+    uart16550_limit(bench.device, 1000);
+    for (unsigned i = 0; i < 300; i++) {
+        bench_write(&bench, DATA, 1, 'a');
+        assert_int_equal(bench_read(&bench, LSR, 1), 0x60);
+    }
+    assert_int_equal(bench.sent_size, 256); /* a burst, which is all that the bench has room for */
+    assert_int_equal(uart16550_dropped(bench.device), 44);
+    bench.sent_size = 0;
+    for (unsigned i = 0; i < 2000; i++) {
+        bench_advance(&bench, NS_PER_S / 10000);
+        bench_write(&bench, DATA, 1, 'b');
+    }
+    assert_in_range(bench.sent_size, 195, 201); /* of 0.2 s */
+    assert_int_equal(uart16550_dropped(bench.device), 44 + 2000 - bench.sent_size);
+    uart16550_limit(bench.device, 0);
+    bench.sent_size = 0;
+    for (unsigned i = 0; i < 200; i++)
+        bench_write(&bench, DATA, 1, 'c');
+    assert_int_equal(bench.sent_size, 200);
+    bench_close(&bench);
+}
+
 static void test_trigger_levels(void **state)
 {
     static const struct {
@@ -241,6 +271,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scripts),
         cmocka_unit_test(test_output),
+        cmocka_unit_test(test_limit),
         cmocka_unit_test(test_trigger_levels),
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_interrupt_priority),

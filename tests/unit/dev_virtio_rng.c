@@ -4,6 +4,7 @@
  */
 #include "support.h"
 
+#include "dev/virtio_rng.h"
 #include "virtio_guest.h"
 
 static int setup(void **state)
@@ -74,6 +75,37 @@ static void a_request_may_have_no_room(void **state)
     assert_int_equal(g->entropy_next, 0);
 }
 
+/* Requests and bytes of two seconds; what has to wait is served later, and at once without limits. */
+static void limits_are_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t bytes, requests;
+        unsigned least, most; /* of requests of 8 bytes, in two seconds */
+    } rows[] = {{0, 3, 6, 7}, {20, 0, 5, 6}, {8000, 2, 4, 5}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct guest *g = calloc(1, sizeof(*g));
+        guest_init(g, true);
+        guest_plug(g, &device_virtio_rng, &(struct device_params){.id = "rng0"});
+        struct ring *ring = &g->rings[0];
+        guest_start(g, 0);
+        virtio_rng_limit(g->device, rows[i].bytes, rows[i].requests);
+        ring_desc(ring, 0, GUEST_DATA, 8, RING_WRITE, 0);
+        for (unsigned k = 0; k < ring->size; k++)
+            ring_offer(ring, 0);
+        guest_notify(g, 0);
+        for (unsigned k = 0; k < 2000; k++)
+            guest_wait(g); /* a millisecond */
+        unsigned served = ring_used_index(ring), wanted = ring->avail_index;
+        assert_in_range(served, rows[i].least, rows[i].most);
+        virtio_rng_limit(g->device, 0, 0);
+        guest_wait(g);
+        assert_int_equal(ring_used_index(ring), wanted);
+        guest_free(g);
+        free(g);
+    }
+}
+
 static void state_survives_a_round_trip(void **state)
 {
     struct guest *g = *state;
@@ -92,6 +124,7 @@ int main(void)
         TEST(buffers_are_filled),
         TEST(one_request_gets_a_page),
         TEST(a_request_may_have_no_room),
+        cmocka_unit_test(limits_are_kept),
         TEST(state_survives_a_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -314,6 +314,33 @@ static void drives_get_other_files(void **state)
     assert_string_equal(limiter_of(w, "bandwidth"), "/d {\"refill_time\":1000,\"size\":5}");
 }
 
+/* Of what a description says nothing: right after the start. */
+static void entropy_and_serial_are_limited(void **state)
+{
+    struct world *w = *state;
+    accepts(w, BOOT);
+    accepts(w, "PUT /metrics", "{'metrics_path': '/m'}");
+    refuses(w, "PUT /entropy", "{'rate_limiter': {'size': 1}}", "unknown field");
+    refuses(w, "PUT /serial", "{'rate_limiter': {'bandwidth': {}}}", "unknown field");
+    accepts(w, "PUT /entropy", "{'rate_limiter': null}");
+    accepts(w, "PUT /entropy",
+            "{'rate_limiter': {'bandwidth': {'size': 10, 'refill_time': 100}, 'ops': {'size': 5, "
+            "'refill_time': 1000}}}");
+    accepts(w, START);
+    assert_string_equal(w->asked, "entropy {\"bytes\":100,\"requests\":5}");
+    accepts(w, "PUT /actions", "{'action_type': 'FlushMetrics'}");
+    assert_null(strstr(w->metrics, "uart"));
+    w->fc.state = FC_NOT_STARTED;
+    accepts(w, "PUT /serial", "{'rate_limiter': {'size': 7, 'refill_time': 1000}}");
+    w->refusal = "not today";
+    refuses(w, START, "not today");
+    w->refusal = NULL;
+    accepts(w, START);
+    assert_string_equal(w->asked, "serial {\"bytes\":7}");
+    accepts(w, "PUT /actions", "{'action_type': 'FlushMetrics'}");
+    assert_non_null(strstr(w->metrics, "\"uart\":{\"rate_limiter_dropped_bytes\":55}"));
+}
+
 static void logs_and_metrics(void **state)
 {
     struct world *w = *state;
@@ -349,8 +376,6 @@ static void what_there_is_not(void **state)
         refuses(w, lines[i], lines[i][0] == 'G' ? NULL : "{}", "trapeze does not support");
     refuses(w, "PUT /balloon", "{'amount_mib': 1, 'deflate_on_oom': true, 'free_page_hinting': true}",
             "free_page_hinting");
-    refuses(w, "PUT /entropy", "{'rate_limiter': {}}", "does not support `rate_limiter`");
-    accepts(w, "PUT /entropy", "{'rate_limiter': null}");
 }
 
 #define LEAF(bits)                                                                                 \
@@ -529,6 +554,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(drives_and_interfaces_have_ids, setup, teardown),
         cmocka_unit_test_setup_teardown(a_running_machine_is_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(drives_get_other_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(entropy_and_serial_are_limited, setup, teardown),
         cmocka_unit_test_setup_teardown(logs_and_metrics, setup, teardown),
         cmocka_unit_test_setup_teardown(what_there_is_not, setup, teardown),
         cmocka_unit_test_setup_teardown(cpu_templates, setup, teardown),
