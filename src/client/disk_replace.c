@@ -23,7 +23,8 @@ bool client_disk_replace(const char *control, size_t number, const char *path, b
     disk->path = alloc_string(path);
     disk->format = alloc_string("raw");
     disk->read_only = read_only;
-    json_t *arguments = json_pack("{s:I, s:o}", "disk", (json_int_t)number, "file", json_string(path));
+    json_t *arguments =
+        json_pack("{s:I, s:o}", "disk", (json_int_t)number, "file", json_string(path));
     char *text = arguments != NULL ? json_dumps(arguments, JSON_COMPACT) : NULL;
     /* The worker may have it locked. */
     if (client_disks_open_unlocked(&config, &disks, err)) {

@@ -12,8 +12,8 @@
 
 struct error;
 
-/* The file becomes the raw disk `number` of the machine behind the control socket, or is that already and
- * has another size. False: err, and nothing has changed. */
+/* The file becomes the raw disk `number` of the machine behind the control socket, or is that
+ * already and has another size. False: err, and nothing has changed. */
 bool client_disk_replace(const char *control, size_t number, const char *path, bool read_only,
                          struct error **err);
 

@@ -8,7 +8,8 @@
  * what its FIFO (or, without FIFO, its one holding register) has room for and asks for the
  * rest when the guest has read it empty.
  *
- * params: gpa or io_port, irq, irq_number, irq_phandle, chr (NULL: output is lost, there is no input).
+ * params: gpa or io_port, irq, irq_number, irq_phandle, chr (NULL: output is lost, there is no
+ * input).
  */
 #include "base/bits.h"
 #include "base/error.h"

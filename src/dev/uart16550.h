@@ -11,7 +11,8 @@
 
 struct device;
 
-/* What of its output gets through in a second; 0: no limit. The rest is dropped: the guest does not wait. */
+/* What of its output gets through in a second; 0: no limit. The rest is dropped: the guest does not
+ * wait. */
 void uart16550_limit(struct device *device, uint64_t bytes);
 uint64_t uart16550_dropped(struct device *device); /* bytes */
 

@@ -9,8 +9,8 @@
 
 struct device;
 
-/* The image behind params.disk is another one (block_swap()). The device is quiesced; the driver is told
- * that its configuration has changed, which has the new size. */
+/* The image behind params.disk is another one (block_swap()). The device is quiesced; the driver is
+ * told that its configuration has changed, which has the new size. */
 void virtio_blk_changed(struct device *device);
 
 #endif

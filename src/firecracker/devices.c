@@ -66,7 +66,7 @@ void fc_put_drive(struct fc *fc, const char *id, json_t *body, struct fc_answer 
         strcmp(json_string_value(json_object_get(first, "drive_id")), id) != 0)
         fc_fault(answer, "A root block device already exists!");
     else if (fc_reachable(json_string_value(json_object_get(body, "path_on_host")),
-                       read_only ? R_OK : R_OK | W_OK, "The drive's backing file", answer))
+                          read_only ? R_OK : R_OK | W_OK, "The drive's backing file", answer))
         (void)put_entry(drives, "drive_id", body, root, MACHINE_MAX_DISKS, answer);
 }
 
@@ -204,11 +204,11 @@ bool fc_limit_devices(struct fc *fc, struct error **err)
             good = good && limit(fc, "rate", limits_of(nic, place), err);
     }
     if (good && entropy != NULL)
-        good = limit(fc, "entropy",
-                     json_pack("{s:I, s:I}", "bytes",
-                               (json_int_t)fc_per_second(entropy, "bandwidth"), "requests",
-                               (json_int_t)fc_per_second(entropy, "ops")),
-                     err);
+        good =
+            limit(fc, "entropy",
+                  json_pack("{s:I, s:I}", "bytes", (json_int_t)fc_per_second(entropy, "bandwidth"),
+                            "requests", (json_int_t)fc_per_second(entropy, "ops")),
+                  err);
     if (good && json_object_get(serial, "rate_limiter") != NULL)
         good = limit(fc, "serial",
                      json_pack("{s:I}", "bytes", (json_int_t)fc_per_second(serial, "rate_limiter")),
@@ -233,4 +233,3 @@ void fc_patch_nic(struct fc *fc, const char *id, json_t *body, struct fc_answer 
         json_array_set(nics, place, whole);
     json_decref(whole);
 }
-

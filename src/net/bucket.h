@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A token bucket: `rate` bytes (or other units) per second, and a burst of what comes in 50 ms, `least` at
- * least: of bytes a large frame. Whoever finds credit may take more than there is, and then waits the longer: frames are
- * not cut.
+ * A token bucket: `rate` bytes (or other units) per second, and a burst of what comes in 50 ms,
+ * `least` at least: of bytes a large frame. Whoever finds credit may take more than there is, and
+ * then waits the longer: frames are not cut.
  *
  * Times are nanoseconds of one clock. Threads: none of its own.
  */
@@ -21,8 +21,7 @@ enum { NET_BUCKET_BURST_MIN = 65536 };
 static inline void net_bucket_set_of(struct net_bucket *bucket, uint64_t rate, int64_t least,
                                      int64_t now_ns)
 {
-    *bucket =
-        (struct net_bucket){.rate = rate, .credit = least, .least = least, .last_ns = now_ns};
+    *bucket = (struct net_bucket){.rate = rate, .credit = least, .least = least, .last_ns = now_ns};
 }
 
 /* Of bytes. */

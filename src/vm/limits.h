@@ -14,7 +14,8 @@
 
 struct vm;
 
-/* Of what a NIC's guest sends and receives in a second, besides vm_set_rate(). False: no such NIC. */
+/* Of what a NIC's guest sends and receives in a second, besides vm_set_rate(). False: no such NIC.
+ */
 struct vm_nic_limits {
     struct net_limits sends, receives;
 };

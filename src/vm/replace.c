@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * See replace.h. The locks of a file belong to its description, so the file that is there already is opened
- * again by the descriptor that has the lock, and whatever else came is locked here.
+ * See replace.h. The locks of a file belong to its description, so the file that is there already
+ * is opened again by the descriptor that has the lock, and whatever else came is locked here.
  */
 #include "vm/replace.h"
 
