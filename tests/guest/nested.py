@@ -280,6 +280,20 @@ def test_set_is_about_processors_that_are_on():
             assert said["live"] == ["cpus"], said
 
 
+def test_a_disks_requests_cost_no_exits_to_the_worker():
+    """Its queues' doorbells stay with KVM, and it answers by messages."""
+    with HOST.use() as host:
+        guest = web(host)
+
+        def accesses():
+            said = json.loads(host.run("trapeze stats --json web"))
+            return sum(vcpu["kvm-exits-mmio"] for vcpu in said["vcpus"])
+        before = accesses()
+        guest.run("dd if=/dev/vda of=/dev/null bs=4k count=500 iflag=direct 2>/dev/null")
+        after = accesses()
+        assert after - before < 50, (before, after)
+
+
 def test_a_network_by_address_translation():
     """A lease from NAT, and a page from a server on the host."""
     with HOST.use() as host:
@@ -323,6 +337,8 @@ def test_it_is_suspended_and_goes_on():
         host.run("trapeze suspend web >/dev/null")
         guest.ends()
         guest.becomes("suspended")
+        described = host.run(f"tail -c 1M {STORE}/instances/web/suspended.vmss | grep -a '^trapeze[.]'")
+        assert "trapeze.arch" in described and "trapeze.interrupts" not in described, described
         host.run("sleep 2; trapeze start web")
         guest.attach()
         guest.answers()
