@@ -364,7 +364,7 @@ def test_a_deterministic_machine_runs_the_same_twice():
     assert logs[0] != logs[1]
 
 
-INTERP_QUICK = ("four_harts", "devices", "keeps", "starts_again", "panic", "pause")
+INTERP_QUICK = ("four_harts", "devices", "keeps", "panic")
 TESTS = [test for name, test in list(globals().items()) if name.startswith("test_")]
 if ENGINE == "interp" and not FULL:
     TESTS = [test for test in TESTS if any(word in test.__name__ for word in INTERP_QUICK)]

@@ -263,7 +263,7 @@ int main(int count, char **arguments)
         arguments += 2;
     }
     uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 0) : 1;
-    unsigned long batches = count > 2 ? strtoul(arguments[2], NULL, 0) : tier_count(350, 10000);
+    unsigned long batches = count > 2 ? strtoul(arguments[2], NULL, 0) : tier_count(250, 10000);
     struct lockstep lockstep;
     lockstep_init(&lockstep, engine);
     unsigned long failed = 0;
