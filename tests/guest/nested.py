@@ -337,8 +337,8 @@ def test_it_is_suspended_and_goes_on():
         host.run("trapeze suspend web >/dev/null")
         guest.ends()
         guest.becomes("suspended")
-        described = host.run(f"tail -c 1M {STORE}/instances/web/suspended.vmss | grep -a '^trapeze[.]'")
-        assert "trapeze.arch" in described and "trapeze.interrupts" not in described, described
+        described = host.run(f"tail -c 1048576 {STORE}/instances/web/suspended.vmss | grep -a '^trapeze[.]'")
+        assert 'trapeze.interrupts = "auto"' in described, described  # KVM's own, none of riscv64's
         host.run("sleep 2; trapeze start web")
         guest.attach()
         guest.answers()
