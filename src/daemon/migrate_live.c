@@ -324,8 +324,8 @@ static bool serve(struct sending *s, int signals, struct error **err)
 
 /* ---- the end ---- */
 
-/* It ran elsewhere since, so that it cannot go on from what is here. False: its worker does not end,
- * and would go on; err. */
+/* It ran elsewhere since, so that it cannot go on from what is here. False: its worker does not
+ * end, and would go on; err. */
 static bool give_up(struct sending *s, struct error **err)
 {
     const struct timespec pause = {.tv_nsec = END_PAUSE_NS};

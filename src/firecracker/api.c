@@ -151,7 +151,7 @@ static void put_boot_source(struct fc *fc, const char *id, json_t *body, struct 
     if (args != NULL && strlen(args) > MACHINE_MAX_APPEND / 2)
         fc_fault(answer, "The kernel command line is too long.");
     else if (fc_reachable(json_string_value(json_object_get(body, "kernel_image_path")), R_OK,
-                       "The kernel file", answer) &&
+                          "The kernel file", answer) &&
              (initrd == NULL || fc_reachable(initrd, R_OK, "The initrd file", answer)))
         fc_keep(fc, "boot-source", body, answer);
 }
@@ -319,8 +319,7 @@ static bool add_dropped(struct fc *fc, json_t *line, struct fc_answer *answer)
         return true;
     json_t *serial = fc_ask(fc, "serial", json_object(), answer);
     json_t *dropped = json_object_get(serial, "dropped");
-    json_object_set_new(line, "uart",
-                        json_pack("{s:O?}", "rate_limiter_dropped_bytes", dropped));
+    json_object_set_new(line, "uart", json_pack("{s:O?}", "rate_limiter_dropped_bytes", dropped));
     json_decref(serial);
     return serial != NULL;
 }

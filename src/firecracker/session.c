@@ -260,7 +260,8 @@ static json_t *ask_machine(void *opaque, const char *verb, const json_t *argumen
     return result;
 }
 
-static bool replace(void *opaque, size_t drive, const char *path, bool read_only, struct error **err)
+static bool replace(void *opaque, size_t drive, const char *path, bool read_only,
+                    struct error **err)
 {
     const struct session *session = opaque;
     return client_disk_replace(session->control, drive, path, read_only, err);

@@ -46,7 +46,7 @@ struct net_port {
     bool gone, set_down;
     bool send_waits;  /* the user was told to wait */
     unsigned accepts; /* announced */
-    uint64_t rate; /* bytes per second */
+    uint64_t rate;    /* bytes per second */
     struct meter sends, receives;
     struct vtimer *send_timer, *receive_timer, *announce_timer;
     unsigned announced; /* times, of this series */

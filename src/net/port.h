@@ -68,8 +68,8 @@ bool net_port_link(const struct net_port *port);
 void net_port_set_link(struct net_port *port, bool up); /* the cable, not the other end */
 /* Bytes per second of each direction, 0: no limit. */
 void net_port_set_rate(struct net_port *port, uint64_t rate);
-/* Besides, and of each direction by itself: bytes and frames per second, 0: no limit. A large frame that is
- * cut elsewhere is one. */
+/* Besides, and of each direction by itself: bytes and frames per second, 0: no limit. A large frame
+ * that is cut elsewhere is one. */
 struct net_limits {
     uint64_t bytes, frames;
 };

@@ -33,7 +33,8 @@ static json_t *verb(void *opaque, const char *name, const json_t *arguments, str
     return NULL;
 }
 
-static bool replace(void *opaque, size_t drive, const char *path, bool read_only, struct error **err)
+static bool replace(void *opaque, size_t drive, const char *path, bool read_only,
+                    struct error **err)
 {
     (void)opaque, (void)read_only;
     fuzz_check(drive < MACHINE_MAX_DISKS);

@@ -366,9 +366,9 @@ static void check_window(struct flash_bench *b, const struct window *window)
 /* An engine that shows memory, as KVM does: no read comes to the device. */
 static void test_what_is_read_is_memory(void **state)
 {
-    static const uint8_t writes[] = {CLEAR,  STATUS,  PROGRAM, 0x12,    PROGRAM, 0x34, STATUS,   ARRAY, IDENTIFY,
-                                     ERASE,  CONFIRM, STATUS,  ARRAY,   ERASE,   ARRAY, STATUS,  CLEAR, ARRAY,
-                                     PROGRAM, 0x56,   ARRAY};
+    static const uint8_t writes[] = {CLEAR, STATUS,   PROGRAM, 0x12,    PROGRAM, 0x34,  STATUS,
+                                     ARRAY, IDENTIFY, ERASE,   CONFIRM, STATUS,  ARRAY, ERASE,
+                                     ARRAY, STATUS,   CLEAR,   ARRAY,   PROGRAM, 0x56,  ARRAY};
     struct store store = {.holds = true, .bytes = {1, 2, 3}};
     struct window window = {.rom = NULL};
     struct mem_listener listener = {.rom = open_window, .opaque = &window};

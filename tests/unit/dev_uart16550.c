@@ -269,14 +269,10 @@ static void test_fdt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scripts),
-        cmocka_unit_test(test_output),
-        cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_trigger_levels),
-        cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_interrupt_priority),
-        cmocka_unit_test(test_state),
-        cmocka_unit_test(test_fdt),
+        cmocka_unit_test(test_scripts),       cmocka_unit_test(test_output),
+        cmocka_unit_test(test_limit),         cmocka_unit_test(test_trigger_levels),
+        cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_interrupt_priority),
+        cmocka_unit_test(test_state),         cmocka_unit_test(test_fdt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

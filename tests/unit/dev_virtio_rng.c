@@ -75,7 +75,8 @@ static void a_request_may_have_no_room(void **state)
     assert_int_equal(g->entropy_next, 0);
 }
 
-/* Requests and bytes of two seconds; what has to wait is served later, and at once without limits. */
+/* Requests and bytes of two seconds; what has to wait is served later, and at once without limits.
+ */
 static void limits_are_kept(void **state)
 {
     (void)state;
@@ -121,10 +122,8 @@ static void state_survives_a_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(buffers_are_filled),
-        TEST(one_request_gets_a_page),
-        TEST(a_request_may_have_no_room),
-        cmocka_unit_test(limits_are_kept),
+        TEST(buffers_are_filled),          TEST(one_request_gets_a_page),
+        TEST(a_request_may_have_no_room),  cmocka_unit_test(limits_are_kept),
         TEST(state_survives_a_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

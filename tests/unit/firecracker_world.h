@@ -44,8 +44,9 @@ static inline json_t *verb(void *opaque, const char *verb, const json_t *argumen
     snprintf(w->asked, sizeof(w->asked), "%s %s", verb, text);
     free(text);
     if (w->refusal == NULL)
-        return json_pack("{s:I, s:I, s:{s:I, s:I}}", "dropped", (json_int_t)55, "given-up", (json_int_t)(48 << 20), "guest", "free",
-                         (json_int_t)12345, "caches", (json_int_t)99);
+        return json_pack("{s:I, s:I, s:{s:I, s:I}}", "dropped", (json_int_t)55, "given-up",
+                         (json_int_t)(48 << 20), "guest", "free", (json_int_t)12345, "caches",
+                         (json_int_t)99);
     error_set(err, ERROR_HOST, "%s", w->refusal);
     return NULL;
 }

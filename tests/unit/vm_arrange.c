@@ -417,8 +417,9 @@ static void expect_disk(struct machine *m, int file, const char *name, uint64_t 
     assert_true(disk.size == size && is_locked(file));
 }
 
-/* Behind a disk that stays: another file, or the same one when its size has changed. What is refused
- * changes nothing; of a file that is left the lock is free, and never that of the one that is used. */
+/* Behind a disk that stays: another file, or the same one when its size has changed. What is
+ * refused changes nothing; of a file that is left the lock is free, and never that of the one that
+ * is used. */
 static void a_disk_gets_other_files(void **state)
 {
     (void)state;
