@@ -41,6 +41,7 @@ struct ram_region {
 struct mem_space *mem_space_new(void)
 {
     struct mem_space *space = alloc_zeroed(1, sizeof(*space));
+    space->pagemap = -1;
     mem_io_init(space);
     pthread_mutex_init(&space->watch_lock, NULL);
     mem_late_init(space);
@@ -66,6 +67,8 @@ void mem_space_free(struct mem_space *space)
         return;
     for (size_t i = 0; i < space->ram_count; i++)
         free_region(space->ram[i]);
+    if (space->pagemap >= 0)
+        close(space->pagemap);
     mem_rom_destroy(space);
     mem_io_destroy(space);
     pthread_mutex_destroy(&space->watch_lock);

@@ -182,6 +182,12 @@ uint64_t mem_dirty_take(struct mem_space *space, struct mem_ram *ram, uint64_t g
                         uint64_t *bitmap);
 /* How many pages of the region mem_dirty_take() would find now. Any thread. */
 uint64_t mem_dirty_count(struct mem_space *space, struct mem_ram *ram);
+/* /proc/self/pagemap, taken over; without it mem_drop_untouched() knows of none. Before vCPUs run. */
+void mem_set_pagemap(struct mem_space *space, int fd);
+/* Clears the bits (`bitmap` as above, of a whole region) of pages that the host knows nobody has touched, so
+ * that they are zero: for who would read them to find that, and have the host map them for it. What is
+ * written while it looks is in the dirty log. */
+void mem_drop_untouched(const struct mem_space *space, const struct mem_ram *ram, uint64_t *bitmap);
 /* Nobody reads the log any more for now: what it costs can be saved. Any thread. */
 void mem_dirty_stop(struct mem_space *space);
 

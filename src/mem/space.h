@@ -20,6 +20,8 @@ struct mem_space {
     size_t rom_count;
     struct mem_listener *listeners; /* constant once vCPUs run */
     const struct mem_source *source; /* of lazy regions */
+    int pagemap; /* mem_set_pagemap() */
+    bool has_pagemap;
     pthread_mutex_t watch_lock;     /* of mem_watch_code(): while somebody asks */
 
     pthread_mutex_t late_lock;   /* the waiters; a leaf, but for came() of `calling` */

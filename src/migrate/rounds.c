@@ -77,6 +77,7 @@ void rounds_mark_all(struct rounds *rounds)
         memset(region->marked, 0xff, (size_t)(pages / 64 * sizeof(uint64_t)));
         if (pages % 64 != 0)
             region->marked[pages / 64] = (UINT64_C(1) << (pages % 64)) - 1;
+        mem_drop_untouched(rounds->mem, region->ram, region->marked);
     }
 }
 

@@ -33,7 +33,7 @@ struct rounds *rounds_new(struct mem_space *mem, struct wire *wires, size_t coun
 void rounds_free(struct rounds *rounds); /* streams are cut if a round is under way; NULL is fine */
 
 /* Which pages the next round is of. */
-void rounds_mark_all(struct rounds *rounds);
+void rounds_mark_all(struct rounds *rounds); /* but for those that are zero, as nobody has touched them */
 void rounds_mark_dirty(struct rounds *rounds);
 /* They are somebody else's to send, and the next round is of none. */
 typedef void rounds_marked_fn(void *opaque, size_t region, const uint64_t *marked);

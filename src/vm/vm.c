@@ -115,6 +115,8 @@ static bool make_memory(struct vm *vm, struct error **err)
     enum mem_backend backend = vm->config.ram_backend == MACHINE_RAM_MEMFD ? MEM_BACKEND_MEMFD
                                                                            : MEM_BACKEND_ANONYMOUS;
     vm->mem = mem_space_new();
+    if (vm->env.pagemap > 0)
+        mem_set_pagemap(vm->mem, vm->env.pagemap);
     if (vm->board->isa->has_ports)
         vm->ports = mem_space_new();
     if (vm->env.memory != NULL && !take_memory(vm, ranges, count, err))

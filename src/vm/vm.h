@@ -72,6 +72,7 @@ struct vm_env {
     /* Of the machine that this process is a copy of (vm/fork.h): its memory becomes ours. NULL: we have
      * our own. */
     struct mem_space *memory;
+    int pagemap;   /* mem_set_pagemap(); taken over; 0: none */
     bool restored; /* a state is restored before it starts: no kernel has to be there */
     void *opaque;
 };

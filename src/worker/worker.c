@@ -60,6 +60,7 @@ struct worker {
     bool gdb_wait, paused;
     char sandbox[128];
     int panic_timer, signals;
+    int pagemap; /* until the machine takes it; 0: none */
     struct loop_watch *panic_watch, *signal_watch;
     char panic_line[200];
     bool ended;
@@ -331,6 +332,7 @@ static bool build(struct worker *worker, const struct worker_origin *origin, str
         .save_variables = worker->nvram >= 0 ? save_variables : NULL,
         .clock_offset = nvram.rtc_offset,
         .memory = origin != NULL ? vm_memory(origin->vm) : NULL,
+        .pagemap = worker->pagemap,
         .restored = worker->resume_fd >= 0,
         .opaque = worker,
     };
@@ -461,6 +463,7 @@ static void look_around(struct worker *worker)
     worker->target.folder = worker->folder != NULL ? worker->folder : "/";
     worker->target.pid = sandbox_outer_pid();
     worker->target.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    worker->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); /* a clone has none */
 }
 
 /* "7:8" */
