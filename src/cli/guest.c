@@ -130,8 +130,9 @@ static bool find_there(struct way *way, const json_t *info, const char *user, st
     if (good) {
         way->hosts = join(store, "known_hosts");
         if (asprintf(&way->alias, "%s.%lld.%s.%s", way->name,
-                     (long long)json_integer_value(json_object_get(info, "created")), remote.host,
-                     remote.port) < 0)
+                     (long long)json_integer_value(json_object_get(info, "created")),
+                     remote.path != NULL ? "localhost" : remote.host,
+                     remote.path != NULL ? "socket" : remote.port) < 0)
             abort();
         client_remote_clear(&remote);
         char *folder = join(runtime, "ssh-XXXXXX");

@@ -133,8 +133,12 @@ static void check_parsers(const uint8_t *data, size_t size)
         fuzz_check(strlen(address) > 0 && strlen(port) > 0);
     free(address);
     free(port);
-    if (client_remote_parse(text, &remote, NULL))
-        fuzz_check(strpbrk(remote.host, " \r\n/@") == NULL && strlen(remote.port) > 0);
+    if (client_remote_parse(text, &remote, NULL)) {
+        if (remote.path != NULL) /* a socket's, which has no host */
+            fuzz_check(strcmp(remote.path, text) == 0 && text[0] == '/' && remote.host == NULL);
+        else
+            fuzz_check(strpbrk(remote.host, " \r\n/@") == NULL && strlen(remote.port) > 0);
+    }
     client_remote_clear(&remote);
     free(text);
 }
