@@ -7,7 +7,7 @@
 #
 # First everything in the ordinary build, then the suites unit and fuzz once more under
 # AddressSanitizer and UndefinedBehaviorSanitizer. Tests read the tier from TRAPEZE_TIER.
-# Many programs wait more than they compute (for guests, retries, time limits), so half as many again run
+# Many programs wait more than they compute (for guests, retries, time limits), so twice as many and one run
 # beside each other as there are processors, with full counts, of which some wait for an hour, thrice as
 # many; none judges by time.
 # TRAPEZE_BUILD_ROOT says where the build directories go (default: the top of the source).
@@ -21,7 +21,7 @@ sanitized=$root/build-asan
 
 processors=$(nproc)
 case $TRAPEZE_TIER in
-quick) timeouts=1 beside=$((processors + (processors + 1) / 2)) ;;
+quick) timeouts=1 beside=$((processors * 2 + 1)) ;;
 full) timeouts=20 beside=$((processors * 3)) ;;
 *)
     echo "usage: $0 quick|full" >&2
