@@ -7,6 +7,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -142,9 +143,13 @@ def stays(guest):
     there.finish(REFUSED)
     counts(guest)
     there = incoming()
+    control = Control(there.control)
+    worker = control.pid
+    control.close()
     with Handover(guest.control, there.control) as way:
         way.wait("source", "commit?")
-        there.process.kill()
+        # The worker itself: one that loses its command only ends soon, and may take the machine over before.
+        os.kill(worker, signal.SIGKILL)
         there.process.wait()
         way.say("source", "commit")
         if way.wait("source", "failed", "uncertain")["event"] == "uncertain":
