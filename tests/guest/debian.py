@@ -4,7 +4,7 @@
 
     debian.py TRAPEZE [ENGINE]
 
-The quick tier has the interpreter boot, be looked around in and be switched off, and nothing more.
+The quick tier leaves the interpreter to `boot` and the suites conform and lockstep.
 """
 import concurrent.futures
 import fcntl
@@ -26,8 +26,11 @@ import tap
 from machine import FULL, LIMIT_S, LOGIN_PROMPT, SOURCE, image, scratch, Shared
 
 TRAPEZE = os.path.abspath(sys.argv[1])
-image("debian", TRAPEZE)
 ENGINE = sys.argv[2] if len(sys.argv) > 2 else "auto"
+if ENGINE == "interp" and not FULL:
+    print("1..0 # SKIP full tier only")
+    sys.exit(0)
+image("debian", TRAPEZE)
 
 
 class Debian(machine.Debian):
@@ -51,7 +54,7 @@ MAIN = Shared(start_with_everything)
 
 def check_programs(debian):
     """Programs compute what the same programs, or Python's, compute on the host."""
-    count = 200000
+    count = 200000 if FULL else 60000
     lines = "".join(f"{n}\n" for n in range(1, count // 2 + 1)).encode()
     for tool, sums in (("sha256sum", hashlib.sha256), ("md5sum", hashlib.md5),
                        ("sha512sum", hashlib.sha512), ("b2sum", hashlib.blake2b)):
@@ -68,7 +71,7 @@ def check_programs(debian):
         floating += math.sqrt(i) / (state % 97 + 1)
     assert got.strip() == "%d %d %.9g" % (state, seventeen, floating), got
     # A file system, an archiver and a sort, which end where they began.
-    tree = "usr/share/doc"
+    tree = "usr/share/doc" if FULL else "usr/share/doc/[a-b]*"
     debian.run(f"mkdir /tmp/t && cd / && tar cf /tmp/t/a.tar {tree} && cd /tmp/t && gzip -k a.tar && "
                f"gzip -dc a.tar.gz | cmp - a.tar && seq 1 {count // 4} > s && shuf s | sort -n | cmp - s && "
                "cd && rm -r /tmp/t")
@@ -257,6 +260,4 @@ def test_make_run_without_a_terminal():
 
 
 TESTS = [test for name, test in list(globals().items()) if name.startswith("test_")]
-if ENGINE == "interp" and not FULL:
-    TESTS = [test_login_and_look_around, test_the_power_button]
 sys.exit(tap.main(TESTS))
