@@ -329,6 +329,18 @@ void virtqueue_arm(struct virtqueue *queue)
         (void)(queue->packed ? virtq_packed_available : available)(queue);
 }
 
+unsigned virtqueue_waiting(struct virtqueue *queue)
+{
+    uint16_t index;
+    if (!queue->enabled || queue->broken || !rings_ready(queue))
+        return 0;
+    if (queue->packed)
+        return virtq_packed_waiting(queue);
+    return virtq_load16(queue, queue->avail + RING_INDEX, &index)
+               ? (uint16_t)(index - queue->avail_next)
+               : 0;
+}
+
 /* --- giving back --- */
 
 void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain)

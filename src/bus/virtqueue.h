@@ -117,6 +117,9 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t 
  * something leaves the driver's notifications as they are. */
 void virtqueue_arm(struct virtqueue *queue);
 
+/* How many of the driver's buffers (of a packed ring: descriptors) wait to be taken, as it says. */
+unsigned virtqueue_waiting(struct virtqueue *queue);
+
 /* Notes the part of memory that a request's device has written (chain->touched); push does it
  * too. For requests that are not given back: those of before a reset. */
 void virtqueue_note_touched(struct virtqueue *queue, const struct virtq_chain *chain);

@@ -51,6 +51,7 @@ bool virtq_enter_indirect(struct virtqueue *queue, const struct virtq_descriptor
 /* virtqueue_packed.c: what the functions of virtqueue.h do in that layout. */
 const char *virtq_packed_check(const struct virtqueue *queue);
 bool virtq_packed_available(struct virtqueue *queue);
+unsigned virtq_packed_waiting(struct virtqueue *queue);
 bool virtq_packed_pop(struct virtqueue *queue, struct virtq_chain *chain, uint64_t limit);
 void virtq_packed_push_all(struct virtqueue *queue, struct virtq_chain *const *chains,
                            const uint32_t *written, unsigned count);

@@ -65,14 +65,30 @@ static void advance(const struct virtqueue *queue, uint16_t *index, bool *wrap, 
 
 /* ---- taking ---- */
 
-static bool next_is_available(struct virtqueue *queue, bool *available)
+static bool is_available(struct virtqueue *queue, uint16_t index, bool wrap, bool *available)
 {
     uint16_t flags;
-    if (!virtq_load16(queue, descriptor_at(queue, queue->avail_next) + DESC_FLAGS, &flags))
+    if (!virtq_load16(queue, descriptor_at(queue, index) + DESC_FLAGS, &flags))
         return false;
-    *available = ((flags & FLAG_AVAIL) != 0) == queue->avail_wrap &&
-                 ((flags & FLAG_USED) != 0) != queue->avail_wrap;
+    *available = ((flags & FLAG_AVAIL) != 0) == wrap && ((flags & FLAG_USED) != 0) != wrap;
     return true;
+}
+
+static bool next_is_available(struct virtqueue *queue, bool *available)
+{
+    return is_available(queue, queue->avail_next, queue->avail_wrap, available);
+}
+
+unsigned virtq_packed_waiting(struct virtqueue *queue)
+{
+    uint16_t index = queue->avail_next;
+    bool wrap = queue->avail_wrap, there;
+    unsigned count = 0;
+    while (count < queue->size && is_available(queue, index, wrap, &there) && there) {
+        advance(queue, &index, &wrap, 1);
+        count++;
+    }
+    return count;
 }
 
 /* Before it says no, it asks to be notified of the next descriptor and looks again. */

@@ -18,7 +18,9 @@
 #include "base/error.h"
 #include "client/api.h"
 
-enum { AGAIN_MS = 250, COSTLY_MS = 1000, TELL_MS = 1500, LINE_BYTES = 32 };
+/* ANSWER_MS: for the guest's kernel to say whether it listens, before it is asked anew: it may have
+ * forgotten. */
+enum { AGAIN_MS = 250, COSTLY_MS = 1000, TELL_MS = 1500, ANSWER_MS = 10000, LINE_BYTES = 32 };
 
 /* ---- connecting ---- */
 
@@ -49,10 +51,10 @@ static void tell(struct attempt *attempt)
 }
 
 /* Whether there is something to read, or an end, before time is up. */
-static bool await_input(struct attempt *attempt, int fd)
+static bool await_input(struct attempt *attempt, int fd, int64_t end)
 {
     struct pollfd set = {.fd = fd, .events = POLLIN};
-    while (now_ms() < attempt->end) {
+    while (now_ms() < end) {
         int ready = poll(&set, 1, AGAIN_MS);
         if (ready > 0)
             return true;
@@ -67,8 +69,9 @@ static bool await_input(struct attempt *attempt, int fd)
 static bool read_answer(struct attempt *attempt, int fd)
 {
     char line[LINE_BYTES];
+    int64_t end = now_ms() + ANSWER_MS < attempt->end ? now_ms() + ANSWER_MS : attempt->end;
     for (size_t size = 0; size < sizeof(line); size++) {
-        if (!await_input(attempt, fd) || recv(fd, line + size, 1, 0) != 1)
+        if (!await_input(attempt, fd, end) || recv(fd, line + size, 1, 0) != 1)
             return false;
         if (line[size] == '\n')
             return size > 3 && memcmp(line, "OK ", 3) == 0;
@@ -80,7 +83,7 @@ static bool read_answer(struct attempt *attempt, int fd)
 static bool has_spoken(struct attempt *attempt, int fd)
 {
     char byte;
-    return await_input(attempt, fd) && recv(fd, &byte, 1, MSG_PEEK) == 1;
+    return await_input(attempt, fd, attempt->end) && recv(fd, &byte, 1, MSG_PEEK) == 1;
 }
 
 int guest_open_socket(void *path, struct error **err)

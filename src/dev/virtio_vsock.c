@@ -9,7 +9,10 @@
  * does next with the device begins there.
  *
  * Nothing of a connection is saved. A guest that is restored is told to forget its own
- * (5.10.6.7, transport reset), before it gets anything else.
+ * (5.10.6.7, transport reset), and gets nothing else before it has: Linux takes events and packets
+ * on threads of their own, and would forget a connection that it has just agreed to as well,
+ * without a word to us. It has when it gives the event's buffer back; one that never does is waited
+ * for for a second.
  *
  * params: vsock, pci_slot.
  */
@@ -20,12 +23,14 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/state.h"
+#include "base/vclock.h"
 #include "bus/virtio_transport.h"
 #include "dev/vsock.h"
 
 #define QUEUE_SIZE        128u
 #define TURN_PACKETS      64u /* of one turn, then others have theirs */
 #define REQUEST_BYTES_MAX MIB
+#define LOOK_NS           (NS_PER_S / 500) /* whether the driver has heard of a reset */
 
 #define FEATURE_STREAM (UINT64_C(1) << 0)
 
@@ -52,6 +57,9 @@ struct virtio_vsock {
     struct vsock *host;
     bool stale;          /* the guest has forgotten the connections that there are */
     bool tell_reset;     /* the guest shall forget its connections */
+    int64_t told_until;  /* it was told: how long it is waited for (virtual ns); 0: it has heard */
+    unsigned told_left;  /* buffers for events that were left then */
+    struct vtimer *look; /* whether it has heard */
     bool transmit_waits; /* for room for answers */
     struct virtq_chain chain;
     struct iovec iov[VIRTQ_SEGMENT_MAX]; /* the data's part of a buffer */
@@ -112,8 +120,25 @@ static void tell_reset(struct virtio_vsock *vsock)
     }
     vsock->tell_reset = false;
     vsock->chain.touched = virtq_write(&vsock->chain, 0, event, EVENT_BYTES);
+    vsock->told_left = virtqueue_waiting(queue);
+    vsock->told_until = vclock_now(vsock->transport.device.env->clock) + NS_PER_S;
     virtqueue_push(queue, &vsock->chain, EVENT_BYTES);
     virtqueue_signal(queue);
+}
+
+/* False: it will be looked again. */
+static bool has_heard(struct virtio_vsock *vsock)
+{
+    if (vsock->told_until == 0)
+        return true;
+    int64_t now = vclock_now(vsock->transport.device.env->clock);
+    if (now < vsock->told_until &&
+        virtqueue_waiting(&vsock->transport.virtio.queues[QUEUE_EVENT]) <= vsock->told_left) {
+        vtimer_arm(vsock->look, now + LOOK_NS);
+        return false;
+    }
+    vsock->told_until = 0;
+    return true;
 }
 
 /* False: there is nothing more, or no buffer for it. */
@@ -153,7 +178,7 @@ static bool deliver(struct virtio_vsock *vsock)
         vsock_drop(vsock->host);
     }
     tell_reset(vsock);
-    if (!usable(virtio, QUEUE_RECEIVE) || vsock->tell_reset)
+    if (!usable(virtio, QUEUE_RECEIVE) || vsock->tell_reset || !has_heard(vsock))
         return false;
     unsigned turn = 0;
     while (turn < TURN_PACKETS && deliver_one(vsock, &virtio->queues[QUEUE_RECEIVE]))
@@ -232,6 +257,7 @@ static void forget_driver(struct virtio_vsock *vsock)
 {
     vsock->stale = true;
     vsock->tell_reset = vsock->transmit_waits = false;
+    vsock->told_until = 0;
     loop_post(vsock->transport.device.env->loop, look_again, vsock);
 }
 
@@ -273,6 +299,7 @@ static bool vsock_realize(struct device *device, const struct device_params *par
         vsock_free(vsock->host);
         return false;
     }
+    vsock->look = vtimer_new(device->env->clock, look_again, vsock);
     store_le64(vsock->transport.virtio.config, what->cid);
     return true;
 }
@@ -280,6 +307,7 @@ static bool vsock_realize(struct device *device, const struct device_params *par
 static void vsock_unrealize(struct device *device)
 {
     struct virtio_vsock *vsock = CONTAINER_OF(device, struct virtio_vsock, transport.device);
+    vtimer_free(vsock->look);
     virtio_transport_unrealize(device);
     loop_cancel(device->env->loop, look_again, vsock);
     vsock_free(vsock->host);

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/state.h"
+#include "base/vclock.h"
 #include "dev/vsock.h"
 #include "virtio_guest.h"
 #include "vsock_host.h"
@@ -525,9 +526,20 @@ static void resets_end_connections(void **state)
     close(fd);
 }
 
-static void a_restored_guest_is_told(void **state)
+static void time_passes(struct fixture *f, int64_t ns)
 {
-    struct fixture *f = *state;
+    struct vclock *clock = f->g.env.clock;
+    vclock_pause(clock);
+    vclock_set_now(clock, vclock_now(clock) + ns);
+    vclock_resume(clock);
+    vclock_run_timers(clock);
+    pump(f);
+}
+
+/* `gives_back`: the driver does, as Linux', the event's buffer when it has forgotten its
+ * connections. */
+static void check_restored(struct fixture *f, bool gives_back)
+{
     struct guest other;
     char path[80];
     uint32_t port;
@@ -561,10 +573,31 @@ static void a_restored_guest_is_told(void **state)
     assert_int_equal(ring_used_index(events), 1);
     assert_int_equal(ring_used_length(events, 0), 4);
     assert_int_equal(ring_get(f->g.mem, OUT + 0x1000, 4), 0);
+    /* It gets nothing else before it has heard. */
+    fd = client(f, "CONNECT 80\n");
+    assert_int_equal(receives(f, NULL, NULL), 0);
+    time_passes(f, NS_PER_S / 2);
+    assert_int_equal(receives(f, NULL, NULL), 0);
+    if (gives_back)
+        ring_offer(events, 0);
+    time_passes(f, gives_back ? NS_PER_S / 100 : NS_PER_S / 2);
+    assert_int_equal(receives(f, NULL, NULL), VSOCK_REQUEST);
+    close(fd);
+    assert_int_equal(receives(f, NULL, NULL), VSOCK_RST);
     sends(f, port, 80, VSOCK_RW, 0);
     assert_int_equal(receives(f, NULL, NULL), VSOCK_RST);
     fd = open_from_host(f, &port);
     close(fd);
+}
+
+static void a_restored_guest_is_told(void **state)
+{
+    check_restored(*state, true);
+}
+
+static void one_that_does_not_say_that_it_heard_is_not_waited_for_long(void **state)
+{
+    check_restored(*state, false);
 }
 
 /* What it does before it is connected, and what comes of an answer that is not wanted any more. */
@@ -651,6 +684,7 @@ int main(void)
         TEST(lies_about_lengths_break_the_device),
         TEST(resets_end_connections),
         TEST(a_restored_guest_is_told),
+        TEST(one_that_does_not_say_that_it_heard_is_not_waited_for_long),
         TEST(a_guest_does_not_wait_for_the_answer),
         TEST(the_connector_goes),
         TEST(a_guest_may_reach_nobody),
