@@ -45,7 +45,7 @@ def full_tier_image(name, trapeze):
     except subprocess.CalledProcessError as failure:
         if failure.returncode != 1:
             raise
-        raise tap.Skip(f"the {name} image cannot be made: no archive of Debian?") from failure
+        raise tap.Skip(f"the {name} image cannot be made here: images/build says why") from failure
 
 
 class Machine:
